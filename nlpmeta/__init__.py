@@ -1,0 +1,47 @@
+"""Adapt a text classifier to a new language, a new set of intents or a new user from a handful of examples."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nlpmeta.classifier import FewShotClassifier as FewShotClassifier
+    from nlpmeta.data import Episode as Episode
+    from nlpmeta.data import LabeledTexts as LabeledTexts
+    from nlpmeta.encoder.text_encoder import TextEncoder as TextEncoder
+    from nlpmeta.errors import NLPMetaError as NLPMetaError
+    from nlpmeta.learners.base import Learner as Learner
+    from nlpmeta.learners.logistic import LogisticHead as LogisticHead
+    from nlpmeta.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
+    from nlpmeta.learners.ridge import RidgeHead as RidgeHead
+    from nlpmeta.sampling import EpisodeSampler as EpisodeSampler
+    from nlpmeta.sources.base import Source as Source
+    from nlpmeta.sources.loading import load_source as load_source
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FewShotClassifier": "nlpmeta.classifier",
+    "Episode": "nlpmeta.data",
+    "LabeledTexts": "nlpmeta.data",
+    "TextEncoder": "nlpmeta.encoder.text_encoder",
+    "NLPMetaError": "nlpmeta.errors",
+    "Learner": "nlpmeta.learners.base",
+    "LogisticHead": "nlpmeta.learners.logistic",
+    "PrototypicalNetwork": "nlpmeta.learners.prototypical",
+    "RidgeHead": "nlpmeta.learners.ridge",
+    "EpisodeSampler": "nlpmeta.sampling",
+    "Source": "nlpmeta.sources.base",
+    "load_source": "nlpmeta.sources.loading",
+}
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, so that ``import nlpmeta`` does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nlpmeta' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

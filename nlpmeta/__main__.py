@@ -1,0 +1,6 @@
+"""``python -m nlpmeta`` is the ``nlpmeta`` command."""
+
+from nlpmeta.cli.app import entry
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,143 @@
+"""Adapt on several draws of the support set, score each on the rest, and compare with the plain baseline."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.evaluation import EpisodeScore, Interval, confused_pairs, score_episodes
+from nlpmeta.learners.base import Learner
+from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.sampling import FoldSampler, KShotSampler, Sampler
+
+MOST_FOLDS = 5
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by the name of the stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to learn from and what to score on: a sampler of draws, and the support that the saved model gets.
+
+    ``scored_on`` says in words where the query texts come from.
+    """
+
+    sampler: Sampler
+    n_draws: int
+    support: LabeledTexts
+    scored_on: str
+    left_out: dict[str, int]
+
+    @classmethod
+    def of(cls, sampler: KShotSampler, *, n_draws: int, seed: int) -> "Task":
+        """Score each draw on what it leaves over; where it leaves nothing, cross-validate the support itself.
+
+        Raises:
+            NLPMetaError: if ``n_draws`` is not positive.
+        """
+        if n_draws < 1:
+            raise NLPMetaError(f"At least 1 draw is needed; got {n_draws}.")
+        if sampler.has_query():
+            support = sampler.episode(0).support
+            where = "the test file" if sampler.test is not None else "the rest of the data"
+            return cls(sampler, n_draws, support, where, sampler.left_out)
+        support = sampler.everything()
+        n_folds = min(MOST_FOLDS, min(support.counts().values()))
+        if n_folds < 2:
+            return cls(sampler, 0, support, "nothing: one example of some class is all there is", {})
+        folds = FoldSampler(support, n_folds=n_folds, seed=seed)
+        return cls(folds, n_folds, support, f"{n_folds}-fold cross-validation: all examples are in the support", {})
+
+    def episodes(self) -> list[Episode]:
+        """Every draw."""
+        return [self.sampler.episode(index) for index in range(self.n_draws)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method over all draws; empty where there was nothing to score on."""
+
+    method: str
+    scores: list[EpisodeScore]
+
+    @property
+    def accuracy(self) -> Interval | None:
+        """Mean accuracy over the draws."""
+        return Interval.of([score.accuracy for score in self.scores]) if self.scores else None
+
+    @property
+    def macro_f1(self) -> Interval | None:
+        """Mean macro-F1 over the draws."""
+        return Interval.of([score.macro_f1 for score in self.scores]) if self.scores else None
+
+    def confused(self) -> list[tuple[str, str, int]]:
+        """The five most mistaken pairs (true, predicted, times)."""
+        return confused_pairs(self.scores)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What ``adapt`` found out: the method and the baseline on the same draws."""
+
+    task: Task
+    method: Measured
+    baseline: Measured
+
+    @property
+    def n_query(self) -> int:
+        """Query texts of all draws together."""
+        return sum(len(score.episode.query) for score in self.method.scores)
+
+    @property
+    def chosen(self) -> list[str]:
+        """The heads that the method chose over the draws, where it is one that chooses."""
+        return sorted({score.chosen for score in self.method.scores if score.chosen})
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing."""
+        return 1 / self.task.support.n_way
+
+
+def run_trial(
+    learner: Learner, task: Task, *, method: str, table: EmbeddingTable, watch: Stopwatch, show_progress: bool = False
+) -> Trial:
+    """Score ``learner`` and logistic regression on the frozen encoder on every draw of ``task``.
+
+    Args:
+        learner: the method under trial.
+        task: the draws.
+        method: what to call the method.
+        table: embeddings of the frozen encoder, each text computed once.
+        watch: where the seconds of the stages go.
+        show_progress: progress bars on standard error.
+    """
+    with watch.stage("encode"):
+        table.prime(_texts(task), show_progress=show_progress)
+    with watch.stage("adapt_and_score"):
+        scores = score_episodes(learner, task.sampler, task.n_draws, embed=table, show_progress=show_progress)
+    with watch.stage("baseline"):
+        baseline = score_episodes(LogisticHead(learner.encoder), task.sampler, task.n_draws, embed=table)
+    return Trial(task, Measured(method, scores), Measured("logistic", baseline))
+
+
+def _texts(task: Task) -> list[str]:
+    parts: Iterable[tuple[str, ...]] = (episode.texts() for episode in task.episodes())
+    return list(dict.fromkeys([*task.support.texts, *(text for part in parts for text in part)]))

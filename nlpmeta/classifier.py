@@ -1,0 +1,211 @@
+"""A few-shot text classifier with scikit-learn's manners: fit, predict, save, load."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from nlpmeta.checkpoint import (
+    Json,
+    read_learner,
+    read_manifest,
+    read_tensors,
+    shared_encoder,
+    write_learner,
+    write_manifest,
+)
+from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.errors import DataError, ModelFolderError
+from nlpmeta.files import new_folder, write_bytes, write_json
+from nlpmeta.learners.base import Learner, Support, Texts, learners
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+    from sklearn.utils import Tags
+
+    from nlpmeta.encoder.text_encoder import TextEncoder
+    from nlpmeta.evaluation import Embed
+
+TASK_FILE = "task.safetensors"
+LABELS_FILE = "labels.json"
+REPORT_FILE = "report.json"
+Label = str | int | float | bool
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """Classifies texts after seeing a few labelled examples of each class.
+
+    It follows scikit-learn's conventions: it can be cloned, put into a ``Pipeline`` and cross-validated. ``X`` is a
+    sequence of strings.
+
+    Attributes:
+        classes_: the labels seen in ``fit``, sorted; ``(n_way,)``.
+        learner_: what was adapted.
+        state_: what it learnt about the task, as named tensors.
+    """
+
+    def __init__(self, method: "str | Learner" = "auto", *, encoder: "str | TextEncoder" = DEFAULT_ENCODER) -> None:
+        """Choose a method and an encoder; nothing is loaded before ``fit``.
+
+        Args:
+            method: the name of a learner (``auto`` compares several on the support set) or a learner.
+            encoder: a folder, a Hub id or a loaded encoder; ignored if ``method`` is a learner, which has its own.
+        """
+        self.method = method
+        self.encoder = encoder
+
+    def fit(self, X: "Sequence[str] | ArrayLike", y: "ArrayLike") -> "FewShotClassifier":  # noqa: N803
+        """Adapt to ``X``, a text for each label in ``y``.
+
+        Raises:
+            DataError: if a text is not a string or is empty, lengths differ, or there are fewer than two classes.
+        """
+        texts, labels = _texts(X), _labels(y)
+        if len(texts) != len(labels):
+            raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
+        classes, numbers = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise DataError(f"A classifier needs at least two classes; y has one: {classes.tolist()[0]!r}.")
+        learner = self._learner()
+        numbers = torch.from_numpy(numbers).to(learner.encoder.device)
+        self._take(learner, Support(texts, None, numbers, len(classes)), classes)
+        return self
+
+    @classmethod
+    def adapted(cls, learner: Learner, support: LabeledTexts, *, embed: "Embed | None" = None) -> "FewShotClassifier":
+        """``fit`` for labelled texts whose embeddings may be known already; the classes keep their order.
+
+        Args:
+            learner: what adapts.
+            support: the labelled texts.
+            embed: where the embeddings of a learner that works on embeddings come from.
+        """
+        self = cls(learner)
+        features = embed(support.texts) if embed is not None and learner.inputs == "embeddings" else None
+        self._take(learner.eval(), Support.of(support, features), np.asarray(support.label_names))
+        return self
+
+    @torch.no_grad()
+    def _take(self, learner: Learner, support: Support, classes: "NDArray[np.generic]") -> None:
+        # Stored as a file stores it: another memory layout would round differently after loading.
+        state = {name: tensor.contiguous() for name, tensor in learner.adapt(support).items()}
+        self.learner_, self.state_, self.classes_ = learner, state, classes
+
+    @torch.no_grad()
+    def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
+        """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
+        check_is_fitted(self)
+        texts = _texts(X)
+        features = self.learner_.encoder.encode(texts) if self.learner_.inputs == "embeddings" else None
+        probabilities: NDArray[np.float32] = (
+            self.learner_.logits(self.state_, Texts(texts, features)).float().softmax(1).cpu().numpy()
+        )
+        return probabilities
+
+    def predict(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.generic]":  # noqa: N803
+        """The most probable label of each text, ``(n_texts,)``."""
+        probabilities = self.predict_proba(X)
+        labels: NDArray[np.generic] = self.classes_[probabilities.argmax(1)]
+        return labels
+
+    def save_pretrained(
+        self, folder: Path | str, *, overwrite: bool = False, report: "Mapping[str, Json] | None" = None
+    ) -> None:
+        """Write the adapted model to a folder of its own; the encoder is named, not copied.
+
+        Args:
+            folder: where to; made if absent.
+            overwrite: replace an existing folder, once the new one is complete.
+            report: what was measured when the model was made.
+
+        Raises:
+            NLPMetaError: if the folder exists and ``overwrite`` is off.
+            WorkFailedError: if it cannot be written; nothing half-written stays.
+        """
+        from safetensors.torch import save
+
+        check_is_fitted(self)
+        with new_folder(Path(folder), overwrite=overwrite) as temporary:
+            facts = write_learner(temporary, self.learner_)
+            state = {name: tensor.cpu().contiguous() for name, tensor in self.state_.items()}
+            write_bytes(temporary / TASK_FILE, save(state))
+            write_json(temporary / LABELS_FILE, {"kind": self.classes_.dtype.kind, "labels": self.classes_.tolist()})
+            if report is not None:
+                write_json(temporary / REPORT_FILE, report)
+            write_manifest(temporary, {"kind": "adapted", **facts})
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "FewShotClassifier":
+        """Load what ``save_pretrained`` wrote; predictions are the same to the last bit.
+
+        Raises:
+            NLPMetaError: if there is no such folder.
+            ModelFolderError: if it is damaged, incomplete or of a newer format.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if manifest.get("kind") != "adapted":
+            raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
+        learner = read_learner(folder, manifest)
+        self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
+        self.learner_, self.state_ = learner, read_tensors(folder / TASK_FILE)
+        self.classes_ = _read_labels(folder / LABELS_FILE)
+        return self
+
+    def _learner(self) -> Learner:
+        if isinstance(self.method, Learner):
+            return self.method.eval()
+        kind = learners[self.method]
+        encoder = shared_encoder(self.encoder) if isinstance(self.encoder, str) else self.encoder
+        return kind(encoder).eval()
+
+    def __sklearn_tags__(self) -> "Tags":
+        """Tell scikit-learn that the input is a sequence of strings."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
+        return tags
+
+
+def _texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N803
+    """The texts of ``X``, checked."""
+    if isinstance(X, str):
+        raise DataError("X must be a sequence of texts, not one string; put it into a list.")
+    values = X.tolist() if hasattr(X, "tolist") else list(X)  # type: ignore[arg-type]  # any iterable will do
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise DataError(f"X must hold strings; row {row} is {value!r} ({type(value).__name__}).")
+        if not value.strip():
+            raise DataError(f"X must hold texts; row {row} is empty.")
+    if not values:
+        raise DataError("X holds no texts.")
+    return tuple(values)
+
+
+def _labels(y: "ArrayLike") -> "NDArray[np.generic]":
+    labels = np.asarray(y)
+    if labels.ndim != 1:
+        raise DataError(f"y must have one label a text; its shape is {labels.shape}.")
+    if labels.dtype.kind == "O":
+        labels = np.asarray([str(label) if isinstance(label, str) else label for label in labels.tolist()])
+    if labels.dtype.kind not in "UiufbO" or labels.dtype.kind == "O":
+        raise DataError(f"y must hold strings, numbers or booleans, all of one kind; its type is {labels.dtype}.")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise DataError("y holds a label that is not a number (NaN or infinite).")
+    if labels.dtype.kind == "f" and not (labels == labels.astype(int)).all():
+        raise DataError("y is continuous (it holds fractions); a classifier needs classes: strings or whole numbers.")
+    return labels
+
+
+def _read_labels(path: Path) -> "NDArray[np.generic]":
+    import json
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return np.asarray(found["labels"], dtype={"U": str, "b": bool, "f": float}.get(found["kind"], int))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error

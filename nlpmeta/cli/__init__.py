@@ -1,0 +1,1 @@
+"""The ``nlpmeta`` command: one file a subcommand, wired together in ``app``."""

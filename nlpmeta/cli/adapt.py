@@ -1,0 +1,143 @@
+"""``nlpmeta adapt``: from a handful of labelled examples to a classifier on disk, measured."""
+
+from enum import Enum
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nlpmeta.adaptation.trial import Stopwatch, Task, Trial
+    from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.data import LabeledTexts
+
+EXAMPLES = """Examples:
+
+  nlpmeta adapt --lang sw --shots 5
+
+  nlpmeta adapt --data mine.csv --shots all --out my-model
+
+  nlpmeta adapt --data train.jsonl --test-data test.jsonl --shots 10 --json
+"""
+
+
+class RareChoice(str, Enum):
+    """What becomes of classes with fewer examples than ``--shots``."""
+
+    error = "error"
+    drop = "drop"
+    keep = "keep"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(adapt)
+
+
+def adapt(
+    *,
+    lang: Annotated[str | None, typer.Option(help="Language: sw, swa, sw-KE, swh_Latn or Swahili.")] = None,
+    shots: Annotated[str, typer.Option(help="Examples of each class in the support set, or 'all'.")] = "5",
+    data: Annotated[str, typer.Option(help="CSV, TSV, JSONL or Parquet file, corpus name, or Hub id.")] = "starter",
+    test_data: Annotated[str | None, typer.Option(help="Score on this file, not the rest of --data.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
+    ways: Annotated[int | None, typer.Option(help="Only this many classes, drawn with the seed.", min=2)] = None,
+    method: Annotated[str, typer.Option(help="How to adapt; 'auto' compares heads on the support set.")] = "auto",
+    encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides which examples are drawn.", min=0)] = 0,
+    draws: Annotated[int, typer.Option(help="Support sets to draw and score.", min=1)] = 5,
+    rare: Annotated[RareChoice, typer.Option(help="Classes with fewer than --shots examples.")] = RareChoice.error,
+    out: Annotated[Path | None, typer.Option(help="Folder for the model.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of --out.")] = False,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
+    lang_column: Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+) -> None:
+    """Adapt to a few labelled examples, measure over several draws, and save the model.
+
+    The support set (--shots examples of each class) is drawn from the data and the rest is scored; this is repeated
+    over --draws different support sets. The model of the first draw is saved.
+    """
+    from nlpmeta.adaptation.place import choose_place
+    from nlpmeta.adaptation.trial import Stopwatch, Task
+    from nlpmeta.cli import adapt_output
+    from nlpmeta.cli.console import out_json
+    from nlpmeta.sampling import KShotSampler, keep_classes
+    from nlpmeta.sources.loading import load_source
+
+    start, watch = perf_counter(), Stopwatch()
+    n_shot = _shots(shots)
+    columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
+    with watch.stage("data"):
+        pool = load_source(data, data_dir=data_dir, **columns).load(lang)
+        test = None if test_data is None else load_source(test_data, data_dir=data_dir, **columns).load(lang)
+        kept = pool if ways is None else keep_classes(pool, ways, seed=seed)
+        sampler = KShotSampler(kept, n_shot=n_shot, seed=seed, test=test, rare=rare.value)
+        task = Task.of(sampler, n_draws=draws, seed=seed)
+    asked = {"data": data, "lang": lang, "shots": n_shot, "ways": ways, "method": method, "encoder": encoder}
+    asked |= {"test_data": test_data, "seed": seed, "rare": rare.value, "digest": pool.digest()}
+    name = f"{Path(data).stem}-{lang or 'all'}-{shots}-shot"
+    place = choose_place(out, name=name, task=asked, overwrite=overwrite)
+    trial, classifier = _run(method, encoder, task, watch, quiet=quiet)
+    watch.seconds["total"] = perf_counter() - start
+    report = adapt_output.report(trial, task=asked, lang=_language(lang, pool), folder=place.folder, watch=watch)
+    classifier.save_pretrained(place.folder, overwrite=place.replace, report=report)
+    if json:
+        out_json(report)
+    else:
+        adapt_output.show(trial, place.folder, watch)
+
+
+def _run(
+    method: str, encoder: str | None, task: "Task", watch: "Stopwatch", *, quiet: bool
+) -> "tuple[Trial, FewShotClassifier]":
+    """The trial, and the classifier that is saved."""
+    with watch.stage("import_and_load"):
+        from nlpmeta.adaptation.trial import run_trial
+        from nlpmeta.checkpoint import shared_encoder
+        from nlpmeta.classifier import FewShotClassifier
+        from nlpmeta.cli.console import say
+        from nlpmeta.encoder.cache import EmbeddingTable
+        from nlpmeta.encoder.weights import DEFAULT_ENCODER
+        from nlpmeta.learners.base import learners
+
+        kind = learners[method]  # an unknown name is said before anything is loaded
+        text_encoder = shared_encoder(encoder or DEFAULT_ENCODER)
+        learner = kind(text_encoder).eval()
+    if not quiet and text_encoder.files is not None:
+        say(text_encoder.files.said)
+    table = EmbeddingTable(text_encoder)
+    trial = run_trial(learner, task, method=method, table=table, watch=watch, show_progress=not quiet)
+    return trial, FewShotClassifier.adapted(learner, task.support, embed=table)
+
+
+def _shots(asked: str) -> int | None:
+    """The number of shots; ``None`` for all.
+
+    Raises:
+        NLPMetaError: if it is neither a positive whole number nor ``all``.
+    """
+    from nlpmeta.errors import NLPMetaError
+
+    if asked == "all":
+        return None
+    if not asked.isascii() or not asked.isdigit() or int(asked) < 1:
+        raise NLPMetaError(f"--shots takes a whole number from 1, or 'all'; got {asked!r}.")
+    return int(asked)
+
+
+def _language(asked: str | None, pool: "LabeledTexts") -> str | None:
+    """The code of the one language of the pool, if there is one and a standard knows it."""
+    from nlpmeta.languages import UnknownLanguageError, parse
+
+    found = set(pool.langs or ()) or ({asked} if asked else set())
+    if len(found) != 1:
+        return None
+    only = found.pop()
+    try:
+        return parse(str(only)).code
+    except UnknownLanguageError:
+        return str(only)

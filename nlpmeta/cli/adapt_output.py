@@ -1,0 +1,88 @@
+"""What ``nlpmeta adapt`` prints: a JSON object for programs, a short table for people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlpmeta.cli.console import out, out_table, printable
+
+if TYPE_CHECKING:
+    from nlpmeta.adaptation.trial import Measured, Stopwatch, Trial
+    from nlpmeta.checkpoint import Json
+    from nlpmeta.evaluation import Interval
+
+
+def report(
+    trial: "Trial", *, task: "Mapping[str, Json]", lang: str | None, folder: Path, watch: "Stopwatch"
+) -> "dict[str, Json]":
+    """The JSON object of ``adapt --json``, which is also saved as ``report.json``; shares are fractions of 1."""
+    return {
+        "data": task["data"],
+        "lang": lang,
+        "method": trial.method.method,
+        "chosen": trial.chosen,
+        "n_way": trial.task.support.n_way,
+        "n_shot": task["shots"],
+        "draws": len(trial.method.scores),
+        "accuracy": _interval(trial.method.accuracy),
+        "macro_f1": _interval(trial.method.macro_f1),
+        "chance": trial.chance,
+        "baseline": {
+            "method": trial.baseline.method,
+            "accuracy": _interval(trial.baseline.accuracy),
+            "macro_f1": _interval(trial.baseline.macro_f1),
+        },
+        "n_support": len(trial.task.support),
+        "n_query": trial.n_query,
+        "scored_on": trial.task.scored_on,
+        "left_out": dict(trial.task.left_out),
+        "confused": [[true, guess, times] for true, guess, times in trial.method.confused()],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
+        "out": str(folder),
+        "task": task,
+    }
+
+
+def show(trial: "Trial", folder: Path, watch: "Stopwatch") -> None:
+    """The same for a person."""
+    support = trial.task.support
+    out(f"{support.n_way} classes, {len(support)} support texts, scored on {trial.task.scored_on}")
+    if trial.method.scores:
+        out_table(("", "accuracy, %", "macro-F1, %"), _rows(trial))
+        _show_confused(trial.method)
+    if trial.task.left_out:
+        rows = sum(trial.task.left_out.values())
+        out(f"Left out: {rows} test rows of classes without support ({', '.join(sorted(trial.task.left_out)[:10])})")
+    stages = ", ".join(f"{stage.replace('_', ' ')} {seconds:.1f} s" for stage, seconds in watch.seconds.items())
+    out(f"Time: {stages}")
+    out(f"Saved: {folder} (the model of the first draw)" if trial.n_query else f"Saved: {folder}")
+    out(f'Next: nlpmeta predict {folder} "{printable(support.texts[0])}"')
+
+
+def _rows(trial: "Trial") -> list[tuple[str, str, str]]:
+    draws = len(trial.method.scores)
+    name = trial.method.method + (f" ({', '.join(trial.chosen)})" if trial.chosen else "")
+    return [
+        (f"{name}, {draws} draws", _percent(trial.method.accuracy), _percent(trial.method.macro_f1)),
+        (
+            "baseline: logistic regression",
+            _percent(trial.baseline.accuracy),
+            _percent(trial.baseline.macro_f1),
+        ),
+        ("chance", f"{100 * trial.chance:.1f}", ""),
+    ]
+
+
+def _show_confused(measured: "Measured") -> None:
+    pairs = measured.confused()
+    if pairs:
+        listed = ", ".join(f"{true} → {guess} ({times})" for true, guess, times in pairs)
+        out(printable(f"Most confused (true → predicted): {listed}"))
+
+
+def _interval(interval: "Interval | None") -> "Json":
+    return {"mean": None, "ci95": None} if interval is None else interval.json()
+
+
+def _percent(interval: "Interval | None") -> str:
+    return "" if interval is None else interval.percent()

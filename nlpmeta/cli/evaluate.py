@@ -1,0 +1,151 @@
+"""``nlpmeta evaluate``: methods and checkpoints under published protocols, on the same episodes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nlpmeta.protocols import Protocol, Row, Ways
+
+EXAMPLES = """Examples:
+
+  nlpmeta evaluate logistic --data mine.csv --shots 1,5
+
+  nlpmeta evaluate prototypical --protocol protaugment --data banking77 --data-dir ../shared/data
+
+  nlpmeta evaluate logistic,ridge --data injongo --lang sw,kin --data-dir ../shared/data --out results.json
+"""
+
+_SILENT = {"out", "json", "quiet"}
+"""Options that change no figure."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(evaluate)
+
+
+def evaluate(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="METHODS", help="Methods or checkpoint folders, between commas.")],
+    *,
+    data: Annotated[str, typer.Option(help="Corpus name, CSV, TSV, JSONL or Parquet file, or Hub id.")] = "starter",
+    lang: Annotated[str | None, typer.Option(help="Languages between commas, or 'all' for each in turn.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="kshot-all, n-way, protaugment, mteb-8shot or clinc-oos.")
+    ] = None,
+    shots: Annotated[str | None, typer.Option(help="Support texts of each class, several between commas.")] = None,
+    ways: Annotated[str | None, typer.Option(help="Classes of an episode: 'all', or a number.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Episodes to score (of each fold).", min=1)] = None,
+    max_query: Annotated[int | None, typer.Option(help="Query texts at most.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides what is drawn.", min=0)] = None,
+    test_data: Annotated[str | None, typer.Option(help="Score on this data, not the test split.")] = None,
+    split: Annotated[str, typer.Option(help="The split that support texts come from.")] = "train",
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")] = None,
+    no_prefix: Annotated[bool, typer.Option("--no-prefix", help="Nothing before a text ('query: ' for E5).")] = False,
+    compare: Annotated[str | None, typer.Option(help="Show differences to this method, not the first.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
+    lang_column: Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results file that the rows are added to.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+) -> None:
+    """Measure methods and checkpoints under a published protocol, with intervals.
+
+    Several methods are scored on the same episodes, and their differences to the first one are shown. Embeddings are
+    computed once per text and kept for the next run. docs/evaluation.md describes every protocol.
+    """
+    from nlpmeta.cli import evaluate_output
+    from nlpmeta.cli.console import out_json, say
+    from nlpmeta.cli.methods import check_names, learners_of
+    from nlpmeta.encoder.weights import DEFAULT_ENCODER
+    from nlpmeta.protocols import DataChoice, Run
+    from nlpmeta.protocols.results import add_rows, read_rows
+    from nlpmeta.protocols.runs import shapes_of
+
+    names, n_ways, n_shots = _names(what, compare), _ways(ways), _shots(shots)
+    chosen = _protocol(protocol, n_ways)
+    shapes = shapes_of(chosen, n_shots=n_shots, n_ways=n_ways, n_episodes=episodes, max_query=max_query, seed=seed)
+    check_names(names)
+    columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
+    choice = DataChoice(data=data, data_dir=data_dir, test_data=test_data, split=split, **columns)
+    langs = choice.languages(None if lang is None else lang.split(","))
+    if out is not None:
+        read_rows(out)  # a file that is none of ours is said before the work
+    learners = learners_of(names, chosen, encoder=encoder or DEFAULT_ENCODER, prefix="" if no_prefix else None)
+    if not quiet:
+        found = [learner.encoder.files for learner in learners.values()]
+        say("\n".join(dict.fromkeys(files.said for files in found if files is not None)))
+    run = Run(protocol=chosen, methods=learners, choice=choice, command=_command(context), show_progress=not quiet)
+    rows: list[Row] = []
+    for some in run.rows(langs, shapes, note=None if quiet else say):
+        rows += some
+        if out is not None:
+            add_rows(out, some)
+    if json:
+        out_json({"rows": [row.json() for row in rows]})
+    else:
+        evaluate_output.show(rows, chosen)
+
+
+def _names(what: str, compare: str | None) -> list[str]:
+    """The names between commas, the one to compare with first, each once."""
+    names = [name.strip() for name in ([compare] if compare else []) + what.split(",") if name.strip()]
+    return list(dict.fromkeys(names))
+
+
+def _protocol(asked: str | None, n_ways: "list[Ways] | None") -> "Protocol":
+    """The protocol asked for; without one, all classes unless a number of them was asked for."""
+    from nlpmeta.protocols import KSHOT_ALL, N_WAY, protocol
+
+    return protocol(asked or (KSHOT_ALL.name if n_ways in (None, ["all"]) else N_WAY.name))
+
+
+def _ways(asked: str | None) -> "list[Ways] | None":
+    return (
+        None
+        if asked is None
+        else ["all" if part.strip() == "all" else _whole(part, "--ways") for part in asked.split(",")]
+    )
+
+
+def _shots(asked: str | None) -> list[int] | None:
+    return None if asked is None else [_whole(part, "--shots") for part in asked.split(",")]
+
+
+def _whole(asked: str, option: str) -> int:
+    """A whole number from 1.
+
+    Raises:
+        NLPMetaError: if it is none.
+    """
+    from nlpmeta.errors import NLPMetaError
+
+    text = asked.strip()
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise NLPMetaError(f"{option} takes whole numbers from 1, between commas; got {asked!r}.")
+    return int(text)
+
+
+def _command(context: typer.Context) -> str:
+    """What was typed, without the options that change no figure."""
+    import shlex
+
+    words = ["nlpmeta", "evaluate"]
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params.get(str(parameter.name))
+        if name in _SILENT or not _typed(context, name):
+            continue
+        if parameter.param_type_name == "argument":
+            words.append(str(value))
+        else:
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+    return shlex.join(words)
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,46 @@
+"""``nlpmeta info``: what an adapted model is and how good it was when it was made."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nlpmeta.checkpoint import Json
+
+EXAMPLES = """Examples:
+
+  nlpmeta info my-model
+
+  nlpmeta info my-model --json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(info)
+
+
+def info(
+    model: Annotated[Path, typer.Argument(help="Folder of an adapted model.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print what a model folder holds, after checking that it is whole. The encoder is not loaded."""
+    from nlpmeta.checkpoint import describe
+    from nlpmeta.cli.console import out_json
+
+    facts = describe(model)
+    if json:
+        out_json(facts)
+    else:
+        _show(facts)
+
+
+def _show(facts: "dict[str, Json]") -> None:
+    from nlpmeta.cli.console import out, printable
+
+    for name, value in facts.items():
+        if isinstance(value, list):
+            value = f"{len(value)}: {', '.join(map(str, value))}"
+        out(printable(f"{name.replace('_', ' '):14} {value}"))

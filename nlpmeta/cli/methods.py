@@ -1,0 +1,45 @@
+"""From the names that were typed to learners: methods on one encoder, and checkpoint folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nlpmeta.checkpoint import read_learner, read_manifest, shared_encoder
+from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.learners.base import Learner, learners
+from nlpmeta.protocols import Protocol
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Make sure that every name is a folder or a learner, before anything is loaded.
+
+    Raises:
+        UnknownNameError: if one is neither.
+    """
+    for name in names:
+        if not Path(name).is_dir():
+            learners[name]
+
+
+def learners_of(
+    names: Sequence[str], protocol: Protocol, *, encoder: str = DEFAULT_ENCODER, prefix: str | None = None
+) -> dict[str, Learner]:
+    """The learners that ``names`` stand for; methods share one encoder, a checkpoint brings its own.
+
+    Args:
+        names: names of learners, or checkpoint folders.
+        protocol: may fix options of a method.
+        encoder: a folder or Hub id.
+        prefix: what goes before every text; ``None`` for what the encoder was trained with.
+
+    Raises:
+        NLPMetaError: if a name is unknown, or an encoder or checkpoint cannot be loaded.
+    """
+    check_names(names)
+    found: dict[str, Learner] = {}
+    for name in names:
+        if Path(name).is_dir():
+            found[name] = read_learner(Path(name), read_manifest(Path(name))).requires_grad_(False)
+        else:
+            options = protocol.options.get(name, {})
+            found[name] = learners[name](shared_encoder(encoder, prefix=prefix), **options)
+    return found

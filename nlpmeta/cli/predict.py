@@ -1,0 +1,97 @@
+"""``nlpmeta predict``: labels for texts from the command line, a file, or standard input."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nlpmeta.classifier import FewShotClassifier
+
+CHUNK = 4096  # texts in memory at a time from a file; long enough to sort by length well
+EXAMPLES = """Examples:
+
+  nlpmeta predict my-model "niamshe saa kumi na moja"
+
+  nlpmeta predict my-model --file texts.txt --out labels.tsv
+
+  cat texts.txt | nlpmeta predict my-model --json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(predict)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of an adapted model.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without them --file or standard input.")] = None,
+    *,
+    file: Annotated[Path | None, typer.Option(help="A text a line, or a CSV/TSV/JSONL/Parquet table.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the predictions here, all or nothing.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts in a table.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+) -> None:
+    """Print label, probability and text of each text, tab-separated, as soon as they are known."""
+    from nlpmeta.cli.predict_input import interactive, lines_of, table_texts
+    from nlpmeta.errors import NLPMetaError
+
+    if texts and file:
+        raise NLPMetaError("Give texts or --file, not both.")
+    if out is not None and out.exists() and not overwrite:
+        raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
+    if texts:
+        source, chunk = iter(texts), CHUNK
+    elif file is not None:
+        source, chunk = table_texts(file, text_column), CHUNK
+    else:
+        source, chunk = lines_of(sys.stdin.buffer, "standard input"), 1 if interactive(sys.stdin) else CHUNK
+    from nlpmeta.classifier import FewShotClassifier
+
+    classifier = FewShotClassifier.from_pretrained(model)
+    with _destination(out) as stream:
+        done = _predict(classifier, source, stream, chunk=chunk, as_json=json, quiet=quiet)
+    if out is not None and not quiet:
+        from nlpmeta.cli.console import say
+
+        say(f"{done} predictions in {out}")
+
+
+def _predict(
+    classifier: "FewShotClassifier", texts: Iterator[str], stream: IO[str], *, chunk: int, as_json: bool, quiet: bool
+) -> int:
+    """Write a line a text, a chunk at a time, and return how many."""
+    from itertools import islice
+
+    from nlpmeta.cli.predict_input import format_line
+    from nlpmeta.progress import track
+
+    done = 0
+    with track("Predicting", None, show=not quiet) as advance:
+        while batch := list(islice(texts, chunk)):
+            probabilities = classifier.predict_proba(batch)
+            best = probabilities.argmax(1)
+            for text, row, label in zip(batch, probabilities, best, strict=True):
+                stream.write(format_line(text, classifier.classes_[label], float(row[label]), as_json=as_json))
+            stream.flush()
+            advance(len(batch))
+            done += len(batch)
+    return done
+
+
+@contextmanager
+def _destination(out: Path | None) -> Iterator[IO[str]]:
+    """Standard output, or a file that appears only when everything is written."""
+    from nlpmeta.files import new_file
+
+    if out is None:
+        yield sys.stdout
+    else:
+        with new_file(out) as stream:
+            yield stream

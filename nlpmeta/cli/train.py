@@ -1,0 +1,64 @@
+"""``nlpmeta train``: meta-train a learner as a recipe says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nlpmeta.recipes.run import RecipeRun
+
+EXAMPLES = """Examples:
+
+  nlpmeta train protonet-tiny
+
+  nlpmeta train recipes/crosslingual.yaml steps=2000 out=runs/mine --data-dir ../data
+
+  nlpmeta train protonet --resume
+
+  accelerate launch --num_processes 2 -m nlpmeta train protonet
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(train)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    changes: Annotated[list[str] | None, typer.Argument(help="Keys to change: steps=100 seed=1 out=runs/mine")] = None,
+    *,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out, if there is one.")] = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Mirror folder of the public data sets.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+) -> None:
+    """Meta-train a learner; the finished checkpoint and metrics.jsonl lie in the folder of the key out."""
+    from nlpmeta.recipes import load_recipe
+
+    loaded = load_recipe(recipe, changes or [])
+    from nlpmeta.recipes.run import run_recipe
+
+    _report(run_recipe(loaded, data_dir=data_dir, resume=resume, show_progress=not quiet), as_json=json)
+
+
+def _report(run: "RecipeRun", *, as_json: bool) -> None:
+    import os
+    from dataclasses import asdict
+
+    from nlpmeta.cli.console import out, out_json
+
+    if int(os.environ.get("RANK", "0")):
+        return  # one of several processes speaks for all
+    result = run.result
+    if as_json:
+        out_json({"out": str(run.out), **asdict(result)})
+        return
+    out(f"{result.steps} steps in {result.seconds:.0f} s{' (stopped early)' if result.stopped_early else ''}")
+    if result.best_accuracy is not None and result.first_accuracy is not None:
+        change = (
+            f"{100 * result.first_accuracy:.1f} % before, {100 * result.best_accuracy:.1f} % at step {result.best_step}"
+        )
+        out(f"accuracy on held-out tasks: {change}")
+    out(f"checkpoint: {run.out}")

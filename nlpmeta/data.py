@@ -1,0 +1,169 @@
+"""The values that travel through the package: labelled texts, and an episode made of them. Frozen, self-checking."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Literal, get_args
+
+from nlpmeta.errors import DataError
+
+Column = Literal["langs", "domains", "ids", "users", "times"]
+COLUMNS: tuple[Column, ...] = get_args(Column)
+
+
+@dataclass(frozen=True)
+class LabeledTexts:
+    """Texts with integer labels that index ``label_names``; the other columns are there where the source has them.
+
+    Raises:
+        DataError: if there are no texts, lengths differ, a label name repeats, or a label is out of range.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[int, ...]
+    label_names: tuple[str, ...]
+    langs: tuple[str, ...] | None = None
+    domains: tuple[str, ...] | None = None
+    ids: tuple[str, ...] | None = None
+    users: tuple[str, ...] | None = None
+    times: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise DataError("There are no texts.")
+        if len(self.texts) != len(self.labels):
+            raise DataError(f"{len(self.texts)} texts came with {len(self.labels)} labels.")
+        if len(set(self.label_names)) != self.n_way:
+            repeated = [name for name, count in Counter(self.label_names).items() if count > 1]
+            raise DataError(f"Label names must differ; these repeat: {repeated}.")
+        if min(self.labels) < 0 or max(self.labels) >= self.n_way:
+            raise DataError(f"Labels must lie in 0..{self.n_way - 1}; got {min(self.labels)}..{max(self.labels)}.")
+        for name in COLUMNS:
+            column = self.column(name)
+            if column is not None and len(column) != len(self.texts):
+                raise DataError(f"{len(self.texts)} texts came with {len(column)} values of {name!r}.")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def n_way(self) -> int:
+        """The number of classes, those without a text included."""
+        return len(self.label_names)
+
+    def column(self, name: Column) -> tuple[str, ...] | None:
+        """One of the optional columns, ``None`` where the source has none."""
+        column: tuple[str, ...] | None = getattr(self, name)
+        return column
+
+    def names(self) -> list[str]:
+        """The label name of every text, in order."""
+        return [self.label_names[label] for label in self.labels]
+
+    def counts(self) -> dict[str, int]:
+        """How many texts each class has, zero included, in the order of ``label_names``."""
+        found = Counter(self.labels)
+        return {name: found[label] for label, name in enumerate(self.label_names)}
+
+    def select(self, rows: Sequence[int]) -> "LabeledTexts":
+        """The given rows, in the given order, with the same label names."""
+        return LabeledTexts(
+            tuple(self.texts[i] for i in rows),
+            tuple(self.labels[i] for i in rows),
+            self.label_names,
+            *(_take(self.column(name), rows) for name in COLUMNS),
+        )
+
+    def with_classes(self, label_names: Sequence[str]) -> "LabeledTexts":
+        """Only the texts of these classes, numbered in the order given."""
+        number = {name: label for label, name in enumerate(label_names)}
+        rows = [i for i, label in enumerate(self.labels) if self.label_names[label] in number]
+        if not rows:
+            raise DataError(f"No text has any of the labels {list(label_names)}.")
+        kept = self.select(rows)
+        labels = tuple(number[self.label_names[label]] for label in kept.labels)
+        return replace(kept, labels=labels, label_names=tuple(label_names))
+
+    def digest(self) -> str:
+        """A digest of texts and label names in their order: equal data, equal digest."""
+        rows = zip(self.texts, self.names(), strict=True)
+        return sha256("\x1e".join(f"{text}\x1f{name}" for text, name in rows).encode()).hexdigest()[:16]
+
+    def without_empty_classes(self) -> "LabeledTexts":
+        """The same texts, with only the classes that have at least one."""
+        return self.with_classes([name for name, count in self.counts().items() if count])
+
+    @classmethod
+    def from_names(
+        cls,
+        texts: Iterable[str],
+        names: Iterable[str],
+        *,
+        langs: Sequence[str] | None = None,
+        domains: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        users: Sequence[str] | None = None,
+        times: Sequence[str] | None = None,
+    ) -> "LabeledTexts":
+        """Build from texts and their label names; classes are numbered in the sorted order of their names."""
+        each = list(names)
+        label_names = tuple(sorted(set(each)))
+        number = {name: label for label, name in enumerate(label_names)}
+        given = {"langs": langs, "domains": domains, "ids": ids, "users": users, "times": times}
+        columns = {name: tuple(column) for name, column in given.items() if column is not None}
+        return cls(tuple(texts), tuple(number[name] for name in each), label_names, **columns)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["LabeledTexts"]) -> "LabeledTexts":
+        """All texts of ``parts``, classes matched by name; a column survives where every part has it."""
+        columns: dict[str, list[str]] = {}
+        for name in COLUMNS:
+            found = [part.column(name) for part in parts]
+            if all(column is not None for column in found):
+                columns[name] = [value for column in found if column is not None for value in column]
+        return cls.from_names(
+            [text for part in parts for text in part.texts],
+            [name for part in parts for name in part.names()],
+            langs=columns.get("langs"),
+            domains=columns.get("domains"),
+            ids=columns.get("ids"),
+            users=columns.get("users"),
+            times=columns.get("times"),
+        )
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One few-shot task: learn from ``support``, be scored on ``query``.
+
+    ``out_of_scope`` holds query texts that belong to none of the classes of the support set.
+
+    Raises:
+        DataError: if support and query do not number the same classes alike, or a class has no support text.
+    """
+
+    support: LabeledTexts
+    query: LabeledTexts
+    out_of_scope: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.support.label_names != self.query.label_names:
+            raise DataError("Support and query must share the same label names, in the same order.")
+        missing = set(range(self.support.n_way)) - set(self.support.labels)
+        if missing:
+            names = [self.support.label_names[label] for label in sorted(missing)]
+            raise DataError(f"No support text for the classes {names}.")
+
+    @property
+    def n_way(self) -> int:
+        """The number of classes."""
+        return self.support.n_way
+
+    def texts(self) -> tuple[str, ...]:
+        """Every text of the episode: support, query, out of scope."""
+        return self.support.texts + self.query.texts + self.out_of_scope
+
+
+def _take(column: tuple[str, ...] | None, rows: Sequence[int]) -> tuple[str, ...] | None:
+    return None if column is None else tuple(column[i] for i in rows)

@@ -1,0 +1,1 @@
+"""Texts to vectors: a pretrained transformer, where its weights come from, and what is cached."""

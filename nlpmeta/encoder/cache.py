@@ -1,0 +1,67 @@
+"""Embeddings that are computed once per text, and if asked kept on disk for the next run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nlpmeta.encoder.store import EmbeddingStore
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.progress import track
+
+CHUNK = 1024
+"""Texts between two writes to disk: what a run that is killed can lose."""
+
+
+class EmbeddingTable:
+    """The embeddings of a frozen encoder, each distinct text encoded once.
+
+    The encoder must not change while the table lives.
+    """
+
+    def __init__(self, encoder: TextEncoder, folder: Path | None = None) -> None:
+        """Start an empty table.
+
+        Args:
+            encoder: what embeds.
+            folder: where embeddings are kept between runs (``store.embeddings_folder()`` is the usual place); ``None``
+                keeps them in memory only, and so does an encoder with trainable weights or without a model folder.
+        """
+        self.encoder = encoder
+        self.n_encoded = 0
+        """Texts that this table had to encode."""
+        self._row: dict[str, int] = {}
+        self._vectors = torch.empty(0, encoder.dim)
+        self._store = None if folder is None else EmbeddingStore.of(encoder, folder)
+
+    def prime(self, texts: Sequence[str], *, show_progress: bool = False) -> None:
+        """Make sure that all of ``texts`` are in the table; those that were never embedded are, in one sorted pass."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._row]
+        if missing and self._store is not None:
+            self._add(*self._store.read(missing))
+            missing = [text for text in missing if text not in self._row]
+        if missing:
+            self._encode(sorted(missing, key=len), show_progress)  # neighbours then need little padding
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """The embeddings of ``texts`` in their order, shape ``(len(texts), dim)``."""
+        self.prime(texts)
+        return self._vectors[torch.tensor([self._row[text] for text in texts], dtype=torch.long)]
+
+    def _encode(self, texts: list[str], show_progress: bool) -> None:
+        parts = []
+        with track("Encoding", len(texts), show=show_progress) as advance:
+            for start in range(0, len(texts), CHUNK):
+                chunk = texts[start : start + CHUNK]
+                with torch.no_grad():
+                    tokens = self.encoder.tokenize(chunk)
+                    parts.append(self.encoder.embed_tokens(tokens, advance=advance).float().cpu())
+                if self._store is not None:
+                    self._store.write(chunk, parts[-1])
+        self.n_encoded += len(texts)
+        self._add(texts, torch.cat(parts))
+
+    def _add(self, texts: Sequence[str], vectors: Tensor) -> None:
+        self._row.update({text: len(self._row) + i for i, text in enumerate(texts)})
+        self._vectors = torch.cat([self._vectors, vectors])

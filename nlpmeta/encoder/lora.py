@@ -1,0 +1,201 @@
+"""LoRA adapters on an encoder: a few trainable matrices beside the frozen weights."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.settings import Settings
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
+
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+NAME = "default"
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+_PEFT_PREFIX = "base_model.model."
+
+Storage = Literal["exact", "float16"]
+
+
+class AdapterSettings(Settings):
+    """What adapters look like and where they sit.
+
+    Source: LoRA, Hu et al., ICLR 2022 (arXiv:2106.09685), equation 3.
+    """
+
+    rank: int = Field(16, ge=1, description="columns of the two thin matrices of each adapted weight")
+    alpha: float = Field(32.0, gt=0, description="the product of the two is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before each adapter while training")
+    modules: tuple[str, ...] = Field(
+        ("query", "key", "value", "dense"), min_length=1, description="last names of the linear layers that are adapted"
+    )
+    layers: int | None = Field(None, ge=1, description="only the top so many layers; null for all")
+
+
+def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int) -> None:
+    """Put fresh adapters into ``encoder``, which then embeds as before (B = 0) but can be trained.
+
+    Raises:
+        NLPMetaError: if it has adapters already, has fewer layers than asked, or no module of these names.
+    """
+    from peft import inject_adapter_in_model
+
+    if has_adapter(encoder):
+        raise NLPMetaError("This encoder has an adapter already; load the encoder again to start from a fresh one.")
+    config = _peft_config(encoder, settings)
+    try:
+        with torch.random.fork_rng(devices=[]):  # peft draws a start of its own, which is replaced below
+            inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
+    except ValueError as error:
+        known = sorted({name.rpartition(".")[2] for name, m in encoder.backbone.named_modules() if _is_linear(m)})
+        raise NLPMetaError(
+            f"No linear layer of this encoder is named {' or '.join(settings.modules)}; it has {', '.join(known)}."
+        ) from error
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in adapter_weights(encoder).items():
+        with torch.no_grad():
+            if ".lora_A." in name:  # the same distribution as peft's, from a generator of our own
+                bound = 1 / math.sqrt(weight.shape[1])
+                weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+    encoder.eval()
+
+
+def has_adapter(encoder: "TextEncoder") -> bool:
+    """Whether adapters sit in ``encoder``."""
+    return any(True for _ in _adapted(encoder))
+
+
+def adapter_weights(encoder: "TextEncoder") -> dict[str, nn.Parameter]:
+    """The adapters' weights by their names in the backbone, in a fixed order."""
+    return {name: weight for name, weight in encoder.backbone.named_parameters() if ".lora_" in name}
+
+
+def lowest_adapted_layer(encoder: "TextEncoder") -> int:
+    """The number of layers from the bottom whose output no adapter touches."""
+    numbers = [int(part) for name in adapter_weights(encoder) for part in name.split(".") if part.isdigit()]
+    return min(numbers, default=int(encoder.backbone.config.num_hidden_layers))
+
+
+def scale_adapter(encoder: "TextEncoder", factor: float) -> None:
+    """Mix the encoder between its frozen weights (0) and the trained adapters (1, as they are loaded)."""
+    for layer in _adapted(encoder):
+        layer.set_scale(NAME, factor)
+
+
+@contextmanager
+def adapter_scaled(encoder: "TextEncoder", factor: float) -> Iterator[None]:
+    """``scale_adapter`` for a block; what held before holds after it."""
+    before = [(layer, layer.scaling[NAME]) for layer in _adapted(encoder)]
+    scale_adapter(encoder, factor)
+    try:
+        yield
+    finally:
+        for layer, scaling in before:
+            layer.scaling[NAME] = scaling
+
+
+def save_adapter(encoder: "TextEncoder", folder: Path, *, storage: Storage = "exact") -> None:
+    """Write plain PEFT files: ``PeftModel.from_pretrained(base_encoder, folder)`` gives the same embeddings.
+
+    ``"float16"`` halves the file; the embeddings then move by about one part in a thousand. ``"exact"`` takes float16
+    where that loses nothing, as with adapters that were stored so before, and float32 elsewhere.
+    """
+    from safetensors.torch import save
+
+    from nlpmeta.files import write_bytes, write_json
+
+    fits = all(bool((w == w.half().float()).all()) for w in adapter_weights(encoder).values())
+    dtype = torch.float16 if storage == "float16" or fits else torch.float32
+    weights = {
+        _PEFT_PREFIX + name.replace(f".{NAME}.", "."): weight.detach().to("cpu", dtype).contiguous()
+        for name, weight in adapter_weights(encoder).items()
+    }
+    write_bytes(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
+    write_json(folder / CONFIG_FILE, _config_json(encoder))
+
+
+def load_adapter(encoder: "TextEncoder", folder: Path) -> None:
+    """Put the adapters of a PEFT folder into ``encoder``; their weights are kept in float32.
+
+    Raises:
+        ModelFolderError: if a file is missing or damaged, or does not fit this encoder.
+        NLPMetaError: if the encoder has adapters already.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if has_adapter(encoder):
+        raise NLPMetaError("This encoder has an adapter already; load the encoder again to use another one.")
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder} has no {name}.")
+    try:
+        stored = load_file(folder / WEIGHTS_FILE)
+        config = LoraConfig.from_pretrained(str(folder))
+        config.inference_mode = False
+        with torch.random.fork_rng(devices=[]):
+            inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise ModelFolderError(f"The adapter in {folder} is damaged or not for this encoder: {error}") from error
+    _fill(adapter_weights(encoder), stored, folder)
+    encoder.eval()
+
+
+def _fill(weights: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor], folder: Path) -> None:
+    names = {name: _PEFT_PREFIX + name.replace(f".{NAME}.", ".") for name in weights}
+    if set(names.values()) != set(stored):
+        odd = sorted(set(names.values()) ^ set(stored))
+        raise ModelFolderError(
+            f"The adapter in {folder} does not fit this encoder; {len(odd)} weights, such as {odd[0]}."
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            if weight.shape != stored[names[name]].shape:
+                raise ModelFolderError(f"{names[name]} in {folder} has the shape of another encoder.")
+            weight.copy_(stored[names[name]])
+
+
+def _adapted(encoder: "TextEncoder") -> "Iterator[LoraLayer]":
+    for module in encoder.backbone.modules():
+        if hasattr(module, "lora_A") and NAME in getattr(module, "scaling", {}):
+            yield module
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _peft_config(encoder: "TextEncoder", settings: AdapterSettings) -> "LoraConfig":
+    from peft import LoraConfig
+
+    depth = int(encoder.backbone.config.num_hidden_layers)
+    if settings.layers is not None and settings.layers > depth:
+        raise NLPMetaError(f"Adapters in the top {settings.layers} layers were asked for; this encoder has {depth}.")
+    top = None if settings.layers is None else list(range(depth - settings.layers, depth))
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft annotates int and takes any number
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.modules),
+        layers_to_transform=top,
+        task_type="FEATURE_EXTRACTION",
+        base_model_name_or_path=encoder.files.name if encoder.files is not None else None,
+    )
+
+
+def _config_json(encoder: "TextEncoder") -> dict[str, object]:
+    """What peft would write: its configuration with sets as sorted lists, marked as being for inference."""
+    configs: dict[str, LoraConfig] = encoder.backbone.peft_config
+    values: dict[str, object] = configs[NAME].to_dict()  # type: ignore[no-untyped-call]
+    values["inference_mode"] = True
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}

@@ -1,0 +1,103 @@
+"""What a Hugging Face model folder must hold for us to load it, and a digest that says which model it is."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.files import sha256, user_cache, write_json
+
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_FAST_TOKENIZER = "tokenizer.json"
+_SLOW_TOKENIZERS = ("vocab.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_REMEMBERED = 1 << 20  # bytes; smaller files are read again every time
+_NO_LIMIT = 1_000_000  # tokens; transformers writes a huge number where a tokenizer knows no limit
+_OFFSET_FAMILIES = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "mpnet")  # position 0 is pad_token_id + 1
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """The parts that ``folder`` lacks, in words; empty if configuration, weights and tokenizer are there."""
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    weights = weight_files(folder)
+    if not weights:
+        pickled = next((name for name in _PICKLES if (folder / name).is_file()), None)
+        missing.append(_WHOLE + (f" (there is only {pickled}, a pickle, which is never loaded)" if pickled else ""))
+    missing += [name for name in weights if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in (_FAST_TOKENIZER, *_SLOW_TOKENIZERS)):
+        missing.append(_FAST_TOKENIZER)
+    return missing
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the safetensors files that hold the weights: one, or the shards that the index lists."""
+    if (folder / _WHOLE).is_file():
+        return [_WHOLE]
+    index = _read_json(folder / _INDEX).get("weight_map")
+    return sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
+
+
+def is_model_file(name: str) -> bool:
+    """Whether ``transformers`` needs this file of a Hub repository: in the top folder, no pickles or other formats."""
+    if "/" in name or name.startswith("."):
+        return False
+    if name.endswith(".safetensors"):
+        return name == _WHOLE or (name.startswith("model-") and "-of-" in name)
+    return name.endswith((".json", ".model", ".txt"))
+
+
+def folder_digest(folder: Path, known: Mapping[str, str] | None = None) -> str:
+    """SHA-256 over name and SHA-256 of configuration, weights and tokenizer: the same for every copy of a model.
+
+    ``known`` holds digests of files that were checked already. Digests of large files are remembered in the user's
+    cache by path, size and time of change.
+    """
+    fast = (folder / _FAST_TOKENIZER).is_file()  # the slow files beside it are not read
+    tokenizer = [_FAST_TOKENIZER] if fast else [name for name in _SLOW_TOKENIZERS if (folder / name).is_file()]
+    digest = hashlib.sha256()
+    for name in sorted(["config.json", *weight_files(folder), *tokenizer]):
+        content = (known or {}).get(name) or _file_digest(folder / name)
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def max_length(folder: Path) -> int | None:
+    """The longest text in tokens, special ones included, or None if the folder does not say."""
+    config = _read_json(folder / "config.json")
+    positions = config.get("max_position_embeddings")
+    pad = config.get("pad_token_id")
+    if isinstance(positions, int) and isinstance(pad, int) and config.get("model_type") in _OFFSET_FAMILIES:
+        positions -= pad + 1
+    limits = (positions, _read_json(folder / "tokenizer_config.json").get("model_max_length"))
+    sensible = [limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
+    return min(sensible, default=None)
+
+
+def _file_digest(path: Path) -> str:
+    real = path.resolve()
+    facts = real.stat()
+    if facts.st_size < _REMEMBERED:
+        return sha256(real)
+    note = user_cache() / "digests" / f"{hashlib.sha256(str(real).encode()).hexdigest()[:32]}.json"
+    state = {"path": str(real), "size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    remembered = _read_json(note)
+    if {key: remembered.get(key) for key in state} == state and isinstance(remembered.get("sha256"), str):
+        return str(remembered["sha256"])
+    content = sha256(real)
+    try:
+        write_json(note, {**state, "sha256": content})
+    except (NLPMetaError, OSError):
+        pass  # a cache that cannot be written only costs time
+    return content
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    """The JSON object in ``path``; empty if there is none."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

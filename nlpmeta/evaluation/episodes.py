@@ -1,0 +1,101 @@
+"""Run a learner over episodes and say how well it did, with intervals."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlpmeta.data import Episode
+from nlpmeta.learners.base import Learner, Support, Texts
+from nlpmeta.metrics import accuracy, macro_f1
+from nlpmeta.progress import track
+from nlpmeta.sampling import Sampler
+
+Embed = Callable[[Sequence[str]], Tensor]
+"""Texts to embeddings ``(n, dim)``: an encoder or a table of what it computed before."""
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeScore:
+    """What one learner did on one episode."""
+
+    episode: Episode
+    probabilities: Tensor
+    """``(n_query, n_way)``."""
+    adapt_seconds: float
+    chosen: str | None = None
+    """The head that was chosen, for a learner that chooses."""
+    out_of_scope: Tensor | None = None
+    """Probabilities of the texts out of scope, ``(n_out_of_scope, n_way)``, where the episode has any."""
+
+    @property
+    def predictions(self) -> list[int]:
+        """The predicted class of each query text."""
+        labels: list[int] = self.probabilities.argmax(1).tolist()
+        return labels
+
+    @property
+    def accuracy(self) -> float:
+        """The share of query texts that were classified right."""
+        return accuracy(self.episode.query.labels, self.predictions)
+
+    @property
+    def macro_f1(self) -> float:
+        """The unweighted mean of the F1 of the classes that occur."""
+        return macro_f1(self.episode.query.labels, self.predictions)
+
+
+@torch.no_grad()
+def score_episode(learner: Learner, episode: Episode, embed: Embed | None = None) -> EpisodeScore:
+    """Adapt to the support of ``episode`` and score its query and its texts out of scope.
+
+    Args:
+        learner: in evaluation mode.
+        episode: the task.
+        embed: where the embeddings come from, for a learner that works on embeddings; its own encoder by default.
+    """
+    start = time.perf_counter()
+    state = learner.adapt(Support.of(episode.support, _features(learner, embed, episode.support.texts)))
+    seconds = time.perf_counter() - start
+    texts = episode.query.texts + episode.out_of_scope
+    probabilities = learner.logits(state, Texts(texts, _features(learner, embed, texts))).softmax(1)
+    n_query = len(episode.query)
+    outside = probabilities[n_query:] if episode.out_of_scope else None
+    return EpisodeScore(episode, probabilities[:n_query], seconds, learner.choice(state), outside)
+
+
+def score_episodes(
+    learner: Learner, sampler: Sampler, n_episodes: int, *, embed: Embed | None = None, show_progress: bool = False
+) -> list[EpisodeScore]:
+    """``score_episode`` on episodes 0 to ``n_episodes - 1``."""
+    learner.eval()
+    scores = []
+    with track("Episodes", n_episodes, show=show_progress) as advance:
+        for index in range(n_episodes):
+            scores.append(score_episode(learner, sampler.episode(index), embed))
+            advance(1)
+    return scores
+
+
+def confused_pairs(scores: Sequence[EpisodeScore], most: int = 5) -> list[tuple[str, str, int]]:
+    """The pairs (true label, predicted label) that were mistaken most often over all episodes, with how often."""
+    from collections import Counter
+
+    pairs = Counter(
+        (score.episode.query.label_names[true], score.episode.query.label_names[guess])
+        for score in scores
+        for true, guess in zip(score.episode.query.labels, score.predictions, strict=True)
+        if true != guess
+    )
+    return [(true, guess, count) for (true, guess), count in sorted(pairs.items(), key=lambda p: (-p[1], p[0]))[:most]]
+
+
+def chance_level(episode: Episode) -> float:
+    """The accuracy of guessing uniformly among the classes."""
+    return 1 / episode.n_way
+
+
+def _features(learner: Learner, embed: Embed | None, texts: tuple[str, ...]) -> Tensor | None:
+    return embed(texts) if embed is not None and learner.inputs == "embeddings" else None

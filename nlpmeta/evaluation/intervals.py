@@ -1,0 +1,103 @@
+"""How sure a mean is, and whether one method is better than another on the same episodes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nlpmeta.errors import NLPMetaError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+_DRAWS_AT_ONCE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the half-width of its 95 % t-interval (NaN where one value cannot tell)."""
+
+    mean: float
+    ci95: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Interval":
+        """The interval of independent values."""
+        from scipy.stats import t
+
+        n = len(values)
+        spread = float(np.std(values, ddof=1)) if n > 1 else math.nan
+        half = float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n) if n > 1 else math.nan
+        return cls(float(np.mean(values)), half)
+
+    def json(self) -> dict[str, float | None]:
+        """``{"mean": …, "ci95": …}``, with ``null`` for what cannot be told."""
+        return {"mean": self.mean, "ci95": None if math.isnan(self.ci95) else self.ci95}
+
+    def percent(self) -> str:
+        """``84.0 ± 1.2``, in percent."""
+        half = "" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.1f}"
+        return f"{100 * self.mean:.1f}{half}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference and its 95 % interval (NaN where one episode cannot tell)."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+    def json(self) -> dict[str, float | None]:
+        """``{"mean": …, "low": …, "high": …}``, with ``null`` for what cannot be told."""
+        values = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+    def percent(self) -> str:
+        """``+1.2 (0.4 to 2.0)``, in points."""
+        if math.isnan(self.low):
+            return f"{100 * self.mean:+.1f}"
+        return f"{100 * self.mean:+.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+def paired_difference(baseline: Sequence[float], other: Sequence[float], *, seed: int = 0) -> Difference:
+    """The mean of ``other - baseline`` over episodes that both were scored on, with a percentile bootstrap interval.
+
+    Source: Efron and Tibshirani 1993, chapter 13. Where we differ: percentiles are moved outwards as Hesterberg 2015
+    (arXiv:1411.5279) proposes, because with five draws the plain interval is a third too narrow.
+
+    Args:
+        baseline: a score an episode.
+        other: the scores of the other method on the same episodes, in the same order.
+        seed: decides which episodes are resampled.
+
+    Raises:
+        NLPMetaError: if the methods were not scored on the same number of episodes, or on none.
+    """
+    from scipy.stats import norm, t
+
+    if len(baseline) != len(other) or not len(other):
+        raise NLPMetaError(f"Scores of the same episodes are needed; got {len(baseline)} and {len(other)}.")
+    gains = np.asarray(other, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
+    n = len(gains)
+    if n == 1:
+        return Difference(float(gains[0]), math.nan, math.nan)
+    level = float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1)))
+    low, high = np.quantile(_resampled_means(gains, seed), [level, 1 - level])
+    return Difference(float(gains.mean()), float(low), float(high))
+
+
+def _resampled_means(gains: "NDArray[np.float64]", seed: int) -> "NDArray[np.float64]":
+    """The means of ``RESAMPLES`` samples with replacement, drawn in parts of bounded size."""
+    rng = np.random.default_rng(seed)
+    part = max(1, _DRAWS_AT_ONCE // len(gains))
+    sizes = [min(part, RESAMPLES - start) for start in range(0, RESAMPLES, part)]
+    return np.concatenate([gains[rng.integers(len(gains), size=(size, len(gains)))].mean(1) for size in sizes])

@@ -1,0 +1,181 @@
+"""Files that are either whole or not there: atomic writes, digests, and paths that stay inside their folder."""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from nlpmeta.errors import NLPMetaError, WorkFailedError
+
+_CHUNK = 1 << 20  # bytes
+
+
+def user_cache() -> Path:
+    """The folder for things that can be made again: ``NLPMETA_CACHE``, or the platform's cache folder."""
+    from platformdirs import user_cache_path
+
+    chosen = os.environ.get("NLPMETA_CACHE")
+    return Path(chosen) if chosen else user_cache_path("nlpmeta")
+
+
+@contextmanager
+def disk_errors_said_plainly(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write ``path`` into one clear sentence.
+
+    Raises:
+        WorkFailedError: if the disk is full, read-only, or permission is denied.
+    """
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space or choose another place",
+            errno.EDQUOT: "your disk quota is used up; free some space or choose another place",
+            errno.EFBIG: "the file would be larger than allowed here",
+            errno.EROFS: "that file system is read-only; choose another place",
+            errno.EACCES: "you have no permission to write there; choose another place",
+            errno.EPERM: "you have no permission to write there; choose another place",
+            errno.ENOTDIR: "a part of that path is a file, not a folder",
+        }
+        if error.errno not in reasons:
+            raise
+        raise WorkFailedError(f"Cannot write {path}: {reasons[error.errno]}. Nothing was changed.") from error
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[str]]:
+    """A UTF-8 stream whose content becomes ``path`` when the block ends without an error, and else leaves no trace.
+
+    Raises:
+        WorkFailedError: if the disk is full or does not allow the write.
+    """
+    with disk_errors_said_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader, or a crash, sees the old file or the new one and no other.
+
+    Raises:
+        WorkFailedError: if the disk is full or does not allow the write.
+    """
+    with disk_errors_said_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """``write_bytes`` for UTF-8 text."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """``write_bytes`` for a JSON document, indented, with real characters and a final newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Fill a temporary folder beside ``path`` and rename it to ``path`` when the block ends without an error.
+
+    With ``overwrite`` an existing folder is replaced only after the new one is complete; a failure leaves it as it was.
+
+    Raises:
+        NLPMetaError: if ``path`` exists and ``overwrite`` is off, or is a file.
+        WorkFailedError: if the disk is full or does not allow the write.
+    """
+    if path.exists() and not path.is_dir():
+        raise NLPMetaError(f"{path} is a file; name a folder.")
+    if path.exists() and not overwrite and any(path.iterdir()):
+        raise NLPMetaError(f"{path} exists and was kept as it is. Pass --overwrite (overwrite=True) to replace it.")
+    with disk_errors_said_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync_file(file)
+            _swap(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put ``new`` in the place of ``path``; what was there goes away only after that."""
+    if not path.exists():
+        new.rename(path)
+    else:
+        old = path.with_name(f".{path.name}.{secrets.token_hex(6)}.old")
+        path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync_folder(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 digest of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name``, provided that it stays inside ``folder``.
+
+    Raises:
+        NLPMetaError: if ``name`` is absolute, climbs out, or leads out through a symbolic link.
+    """
+    root = folder.resolve()
+    target = (root / name).resolve()
+    if not target.is_relative_to(root) or target == root:
+        raise NLPMetaError(f"The file name {name!r} leads out of {folder}; it was not touched.")
+    return target
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # not every platform opens a folder
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,125 @@
+"""What every learner is, and the one loss that meta-training uses for all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nlpmeta.data import LabeledTexts
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.registry import Registry
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+TaskState: TypeAlias = dict[str, Tensor]
+"""All that adaptation learnt about one task, as named tensors: it can be saved without pickle."""
+
+Option: TypeAlias = int | float | str | bool | None
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts on their way into a learner, with their embeddings ``(n, dim)`` where these are known already."""
+
+    texts: tuple[str, ...]
+    features: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.features is not None and len(self.features) != len(self.texts):
+            raise NLPMetaError(f"{len(self.texts)} texts came with {len(self.features)} embeddings.")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, eq=False)
+class Support(Texts):
+    """Labelled texts of one task: ``labels`` ``(n,)`` lie in ``0..n_way - 1`` and each class has at least one."""
+
+    labels: Tensor = torch.empty(0, dtype=torch.long)
+    n_way: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        present = torch.bincount(self.labels, minlength=self.n_way)
+        if len(self.labels) != len(self.texts) or len(present) != self.n_way or not bool(present.all()):
+            raise NLPMetaError(f"A support set needs a label in 0..{self.n_way - 1} a text and a text for each class.")
+
+    @classmethod
+    def of(cls, data: LabeledTexts, features: Tensor | None = None) -> Support:
+        """The support set that ``data`` is, on the device of ``features``."""
+        device = features.device if features is not None else None
+        return cls(data.texts, features, torch.tensor(data.labels, device=device), data.n_way)
+
+
+class Learner(nn.Module, ABC):
+    """Turns a support set into a task state, and a task state and texts into class scores.
+
+    A learner can be built from an encoder alone. Its nature is stated in class attributes.
+    """
+
+    inputs: ClassVar[Literal["embeddings", "tokens"]] = "embeddings"
+    """Whether pooled embeddings are all it needs (it can then run on cached ones), or the tokens."""
+    gradient_in_adapt: ClassVar[bool] = False
+    """Whether ``adapt`` takes gradient steps."""
+    differentiable: ClassVar[bool] = True
+    """Whether a loss on the query set has a gradient in the encoder, so that the learner can be meta-trained."""
+    independent_classes: ClassVar[bool] = False
+    """Whether the score of a class depends on the support of that class alone."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    @abstractmethod
+    def adapt(self, support: Support) -> TaskState:
+        """Learn the task. Changes nothing in ``self``: two calls give two independent states."""
+
+    @abstractmethod
+    def logits(self, state: TaskState, queries: Texts) -> Tensor:
+        """Class scores of shape ``(n_query, n_way)``: higher is better; their softmax estimates probabilities."""
+
+    def config(self) -> dict[str, Option]:
+        """Keyword arguments that rebuild this learner: ``type(self)(encoder, **self.config())``."""
+        return {}
+
+    def choice(self, state: TaskState) -> str | None:
+        """The name of the head that made ``state``, for a learner that chooses among several."""
+        return None
+
+    def embed(self, texts: Texts) -> Tensor:
+        """The embeddings of ``texts``, shape ``(n, dim)``, computed unless they came along."""
+        return self.encoder(texts.texts) if texts.features is None else texts.features
+
+    def episode_loss(self, support: Support, query: Support) -> Tensor:
+        """Cross-entropy on the query set after adapting to the support set, shape ``()``."""
+        return F.cross_entropy(self.logits(self.adapt(support), query), query.labels)
+
+
+learners: Registry[Learner] = Registry("method", "nlpmeta.learners")
+
+
+def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Mean of ``features`` ``(n, dim)`` over the texts of each class in ``labels`` ``(n,)``; shape ``(n_way, dim)``."""
+    sums = features.new_zeros(n_way, features.size(1)).index_add(0, labels, features)
+    return sums / torch.bincount(labels, minlength=n_way).unsqueeze(1)
+
+
+def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
+    """Squared Euclidean distances between ``rows`` ``(n, dim)`` and ``columns`` ``(m, dim)``; shape ``(n, m)``."""
+    squares = rows.square().sum(1, keepdim=True) + columns.square().sum(1)
+    return (squares - 2 * rows @ columns.T).clamp(min=0)
+
+
+def balanced_weights(labels: Sequence[int] | Tensor, n_way: int) -> Tensor:
+    """A weight a text, mean 1, such that every class weighs the same; shape ``(n,)``."""
+    labels = torch.as_tensor(labels)
+    counts = torch.bincount(labels, minlength=n_way)
+    return (len(labels) / (n_way * counts))[labels]

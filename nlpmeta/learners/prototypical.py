@@ -1,0 +1,58 @@
+"""Prototypical networks: the metric-based learner."""
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nlpmeta.errors import UnknownNameError
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners, squared_distances
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+Metric = Literal["euclidean", "cosine"]
+
+
+@learners.register("prototypical")
+class PrototypicalNetwork(Learner):
+    """Scores a text by its squared distance, or its cosine, to the mean support vector of each class.
+
+    Source: Snell, Swersky and Zemel, NeurIPS 2017, equation 2 (arXiv:1703.05175): the distance is squared, as in the
+    paper. Where we differ: scores are divided by a temperature, which can be meta-trained; with unit vectors the
+    squared distance spans no more than 0 to 4, too flat for a softmax over many classes.
+    """
+
+    independent_classes = True
+
+    def __init__(self, encoder: "TextEncoder", *, metric: Metric = "euclidean", temperature: float = 0.02) -> None:
+        """Build from an encoder.
+
+        Args:
+            encoder: texts to vectors.
+            metric: squared Euclidean distance, or cosine similarity.
+            temperature: what scores are divided by at the start; learned in meta-training.
+
+        Raises:
+            UnknownNameError: if the metric is neither.
+        """
+        super().__init__(encoder)
+        if metric not in get_args(Metric):
+            raise UnknownNameError("metric", metric, get_args(Metric))
+        self.metric: Metric = metric
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+
+    def adapt(self, support: Support) -> TaskState:
+        return {"prototypes": class_means(self.embed(support), support.labels, support.n_way)}
+
+    def logits(self, state: TaskState, queries: Texts) -> Tensor:
+        features, prototypes = self.embed(queries), state["prototypes"]
+        if self.metric == "cosine":
+            scores = F.normalize(features, dim=1) @ F.normalize(prototypes, dim=1).T
+        else:
+            scores = -squared_distances(features, prototypes)
+        return scores / self.log_temperature.exp()
+
+    def config(self) -> dict[str, Option]:
+        return {"metric": self.metric}

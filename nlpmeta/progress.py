@@ -1,0 +1,52 @@
+"""Progress on standard error: for a person at a terminal, for work of more than two seconds, and for no one else."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int], None]
+"""Called with the number of units (texts, episodes, bytes) that were just done."""
+
+PATIENCE = 2.0  # seconds
+
+
+@contextmanager
+def track(description: str, total: int | None, *, show: bool = True) -> Iterator[Advance]:
+    """A progress bar of ``total`` units that appears once the work has lasted ``PATIENCE`` seconds."""
+    if not show or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(description, total=total)
+    start, shown = time.monotonic(), False
+
+    def advance(units: int) -> None:
+        nonlocal shown
+        bar.advance(task, units)
+        if not shown and time.monotonic() - start > PATIENCE:
+            bar.start()
+            shown = True
+
+    try:
+        yield advance
+    finally:
+        if shown:
+            bar.stop()

@@ -1,0 +1,161 @@
+"""Score several methods on the same episodes, each text embedded once, and sum up what came out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.evaluation import Difference, EpisodeScore, Interval, paired_difference, score_episode
+from nlpmeta.learners.base import Learner
+from nlpmeta.metrics import OUT_OF_SCOPE, calibration_bins, error_of_bins, macro_f1_of_each, oos_auroc, oos_recall
+from nlpmeta.metrics.calibration import Bins
+from nlpmeta.progress import track
+from nlpmeta.protocols.base import Protocol, Tasks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Tables:
+    """One embedding table for each encoder, shared by the methods that use it and kept from one evaluation to the next.
+
+    ``folder`` is where embeddings are kept between runs; ``None`` keeps them in memory.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._tables: dict[int, EmbeddingTable] = {}
+
+    def of(self, encoder: TextEncoder) -> EmbeddingTable:
+        """The table of ``encoder``, which it holds on to."""
+        if id(encoder) not in self._tables:
+            self._tables[id(encoder)] = EmbeddingTable(encoder, self._folder)
+        return self._tables[id(encoder)]
+
+
+@dataclass
+class _Tally:
+    """The scores of one method, episode by episode."""
+
+    in_scope_accuracy: float | None
+    accuracy: list[float] = field(default_factory=list)
+    labels: "list[tuple[NDArray[np.int64], NDArray[np.int64]]]" = field(default_factory=list)
+    bins: list[Bins] = field(default_factory=list)
+    auroc: list[float] = field(default_factory=list)
+    recall: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, score: EpisodeScore) -> None:
+        """Take one episode in; only what the summary needs is kept."""
+        truth = np.asarray(score.episode.query.labels)
+        probabilities = score.probabilities.double().cpu().numpy()
+        predictions = probabilities.argmax(1)
+        self.accuracy.append(float((predictions == truth).mean()))
+        self.labels.append((truth, predictions))
+        self.bins.append(calibration_bins(truth, probabilities))
+        self.seconds.append(score.adapt_seconds)
+        if score.out_of_scope is not None:
+            outside = score.out_of_scope.double().cpu().numpy()
+            table = np.concatenate([probabilities, outside])
+            labels = np.concatenate([truth, np.full(len(outside), OUT_OF_SCOPE)])
+            self.auroc.append(oos_auroc(labels, table))
+            if self.in_scope_accuracy is not None:
+                self.recall.append(oos_recall(labels, table, in_scope_accuracy=self.in_scope_accuracy))
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What one method reached over all episodes; ``accuracies`` and ``macro_f1s`` hold a value an episode."""
+
+    accuracies: tuple[float, ...]
+    macro_f1s: tuple[float, ...]
+    calibration_error: Interval
+    oos_auroc: Interval | None
+    oos_recall: Interval | None
+    n_query: int
+    """Query texts of an episode, on average."""
+    adapt_seconds: float
+
+    @property
+    def accuracy(self) -> Interval:
+        """Mean accuracy over the episodes."""
+        return Interval.of(self.accuracies)
+
+    @property
+    def macro_f1(self) -> Interval:
+        """Mean macro-F1 over the episodes."""
+        return Interval.of(self.macro_f1s)
+
+    def gain_over(self, baseline: "Summary") -> tuple[Difference, Difference]:
+        """How much better accuracy and macro-F1 are than those of ``baseline`` on the same episodes."""
+        accuracy = paired_difference(baseline.accuracies, self.accuracies)
+        return accuracy, paired_difference(baseline.macro_f1s, self.macro_f1s)
+
+
+def measure(
+    methods: Mapping[str, Learner],
+    protocol: Protocol,
+    tasks: Tasks,
+    *,
+    tables: Tables,
+    show_progress: bool = False,
+) -> dict[str, Summary]:
+    """Score every method on every episode of ``tasks``.
+
+    Args:
+        methods: learners by name; those that work on embeddings read them from ``tables``.
+        protocol: what the tasks were drawn by.
+        tasks: the episodes.
+        tables: embeddings that are known already.
+        show_progress: progress bars on standard error.
+    """
+    embeds = {
+        name: tables.of(learner.encoder) if learner.inputs == "embeddings" else None
+        for name, learner in methods.items()
+    }
+    for name, learner in methods.items():
+        learner.eval()
+        table = embeds[name]
+        if table is not None:
+            table.prime(tasks.texts, show_progress=show_progress)
+    tallies = {name: _Tally(protocol.in_scope_accuracy) for name in methods}
+    with track("Episodes", tasks.n_episodes, show=show_progress) as advance:
+        for index in range(tasks.n_episodes):
+            episode = tasks.sampler.episode(index)
+            for name, learner in methods.items():
+                tallies[name].add(score_episode(learner, episode, embeds[name]))
+            advance(1)
+    return {name: _summary(tally) for name, tally in tallies.items()}
+
+
+def _summary(tally: _Tally) -> Summary:
+    return Summary(
+        accuracies=tuple(tally.accuracy),
+        macro_f1s=tuple(macro_f1_of_each(tally.labels)),
+        calibration_error=_pooled_error(np.stack(tally.bins)),
+        oos_auroc=Interval.of(tally.auroc) if tally.auroc else None,
+        oos_recall=Interval.of(tally.recall) if tally.recall else None,
+        n_query=round(float(np.mean([len(truth) for truth, _ in tally.labels]))),
+        adapt_seconds=float(np.mean(tally.seconds)),
+    )
+
+
+def _pooled_error(bins: Bins) -> Interval:
+    """The calibration error over the query texts of all episodes, ``bins`` ``(n_episodes, n_bins, 3)``.
+
+    Episodes are pooled because the error of a few texts is far too large on average. The interval is the jackknife's
+    (Efron and Tibshirani 1993, chapter 11).
+    """
+    from scipy.stats import t
+
+    n, whole = len(bins), bins.sum(0)
+    if n == 1:
+        return Interval(float(error_of_bins(whole)), math.nan)
+    without_one = error_of_bins(whole - bins)
+    spread = math.sqrt((n - 1) / n * float(((without_one - without_one.mean()) ** 2).sum()))
+    return Interval(float(error_of_bins(whole)), float(t.ppf(0.975, n - 1)) * spread)

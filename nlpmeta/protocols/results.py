@@ -1,0 +1,145 @@
+"""Rows of results with everything that they depend on, and files of them that grow row by row."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from nlpmeta.errors import DataError
+from nlpmeta.files import disk_errors_said_plainly, write_json
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+    from nlpmeta.evaluation import Difference
+    from nlpmeta.learners.base import Option
+    from nlpmeta.protocols.measure import Summary
+
+Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """All that decides the figures of a row: two runs with equal settings must give equal figures."""
+
+    data: str
+    lang: str | None
+    method: str
+    protocol: str
+    n_way: int | str
+    n_shot: int
+    episodes: int
+    seed: int
+    max_query: int | None
+    split: str
+    test_data: str | None
+    method_options: "Mapping[str, Option]"
+    encoder: "EncoderUse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderUse:
+    """Which encoder, and what is done before and after it."""
+
+    name: str | None
+    digest: str | None
+    prefix: str
+    max_length: int
+    normalise: bool
+
+    @classmethod
+    def of(cls, encoder: "TextEncoder") -> "EncoderUse":
+        """How ``encoder`` is used; one that was built in memory has no name."""
+        files = encoder.files
+        return cls(
+            name=None if files is None else files.name,
+            digest=None if files is None else files.digest,
+            prefix=encoder.prefix,
+            max_length=encoder.max_length,
+            normalise=encoder.normalise,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method under one setting; ``gains`` are differences to ``baseline`` in accuracy and macro-F1."""
+
+    setting: Setting
+    summary: "Summary"
+    baseline: str | None = None
+    gains: "tuple[Difference, Difference] | None" = None
+    command: str = ""
+
+    def json(self) -> dict[str, Json]:
+        """The row as it is printed and stored; shares are fractions of 1, differences too."""
+        from nlpmeta import __version__
+
+        row: dict[str, Json] = {name: value for name, value in asdict(self.setting).items()}
+        row["n_query"] = self.summary.n_query
+        row["accuracy"] = self.summary.accuracy.json()
+        row["macro_f1"] = self.summary.macro_f1.json()
+        row["calibration_error"] = self.summary.calibration_error.json()
+        for name in ("oos_auroc", "oos_recall"):
+            interval = getattr(self.summary, name)
+            if interval is not None:
+                row[name] = interval.json()
+        if self.gains is not None:
+            row["difference"] = {
+                "baseline": self.baseline,
+                "accuracy": self.gains[0].json(),
+                "macro_f1": self.gains[1].json(),
+            }
+        row["adapt_seconds"] = round(self.summary.adapt_seconds, 4)
+        row["command"] = self.command
+        row["nlpmeta"] = __version__
+        return row
+
+
+def read_rows(path: Path) -> list[dict[str, Json]]:
+    """The rows of a results file; none if there is no file.
+
+    Raises:
+        DataError: if it is not a results file.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return [dict(row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not a file of results ({error!r}); it was left as it is. Name another one."
+        ) from error
+
+
+def add_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Put rows into a results file; one of the same setting is replaced, the others stay.
+
+    Several processes may do so at the same time, and the file is whole at every moment.
+
+    Raises:
+        DataError: if the file there is not a results file.
+        WorkFailedError: if the disk does not allow the write.
+    """
+    with disk_errors_said_plainly(path), _lock(path):
+        stored = {_key(row): row for row in [*read_rows(path), *(row.json() for row in rows)]}
+        ordered = sorted(stored.values(), key=lambda row: [str(row[name]).rjust(12) for name in _ORDER])
+        write_json(path, {"rows": ordered})
+
+
+_ORDER = ("data", "lang", "protocol", "n_way", "n_shot", "method")
+_SETTING = tuple(Setting.__dataclass_fields__)
+
+
+def _key(row: Mapping[str, Json]) -> str:
+    return json.dumps([row.get(name) for name in _SETTING], sort_keys=True)
+
+
+def _lock(path: Path) -> AbstractContextManager[object]:
+    from filelock import FileLock
+
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"nlpmeta-results-{name}.lock")

@@ -1,0 +1,108 @@
+"""The keys of a recipe."""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from nlpmeta.encoder.lora import AdapterSettings, Storage
+from nlpmeta.encoder.packaged import DEFAULT_ENCODER
+from nlpmeta.sampling import Range
+from nlpmeta.settings import Settings
+from nlpmeta.training.settings import TrainSettings
+
+Size = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+
+
+class Tasks(Settings):
+    """Tasks drawn from one data set: which of its texts, and the shape of the episodes."""
+
+    source: str = Field(description="a data set: a name of the catalogue, a file, or a Hub id")
+    split: str = Field("train", description="the split the texts come from")
+    langs: tuple[str, ...] | None = Field(None, description="only these languages, in any spelling; null for all")
+    leave_out_langs: tuple[str, ...] = Field((), description="languages that must not be read")
+    labels: tuple[str, ...] | None = Field(None, description="only these classes; null for all")
+    leave_out_labels: tuple[str, ...] = Field((), description="classes that must not be used")
+    leave_out_labels_of: tuple[str, ...] = Field((), description="data sets whose class names must not be used")
+    fold: int | None = Field(None, ge=0, description="a published fold with disjoint classes; null for none")
+    part: Literal["train", "valid", "test"] = Field("train", description="the part of the fold")
+    kind: Literal["nway", "crosslingual"] = Field(
+        "nway", description="nway: one language an episode; crosslingual: support in one, query in another"
+    )
+    n_way: Size = Field(10, description="classes of an episode: a number, or [lowest, highest]")
+    n_shot: Size = Field((1, 3), description="support texts of each class: a number, or [lowest, highest]")
+    n_query: int = Field(2, ge=1, description="query texts of each class")
+    support_langs: tuple[str, ...] | None = Field(
+        None, description="crosslingual: languages of the support; null for all"
+    )
+    query_langs: tuple[str, ...] | None = Field(None, description="crosslingual: languages of the query; null for all")
+    language_temperature: float = Field(
+        3.33, gt=0, description="1 draws languages by their number of texts, more makes them more equal"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("n_way", "n_shot"):
+            size = getattr(self, name)
+            if isinstance(size, tuple) and size[0] > size[1]:
+                raise ValueError(f"{name} must be [lowest, highest], got {list(size)}")
+        return self
+
+    def range_of(self, name: Literal["n_way", "n_shot"]) -> Range:
+        """A size as a range."""
+        size: int | tuple[int, int] = getattr(self, name)
+        return Range(*size) if isinstance(size, tuple) else Range(size, size)
+
+
+class TrainTasks(Tasks):
+    """Tasks to train on."""
+
+    weight: float = Field(1.0, gt=0, description="share of the episodes, relative to the other parts")
+
+
+class HeldOutTasks(Tasks):
+    """Tasks to choose by: their languages or classes are in no training part."""
+
+    name: str = Field(description="what the set is called in metrics.jsonl")
+
+
+class EncoderChoice(Settings):
+    """The encoder that everything starts from."""
+
+    name: str = Field(DEFAULT_ENCODER, description="a folder, or the name of a model on the Hub")
+    revision: str | None = Field(None, description="a commit of the Hub; null for what is on this machine")
+    max_length: int = Field(128, ge=4, description="tokens kept of each text")
+
+
+class Recipe(TrainSettings):
+    """A whole meta-training run; the keys of ``TrainSettings`` stand beside these."""
+
+    learner: str = Field("prototypical", description="the method that is meta-trained")
+    learner_options: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict, description="arguments of the method"
+    )
+    encoder: EncoderChoice = Field(default_factory=EncoderChoice, description="the encoder that training starts from")
+    adapter: AdapterSettings | None = Field(
+        default_factory=AdapterSettings, description="the LoRA adapters; null trains the learner's own weights alone"
+    )
+    start: str | None = Field(None, description="a checkpoint folder whose adapter is trained further")
+    data: tuple[TrainTasks, ...] = Field(min_length=1, description="the parts of the training data")
+    heldout: tuple[HeldOutTasks, ...] = Field((), description="the held-out tasks")
+    storage: Storage = Field("exact", description="exact, or float16 for an adapter of half the size")
+    out: str = Field("runs/recipe", description="folder of the finished checkpoint, metrics.jsonl and checkpoints/")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [part.name for part in self.heldout]
+        if len(set(names)) != len(names):
+            raise ValueError(f"the names of heldout sets must differ, got {names}")
+        return self
+
+    def settings(self) -> TrainSettings:
+        """The part that the training loop reads."""
+        return TrainSettings(**{name: getattr(self, name) for name in TrainSettings.model_fields})
+
+    def digest(self) -> str:
+        """SHA-256 of all settings, in hexadecimal; the same for recipes that train alike."""
+        return hashlib.sha256(self.model_dump_json(exclude={"out"}).encode()).hexdigest()

@@ -1,0 +1,130 @@
+"""From the data parts of a recipe to samplers."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nlpmeta import languages
+from nlpmeta.data import LabeledTexts
+from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.recipes.schema import Tasks, TrainTasks
+from nlpmeta.sampling import EpisodeSampler, Range, Sampler
+from nlpmeta.sampling.crosslingual import CrossLingualSampler
+from nlpmeta.sampling.index import Index
+from nlpmeta.sampling.mixture import MixtureSampler, temperature_weights
+from nlpmeta.sampling.pools import leave_out, split_by
+from nlpmeta.sampling.sentences import sentences_of
+from nlpmeta.sources.base import Source
+from nlpmeta.sources.folds import POOL_SPLIT, folds
+from nlpmeta.sources.loading import load_source
+
+
+def training_sampler(parts: Sequence[TrainTasks], *, seed: int, data_dir: Path | None) -> MixtureSampler:
+    """Episodes from all parts, in the shares that their weights say."""
+    samplers = [sampler_of(part, seed=seed, data_dir=data_dir) for part in parts]
+    return MixtureSampler(samplers, weights=[part.weight for part in parts], seed=seed)
+
+
+def sampler_of(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
+    """The episodes of one part.
+
+    Raises:
+        NLPMetaError: if no language of it can fill an episode.
+    """
+    pool = read_pool(part, data_dir=data_dir)
+    if part.kind == "crosslingual":
+        return CrossLingualSampler(
+            pool,
+            n_way=part.range_of("n_way"),
+            n_shot=part.range_of("n_shot"),
+            n_query=part.n_query,
+            seed=seed,
+            support_langs=part.support_langs,
+            query_langs=part.query_langs,
+        )
+    return _one_language_each(pool, part, seed)
+
+
+def read_pool(part: Tasks, *, data_dir: Path | None) -> LabeledTexts:
+    """The texts of one part: all its languages, without what it leaves out."""
+    source = load_source(part.source, data_dir=data_dir)
+    split = POOL_SPLIT if part.fold is not None else part.split
+    pools = [_with_sound_ids(source.load(lang, split)) for lang in _languages(part, source, split)]
+    pool = LabeledTexts.concatenate(pools) if len(pools) > 1 else pools[0]
+    barred = [*part.leave_out_labels, *_labels_like(pool.label_names, part.leave_out_labels_of, data_dir)]
+    if barred:
+        pool = leave_out(pool, labels=barred)
+    wanted = _wanted_labels(part, data_dir)
+    return pool if wanted is None else pool.with_classes([name for name in pool.label_names if name in wanted])
+
+
+def _with_sound_ids(pool: LabeledTexts) -> LabeledTexts:
+    """The pool without its ids where these repeat within one language: they then do not name sentences."""
+    return replace(pool, ids=None) if pool.ids is not None and len(set(pool.ids)) < len(pool) else pool
+
+
+def _languages(part: Tasks, source: Source, split: str) -> list[str | None]:
+    """The languages to read as the source spells them; a source that says none is read whole."""
+    known = source.languages()
+    if not known:
+        return [None]
+    barred = {_code(lang) for lang in part.leave_out_langs}
+    if part.langs is not None:
+        chosen = [source.spelling(lang) for lang in part.langs]
+    else:
+        chosen = [lang for lang in known if split in source.splits(lang)]
+    kept = [lang for lang in chosen if _code(lang) not in barred]
+    if not kept:
+        raise DataError(f"No language of {part.source} is left for split {split!r}; it has {', '.join(known)}.")
+    return list(kept)
+
+
+def _wanted_labels(part: Tasks, data_dir: Path | None) -> set[str] | None:
+    wanted = None if part.labels is None else set(part.labels)
+    if part.fold is None:
+        return wanted
+    published = folds(part.source, data_dir)
+    if part.fold >= len(published):
+        raise DataError(f"{part.source} has folds 0 to {len(published) - 1}; fold {part.fold} was asked for.")
+    of_fold = set(getattr(published[part.fold], part.part))
+    return of_fold if wanted is None else wanted & of_fold
+
+
+def _labels_like(names: Sequence[str], others: Sequence[str], data_dir: Path | None) -> list[str]:
+    """Those of ``names`` that one of the other data sets has as well, spelling aside."""
+    taken: set[str] = set()
+    for other in others:
+        source = load_source(other, data_dir=data_dir)
+        lang = next(iter(source.languages()), None)
+        taken |= {_plain(name) for split in source.splits(lang)[:1] for name in source.load(lang, split).label_names}
+    return [name for name in names if _plain(name) in taken]
+
+
+def _one_language_each(pool: LabeledTexts, part: Tasks, seed: int) -> Sampler:
+    """Episodes within one language, languages balanced; ways end at what a language has, poorer ones are left out."""
+    pools = split_by(pool, "langs") if pool.langs is not None else {"": pool}
+    n_way, n_shot = part.range_of("n_way"), part.range_of("n_shot")
+    samplers, sizes, most = [], [], 0
+    for each in pools.values():
+        rich = len(Index(each, sentences=sentences_of(each)).rich(n_shot.high + part.n_query))
+        most = max(most, rich)
+        if rich >= n_way.low:
+            ways = Range(n_way.low, min(n_way.high, rich))
+            samplers.append(EpisodeSampler([each], n_way=ways, n_shot=n_shot, n_query=part.n_query, seed=seed))
+            sizes.append(len(each))
+    if not samplers:
+        raise NLPMetaError(
+            f"{part.source}: no language has {n_way.low} classes with {n_shot.high + part.n_query} distinct texts; the "
+            f"richest has {most}. Lower n_way, n_shot or n_query of this part."
+        )
+    weights = temperature_weights(sizes, temperature=part.language_temperature)
+    return MixtureSampler(samplers, weights=weights, seed=seed)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
+
+
+def _code(lang: str) -> str:
+    return languages.parse(lang).code

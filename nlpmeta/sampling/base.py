@@ -1,0 +1,67 @@
+"""What every sampler is: a function from an index to an episode, with counter-based randomness."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from nlpmeta.data import Episode
+from nlpmeta.errors import NLPMetaError
+
+LEAF_STREAMS = 8
+"""Streams below this number belong to samplers that draw from data; wrappers take one above."""
+_WORD = 2**64
+
+
+class Sampler(Protocol):
+    """Anything that turns an index into an episode, always the same one; samplers compose by wrapping samplers."""
+
+    def episode(self, index: int) -> Episode:
+        """Episode ``index``, whatever was drawn before and in whichever process."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """A size that each episode draws for itself, uniformly, both ends included."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise NLPMetaError(f"A size range must have 1 <= low <= high; got {self.low} to {self.high}.")
+
+    @classmethod
+    def of(cls, size: "int | Range") -> "Range":
+        """A fixed size as a range of one."""
+        return size if isinstance(size, Range) else cls(size, size)
+
+    def draw(self, rng: np.random.Generator, *, most: int | None = None) -> int:
+        """One size, at most ``most`` where that is less than ``high`` (it must not be less than ``low``)."""
+        high = self.high if most is None else min(self.high, most)
+        return self.low if self.low == high else int(rng.integers(self.low, high + 1))
+
+
+def generator(seed: int, index: int, *, stream: int = 0) -> np.random.Generator:
+    """Random numbers that depend on ``(seed, index, stream)`` alone.
+
+    Philox is a counter-based generator (Salmon et al., SC 2011): the seed is its key and the index the high words of
+    its counter, so that no two episodes share a block of numbers. ``stream`` sets apart draws of one episode that must
+    not move each other.
+
+    Raises:
+        NLPMetaError: if the seed or the index is negative or does not fit into 64 bits.
+    """
+    if not (0 <= seed < _WORD and 0 <= index < _WORD):
+        raise NLPMetaError(f"Seed and episode index must lie in 0..2**64 - 1; got seed {seed}, index {index}.")
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, index, stream]))
+
+
+def next_stream(*samplers: Sampler) -> int:
+    """A stream that nothing inside ``samplers`` draws from, for the wrapper around them.
+
+    A wrapper keeps it as its attribute ``stream``. So wrappers of one kind and one seed can be nested without their
+    draws moving together.
+    """
+    return 1 + max(int(getattr(sampler, "stream", LEAF_STREAMS)) for sampler in samplers)

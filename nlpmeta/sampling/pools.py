@@ -1,0 +1,144 @@
+"""Parts of a pool: what is left out of it, and what it splits into."""
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+
+import numpy as np
+
+from nlpmeta import languages
+from nlpmeta.data import Column, LabeledTexts
+from nlpmeta.errors import DataError
+from nlpmeta.languages import UnknownLanguageError
+from nlpmeta.sampling.leaks import fingerprints
+
+
+def leave_out(
+    pool: LabeledTexts,
+    *,
+    langs: Iterable[str] = (),
+    labels: Iterable[str] = (),
+    ids: Iterable[str] = (),
+    texts: Iterable[str] = (),
+) -> LabeledTexts:
+    """The pool without the rows that are on any of the lists, and without classes that have no row left.
+
+    A list may name what the pool does not have, so that one list serves several pools.
+
+    Args:
+        pool: the texts.
+        langs: languages in any spelling (``sw``, ``swh_Latn``, ``Swahili``); what has a code of its own is a
+            language of its own (``arz`` is not ``ar``).
+        labels: label names.
+        ids: ids of rows; of parallel rows in all languages.
+        texts: texts, compared after normalisation (see ``fingerprint``).
+
+    Raises:
+        UnknownLanguageError: if a language is neither in a standard nor in the pool.
+        DataError: if languages or ids are listed but the pool does not say those of its rows, or nothing is left.
+    """
+    barred_langs, barred_labels, barred_ids = set(langs), set(labels), set(ids)
+    barred_marks = set(fingerprints(texts))
+    keep = np.asarray([name not in barred_labels for name in pool.names()])
+    if barred_langs:
+        codes = language_codes(pool)
+        keep &= ~np.isin(codes, [_asked_code(lang, codes) for lang in sorted(barred_langs)])
+    if barred_ids:
+        keep &= np.asarray([id_ not in barred_ids for id_ in required(pool, "ids")])
+    if barred_marks:
+        keep &= np.asarray([mark not in barred_marks for mark in fingerprints(pool.texts)])
+    if not keep.any():
+        lists = {"langs": barred_langs, "labels": barred_labels, "ids": barred_ids, "texts": barred_marks}
+        sizes = ", ".join(f"{len(found)} {name}" for name, found in lists.items() if found)
+        raise DataError(f"Nothing is left of {len(pool)} texts after leaving out {sizes}; shorten a list.")
+    return _part(pool, np.flatnonzero(keep).tolist())
+
+
+def split_by(pool: LabeledTexts, column: Column) -> dict[str, LabeledTexts]:
+    """One pool for each value of a column, in sorted order; languages by their shortest code, however spelt.
+
+    Raises:
+        DataError: if the pool does not have the column.
+    """
+    return {value: _part(pool, rows) for value, rows in rows_by(pool, column).items()}
+
+
+def rows_by(pool: LabeledTexts, column: Column) -> dict[str, list[int]]:
+    """The rows of each value of a column, as ``split_by``.
+
+    Raises:
+        DataError: if the pool does not have the column.
+    """
+    values = language_codes(pool) if column == "langs" else required(pool, column)
+    rows: dict[str, list[int]] = {value: [] for value in sorted(set(values))}
+    for row, value in enumerate(values):
+        rows[value].append(row)
+    return rows
+
+
+def time_windows(pool: LabeledTexts, *, n_windows: int) -> list[list[int]]:
+    """The rows of ``n_windows`` stretches of time, the earliest first, as many texts in each as in the others.
+
+    Raises:
+        DataError: if the pool has no times, one cannot be read, or there are fewer texts than windows.
+    """
+    if not 1 <= n_windows <= len(pool):
+        raise DataError(f"{len(pool)} texts cannot be divided into {n_windows} windows of time.")
+    moments = np.asarray([_moment(time) for time in required(pool, "times")])
+    return [rows.tolist() for rows in np.array_split(np.argsort(moments, kind="stable"), n_windows)]
+
+
+def language_codes(pool: LabeledTexts) -> tuple[str, ...]:
+    """The shortest code of the language of each row: ``en-US`` and ``eng`` are both ``en``.
+
+    Raises:
+        DataError: if the pool does not say its languages.
+    """
+    langs = required(pool, "langs")
+    code = {spelling: language_code(spelling) for spelling in set(langs)}
+    return tuple(code[spelling] for spelling in langs)
+
+
+def language_code(spelling: str) -> str:
+    """The shortest code of a language; a spelling that no standard knows stands for itself."""
+    try:
+        return languages.parse(spelling).code
+    except UnknownLanguageError:
+        return spelling.casefold()
+
+
+def required(pool: LabeledTexts, column: Column) -> tuple[str, ...]:
+    """A column that the task at hand cannot do without.
+
+    Raises:
+        DataError: if the pool does not have it.
+    """
+    values = pool.column(column)
+    if values is None:
+        raise DataError(f"This needs the column {column!r}, which the pool of {len(pool)} texts does not have.")
+    return values
+
+
+def _asked_code(asked: str, known: Sequence[str]) -> str:
+    code = language_code(asked)
+    return code if code in known else languages.parse(asked).code
+
+
+def _moment(time: str) -> float:
+    """Seconds since 1970 of an ISO 8601 time (UTC where it names no zone) or of a number of seconds."""
+    try:
+        moment = datetime.fromisoformat(time.strip().replace("Z", "+00:00"))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except ValueError:
+        pass
+    try:
+        seconds = float(time)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise DataError(f"{time!r} is not a time; give ISO 8601 (2015-05-29T02:26:10) or seconds since 1970.")
+    return seconds
+
+
+def _part(pool: LabeledTexts, rows: Sequence[int]) -> LabeledTexts:
+    return pool.select(rows).without_empty_classes()

@@ -1,0 +1,155 @@
+"""The public data sets that are known by name: ``catalogue.json`` holds the facts, this module their types."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nlpmeta.data import Column
+from nlpmeta.errors import DataError, UnknownNameError
+from nlpmeta.sources.base import SourceFacts
+
+DATA_DIR = "NLPMETA_DATA_DIR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubPlace:
+    """Where the Hub has a data set and how it is laid out there.
+
+    ``text`` and ``label`` are column names, the first that exists counts. ``splits`` maps our names to the Hub's.
+    ``out_of_scope`` is the label of queries outside all classes: they go to the splits named ``oos_…`` and to no other.
+    ``file`` is the path of a JSON Lines file in the repository, for data sets that have a script and no Parquet.
+    """
+
+    id: str
+    text: tuple[str, ...]
+    label: tuple[str, ...]
+    splits: Mapping[str, str]
+    revision: str | None = None
+    ids: str | None = None
+    integer_labels: tuple[str, ...] = ()
+    out_of_scope: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """Texts kept apart from their labels: both tables have the column ``on``, the texts are in ``file``."""
+
+    file: str
+    on: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirrorPlace:
+    """The files of each split below a mirror folder, with ``{lang}`` for the language.
+
+    ``views`` are splits that repeat texts of the others by design: few-shot draws, pools of another protocol.
+    """
+
+    files: Mapping[str, tuple[str, ...]]
+    columns: Mapping[Column, str] = field(default_factory=dict)
+    join: Join | None = None
+    views: tuple[str, ...] = ()
+    folds: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueEntry:
+    """One public data set. ``languages`` maps its spelling of a language to the Hub's configuration.
+
+    ``label_names`` is empty where the names only come with the data. ``domain_before`` says that a label starts with
+    its domain, up to this character; ``domains`` gives the domain of each label where that is not so.
+    """
+
+    facts: SourceFacts
+    task: str
+    languages: Mapping[str, str | None]
+    label_names: tuple[str, ...]
+    n_labels: int
+    domain_before: str | None = None
+    domains: Mapping[str, str] = field(default_factory=dict)
+    hub: HubPlace | None = None
+    mirror: MirrorPlace | None = None
+
+    def __post_init__(self) -> None:
+        if not self.languages or (self.hub is None and self.mirror is None):
+            raise ValueError(f"The catalogue entry {self.facts.name!r} has no language or no place to read from.")
+        if self.label_names and len(set(self.label_names)) != self.n_labels:
+            raise ValueError(f"The catalogue entry {self.facts.name!r} repeats a label or miscounts them.")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The splits that repeat texts of the others by design."""
+        return self.mirror.views if self.mirror else ()
+
+    def domain_of(self, label_name: str) -> str | None:
+        """The domain of a label; ``None`` if the data set has no domains, the label itself if it belongs to none."""
+        if self.domain_before is not None:
+            return label_name.split(self.domain_before)[0]
+        return self.domains.get(label_name, label_name) if self.domains else None
+
+
+@cache
+def catalogue() -> Mapping[str, CatalogueEntry]:
+    """Every entry by its name."""
+    records = json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))
+    return {record["name"]: _entry(record) for record in records}
+
+
+def catalogue_entry(name: str) -> CatalogueEntry:
+    """The entry called ``name``.
+
+    Raises:
+        UnknownNameError: if there is none.
+    """
+    if name not in catalogue():
+        raise UnknownNameError("data set in the catalogue", name, catalogue())
+    return catalogue()[name]
+
+
+def mirror_folder(data_dir: Path | str | None) -> Path | None:
+    """The mirror folder: ``data_dir``, else the one that NLPMETA_DATA_DIR names, else ``None``.
+
+    Raises:
+        DataError: if the folder does not exist.
+    """
+    named = str(data_dir) if data_dir is not None else os.environ.get(DATA_DIR)
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        origin = "" if data_dir is not None else f" (named by {DATA_DIR})"
+        raise DataError(f"The mirror folder {folder}{origin} does not exist. Name one that holds the data sets.")
+    return folder
+
+
+def _entry(record: Mapping[str, Any]) -> CatalogueEntry:
+    by_domain = record.get("label_domains", {})
+    domains = {label: domain for domain, labels in by_domain.items() for label in labels}
+    label_names = tuple(sorted(domains)) if domains else tuple(record["label_names"])
+    texts = {key: record[key] for key in ("name", "title", "licence", "citation", "notes")}
+    return CatalogueEntry(
+        facts=SourceFacts(**texts),
+        task=record["task"],
+        languages=record["languages"],
+        label_names=label_names,
+        n_labels=record.get("n_labels", len(label_names)),
+        domain_before=record.get("domain_before"),
+        domains=domains,
+        hub=HubPlace(**_tuples(record["hub"])) if "hub" in record else None,
+        mirror=_mirror(record["mirror"]) if "mirror" in record else None,
+    )
+
+
+def _mirror(record: Mapping[str, Any]) -> MirrorPlace:
+    join = Join(**record["join"]) if "join" in record else None
+    files = {split: tuple(paths) for split, paths in record["files"].items()}
+    return MirrorPlace(**{**_tuples(record), "files": files, "join": join})
+
+
+def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}

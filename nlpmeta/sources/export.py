@@ -1,0 +1,87 @@
+"""Write labelled texts as a table that ``FileSource`` reads back unchanged."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Final
+
+from nlpmeta.data import COLUMNS, Column, LabeledTexts
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.files import write_bytes
+from nlpmeta.sources.tables import FORMATS
+
+HEADERS: Final[dict[Column, str]] = {
+    "langs": "lang",
+    "domains": "domain",
+    "ids": "id",
+    "users": "user",
+    "times": "timestamp",
+}
+
+
+def export(texts: LabeledTexts, path: Path, *, overwrite: bool = False) -> None:
+    """Write one row a text: its text, its label name, and the other columns that there are.
+
+    The format follows from the ending of ``path``. The file is there whole or not at all.
+
+    Raises:
+        NLPMetaError: if the ending is unknown, or the file exists and ``overwrite`` is off.
+        WorkFailedError: if the disk is full or does not allow the write.
+    """
+    check_target(path, overwrite=overwrite)
+    table = _columns(texts)
+    write_bytes(path, _WRITERS[path.suffix.lower()](table))
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """What ``export`` would refuse before it writes, to be asked before the texts are loaded."""
+    if path.suffix.lower() not in _WRITERS:
+        raise NLPMetaError(f"{path} ends in {path.suffix!r}; tables are written as {', '.join(FORMATS)}.")
+    if path.is_dir():
+        raise NLPMetaError(f"{path} is a folder; name a file.")
+    if path.exists() and not overwrite:
+        raise NLPMetaError(f"{path} exists and was kept as it is. Pass --overwrite to replace it.")
+
+
+def _columns(texts: LabeledTexts) -> dict[str, list[str]]:
+    table = {"text": list(texts.texts), "label": texts.names()}
+    for name in COLUMNS:
+        column = texts.column(name)
+        if column is not None:
+            table[HEADERS[name]] = list(column)
+    return table
+
+
+def _delimited(table: dict[str, list[str]], delimiter: str) -> bytes:
+    out = io.StringIO(newline="")
+    returns = any("\r" in cell for column in table.values() for cell in column)  # which csv would leave unquoted
+    writer = csv.writer(
+        out, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    )
+    writer.writerow(table)
+    writer.writerows(zip(*table.values(), strict=True))
+    return out.getvalue().encode()
+
+
+def _json_lines(table: dict[str, list[str]]) -> bytes:
+    rows = (dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _parquet(table: dict[str, list[str]]) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table(table), out)
+    return out.getvalue()
+
+
+_WRITERS = {
+    ".csv": lambda table: _delimited(table, ","),
+    ".tsv": lambda table: _delimited(table, "\t"),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,139 @@
+"""Any script-free classification data set of the Hugging Face Hub, by its id."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlpmeta.data import Column, LabeledTexts
+from nlpmeta.sources.base import Source, SourceFacts, sources
+from nlpmeta.sources.file import LABEL_NAMES, OTHER_NAMES, TEXT_NAMES
+from nlpmeta.sources.hub_access import open_dataset
+from nlpmeta.sources.rows import Columns, choose, labelled
+from nlpmeta.sources.splits import SplitNames
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+@sources.register("hub")
+class HubSource(Source):
+    """One configuration of a data set on the Hub, or of a folder with a copy of its repository.
+
+    Obvious columns are found by themselves; integer labels become names where the data set has them. Nothing is
+    fetched before texts, splits or languages are asked for, and no code that comes with a data set is ever run.
+
+    Args:
+        name: ``user/name`` on the Hub, or a folder.
+        config: the configuration; needed where there are several.
+        text_column: the column of the texts, if it is not obvious.
+        label_column: the column of the labels, if it is not obvious.
+        lang_column: a column that says each text's language.
+        revision: a branch, tag or commit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        config: str | None = None,
+        text_column: str | None = None,
+        label_column: str | None = None,
+        lang_column: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        self.name, self.config, self.revision = name, config, revision
+        self._text_column, self._label_column, self._lang_column = text_column, label_column, lang_column
+        card = f"https://huggingface.co/datasets/{name}"
+        self.facts = SourceFacts(
+            name=name,
+            title=f"{name} ({config})" if config else name,
+            licence=f"as its card states: {card}",
+            citation=f"as its card states: {card}",
+        )
+        self._opened: DatasetDict | None = None
+
+    def languages(self) -> tuple[str, ...]:
+        found: set[str] = set()
+        for table in self._tables().values():
+            column = self._columns(table).others.get("langs")
+            found |= set(map(str, table.unique(column))) if column else set()
+        return tuple(sorted(found))
+
+    def splits(self, lang: str | None = None) -> SplitNames:
+        return SplitNames(map(str, self._tables()))
+
+    def read(self, lang: str | None, split: str) -> LabeledTexts:
+        table = self._tables()[self.splits().spelled(split) or split]
+        texts = texts_of(table, self._columns(table), where=f"{self.facts.title}, split {split!r}")
+        if lang is None or texts.langs is None:
+            return texts
+        return texts.select([i for i, each in enumerate(texts.langs) if each == lang]).without_empty_classes()
+
+    def _tables(self) -> "DatasetDict":
+        if self._opened is None:
+            self._opened = open_dataset(self.name, self.config, self.revision)
+        return self._opened
+
+    def _columns(self, table: "Dataset") -> Columns:
+        found, where = table.column_names, self.facts.title
+        others: dict[Column, str] = {}
+        for kind, usual in OTHER_NAMES.items():
+            column = next((each for each in found if each.casefold() in usual), None)
+            if column is not None:
+                others[kind] = column
+        if self._lang_column is not None:
+            others["langs"] = choose("language", [self._lang_column], found, where=where)
+        texts, labels = _or(self._text_column, TEXT_NAMES), _or(self._label_column, LABEL_NAMES)
+        return Columns(
+            choose("text", texts, found, where=where, advice=" Name one with --text-column."),
+            choose("label", labels, found, where=where, advice=" Name one with --label-column."),
+            others,
+        )
+
+    @classmethod
+    def example(cls, folder: Path) -> "Source":
+        return cls(str(write_example(folder)))
+
+
+def texts_of(
+    table: "Dataset", columns: Columns, *, where: str, integer_labels: Sequence[str] = (), lang: str | None = None
+) -> LabeledTexts:
+    """The texts of one split; integer labels are named by the data set itself, else by ``integer_labels``.
+
+    Raises:
+        DataError: if a column is missing or no row is usable.
+    """
+    columns.check(table.column_names, where=where)
+    feature = table.features[columns.label]
+    names = getattr(feature, "names", None) or integer_labels
+    needed = list(dict.fromkeys((columns.text, columns.label, *columns.others.values())))
+    rows = (row for batch in table.select_columns(needed).iter(1000) for row in _rows(batch))
+    return labelled(rows, columns, where=where, label_names=names, lang=lang)
+
+
+def write_example(folder: Path) -> Path:
+    """A copy of a tiny Hub repository below ``folder``: two splits, two languages, labels as text."""
+    rows = {
+        "train": [
+            ("hello", "greet", "en"),
+            ("bye", "leave", "en"),
+            ("habari", "greet", "sw"),
+            ("kwaheri", "leave", "sw"),
+        ],
+        "validation": [("good morning", "greet", "en"), ("tutaonana", "leave", "sw")],
+    }
+    path = folder / "tiny"
+    path.mkdir(parents=True, exist_ok=True)
+    for split, each in rows.items():
+        lines = [json.dumps({"text": text, "label": label, "lang": lang}) for text, label, lang in each]
+        (path / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _rows(batch: dict[str, list[object]]) -> list[dict[str, object]]:
+    return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+
+
+def _or(asked: str | None, usual: Sequence[str]) -> Sequence[str]:
+    return usual if asked is None else [asked]

@@ -1,0 +1,176 @@
+"""Open a script-free data set: from a folder, from the Hub, or from this machine's caches when that is out of reach."""
+
+import queue
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from nlpmeta.errors import DataError, NetworkError
+from nlpmeta.sources.hub_errors import said_plainly, short
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+T = TypeVar("T")
+_REQUEST_SECONDS = 3.0  # for connecting, and again for each answer
+_PROBE_SECONDS = 4.0  # in all; name resolution knows no timeout of its own
+
+
+def open_dataset(name: str, config: str | None = None, revision: str | None = None) -> "DatasetDict":
+    """Every split of one configuration of ``name``: a folder with a copy of a Hub repository, or the repository's id.
+
+    The Hub is asked first whether it has the data set, with a limit of 4 s, because a download retries for much longer.
+
+    Raises:
+        NetworkError: if the Hub does not answer and the data set is not in the caches of this machine.
+        DataError: if there is no such data set, revision or configuration, or it would need code of its own.
+    """
+    if Path(name).is_dir():
+        return _load(name, config, None, prepare_again=True)
+    try:
+        _probe(name, revision)
+    except NetworkError as error:
+        cached = _from_caches(name, config, revision)
+        if cached is None:
+            raise NetworkError(f"{error} It is not in the caches of this machine either.{_advice(config)}") from error
+        return cached
+    return _load(name, config, revision)
+
+
+def fetch_file(name: str, path: str, revision: str | None = None) -> Path:
+    """One file of a data set's repository, from the folder ``name``, the Hub's cache or the Hub.
+
+    Raises:
+        NetworkError: if the file is not on this machine and the Hub does not bring it.
+        DataError: if the data set has no such file.
+    """
+    if Path(name).is_dir():
+        return Path(name) / path
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, path, cache_dir=constants.HF_HUB_CACHE, revision=revision, repo_type="dataset")
+    if isinstance(found, str):
+        return Path(found)
+    _probe(name, revision)
+    with said_plainly(name, revision), _quiet():
+        return Path(hf_hub_download(name, path, repo_type="dataset", revision=revision))
+
+
+def _probe(name: str, revision: str | None) -> None:
+    """Ask the Hub whether it has the data set."""
+    from datasets import config
+    from huggingface_hub import HfApi, constants
+
+    if constants.is_offline_mode() or config.HF_HUB_OFFLINE:
+        raise NetworkError(f"The data set {name!r} was asked for, and HF_HUB_OFFLINE forbids the network.")
+    with said_plainly(name, revision):
+        _in_time(lambda: HfApi().dataset_info(name, revision=revision, timeout=_REQUEST_SECONDS), _PROBE_SECONDS)
+
+
+def _load(name: str, config: str | None, revision: str | None, *, prepare_again: bool = False) -> "DatasetDict":
+    """Through ``datasets``, which does not notice that a file of a local folder changed unless told to begin anew."""
+    from datasets import DownloadMode, VerificationMode, load_dataset
+    from datasets.exceptions import ChecksumVerificationError, DatasetGenerationError, SplitsVerificationError
+
+    mode = DownloadMode.FORCE_REDOWNLOAD if prepare_again else DownloadMode.REUSE_DATASET_IF_EXISTS
+    checks = VerificationMode.NO_CHECKS if prepare_again else VerificationMode.BASIC_CHECKS
+    with said_plainly(name, revision), _quiet():
+        try:
+            return load_dataset(name, config, revision=revision, download_mode=mode, verification_mode=checks)
+        except (DatasetGenerationError, ChecksumVerificationError, SplitsVerificationError) as error:
+            raise DataError(f"The data set {name!r} cannot be read: {short(error.__cause__ or error)}.") from error
+        except RuntimeError as error:
+            if "script" not in str(error):
+                raise
+            raise DataError(f"The data set {name!r} comes as a program, and such programs are not run.") from error
+        except ValueError as error:
+            raise DataError(_wrong_config(name, config, revision, error)) from error
+
+
+def _wrong_config(name: str, config: str | None, revision: str | None, error: ValueError) -> str:
+    from datasets import get_dataset_config_names
+
+    there = get_dataset_config_names(name, revision=revision) if "onfig" in str(error) else []
+    if config is None and len(there) > 1:
+        return f"The data set {name!r} has several configurations, so name one with config=…: {', '.join(there)}."
+    if there and config is not None and config not in there:
+        return f"The data set {name!r} has no configuration {config!r}; it has {', '.join(there)}."
+    return f"The data set {name!r} cannot be read: {short(error)}."
+
+
+def _from_caches(name: str, config: str | None, revision: str | None) -> "DatasetDict | None":
+    """What ``datasets`` prepared before, else what lies in the Hub's cache; ``None`` if neither has it."""
+    from datasets import DatasetDict
+    from datasets.packaged_modules.cache.cache import Cache
+    from huggingface_hub import constants, snapshot_download
+
+    commit = revision if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) else None
+    if revision is None or commit is not None:
+        version, digest = ("0.0.0", commit) if commit else ("auto", "auto")
+        try:
+            with _quiet():
+                builder = Cache(
+                    dataset_name=name.rpartition("/")[2],
+                    repo_id=name,
+                    config_name=config or (commit and "default"),
+                    version=version,
+                    hash=digest,
+                )
+                prepared = builder.as_dataset()
+            if isinstance(prepared, DatasetDict):
+                return prepared
+        except (ValueError, OSError):  # not prepared before
+            pass
+    try:
+        folder = snapshot_download(
+            name, repo_type="dataset", revision=revision, cache_dir=constants.HF_HUB_CACHE, local_files_only=True
+        )
+    except (ValueError, OSError):  # not in the Hub's cache
+        return None
+    return _load(folder, config, None)
+
+
+def _in_time(work: Callable[[], T], seconds: float) -> T:
+    """The result of ``work``, or TimeoutError after ``seconds``; a thread that hangs is left behind."""
+    results: queue.Queue[T | BaseException] = queue.Queue(maxsize=1)
+
+    def run() -> None:
+        try:
+            results.put(work())
+        except BaseException as error:  # handed to the caller, who raises it
+            results.put(error)
+
+    threading.Thread(target=run, name="nlpmeta-dataset-probe", daemon=True).start()
+    try:
+        result = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds:.0f} s") from None
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Progress bars for a person at a terminal only, and no warnings about which cache was used."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+
+    verbosity, disabled = logging.get_verbosity(), are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if not disabled:
+            enable_progress_bars()
+
+
+def _advice(config: str | None) -> str:
+    wanted = f" (configuration {config!r})" if config else ""
+    return f" Load it once{wanted} while online, or name a mirror folder with --data-dir."

@@ -1,0 +1,130 @@
+"""What a step minimises: the episodes' loss, and beside it, if asked, two losses on all texts of the step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from nlpmeta.data import Episode
+from nlpmeta.learners.base import Learner, Support
+from nlpmeta.training.across import texts_of_all
+from nlpmeta.training.settings import TrainSettings
+from nlpmeta.training.text_pass import TextPass
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """What to minimise, shape ``()``, and what to log of its parts."""
+
+    to_minimise: Tensor
+    values: dict[str, float]
+
+
+def losses(
+    learner: Learner,
+    episodes: Sequence[Episode],
+    texts: TextPass | None,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+) -> Losses:
+    """The episodes' loss plus the losses beside it that have a weight.
+
+    Args:
+        learner: what is trained.
+        episodes: this process's share.
+        texts: their embeddings, for a learner that takes embeddings.
+        settings: the weights.
+        accelerator: where the other processes are.
+    """
+    episodic, accuracy = episodic_loss(learner, episodes, texts)
+    total, said = episodic, episodic.detach()
+    values = {"accuracy": accuracy, "episodic": float(episodic.detach())}
+    if texts is not None and settings.contrastive_weight:
+        classes = _class_of(episodes)
+        every = texts_of_all(accelerator, texts.of(list(classes)), list(classes), list(classes.values()))
+        contrastive = supervised_contrastive(*every, settings.contrastive_temperature)
+        total = total + settings.contrastive_weight * accelerator.num_processes * contrastive
+        said = said + settings.contrastive_weight * contrastive.detach()
+        values["contrastive"] = float(contrastive.detach())
+    if texts is not None and settings.anchor_weight:
+        frozen = texts.frozen()
+        anchor = torch.stack([anchor_loss(texts.of(_texts(e)), texts.of(_texts(e), frozen)) for e in episodes]).mean()
+        total = total + settings.anchor_weight * anchor
+        said = said + settings.anchor_weight * anchor.detach()
+        values["anchor"] = float(anchor.detach())
+    return Losses(total, {"loss": float(said), **values})
+
+
+def _texts(episode: Episode) -> tuple[str, ...]:
+    return episode.support.texts + episode.query.texts
+
+
+def _class_of(episodes: Sequence[Episode]) -> dict[str, str]:
+    """The class name of each text; of its first episode where it is in several."""
+    found: dict[str, str] = {}
+    for episode in episodes:
+        for part in (episode.support, episode.query):
+            for text, name in zip(part.texts, part.names(), strict=True):
+                found.setdefault(text, name)
+    return found
+
+
+def episodic_loss(learner: Learner, episodes: Sequence[Episode], texts: TextPass | None) -> tuple[Tensor, float]:
+    """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries."""
+    losses, correct = [], []
+    for episode in episodes:
+        support, query = (
+            Support.of(part, None if texts is None else texts.of(part.texts))
+            for part in (episode.support, episode.query)
+        )
+        if texts is None:
+            support, query = (_on_device(part, learner) for part in (support, query))
+        loss, logits = loss_and_logits(learner, support, query)
+        losses.append(loss)
+        correct.append(float((logits.argmax(1) == query.labels).float().mean()))
+    return torch.stack(losses).mean(), sum(correct) / len(correct)
+
+
+def loss_and_logits(learner: Learner, support: Support, query: Support) -> tuple[Tensor, Tensor]:
+    """``episode_loss`` and the scores of the query; a learner with a loss of its own is asked for both."""
+    if type(learner).episode_loss is Learner.episode_loss:
+        logits = learner.logits(learner.adapt(support), query).float()
+        return F.cross_entropy(logits, query.labels), logits
+    loss = learner.episode_loss(support, query)
+    with torch.no_grad():
+        return loss, learner.logits(learner.adapt(support), query)
+
+
+def supervised_contrastive(features: Tensor, classes: Sequence[str], temperature: float) -> Tensor:
+    """Pulls texts of one class together and all others apart, shape ``()``.
+
+    Source: Khosla et al., NeurIPS 2020 (arXiv:2004.11362), equation 2 (the sum outside the logarithm). Where we differ:
+    texts that are alone in their class only serve as negatives.
+
+    Args:
+        features: unit vectors ``(n, dim)``.
+        classes: the class of each.
+        temperature: what cosines are divided by.
+    """
+    number = {name: i for i, name in enumerate(dict.fromkeys(classes))}
+    labels = torch.tensor([number[name] for name in classes], device=features.device)
+    unit = F.normalize(features.float(), dim=1)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=features.device)
+    scores = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
+    log_shares = scores - scores.logsumexp(1, keepdim=True)
+    positive = (labels.unsqueeze(0) == labels.unsqueeze(1)) & ~itself
+    count = positive.sum(1)
+    per_text = -log_shares.masked_fill(~positive, 0).sum(1) / count.clamp(min=1)
+    return per_text[count > 0].mean() if bool((count > 0).any()) else features.sum() * 0
+
+
+def anchor_loss(features: Tensor, frozen: Tensor) -> Tensor:
+    """Mean of one minus the cosine between new and frozen embeddings ``(n, dim)``, shape ``()``."""
+    return (1 - F.cosine_similarity(features.float(), frozen.float(), dim=1)).mean()
+
+
+def _on_device(part: Support, learner: Learner) -> Support:
+    return Support(part.texts, None, part.labels.to(learner.encoder.device), part.n_way)

@@ -1,0 +1,48 @@
+"""How far a run has come: all of its state that is neither a weight nor the optimiser's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class Progress:
+    """Counters of a run; they travel in its checkpoints."""
+
+    step: int = 0
+    first: float | None = None
+    best: float | None = None
+    best_step: int = 0
+    waiting: int = 0
+    training_sum: float = 0.0
+    training_count: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def improved(self, accuracy: float, weights: Mapping[str, Tensor]) -> bool:
+        """Whether ``accuracy`` is the best so far; if so ``weights`` are remembered."""
+        if self.best is not None and accuracy <= self.best:
+            self.waiting += 1
+            return False
+        self.best, self.best_step, self.waiting = accuracy, self.step, 0
+        self.best_weights = {name: weight.clone() for name, weight in weights.items()}
+        return True
+
+    def ran_out_of_patience(self, patience: int | None) -> bool:
+        """Whether held-out accuracy has not risen for ``patience`` measurements."""
+        return patience is not None and self.waiting >= patience
+
+    def add_training_accuracy(self, accuracy: float) -> None:
+        """Count one step's accuracy towards the mean since the last measurement."""
+        self.training_sum += accuracy
+        self.training_count += 1
+
+    def take_training_accuracy(self) -> float:
+        """That mean; counting starts anew."""
+        mean = self.training_sum / max(1, self.training_count)
+        self.training_sum, self.training_count = 0.0, 0
+        return mean
+
+    def numbers(self) -> dict[str, float | int | None]:
+        """All but the weights, for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "best_weights"}

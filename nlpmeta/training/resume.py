@@ -1,0 +1,169 @@
+"""Checkpoints from which a killed run goes on exactly where it was."""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
+from nlpmeta.files import new_folder, sha256
+from nlpmeta.training.optimise import MovingAverage, put
+from nlpmeta.training.progress import Progress
+from nlpmeta.training.settings import TrainSettings
+
+FOLDER, _TENSORS, _FACTS = "checkpoints", "state.safetensors", "state.json"
+_FORMAT = 1
+_MAY_CHANGE = {"steps", "patience", "checkpoint_every", "keep_checkpoints", "trackers"}
+
+
+class Checkpoints:
+    """The checkpoints of a run, in ``out/checkpoints/step-…``: safetensors and JSON, whole or not there.
+
+    A checkpoint holds weights, their average, the best ones, the optimiser's moments, the state of torch's random
+    numbers and the counters. Episodes need no state: they are functions of the step.
+    """
+
+    def __init__(self, out: Path | None, settings: TrainSettings, *, is_main: bool) -> None:
+        self._folder = out / FOLDER if out is not None else None
+        self._settings, self._is_main = settings, is_main
+
+    def refuse_old_run(self) -> None:
+        """Raise if there is a run already that would be written over.
+
+        Raises:
+            NLPMetaError: names the ways out.
+        """
+        if self._folder is not None and self._found():
+            raise NLPMetaError(f"{self._folder.parent} holds a run. Go on with it by --resume, or choose another out=.")
+
+    def write(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        average: MovingAverage,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+    ) -> None:
+        """Write one checkpoint and remove the oldest beyond those that are kept."""
+        from safetensors.torch import save_file
+
+        if self._folder is None or not self._is_main:
+            return
+        for leftover in self._folder.glob(".step-*"):  # of a process that was killed while it wrote
+            shutil.rmtree(leftover, ignore_errors=True)
+        tensors = _collect(weights, average, optimizer, progress)
+        with new_folder(self._folder / f"step-{progress.step:08d}", overwrite=True) as folder:
+            save_file(tensors, folder / _TENSORS)
+            facts: dict[str, object] = {
+                "format": _FORMAT,
+                "sha256": sha256(folder / _TENSORS),
+                "settings": self._settings.model_dump(mode="json"),
+                "progress": progress.numbers(),
+            }
+            facts["checksum"] = _checksum(facts)
+            (folder / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        for old in self._found()[: -self._settings.keep_checkpoints]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def restore(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        average: MovingAverage,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+    ) -> None:
+        """Put everything back as it was at the newest whole checkpoint; without one, change nothing.
+
+        Raises:
+            NLPMetaError: if the run was started with other settings.
+            ModelFolderError: if there are checkpoints but none is whole.
+        """
+        from safetensors.torch import load_file
+
+        found = self._found()
+        for folder in reversed(found):
+            problem, facts = _read_facts(folder)
+            if problem:
+                message = f"The checkpoint {folder} is damaged ({problem}); the one before it is used."
+                warnings.warn(message, DataWarning, stacklevel=2)
+                continue
+            self._check_settings(facts["settings"])
+            _distribute(load_file(folder / _TENSORS), weights, average, optimizer, progress)
+            for name, value in facts["progress"].items():
+                setattr(progress, name, value)
+            return
+        if found:
+            raise ModelFolderError(f"None of the checkpoints in {self._folder} is whole. Choose another out=.")
+
+    def _found(self) -> list[Path]:
+        return sorted(self._folder.glob("step-*")) if self._folder is not None and self._folder.is_dir() else []
+
+    def _check_settings(self, stored: object) -> None:
+        now = self._settings.model_dump(mode="json")
+        before = stored if isinstance(stored, dict) else {}
+        changed = [name for name in now if name not in _MAY_CHANGE and now[name] != before.get(name)]
+        if changed:
+            said = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
+            raise NLPMetaError(f"The run to resume had other settings: {said}. Use the same, or choose another out=.")
+
+
+def _collect(
+    weights: Mapping[str, nn.Parameter], average: MovingAverage, optimizer: torch.optim.Optimizer, progress: Progress
+) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["random_cuda"] = torch.cuda.get_rng_state()
+    for name, weight in weights.items():
+        tensors[f"weight/{name}"] = weight.detach().clone()
+        tensors[f"average/{name}"] = average.average[name].clone()
+        for part, value in optimizer.state[weight].items():
+            tensors[f"{part}/{name}"] = torch.as_tensor(value).clone()
+    tensors |= {f"best/{name}": weight.clone() for name, weight in progress.best_weights.items()}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _distribute(
+    tensors: Mapping[str, Tensor],
+    weights: Mapping[str, nn.Parameter],
+    average: MovingAverage,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    def under(part: str) -> dict[str, Tensor]:
+        return {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+
+    if set(under("weight/")) != set(weights):
+        raise NLPMetaError("The run to resume trained other weights: its learner or adapter was set up differently.")
+    put(weights, under("weight/"))
+    for name, value in under("average/").items():
+        average.average[name].copy_(value)
+    for name, weight in weights.items():
+        parts = {part: tensors.get(f"{part}/{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
+        state = {part: value.clone() for part, value in parts.items() if value is not None}
+        optimizer.state[weight] = {part: v if part == "step" else v.to(weight.device) for part, v in state.items()}
+    progress.best_weights = {name: value.to(weights[name].device) for name, value in under("best/").items()}
+    torch.set_rng_state(tensors["random"])
+    if "random_cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random_cuda"])
+
+
+def _read_facts(folder: Path) -> tuple[str, dict]:  # type: ignore[type-arg]
+    """What is wrong with a checkpoint (empty if nothing), and its facts."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        checksum = facts.pop("checksum")
+        if checksum != _checksum(facts):
+            return f"{_FACTS} was changed", {}
+        if sha256(folder / _TENSORS) != facts["sha256"]:
+            return f"{_TENSORS} has another checksum", {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}", {}
+    return "", facts
+
+
+def _checksum(facts: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,89 @@
+"""One optimiser step: episodes of this process, their loss, its gradient, the update."""
+
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from nlpmeta.data import Episode
+from nlpmeta.learners.base import Learner
+from nlpmeta.sampling import Sampler
+from nlpmeta.training.objective import losses
+from nlpmeta.training.optimise import average_gradients, rate_factor
+from nlpmeta.training.settings import TrainSettings
+from nlpmeta.training.text_pass import TextPass, TokenCache
+
+_COUNTS = ("texts", "tokens")  # summed over processes, not averaged
+
+
+class Stepper:
+    """Takes steps; all that changes is in the weights and the optimiser."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        sampler: Sampler,
+        settings: TrainSettings,
+        accelerator: Accelerator,
+        tokens: TokenCache,
+        optimizer: torch.optim.Optimizer,
+        weights: Mapping[str, nn.Parameter],
+    ) -> None:
+        self._learner, self._sampler, self._settings = learner, sampler, settings
+        self._accelerator, self._tokens, self._weights = accelerator, tokens, weights
+        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._optimizer = accelerator.prepare_optimizer(optimizer)
+
+    def take(self, step: int) -> dict[str, float | int]:
+        """Step number ``step``; returns what is logged of it."""
+        totals: dict[str, float] = {}
+        self._optimizer.zero_grad()
+        for turn in range(self._settings.accumulate):
+            for name, value in self._gradients(self._episodes(step, turn)).items():
+                totals[name] = totals.get(name, 0.0) + value
+        average_gradients(self._weights, self._accelerator)
+        factor = rate_factor(step, self._settings)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        norm = self._accelerator.clip_grad_norm_(list(self._weights.values()), self._settings.max_grad_norm)
+        self._optimizer.step()
+        return self._said(totals, float(norm if norm is not None else 0.0), factor)
+
+    def _episodes(self, step: int, turn: int) -> list[Episode]:
+        """This process's share of the episodes of one forward and backward pass."""
+        size, world = self._settings.episodes_per_step, self._accelerator.num_processes
+        first = (step * self._settings.accumulate + turn) * size
+        return [self._sampler.episode(first + i) for i in range(self._accelerator.process_index, size, world)]
+
+    def _gradients(self, episodes: list[Episode]) -> dict[str, float]:
+        """Add the gradient of the mean loss over ``episodes``, divided by the number of turns of a step."""
+        texts = self._encode(episodes) if self._learner.inputs == "embeddings" else None
+        with self._accelerator.autocast():
+            parts = losses(self._learner, episodes, texts, self._settings, self._accelerator)
+        self._accelerator.backward(parts.to_minimise / self._settings.accumulate)
+        if texts is None:
+            return parts.values
+        texts.backward()
+        return {**parts.values, "texts": float(texts.n_texts), "tokens": float(texts.n_tokens)}
+
+    def _encode(self, episodes: list[Episode]) -> TextPass:
+        return TextPass(
+            self._learner.encoder,
+            self._tokens,
+            [text for episode in episodes for text in episode.support.texts + episode.query.texts],
+            accelerator=self._accelerator,
+            keep_tokens=self._settings.chunk_tokens,
+        )
+
+    def _said(self, totals: dict[str, float], norm: float, factor: float) -> dict[str, float | int]:
+        names = sorted(totals)
+        device = self._accelerator.device
+        sums = torch.tensor([totals[name] for name in names], device=device, dtype=torch.float64)
+        if self._accelerator.num_processes > 1:
+            sums = self._accelerator.reduce(sums, reduction="sum")
+        mean = 1 / (self._settings.accumulate * self._accelerator.num_processes)
+        values = dict(zip(names, sums.tolist(), strict=True))
+        counts: dict[str, float | int] = {name: int(values.pop(name)) for name in _COUNTS if name in values}
+        means = {name: value * mean for name, value in values.items()}
+        return {**means, "rate": self._rates[0] * factor, "grad_norm": norm, **counts}

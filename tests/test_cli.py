@@ -1,0 +1,364 @@
+"""The command line as a user meets it: what it prints, what it leaves on disk, and its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nlpmeta.cli.app import main
+
+ADAPT_KEYS = {"data", "lang", "method", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "baseline"}
+ADAPT_KEYS |= {"seconds", "out"}
+
+
+@pytest.fixture
+def table(tmp_path, pool):
+    path = tmp_path / "topics.csv"
+    rows = zip(pool.texts, pool.names(), strict=True)
+    path.write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(encoder_folder, tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder with the small encoder; returns exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        arguments = [str(a) for a in arguments]
+        if arguments[0] == "adapt" and "--encoder" not in arguments:
+            arguments += ["--encoder", str(encoder_folder)]
+        code = main(arguments)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def model(run, table, tmp_path):
+    assert run("adapt", "--data", table, "--shots", 5, "--out", "model", "--quiet")[0] == 0
+    return tmp_path / "model"
+
+
+def failed(result, code, *said):
+    """The command failed as it should: one line on standard error, nothing on standard output."""
+    assert result[0] == code, result
+    assert result[1] == ""
+    line = [each for each in result[2].splitlines() if not each.startswith(("Note:", "Encoder "))]
+    assert len(line) == 1, result[2]
+    assert line[0].startswith("Error: ")
+    for part in said:
+        assert part in line[0], line[0]
+
+
+def test_adapt_prints_one_json_object_with_the_promised_keys(run, table):
+    code, out, err = run("adapt", "--data", table, "--shots", 5, "--draws", 3, "--json", "--out", "model")
+    report = json.loads(out)
+    assert code == 0
+    assert set(report) >= ADAPT_KEYS
+    assert (report["method"], report["n_way"], report["n_shot"], report["draws"]) == ("auto", 3, 5, 3)
+    assert report["chance"] == pytest.approx(1 / 3)
+    assert 0.8 < report["accuracy"]["mean"] <= 1
+    assert report["accuracy"]["ci95"] >= 0
+    assert report["baseline"]["method"] == "logistic"
+    assert report["n_query"] == 3 * (48 - 15)
+    assert set(report["seconds"]) >= {"data", "import_and_load", "encode", "adapt_and_score", "baseline", "total"}
+    assert "Encoder" in err
+
+
+def test_adapt_tells_a_person_what_matters(run, table):
+    code, out, _ = run("adapt", "--data", table, "--shots", 2, "--out", "model")
+    assert code == 0
+    for part in ("3 classes, 6 support texts", "accuracy, %", "baseline: logistic regression", "33.3", "Saved: model"):
+        assert part in out
+    assert 'Next: nlpmeta predict model "' in out
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(run, table):
+    def measured(seed):
+        place = f"m{time.monotonic_ns()}"
+        out = run("adapt", "--data", table, "--shots", 1, "--seed", seed, "--json", "--out", place)[1]
+        return json.loads(out)["accuracy"], json.loads(out)["macro_f1"]
+
+    assert measured(1) == measured(1)
+    assert measured(1) != measured(2)
+
+
+def test_without_a_place_the_same_command_replaces_its_own_model_and_another_keeps_it(run, table, tmp_path):
+    home = tmp_path / "nlpmeta-models"
+    for _ in range(2):
+        assert run("adapt", "--data", table, "--shots", 5)[0] == 0
+    assert [folder.name for folder in home.iterdir()] == ["topics-all-5-shot"]
+    assert run("adapt", "--data", table, "--shots", 5, "--seed", 3)[0] == 0
+    assert sorted(folder.name for folder in home.iterdir()) == ["topics-all-5-shot", "topics-all-5-shot-2"]
+
+
+def test_test_data_is_scored_and_rows_without_support_are_counted_and_left_out(run, table, tmp_path):
+    (tmp_path / "test.csv").write_text("text,label\nball rice,sport\nbank cash,money\nwhat now,other\nwho am,other\n")
+    code, out, _ = run("adapt", "--data", table, "--test-data", "test.csv", "--shots", 5, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["left_out"] == {"other": 2}
+    assert report["n_query"] == 2 * report["draws"]
+    assert (
+        "Left out: 2 test rows of classes without support (other)"
+        in run("adapt", "--data", table, "--test-data", "test.csv", "--shots", 5)[1]
+    )
+
+
+def test_data_that_is_all_support_is_cross_validated_and_saved_whole(run, table, tmp_path):
+    report = json.loads(run("adapt", "--data", table, "--shots", "all", "--json", "--out", "model")[1])
+    assert report["n_support"] == 48
+    assert "5-fold cross-validation" in report["scored_on"]
+    assert report["n_query"] == 48
+
+
+def test_one_example_a_class_is_enough_for_a_model_without_a_score(run, tmp_path):
+    (tmp_path / "tiny.csv").write_text("text,label\nball goal,sport\nbank loan,money\n")
+    code, out, _ = run("adapt", "--data", "tiny.csv", "--shots", 1, "--json", "--out", "model")
+    report = json.loads(out)
+    assert code == 0
+    assert report["accuracy"] == {"mean": None, "ci95": None}
+    assert run("predict", "model", "ball match")[1].startswith("sport\t")
+
+
+def test_ways_takes_that_many_classes(run, table):
+    report = json.loads(run("adapt", "--data", table, "--ways", 2, "--shots", 5, "--json")[1])
+    assert report["n_way"] == 2
+
+
+@pytest.mark.parametrize("rare", ["drop", "keep"])
+def test_rare_classes_are_dropped_or_kept_as_asked(run, table, tmp_path, rare):
+    path = tmp_path / "rare.csv"
+    path.write_text(table.read_text() + "loan ball,odd\nrice loan,odd\n")
+    failed(run("adapt", "--data", path, "--shots", 5), 2, "'odd' has 2", "5 examples of each class", "--rare drop")
+    report = json.loads(run("adapt", "--data", path, "--shots", 5, "--rare", rare, "--json")[1])
+    assert report["n_way"] == (3 if rare == "drop" else 4)
+
+
+def test_predict_takes_texts_files_tables_and_standard_input(run, model, tmp_path):
+    def labels(text):
+        return [line.split("\t")[0] for line in text.splitlines()]
+
+    assert labels(run("predict", model, "ball goal", "bank loan")[1]) == ["sport", "money"]
+    (tmp_path / "texts.txt").write_text("rice soup\n\nball team\n")
+    assert labels(run("predict", model, "--file", "texts.txt")[1]) == ["food", "sport"]
+    (tmp_path / "texts.csv").write_text("n,text\n1,rice soup\n2,\n3,ball team\n")
+    code, out, err = run("predict", model, "--file", "texts.csv")
+    assert labels(out) == ["food", "sport"]
+    assert "skipped 1 rows with an empty or non-text 'text' (first: line 3)" in err
+
+
+def test_predict_json_is_one_object_a_line(run, model):
+    lines = run("predict", model, "--json", "ball goal", "rice salt")[1].splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [set(row) for row in rows] == [{"text", "label", "probability"}] * 2
+    assert [row["label"] for row in rows] == ["sport", "food"]
+    assert all(1 / 3 < row["probability"] <= 1 for row in rows)
+
+
+def test_predictions_go_to_a_file_whole_or_not_at_all(run, model, tmp_path):
+    assert run("predict", model, "--out", "out.tsv", "ball goal")[0] == 0
+    before = (tmp_path / "out.tsv").read_text()
+    assert before.startswith("sport\t")
+    failed(run("predict", model, "--out", "out.tsv", "rice"), 2, "out.tsv exists and was kept as it is")
+    (tmp_path / "bad.txt").write_bytes(b"fine\n\xff\n")
+    failed(run("predict", model, "--file", "bad.txt", "--out", "out.tsv", "--overwrite"), 2, "bad.txt, line 2", "UTF-8")
+    assert (tmp_path / "out.tsv").read_text() == before
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_terminal_escapes_in_texts_and_labels_are_shown_not_obeyed(run, model):
+    assert run("predict", model, "ball \x1b[2J goal")[1].endswith("\tball \\x1b[2J goal\n")
+
+
+def test_info_says_what_a_model_is_without_loading_the_encoder(run, model):
+    code, out, _ = run("info", model, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["labels"] == ["food", "money", "sport"]
+    assert facts["method"] == "auto"
+    assert 0 < facts["accuracy"]["mean"] <= 1
+    assert "3: food, money, sport" in run("info", model)[1]
+
+
+def test_an_unknown_language_names_the_nearest_and_the_list(run):
+    failed(run("adapt", "--lang", "swahilli"), 2, "'swahilli'", "Did you mean sw (Swahili)", "zh (Chinese)")
+    failed(run("adapt", "--lang", "fi"), 2, "no texts in 'fi'", "sw (Swahili)")
+
+
+def test_too_few_examples_say_which_classes_and_how_many(run, table):
+    failed(run("adapt", "--data", table, "--shots", 17), 2, "17 examples", "'food' has 16", "'sport' has 16", "--rare")
+
+
+def test_one_class_is_not_enough(run, tmp_path):
+    (tmp_path / "one.csv").write_text("text,label\nball,sport\ngoal,sport\n")
+    failed(run("adapt", "--data", "one.csv", "--shots", 1), 2, "at least two classes", "sport")
+
+
+def test_a_missing_column_lists_the_columns_found(run, tmp_path):
+    (tmp_path / "a.csv").write_text("words,kind\nball,sport\n")
+    failed(run("adapt", "--data", "a.csv"), 2, "words, kind", "--text-column")
+    failed(run("adapt", "--data", "a.csv", "--text-column", "words", "--label-column", "no"), 2, "'no'", "words, kind")
+
+
+def test_empty_and_non_text_rows_are_skipped_with_a_note_unless_all_are(run, table, tmp_path):
+    path = tmp_path / "holes.csv"
+    path.write_text(table.read_text() + ",sport\n  ,food\n")
+    code, _, err = run("adapt", "--data", path, "--shots", 5)
+    assert code == 0
+    assert "Note: " in err
+    assert "2 rows with an empty text (first: line 50)" in err
+    (tmp_path / "empty.csv").write_text("text,label\n,sport\n,food\n")
+    failed(run("adapt", "--data", "empty.csv"), 2, "no row has both a text and a label", "first: line 2")
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_line(run, tmp_path):
+    (tmp_path / "latin.csv").write_bytes("text,label\ncafé,x\n".encode("latin-1"))
+    failed(run("adapt", "--data", "latin.csv"), 2, "latin.csv, line 2", "not UTF-8", "iconv")
+
+
+def test_a_truncated_model_folder_is_named_and_exits_1(run, model, tmp_path):
+    (model / "task.safetensors").write_bytes(b"short")
+    failed(run("predict", model, "ball"), 1, "task.safetensors is damaged")
+    failed(run("info", model), 1, "task.safetensors is damaged")
+    (model / "nlpmeta.json").unlink()
+    failed(run("info", model), 1, "has no nlpmeta.json")
+    failed(run("info", tmp_path / "none"), 2, "There is no model folder")
+
+
+def test_an_existing_folder_is_kept_unless_overwritten_and_that_is_said_before_the_work(run, model, table):
+    before = sorted((file.name, file.read_bytes()) for file in model.iterdir())
+    start = time.monotonic()
+    failed(run("adapt", "--data", table, "--out", model), 2, "exists and was kept as it is", "--overwrite")
+    assert time.monotonic() - start < 2
+    assert sorted((file.name, file.read_bytes()) for file in model.iterdir()) == before
+    assert run("adapt", "--data", table, "--out", model, "--shots", 2, "--overwrite")[0] == 0
+    assert sorted((file.name, file.read_bytes()) for file in model.iterdir()) != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--method", "prototypic"], "Did you mean 'prototypical'"),
+        (["--data", "nothing.csv"], "nothing.csv does not exist"),
+        (["--data", "startr"], "Did you mean 'starter'"),
+        (["--shots", "0"], "--shots takes a whole number from 1, or 'all'; got '0'"),
+        (["--shots", "many"], "got 'many'"),
+        (["--ways", "99"], "99 classes were asked for"),
+    ],
+)
+def test_other_mistakes_get_one_line_and_exit_code_2(run, arguments, said):
+    failed(run("adapt", *arguments), 2, said)
+
+
+def test_wrong_usage_exits_with_2(run, capsys):
+    assert main(["adapt", "--draws", "0"]) == 2
+    assert main(["nonsense"]) == 2
+    assert main(["predict"]) == 2
+
+
+def in_process(*arguments, **changes):
+    environment = {**os.environ, **changes}
+    command = [sys.executable, "-m", "nlpmeta", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def test_an_unknown_encoder_without_a_network_fails_within_seconds(table, tmp_path):
+    # The address is of this machine, where nothing listens: the real client gets a real refusal.
+    changes = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+    start = time.monotonic()
+    done = in_process("adapt", "--data", table, "--encoder", "nobody/nothing", "--out", tmp_path / "m", **changes)
+    seconds = time.monotonic() - start
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert "Error: " in done.stderr
+    assert "nobody/nothing" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "m").exists()
+    assert seconds < 20  # imports included; the wait for the network alone is held under 5 s in test_packaged_encoder
+
+
+def test_a_full_disk_is_said_plainly_and_leaves_nothing(table, tmp_path, encoder_folder):
+    mount = tmp_path / "small"
+    mount.mkdir()
+    inner = f"mount -t tmpfs -o size=8k tmpfs {mount} && {sys.executable} -m nlpmeta adapt --data {table} --shots 5"
+    inner += f" --encoder {encoder_folder} --out {mount}/model; code=$?; ls -A {mount}; exit $code"
+    command = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "sh", "-c", inner]
+    probe = [*command[: command.index("sh")], "true"]
+    try:
+        allowed = subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    if not allowed:
+        pytest.skip("needs the right to mount a small file system (unshare)")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_answers_within_half_a_second_and_shows_examples():
+    in_process("--help")  # compiled once
+    start = time.perf_counter()
+    done = in_process("--help")
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0
+    assert "nlpmeta adapt --lang sw --shots 5" in done.stdout
+    heavy = "import sys, nlpmeta.cli.app; print([m for m in ('torch', 'sklearn', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert seconds < 1.5  # half a second on a quiet machine; tests may share it
+
+
+def test_nothing_is_drawn_on_a_pipe(table, encoder_folder, tmp_path):
+    place = ("--out", tmp_path / "m")
+    done = in_process("adapt", "--data", table, "--encoder", encoder_folder, *place, "--json", "--quiet")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    assert "\x1b" not in done.stdout
+
+
+def test_a_reader_that_stops_early_is_no_error(table, encoder_folder, tmp_path):
+    assert in_process("adapt", "--data", table, "--encoder", encoder_folder, "--out", tmp_path / "m").returncode == 0
+    (tmp_path / "many.txt").write_text("ball goal\n" * 9_000)
+    command = f"{sys.executable} -m nlpmeta predict {tmp_path / 'm'} --file {tmp_path / 'many.txt'} | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.startswith("sport\t")
+    assert done.stderr == ""
+
+
+def test_the_memory_of_predict_does_not_grow_with_the_file(table, encoder_folder, tmp_path):
+    assert in_process("adapt", "--data", table, "--encoder", encoder_folder, "--out", tmp_path / "m").returncode == 0
+    peaks = []
+    for lines in (5_000, 30_000):
+        (tmp_path / "many.txt").write_text("".join(f"ball goal {i}\n" for i in range(lines)))
+        code = "import resource, sys; from nlpmeta.cli.app import main; main(sys.argv[1:]); "
+        code += "sys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
+        command = [sys.executable, "-c", code, "predict", tmp_path / "m", "--quiet", "--file", tmp_path / "many.txt"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.count("\n") == lines
+        peaks.append(int(done.stderr))
+    assert peaks[1] < peaks[0] + 30_000  # kilobytes
+
+
+def test_interrupting_leaves_nothing_half_written(encoder_folder, table, tmp_path):
+    import signal
+
+    code = "import sys, signal; import nlpmeta.checkpoint as c\nreal = c.write_manifest\n"
+    code += "def slow(*a):\n    import os; os.kill(os.getpid(), signal.SIGINT); real(*a)\n"
+    code += "import nlpmeta.classifier as k; k.write_manifest = slow\n"
+    code += "from nlpmeta.cli.app import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "adapt", "--data", table, "--encoder", encoder_folder]
+    command += ["--out", tmp_path / "m"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode not in (0, -signal.SIGINT)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "m").exists()
+    assert not list(Path(tmp_path).glob(".m.*"))

@@ -1,0 +1,84 @@
+"""Imports go one way: a module may import only from rows above its own, or from its own room."""
+
+import ast
+from pathlib import Path
+
+ROWS = [
+    {"errors"},
+    {"data", "languages", "registry", "files", "progress", "settings", "hub", "card"},
+    {"sources", "sampling", "encoder"},
+    {"learners"},
+    {
+        "training",
+        "recipes",
+        "evaluation",
+        "metrics",
+        "metric_modules",
+        "protocols",
+        "materials",
+        "harness",
+        "checkpoint",
+        "comparison",
+    },
+    {"classifier", "adaptation"},
+    {"bench", "report"},
+    {"cli", "__main__"},
+]
+# Within a row, these rooms may use those: a source draws from templates, an evaluation needs a metric.
+WITHIN = {
+    "data": {"errors"},
+    "languages": {"data"},
+    "sources": {"sampling"},
+    "training": {"evaluation", "checkpoint", "metrics", "recipes"},
+    "recipes": {"training", "evaluation", "metrics", "protocols", "checkpoint"},
+    "evaluation": {"metrics"},
+    "protocols": {"evaluation", "metrics"},
+    "comparison": {"evaluation"},
+    "adaptation": {"classifier"},
+    "__main__": {"cli"},
+}
+PACKAGE = Path(__file__).parent.parent / "nlpmeta"
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts != ("__init__",):
+            yield path, parts[0]
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "nlpmeta":
+            if node.module == "nlpmeta":
+                yield from (alias.name for alias in node.names if not alias.name.startswith("_"))
+            else:
+                yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("nlpmeta."))
+
+
+def test_every_module_has_a_row():
+    known = set().union(*ROWS)
+    assert {room for _, room in modules()} <= known
+
+
+def test_no_module_imports_from_a_row_below_or_beside_its_own():
+    row = {name: i for i, names in enumerate(ROWS) for name in names}
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {target}"
+        for path, room in modules()
+        for target in imported_rooms(path)
+        if target != room and row[target] >= row[room] and target not in WITHIN.get(room, set())
+    ]
+    assert not wrong, wrong
+
+
+def test_no_module_uses_relative_imports():
+    wrong = [
+        str(path)
+        for path, _ in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level > 0
+    ]
+    assert not wrong, wrong

@@ -1,0 +1,52 @@
+"""A run that can be killed: python tests/train_slowly.py OUT. The parent process does the killing."""
+
+import sys
+import time
+from pathlib import Path
+
+from meta_task import noisy_learner, samplers
+
+from nlpmeta.training import TrainResult, TrainSettings, meta_train
+
+SETTINGS = TrainSettings(
+    steps=12,
+    eval_every=4,
+    eval_episodes=4,
+    checkpoint_every=3,
+    keep_checkpoints=2,
+    learning_rate=5e-3,
+    contrastive_weight=0.3,
+    warmup=2,
+)
+
+
+class Slow:
+    """Episodes that take their time, so that there is time to kill the process."""
+
+    def __init__(self, sampler: object, seconds: float) -> None:
+        self._sampler, self._seconds = sampler, seconds
+
+    def episode(self, index: int) -> object:
+        time.sleep(self._seconds)
+        return self._sampler.episode(index)
+
+
+def run(out: Path, *, resume: bool, seconds: float = 0.0, **changes: object) -> tuple[object, TrainResult]:
+    train, heldout = samplers()
+    learner = noisy_learner(dropout=0.2)  # dropout draws from torch's random numbers, which must be restored
+    result = meta_train(
+        learner,
+        Slow(train, seconds),
+        settings=SETTINGS.model_copy(update=changes),
+        evaluate={"classes": heldout},
+        out=out,
+        resume=resume,
+    )
+    return learner, result
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.manual_seed(3)
+    run(Path(sys.argv[1]), resume=False, seconds=0.15)
