@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := torch==2.13.0
 
 .PHONY: demo test quality lock bench clean
@@ -41,7 +41,8 @@ lock:
 	$(PYTHON) -m venv --clear .lock-venv
 	.lock-venv/bin/python -m pip --quiet install $(TORCH)
 	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,test,dev]'
-	.lock-venv/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+	echo "# Every version that was tested together, with Python 3.11; written by 'make lock'." > requirements.lock
+	.lock-venv/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
 	rm -rf .lock-venv
 
 clean:

@@ -336,7 +336,7 @@ def test_on_the_hub_mtop_is_read_from_its_plain_files(tmp_path):
     path.parent.mkdir()
     path.write_text('{"id": 7, "text": "namaste", "label": 3, "label_text": "GET_WEATHER"}\n', "utf-8")
     loaded = on_a_local_hub("mtop", tmp_path).load("Hindi", "dev")
-    assert (loaded.texts, loaded.names(), loaded.ids, loaded.langs) == (("namaste",), ["GET_WEATHER"], ("7",), ("hi",))
+    assert (loaded.texts, loaded.names(), loaded.langs) == (("namaste",), ["GET_WEATHER"], ("hi",))
 
 
 def test_on_the_hub_a_wrong_column_lists_the_columns_found(tmp_path, datasets_cache):

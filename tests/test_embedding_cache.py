@@ -10,7 +10,7 @@ import torch
 
 from nlpmeta.encoder import cache, store
 from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.lora import AdapterSettings, add_adapter, adapter_weights, scale_adapter
+from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter, scale_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning
 
@@ -184,9 +184,7 @@ def test_two_processes_can_fill_one_store(tmp_path):
         """
     )
     path = tmp_path / "shared.sqlite"
-    writers = [
-        subprocess.Popen([sys.executable, "-W", "error", "-c", code, str(path), str(start)]) for start in (0, 1)
-    ]
+    writers = [subprocess.Popen([sys.executable, "-W", "error", "-c", code, str(path), str(start)]) for start in (0, 1)]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
     found, vectors = store.EmbeddingStore(path, 3).read([str(number) for number in range(69)])
     assert len(found) >= 66

@@ -114,11 +114,14 @@ def test_recall_is_zero_where_the_accuracy_is_out_of_reach():
 def test_label_metrics_are_modules_of_evaluate_that_load_without_the_hub(name):
     truth, guess = [0, 0, 1, 2], [0, 1, 1, 2]
     expected = {"accuracy": accuracy_score(truth, guess), "macro_f1": f1_score(truth, guess, average="macro")}
-    assert metrics.load_metric(name).compute(predictions=guess, references=truth) == {name: pytest.approx(expected[name])}
+    assert metrics.load_metric(name).compute(predictions=guess, references=truth) == {
+        name: pytest.approx(expected[name])
+    }
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("calibration_error", {"n_bins": 5}), ("oos_auroc", {}), ("oos_recall", {"in_scope_accuracy": 0.1})]
+    ("name", "options"),
+    [("calibration_error", {"n_bins": 5}), ("oos_auroc", {}), ("oos_recall", {"in_scope_accuracy": 0.1})],
 )
 def test_probability_metrics_are_modules_of_evaluate_too(name, options, probabilities, labels):
     if name == "calibration_error":

@@ -24,7 +24,9 @@ def show(rows: "Sequence[Row]", protocol: "Protocol") -> None:
     columns["ECE, %"] = lambda row: row.summary.calibration_error.percent()
     if any(row.summary.oos_auroc for row in rows):
         columns["out-of-scope AUROC, %"] = lambda row: _percent(row.summary.oos_auroc)
-        columns[f"recall at {100 * (protocol.in_scope_accuracy or 0):.0f} %"] = lambda row: _percent(row.summary.oos_recall)
+        columns[f"recall at {100 * (protocol.in_scope_accuracy or 0):.0f} %"] = lambda row: _percent(
+            row.summary.oos_recall
+        )
     if any(row.gains for row in rows):
         columns[f"over {first.method}"] = lambda row: row.gains[0].percent() if row.gains else ""
     where = first.data if several or first.lang is None else f"{first.data}, {first.lang}"

@@ -5,16 +5,20 @@ from pathlib import Path
 
 from nlpmeta.checkpoint import read_learner, read_manifest, shared_encoder
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.protocols import Protocol
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Make sure that every name is a folder or a learner, before anything is loaded.
+    """Make sure that there are names and each is a folder or a method, before anything is loaded.
 
     Raises:
+        NLPMetaError: if there is none.
         UnknownNameError: if one is neither.
     """
+    if not names:
+        raise NLPMetaError(f"Name a method or a checkpoint folder; methods are: {', '.join(learners)}.")
     for name in names:
         if not Path(name).is_dir():
             learners[name]

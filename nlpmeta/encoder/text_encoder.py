@@ -17,6 +17,8 @@ from nlpmeta.progress import Advance, track
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from nlpmeta.encoder.lower_states import LowerStates
+
 Tokens = list[list[int]]
 MAX_LENGTH = 128
 """Tokens kept of a text unless asked otherwise: room for a paragraph, at a cost that stays small."""
@@ -60,6 +62,7 @@ class TextEncoder(nn.Module):
         self.backbone.train(False)
         self.tokenizer, self.prefix, self.max_length, self.normalise = tokenizer, prefix, max_length, normalise
         self.files = files
+        self.lower: LowerStates | None = None  # set by lower_states.lower_states for a block
         self.dim: int = backbone.config.hidden_size
 
     @classmethod
@@ -156,16 +159,19 @@ class TextEncoder(nn.Module):
         return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()
 
     def _embed_batch(self, tokens: Tokens, adapter: Mapping[str, Tensor] | None) -> Tensor:
-        ids, mask = self._pad(tokens)
-        # A batch without padding goes without a mask: the same numbers, and attention takes its fast path.
-        inputs = {"input_ids": ids, "attention_mask": None if mask.all() else mask}
-        output = functional_call(self.backbone, dict(adapter), (), inputs) if adapter else self.backbone(**inputs)
-        hidden = output.last_hidden_state
+        ids, mask = self.pad(tokens)
+        if self.lower is not None:
+            hidden = self.lower.hidden(tokens, mask, adapter)
+        else:
+            # A batch without padding goes without a mask: the same numbers, and attention takes its fast path.
+            inputs = {"input_ids": ids, "attention_mask": None if mask.all() else mask}
+            output = functional_call(self.backbone, dict(adapter), (), inputs) if adapter else self.backbone(**inputs)
+            hidden = output.last_hidden_state
         weights = mask.unsqueeze(2).to(hidden.dtype)
         pooled = (hidden * weights).sum(1) / weights.sum(1)
         return F.normalize(pooled, dim=1) if self.normalise else pooled
 
-    def _pad(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    def pad(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Token ids and mask, both ``(n, longest)``."""
         width, blank = max(len(ids) for ids in tokens), self.tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens])

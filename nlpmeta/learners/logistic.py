@@ -1,5 +1,6 @@
 """Logistic regression on embeddings: the plain baseline that everything else must beat."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +71,9 @@ def _fit(
     """Weight ``(n_way, dim)`` and bias ``(n_way,)``; scikit-learn's single row for two classes is spelled out."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=inverse_penalty, max_iter=2000).fit(rows, labels)
+    with warnings.catch_warnings():  # one text a class is our daily bread, not a regression problem
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        model = LogisticRegression(C=inverse_penalty, max_iter=2000).fit(rows, labels)
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_
     return np.vstack([-model.coef_, model.coef_]) / 2, np.hstack([-model.intercept_, model.intercept_]) / 2

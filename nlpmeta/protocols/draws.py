@@ -80,7 +80,8 @@ def _listed(sampler: Sampler, shape: Shape, notes: Sequence[str] = ()) -> Tasks:
         texts.update(dict.fromkeys(sampler.episode(index).texts()))
     short = [name for name, count in first.support.counts().items() if count < shape.n_shot]
     if short:
-        notes = [*notes, f"{len(short)} classes have fewer than {shape.n_shot} support texts and give all they have."]
+        who = f"{len(short)} classes give" if len(short) > 1 else "1 class gives"
+        notes = [*notes, f"{who} fewer than {shape.n_shot} support texts, all there are."]
     return Tasks(
         shape=shape,
         sampler=sampler,

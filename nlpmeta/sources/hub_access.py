@@ -173,4 +173,4 @@ def _quiet() -> Iterator[None]:
 
 def _advice(config: str | None) -> str:
     wanted = f" (configuration {config!r})" if config else ""
-    return f" Load it once{wanted} while online, or name a mirror folder with --data-dir."
+    return f" Load it once{wanted} while online, or give a folder with a copy (for a set of the catalogue: --data-dir)."

@@ -1,16 +1,19 @@
 """The outer loop: draw episodes, take a step, measure on held-out tasks, keep the best weights."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from nlpmeta.encoder.lower_states import lower_states
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
+from nlpmeta.training.forecast import forecast_states
 from nlpmeta.training.heldout import HeldOut, Measurement
 from nlpmeta.training.journal import Journal, check_trackers
 from nlpmeta.training.optimise import MovingAverage, make_optimizer, put, trainable
@@ -47,6 +50,7 @@ def meta_train(
     on_best: Callable[[int], None] | None = None,
     accelerator: "Accelerator | None" = None,
     show_progress: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Change ``learner`` in place so that it adapts better to episodes like those of ``sampler``.
 
@@ -64,6 +68,7 @@ def meta_train(
             weights that reached it.
         accelerator: made from ``settings`` if not given.
         show_progress: a live line on standard error, if that is a terminal.
+        say: told what is worth knowing before the first step.
 
     Raises:
         NLPMetaError: if the learner cannot be trained like this, or ``out`` holds another run.
@@ -77,7 +82,8 @@ def meta_train(
         )
     learner.to(accelerator.device).train()
     run = _Run(learner, sampler, settings, out, evaluate or {}, accelerator, on_best, show_progress)
-    return run.go(resume=resume)
+    with run.cached_states(say):
+        return run.go(resume=resume)
 
 
 def check_trainable(learner: Learner, settings: TrainSettings) -> None:
@@ -146,6 +152,19 @@ class _Run:
         self.journal = Journal(out, settings, accelerator, show_progress=show_progress)
         self.checkpoints = Checkpoints(out, settings, is_main=accelerator.is_main_process)
         self.progress = Progress()
+
+    @contextmanager
+    def cached_states(self, say: Callable[[str], None] | None) -> Iterator[None]:
+        """The states of frozen lower layers from a cache for a block, if the settings say so."""
+        precision, settings = self.settings.lower_states, self.settings
+        if precision == "off":
+            yield
+            return
+        n_episodes = settings.steps * settings.episodes_per_step * settings.accumulate
+        encoder, sampler = self.learner.encoder, self.stepper.sampler
+        with lower_states(encoder, precision):
+            forecast_states(encoder, sampler, n_episodes, precision, also=self.heldout.texts(), say=say)
+            yield
 
     def go(self, *, resume: bool) -> TrainResult:
         """Train to the end, from the newest checkpoint if ``resume``."""

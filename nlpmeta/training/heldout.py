@@ -48,6 +48,11 @@ class HeldOut:
         self._control = [shuffled(episode, seed, i) for i, episode in enumerate(control)]
         self._tokens = tokens
 
+    def texts(self) -> list[str]:
+        """All distinct texts that are scored."""
+        episodes = [e for each in self._sets.values() for e in each] + self._control
+        return list(dict.fromkeys(text for e in episodes for text in e.support.texts + e.query.texts))
+
     def measure(self, learner: Learner) -> Measurement:
         """Score ``learner`` as it is on every set."""
         was_training = learner.training
@@ -61,8 +66,7 @@ class HeldOut:
 
     @torch.no_grad()
     def _table(self, learner: Learner) -> "_Table":
-        episodes = [e for each in self._sets.values() for e in each] + self._control
-        texts = list(dict.fromkeys(text for e in episodes for text in e.support.texts + e.query.texts))
+        texts = self.texts()
         tokens: Tokens = self._tokens(texts)
         return _Table(texts, learner.encoder.embed_tokens(tokens))
 

@@ -25,6 +25,9 @@ class TrainSettings(Settings):
     ema: float = Field(0.98, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0 for none")
     mixed_precision: Precision = Field("no", description="no, bf16 or fp16, through Accelerate")
     chunk_tokens: int = Field(8192, ge=64, description="tokens with activations kept; texts beyond are computed twice")
+    lower_states: Literal["off", "float16", "float32"] = Field(
+        "off", description="cache the hidden states of the layers below the lowest adapter, in this precision"
+    )
     contrastive_weight: float = Field(0.0, ge=0, description="weight of the supervised contrastive loss")
     contrastive_temperature: float = Field(0.05, gt=0, description="temperature of the supervised contrastive loss")
     anchor_weight: float = Field(0.0, ge=0, description="weight of the distance to the frozen encoder's embeddings")

@@ -30,7 +30,7 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         weights: Mapping[str, nn.Parameter],
     ) -> None:
-        self._learner, self._sampler, self._settings = learner, sampler, settings
+        self._learner, self.sampler, self._settings = learner, sampler, settings
         self._accelerator, self._tokens, self._weights = accelerator, tokens, weights
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._optimizer = accelerator.prepare_optimizer(optimizer)
@@ -54,7 +54,7 @@ class Stepper:
         """This process's share of the episodes of one forward and backward pass."""
         size, world = self._settings.episodes_per_step, self._accelerator.num_processes
         first = (step * self._settings.accumulate + turn) * size
-        return [self._sampler.episode(first + i) for i in range(self._accelerator.process_index, size, world)]
+        return [self.sampler.episode(first + i) for i in range(self._accelerator.process_index, size, world)]
 
     def _gradients(self, episodes: list[Episode]) -> dict[str, float]:
         """Add the gradient of the mean loss over ``episodes``, divided by the number of turns of a step."""

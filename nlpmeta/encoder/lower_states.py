@@ -1,0 +1,189 @@
+"""Hidden states of frozen lower layers, computed once per text and kept in memory-mapped files."""
+
+import hashlib
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlpmeta.encoder.batches import length_batches
+from nlpmeta.encoder.lora import lowest_adapted_layer
+from nlpmeta.encoder.split import SplitBackbone
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.files import disk_errors_said_plainly, user_cache
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+Precision = Literal["float16", "float32"]
+SEGMENT_TOKENS = 1 << 16
+_RECORD = np.dtype([("key", "V16"), ("segment", "<u4"), ("start", "<u4"), ("length", "<u4"), ("crc", "<u4")])
+
+
+class StateStore:
+    """Arrays ``(length, dim)`` by key, in files that only grow; what a crash cut short is not found again.
+
+    The index has a checksum a text, which is compared when a text is first read.
+    """
+
+    def __init__(self, folder: Path, dim: int, precision: Precision) -> None:
+        self.folder, self._dim, self._precision = folder, dim, precision
+        with disk_errors_said_plainly(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "index.bin"
+            content = path.read_bytes() if path.exists() else b""
+            records = np.frombuffer(content[: len(content) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
+            self._places = {r["key"].tobytes(): tuple(int(r[n]) for n in _RECORD.names[1:]) for r in records}
+            self._checked: set[bytes] = set()
+            self._segments: dict[int, np.memmap[tuple[int, ...], np.dtype[np.generic]]] = {}
+            self._end = max(((s, start + length) for s, start, length, _ in self._places.values()), default=(0, 0))
+            if len(content) % _RECORD.itemsize:
+                path.write_bytes(records.tobytes())  # without the record that a crash cut short
+            self._index = path.open("ab")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, key: bytes) -> "np.ndarray | None":
+        """The array of ``key``, or None if it is not there or not whole."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        segment, start, length, crc = place
+        states = self._segment(segment)[start : start + length]
+        if key not in self._checked:
+            if zlib.crc32(states.tobytes()) != crc:
+                del self._places[key]
+                return None
+            self._checked.add(key)
+        return states
+
+    def put(self, key: bytes, states: "np.ndarray") -> None:
+        """Keep the array of a new key."""
+        with disk_errors_said_plainly(self.folder):
+            segment, start = self._end
+            if start + len(states) > SEGMENT_TOKENS:
+                segment, start = segment + 1, 0
+            stored = states.astype(self._precision)
+            self._segment(segment)[start : start + len(states)] = stored
+            crc = zlib.crc32(stored.tobytes())
+            self._places[key] = (segment, start, len(states), crc)
+            self._checked.add(key)
+            self._end = (segment, start + len(states))
+            self._index.write(np.array([(key, *self._places[key])], _RECORD).tobytes())
+
+    def flush(self) -> None:
+        """Hand the index to the operating system."""
+        self._index.flush()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._index.close()
+        self._segments.clear()
+
+    def _segment(self, number: int) -> "np.memmap[tuple[int, ...], np.dtype[np.generic]]":
+        if number not in self._segments:
+            path = self.folder / f"states-{number:04d}.bin"
+            mode: Literal["r+", "w+"] = "r+" if path.exists() else "w+"
+            self._segments[number] = np.memmap(path, self._precision, mode, shape=(SEGMENT_TOKENS, self._dim))
+        return self._segments[number]
+
+
+class LowerStates:
+    """Runs an encoder from its cut upwards, on states of the lower layers that are computed once per text.
+
+    Raises:
+        NLPMetaError: if the encoder's adapters leave no layer below them, or its transformer cannot be cut.
+    """
+
+    def __init__(self, encoder: "TextEncoder", folder: Path, precision: Precision) -> None:
+        layer = lowest_adapted_layer(encoder)
+        if layer == 0:
+            raise NLPMetaError("Adapters sit in every layer, so no layer below them can be cached. Set adapter.layers.")
+        self._encoder, self._split = encoder, SplitBackbone(encoder.backbone, layer)
+        self._store = StateStore(folder, encoder.dim, precision)
+        self.computed = 0
+
+    def hidden(self, tokens: Sequence[list[int]], mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The last hidden states of padded texts, ``(n, width, dim)``; ``mask`` ``(n, width)`` marks real tokens."""
+        keys = [_key(ids) for ids in tokens]
+        self._fill({key: ids for key, ids in zip(keys, tokens, strict=True) if self._store.get(key) is None})
+        states = np.zeros((*mask.shape, self._encoder.dim), np.float32)
+        for row, key in enumerate(keys):
+            found = self._store.get(key)
+            assert found is not None  # noqa: S101  # _fill has just put it there
+            states[row, : len(found)] = found
+        given = torch.from_numpy(states).to(self._encoder.device)
+        return self._split.upper(given, None if bool(mask.all()) else mask, adapter)
+
+    @torch.no_grad()
+    def _fill(self, missing: Mapping[bytes, list[int]]) -> None:
+        if not missing:
+            return
+        keys, texts = list(missing), list(missing.values())
+        for group in length_batches([len(ids) for ids in texts]):
+            ids, mask = self._encoder.pad([texts[row] for row in group])
+            states = self._split.lower(ids, None if bool(mask.all()) else mask).float().cpu().numpy()
+            for row, found in zip(group, states, strict=True):
+                self._store.put(keys[row], found[: len(texts[row])])
+        self.computed += len(missing)
+        self._store.flush()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._store.close()
+
+
+@contextmanager
+def lower_states(
+    encoder: "TextEncoder", precision: Precision, *, folder: Path | None = None
+) -> Iterator[LowerStates]:
+    """Within the block ``encoder`` takes the states of its lower layers from a cache.
+
+    The cache is kept between runs, under the digest of the encoder's files, by one process at a time; others, and
+    encoders that were built in memory, get a temporary one.
+
+    Args:
+        encoder: has adapters in its upper layers only.
+        precision: how states are stored; float16 takes half the space.
+        folder: where to keep the cache instead.
+    """
+    from filelock import FileLock, Timeout
+
+    layer = lowest_adapted_layer(encoder)
+    temporary = Path(tempfile.mkdtemp(prefix="nlpmeta-states-"))
+    files = encoder.files
+    if folder is None and files is not None:
+        folder = user_cache() / "states" / f"{files.digest[:16]}-{layer}-{precision}"
+    lock = FileLock(folder.with_name(f"{folder.name}.lock") if folder is not None else temporary / ".lock", timeout=0)
+    try:
+        if folder is not None:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (Timeout, OSError):
+        folder = None
+    states = LowerStates(encoder, folder or temporary / "states", precision)
+    encoder.lower = states
+    try:
+        yield states
+    finally:
+        encoder.lower = None
+        states.close()
+        lock.release()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def bytes_of(n_tokens: int, dim: int, precision: Precision) -> int:
+    """The size of the states of so many tokens."""
+    return n_tokens * dim * np.dtype(precision).itemsize
+
+
+def _key(ids: Sequence[int]) -> bytes:
+    return hashlib.sha256(np.asarray(ids, "<i4").tobytes()).digest()[:16]

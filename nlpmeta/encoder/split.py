@@ -1,0 +1,89 @@
+"""A transformer cut between two layers: the lower part and the upper part share its weights."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nlpmeta.errors import NLPMetaError
+
+
+class SplitBackbone:
+    """Layers below ``layer`` and layers from there on, as two calls that together are the backbone's one.
+
+    Raises:
+        NLPMetaError: if the backbone is not made of one list of layers between embeddings and output.
+    """
+
+    def __init__(self, backbone: nn.Module, layer: int) -> None:
+        path = _path_of_layers(backbone, int(backbone.config.num_hidden_layers))  # type: ignore[union-attr,arg-type]
+        layers = backbone.get_submodule(path)
+        assert isinstance(layers, nn.ModuleList)  # noqa: S101  # what _path_of_layers looks for
+        self.layer = layer
+        self._prefix = f"{path}."
+        self._lower = _with_part(backbone, path, nn.ModuleList(layers[:layer]))
+        upper = _with_part(backbone, path, nn.ModuleList(layers[layer:]))
+        self._upper = _with_part(upper, "embeddings", _Given())
+        self._check(backbone)
+
+    def lower(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Hidden states ``(n, width, dim)`` below the cut of token ids ``(n, width)``."""
+        states: Tensor = self._lower(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states
+
+    def upper(self, states: Tensor, mask: Tensor | None, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
+        """What the whole backbone returns, from the hidden states at the cut; ``adapter`` replaces weights by name."""
+        inputs = {"inputs_embeds": states, "attention_mask": mask}
+        if not adapter:
+            hidden: Tensor = self._upper(**inputs).last_hidden_state
+            return hidden
+        renamed = {self._renamed(name): weight for name, weight in adapter.items()}
+        replaced: Tensor = functional_call(self._upper, renamed, (), inputs).last_hidden_state
+        return replaced
+
+    def _renamed(self, name: str) -> str:
+        """The name in the upper part of a weight of the backbone."""
+        number, _, rest = name.removeprefix(self._prefix).partition(".")
+        return f"{self._prefix}{int(number) - self.layer}.{rest}"
+
+    @torch.no_grad()
+    def _check(self, backbone: nn.Module) -> None:
+        device = next(backbone.parameters()).device
+        ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], device=device)
+        mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=device).bool()
+        whole = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        parts = self.upper(self.lower(ids, mask), mask)
+        if not torch.allclose(whole, parts, rtol=1e-4, atol=1e-4):
+            raise NLPMetaError(f"{type(backbone).__name__} does more between its layers than can be cut apart.")
+
+
+class _Given(nn.Module):
+    """Stands where the embeddings were and returns the states that are given instead of them."""
+
+    def forward(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, **_: object) -> Tensor | None:
+        return inputs_embeds
+
+
+def _path_of_layers(backbone: nn.Module, depth: int) -> str:
+    found = [
+        name for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
+    if len(found) != 1 or not hasattr(backbone, "embeddings"):
+        raise NLPMetaError(
+            f"The lower layers of {type(backbone).__name__} cannot be cached: it has no embeddings followed by one list of "
+            f"{depth} layers. Leave lower_states off."
+        )
+    return found[0]
+
+
+def _with_part(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
+    """A copy of ``module`` that shares all its weights, with ``part`` at ``path``."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    name, _, rest = path.partition(".")
+    child = module._modules[name]
+    assert child is not None  # noqa: S101  # the path was read from this module
+    twin._modules[name] = _with_part(child, rest, part) if rest else part
+    return twin
