@@ -11,27 +11,37 @@ if TYPE_CHECKING:
     from nlpmeta.errors import NLPMetaError as NLPMetaError
     from nlpmeta.learners.base import Learner as Learner
     from nlpmeta.learners.logistic import LogisticHead as LogisticHead
+    from nlpmeta.learners.matching import MatchingNetwork as MatchingNetwork
     from nlpmeta.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
     from nlpmeta.learners.ridge import RidgeHead as RidgeHead
+    from nlpmeta.learners.siamese import SiameseNetwork as SiameseNetwork
+    from nlpmeta.protocols import evaluate as evaluate
+    from nlpmeta.recipes import Recipe as Recipe
     from nlpmeta.sampling import EpisodeSampler as EpisodeSampler
     from nlpmeta.sources.base import Source as Source
     from nlpmeta.sources.loading import load_source as load_source
+    from nlpmeta.training import meta_train as meta_train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "FewShotClassifier": "nlpmeta.classifier",
     "Episode": "nlpmeta.data",
+    "EpisodeSampler": "nlpmeta.sampling",
+    "FewShotClassifier": "nlpmeta.classifier",
     "LabeledTexts": "nlpmeta.data",
-    "TextEncoder": "nlpmeta.encoder.text_encoder",
-    "NLPMetaError": "nlpmeta.errors",
     "Learner": "nlpmeta.learners.base",
     "LogisticHead": "nlpmeta.learners.logistic",
+    "MatchingNetwork": "nlpmeta.learners.matching",
+    "NLPMetaError": "nlpmeta.errors",
     "PrototypicalNetwork": "nlpmeta.learners.prototypical",
+    "Recipe": "nlpmeta.recipes",
     "RidgeHead": "nlpmeta.learners.ridge",
-    "EpisodeSampler": "nlpmeta.sampling",
+    "SiameseNetwork": "nlpmeta.learners.siamese",
     "Source": "nlpmeta.sources.base",
+    "TextEncoder": "nlpmeta.encoder.text_encoder",
+    "evaluate": "nlpmeta.protocols",
     "load_source": "nlpmeta.sources.loading",
+    "meta_train": "nlpmeta.training",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -166,9 +166,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     return tensors
 
 
-def save_checkpoint(
-    learner: Learner, folder: Path, facts: Mapping[str, Json], *, storage: Storage = "exact"
-) -> None:
+def save_checkpoint(learner: Learner, folder: Path, facts: Mapping[str, Json], *, storage: Storage = "exact") -> None:
     """Write a meta-trained learner into ``folder``; other files there stay, an older checkpoint is replaced.
 
     Args:

@@ -14,7 +14,6 @@ from nlpmeta.checkpoint import (
     read_learner,
     read_manifest,
     read_tensors,
-    shared_encoder,
     write_learner,
     write_manifest,
 )
@@ -23,6 +22,7 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, ModelFolderError
 from nlpmeta.files import new_folder, write_bytes, write_json
 from nlpmeta.learners.base import Learner, Support, Texts, learners
+from nlpmeta.starting import starting_learner
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -49,15 +49,24 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         state_: what it learnt about the task, as named tensors.
     """
 
-    def __init__(self, method: "str | Learner" = "auto", *, encoder: "str | TextEncoder" = DEFAULT_ENCODER) -> None:
+    def __init__(
+        self,
+        method: "str | Learner" = "auto",
+        *,
+        encoder: "str | TextEncoder" = DEFAULT_ENCODER,
+        checkpoint: str = "default",
+    ) -> None:
         """Choose a method and an encoder; nothing is loaded before ``fit``.
 
         Args:
             method: the name of a learner (``auto`` compares several on the support set) or a learner.
             encoder: a folder, a Hub id or a loaded encoder; ignored if ``method`` is a learner, which has its own.
+            checkpoint: what adaptation starts from: ``default`` (the one of the package, if the encoder is its own),
+                a checkpoint folder, or ``none`` for the frozen encoder.
         """
         self.method = method
         self.encoder = encoder
+        self.checkpoint = checkpoint
 
     def fit(self, X: "Sequence[str] | ArrayLike", y: "ArrayLike") -> "FewShotClassifier":  # noqa: N803
         """Adapt to ``X``, a text for each label in ``y``.
@@ -160,9 +169,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _learner(self) -> Learner:
         if isinstance(self.method, Learner):
             return self.method.eval()
-        kind = learners[self.method]
-        encoder = shared_encoder(self.encoder) if isinstance(self.encoder, str) else self.encoder
-        return kind(encoder).eval()
+        if isinstance(self.encoder, str):
+            return starting_learner(self.method, encoder=self.encoder, checkpoint=self.checkpoint)
+        return learners[self.method](self.encoder).eval()
 
     def __sklearn_tags__(self) -> "Tags":
         """Tell scikit-learn that the input is a sequence of strings."""

@@ -49,7 +49,15 @@ def test_labels_of_any_kind_come_back_as_they_were_given(labels, encoder_folder,
 def test_a_clone_has_the_same_parameters_and_shares_the_frozen_encoder(encoder, texts, names):
     classifier = FewShotClassifier("ridge", encoder=encoder)
     copy = clone(classifier)
-    assert copy.get_params() == classifier.get_params() == {"method": "ridge", "encoder": encoder}
+    assert (
+        copy.get_params()
+        == classifier.get_params()
+        == {
+            "method": "ridge",
+            "encoder": encoder,
+            "checkpoint": "default",
+        }
+    )
     assert copy.encoder is encoder
     assert copy.set_params(method="knn").fit(texts, names).score(texts, names) > 0.9
 

@@ -55,6 +55,13 @@ def test_a_second_run_into_the_same_folder_is_refused_and_resume_is_not(recipe, 
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
 
 
+def test_a_run_is_not_resumed_with_other_tasks(recipe, tmp_path, capsys):
+    out = f"out={tmp_path / 'run'}"
+    assert main(["train", recipe, "steps=2", out]) == 0
+    assert main(["train", recipe, "steps=4", out, "data.0.n_way=2", "--resume"]) == 2
+    assert "had another data" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -95,7 +95,10 @@ def test_damaged_states_are_computed_again(tmp_path):
 
 def test_a_second_process_at_once_gets_a_cache_of_its_own(tmp_path):
     one, two = top_layer_encoder(), top_layer_encoder()
-    with lower_states(one, "float32", folder=tmp_path / "s"), lower_states(two, "float32", folder=tmp_path / "s") as other:
+    with (
+        lower_states(one, "float32", folder=tmp_path / "s"),
+        lower_states(two, "float32", folder=tmp_path / "s") as other,
+    ):
         one.encode(TEXTS)
         two.encode(TEXTS)
         assert other.computed == 4
@@ -139,7 +142,9 @@ def test_training_on_cached_states_takes_the_same_steps(tmp_path):
         add_adapter(encoder, AdapterSettings(rank=4, layers=1), seed=0)
         learner = PrototypicalNetwork(encoder, temperature=0.1)
         said = []
-        settings = TrainSettings(steps=4, lower_states=kind, learning_rate=5e-3, warmup=0, eval_every=2, eval_episodes=2)
+        settings = TrainSettings(
+            steps=4, lower_states=kind, learning_rate=5e-3, warmup=0, eval_every=2, eval_episodes=2
+        )
         train, heldout = samplers()
         meta_train(learner, train, settings=settings, evaluate={"classes": heldout}, say=said.append)
         found.append(torch.cat([weight.detach().flatten() for weight in adapter_weights(encoder).values()]))

@@ -28,7 +28,12 @@ def corpus(tmp_path):
     for lang in ("en", "de", "sw"):
         for label in ("go", "stop", "wait", "turn_left"):
             for i in range(3 if lang == "sw" else 6):
-                row = {"text": f"{lang} {label} {'abcdef'[i]}", "label": label, "lang": lang, "id": f"{label}{'abcdef'[i]}"}
+                row = {
+                    "text": f"{lang} {label} {'abcdef'[i]}",
+                    "label": label,
+                    "lang": lang,
+                    "id": f"{label}{'abcdef'[i]}",
+                }
                 rows.append(json.dumps(row))
     path.write_text("\n".join(rows), encoding="utf-8")
     return str(path)
@@ -58,7 +63,9 @@ def test_no_shipped_recipe_trains_on_what_its_headline_results_hold_out(name):
 
 
 def test_changes_reach_every_depth():
-    recipe = load_recipe("protonet", ["steps=7", "seed=3", "out=there", "data.0.weight=9", "adapter.rank=2", "patience=null"])
+    recipe = load_recipe(
+        "protonet", ["steps=7", "seed=3", "out=there", "data.0.weight=9", "adapter.rank=2", "patience=null"]
+    )
     assert (recipe.steps, recipe.seed, recipe.out, recipe.patience) == (7, 3, "there", None)
     assert recipe.data[0].weight == 9
     assert recipe.adapter.rank == 2

@@ -74,7 +74,9 @@ def test_one_line_a_step_with_gap_and_control_when_measured(tmp_path):
     usual = {"loss", "episodic", "accuracy", "rate", "grad_norm", "texts", "tokens", "seconds", "episodes_per_second"}
     assert all(usual <= set(line) for line in found)
     assert ["heldout" in line for line in found] == [False, True, False, True]
-    assert found[1]["gap"] == pytest.approx((found[0]["accuracy"] + found[1]["accuracy"]) / 2 - found[1]["heldout_mean"])
+    assert found[1]["gap"] == pytest.approx(
+        (found[0]["accuracy"] + found[1]["accuracy"]) / 2 - found[1]["heldout_mean"]
+    )
     assert found[1]["chance"] == pytest.approx(0.2)
     assert found[1]["control"] < 0.5  # 75 texts at 0.2; the learner itself is not consulted about the right answer
     assert {"before_heldout", "before_heldout_mean", "before_control"} <= set(found[0])

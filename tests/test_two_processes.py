@@ -62,7 +62,8 @@ def test_two_processes_take_the_step_of_one(by_one, by_two):
 
 def test_the_metrics_are_those_of_all_processes(by_one, by_two):
     one, two = (
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (by_one, by_two)
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (by_one, by_two)
     )
     assert [line["step"] for line in two] == [1, 2, 3]
     for name in ("loss", "episodic", "contrastive", "anchor", "accuracy", "grad_norm"):

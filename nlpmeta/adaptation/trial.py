@@ -7,6 +7,7 @@ from time import perf_counter
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.lora import adapter_scaled, has_adapter
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation import EpisodeScore, Interval, confused_pairs, score_episodes
 from nlpmeta.learners.base import Learner
@@ -125,7 +126,7 @@ def run_trial(
         learner: the method under trial.
         task: the draws.
         method: what to call the method.
-        table: embeddings of the frozen encoder, each text computed once.
+        table: embeddings of the learner's encoder, each text computed once.
         watch: where the seconds of the stages go.
         show_progress: progress bars on standard error.
     """
@@ -133,8 +134,10 @@ def run_trial(
         table.prime(_texts(task), show_progress=show_progress)
     with watch.stage("adapt_and_score"):
         scores = score_episodes(learner, task.sampler, task.n_draws, embed=table, show_progress=show_progress)
-    with watch.stage("baseline"):
-        baseline = score_episodes(LogisticHead(learner.encoder), task.sampler, task.n_draws, embed=table)
+    with watch.stage("baseline"), adapter_scaled(learner.encoder, 0.0):
+        frozen = EmbeddingTable(learner.encoder) if has_adapter(learner.encoder) else table
+        frozen.prime(_texts(task), show_progress=show_progress)
+        baseline = score_episodes(LogisticHead(learner.encoder), task.sampler, task.n_draws, embed=frozen)
     return Trial(task, Measured(method, scores), Measured("logistic", baseline))
 
 

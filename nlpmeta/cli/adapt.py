@@ -45,6 +45,9 @@ def adapt(
     ways: Annotated[int | None, typer.Option(help="Only this many classes, drawn with the seed.", min=2)] = None,
     method: Annotated[str, typer.Option(help="How to adapt; 'auto' compares heads on the support set.")] = "auto",
     encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="Start from: default, none (frozen encoder), or a folder.")
+    ] = "default",
     seed: Annotated[int, typer.Option(help="Decides which examples are drawn.", min=0)] = 0,
     draws: Annotated[int, typer.Option(help="Support sets to draw and score.", min=1)] = 5,
     rare: Annotated[RareChoice, typer.Option(help="Classes with fewer than --shots examples.")] = RareChoice.error,
@@ -78,10 +81,11 @@ def adapt(
         sampler = KShotSampler(kept, n_shot=n_shot, seed=seed, test=test, rare=rare.value)
         task = Task.of(sampler, n_draws=draws, seed=seed)
     asked = {"data": data, "lang": lang, "shots": n_shot, "ways": ways, "method": method, "encoder": encoder}
+    asked["checkpoint"] = checkpoint
     asked |= {"test_data": test_data, "seed": seed, "rare": rare.value, "digest": pool.digest()}
     name = f"{Path(data).stem}-{lang or 'all'}-{shots}-shot"
     place = choose_place(out, name=name, task=asked, overwrite=overwrite)
-    trial, classifier = _run(method, encoder, task, watch, quiet=quiet)
+    trial, classifier = _run(method, task, watch, encoder=encoder, checkpoint=checkpoint, quiet=quiet)
     watch.seconds["total"] = perf_counter() - start
     report = adapt_output.report(trial, task=asked, lang=_language(lang, pool), folder=place.folder, watch=watch)
     classifier.save_pretrained(place.folder, overwrite=place.replace, report=report)
@@ -92,24 +96,21 @@ def adapt(
 
 
 def _run(
-    method: str, encoder: str | None, task: "Task", watch: "Stopwatch", *, quiet: bool
+    method: str, task: "Task", watch: "Stopwatch", *, encoder: str | None, checkpoint: str, quiet: bool
 ) -> "tuple[Trial, FewShotClassifier]":
     """The trial, and the classifier that is saved."""
     with watch.stage("import_and_load"):
         from nlpmeta.adaptation.trial import run_trial
-        from nlpmeta.checkpoint import shared_encoder
         from nlpmeta.classifier import FewShotClassifier
         from nlpmeta.cli.console import say
         from nlpmeta.encoder.cache import EmbeddingTable
         from nlpmeta.encoder.weights import DEFAULT_ENCODER
-        from nlpmeta.learners.base import learners
+        from nlpmeta.starting import starting_learner
 
-        kind = learners[method]  # an unknown name is said before anything is loaded
-        text_encoder = shared_encoder(encoder or DEFAULT_ENCODER)
-        learner = kind(text_encoder).eval()
-    if not quiet and text_encoder.files is not None:
-        say(text_encoder.files.said)
-    table = EmbeddingTable(text_encoder)
+        learner = starting_learner(method, encoder=encoder or DEFAULT_ENCODER, checkpoint=checkpoint)
+    if not quiet and learner.encoder.files is not None:
+        say(learner.encoder.files.said)
+    table = EmbeddingTable(learner.encoder)
     trial = run_trial(learner, task, method=method, table=table, watch=watch, show_progress=not quiet)
     return trial, FewShotClassifier.adapted(learner, task.support, embed=table)
 

@@ -38,19 +38,19 @@ def train(
     from nlpmeta.recipes import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
+    from nlpmeta.cli.console import say
     from nlpmeta.recipes.run import run_recipe
 
-    _report(run_recipe(loaded, data_dir=data_dir, resume=resume, show_progress=not quiet), as_json=json)
+    run = run_recipe(loaded, data_dir=data_dir, resume=resume, show_progress=not quiet, say=None if quiet else say)
+    if run.is_main:
+        _report(run, as_json=json)
 
 
 def _report(run: "RecipeRun", *, as_json: bool) -> None:
-    import os
     from dataclasses import asdict
 
     from nlpmeta.cli.console import out, out_json
 
-    if int(os.environ.get("RANK", "0")):
-        return  # one of several processes speaks for all
     result = run.result
     if as_json:
         out_json({"out": str(run.out), **asdict(result)})

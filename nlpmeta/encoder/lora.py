@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from pydantic import Field
@@ -56,7 +56,9 @@ def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int)
         with torch.random.fork_rng(devices=[]):  # peft draws a start of its own, which is replaced below
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
     except ValueError as error:
-        known = sorted({name.rpartition(".")[2] for name, m in encoder.backbone.named_modules() if _is_linear(m)})
+        known = sorted(
+            {name.rpartition(".")[2] for name, m in encoder.backbone.named_modules() if isinstance(m, nn.Linear)}
+        )
         raise NLPMetaError(
             f"No linear layer of this encoder is named {' or '.join(settings.modules)}; it has {', '.join(known)}."
         ) from error
@@ -168,11 +170,7 @@ def _fill(weights: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor], fol
 def _adapted(encoder: "TextEncoder") -> "Iterator[LoraLayer]":
     for module in encoder.backbone.modules():
         if hasattr(module, "lora_A") and NAME in getattr(module, "scaling", {}):
-            yield module
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
+            yield cast("LoraLayer", module)
 
 
 def _peft_config(encoder: "TextEncoder", settings: AdapterSettings) -> "LoraConfig":
@@ -195,7 +193,7 @@ def _peft_config(encoder: "TextEncoder", settings: AdapterSettings) -> "LoraConf
 
 def _config_json(encoder: "TextEncoder") -> dict[str, object]:
     """What peft would write: its configuration with sets as sorted lists, marked as being for inference."""
-    configs: dict[str, LoraConfig] = encoder.backbone.peft_config
-    values: dict[str, object] = configs[NAME].to_dict()  # type: ignore[no-untyped-call]
+    config = cast("dict[str, LoraConfig]", encoder.backbone.peft_config)[NAME]
+    values: dict[str, object] = config.to_dict()  # type: ignore[no-untyped-call]
     values["inference_mode"] = True
     return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}

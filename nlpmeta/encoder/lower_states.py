@@ -40,7 +40,7 @@ class StateStore:
             path = folder / "index.bin"
             content = path.read_bytes() if path.exists() else b""
             records = np.frombuffer(content[: len(content) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
-            self._places = {r["key"].tobytes(): tuple(int(r[n]) for n in _RECORD.names[1:]) for r in records}
+            self._places = {r["key"].tobytes(): _place(r) for r in records}
             self._checked: set[bytes] = set()
             self._segments: dict[int, np.memmap[tuple[int, ...], np.dtype[np.generic]]] = {}
             self._end = max(((s, start + length) for s, start, length, _ in self._places.values()), default=(0, 0))
@@ -142,9 +142,7 @@ class LowerStates:
 
 
 @contextmanager
-def lower_states(
-    encoder: "TextEncoder", precision: Precision, *, folder: Path | None = None
-) -> Iterator[LowerStates]:
+def lower_states(encoder: "TextEncoder", precision: Precision, *, folder: Path | None = None) -> Iterator[LowerStates]:
     """Within the block ``encoder`` takes the states of its lower layers from a cache.
 
     The cache is kept between runs, under the digest of the encoder's files, by one process at a time; others, and
@@ -183,6 +181,10 @@ def lower_states(
 def bytes_of(n_tokens: int, dim: int, precision: Precision) -> int:
     """The size of the states of so many tokens."""
     return n_tokens * dim * np.dtype(precision).itemsize
+
+
+def _place(record: np.void) -> tuple[int, int, int, int]:
+    return int(record["segment"]), int(record["start"]), int(record["length"]), int(record["crc"])
 
 
 def _key(ids: Sequence[int]) -> bytes:

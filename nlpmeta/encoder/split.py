@@ -62,18 +62,19 @@ class SplitBackbone:
 class _Given(nn.Module):
     """Stands where the embeddings were and returns the states that are given instead of them."""
 
-    def forward(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, **_: object) -> Tensor | None:
+    def forward(
+        self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, **_: object
+    ) -> Tensor | None:
         return inputs_embeds
 
 
 def _path_of_layers(backbone: nn.Module, depth: int) -> str:
-    found = [
-        name for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList) and len(module) == depth
-    ]
+    lists = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)}
+    found = [str(name) for name, module in lists.items() if len(module) == depth]
     if len(found) != 1 or not hasattr(backbone, "embeddings"):
         raise NLPMetaError(
-            f"The lower layers of {type(backbone).__name__} cannot be cached: it has no embeddings followed by one list of "
-            f"{depth} layers. Leave lower_states off."
+            f"The lower layers of {type(backbone).__name__} cannot be cached: it has no embeddings then one list "
+            f"of {depth} layers. Leave lower_states off."
         )
     return found[0]
 

@@ -19,8 +19,8 @@ class SiameseNetwork(Learner):
 
     Source: Koch, Zemel and Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, ICML Deep Learning
     Workshop 2015, section 3: ``p = sigmoid(sum_j a_j |h1_j - h2_j|)``, cross-entropy on pairs. Where we differ: the
-    weights of the distance are kept positive, a learned threshold and scale make the similarity out of it, and the pairs
-    are all those of an episode's query with its support, pairs of one class weighing as much as the others.
+    weights of the distance are kept positive, a learned threshold and scale make the similarity out of it, and the
+    pairs are all those of an episode's query with its support, pairs of one class weighing as much as the others.
     """
 
     independent_classes = True

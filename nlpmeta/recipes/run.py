@@ -1,41 +1,57 @@
 """Carry a recipe out: data, encoder, learner, training, checkpoint."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nlpmeta.checkpoint import Json, save_checkpoint
 from nlpmeta.encoder.lora import add_adapter, load_adapter
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.files import write_json
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.recipes.schema import Recipe
 from nlpmeta.recipes.tasks import sampler_of, training_sampler
-from nlpmeta.training import TrainResult, meta_train
+from nlpmeta.training import TrainResult, TrainSettings, check_trainable, meta_train
+from nlpmeta.training.engine import make_accelerator
+from nlpmeta.training.resume import refuse_old_run
 
+RECIPE_FILE = "recipe.json"
 _HELDOUT_SEED = 1_000_003  # held-out episodes stay the same when the seed of training changes
 
 
 @dataclass(frozen=True)
 class RecipeRun:
-    """What became of a recipe."""
+    """What became of a recipe; ``is_main`` in one of several processes, which speaks for all."""
 
     result: TrainResult
     out: Path
-    trainable: int
+    is_main: bool
 
 
 def run_recipe(
-    recipe: Recipe, *, data_dir: Path | None = None, resume: bool = False, show_progress: bool = False
+    recipe: Recipe,
+    *,
+    data_dir: Path | None = None,
+    resume: bool = False,
+    show_progress: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> RecipeRun:
     """Meta-train as the recipe says; the finished checkpoint, and the best so far while it runs, lie in ``out``.
 
     Raises:
         NLPMetaError: if data, encoder, learner or settings do not go together; before training starts.
     """
-    out = Path(recipe.out)
+    out, settings = Path(recipe.out), recipe.settings()
+    check_resumable(recipe, out) if resume else refuse_old_run(out)
+    learner = build_learner(recipe)
+    check_trainable(learner, settings)
     sampler = training_sampler(recipe.data, seed=recipe.seed, data_dir=data_dir)
     heldout = {part.name: sampler_of(part, seed=_HELDOUT_SEED, data_dir=data_dir) for part in recipe.heldout}
-    learner = build_learner(recipe)
+    accelerator = make_accelerator(settings, out)
     facts = training_facts(recipe)
+    if accelerator.is_main_process:
+        write_json(out / RECIPE_FILE, recipe.model_dump(mode="json"))
 
     def keep(step: int) -> None:
         save_checkpoint(learner, out, {**facts, "steps": step}, storage=recipe.storage)
@@ -43,30 +59,33 @@ def run_recipe(
     result = meta_train(
         learner,
         sampler,
-        settings=recipe.settings(),
+        settings=settings,
         out=out,
         evaluate=heldout,
         resume=resume,
         on_best=keep,
+        accelerator=accelerator,
         show_progress=show_progress,
+        say=say if accelerator.is_main_process else None,
     )
-    done: dict[str, Json] = {**facts, "steps": result.best_step, "heldout_accuracy": result.best_accuracy}
-    save_checkpoint(learner, out, done, storage=recipe.storage)
-    return RecipeRun(result, out, sum(w.numel() for w in learner.parameters() if w.requires_grad))
+    if accelerator.is_main_process:
+        done: dict[str, Json] = {**facts, "steps": result.best_step, "heldout_accuracy": result.best_accuracy}
+        save_checkpoint(learner, out, done, storage=recipe.storage)
+    return RecipeRun(result, out, accelerator.is_main_process)
 
 
 def build_learner(recipe: Recipe) -> Learner:
     """The learner of a recipe on its encoder, with fresh adapters or those of the checkpoint it starts from."""
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-    choice = recipe.encoder
+    kind, choice = learners[recipe.learner], recipe.encoder
     encoder = TextEncoder.from_pretrained(choice.name, revision=choice.revision, max_length=choice.max_length)
     if recipe.start is not None:
         load_adapter(encoder, Path(recipe.start))
     elif recipe.adapter is not None:
         add_adapter(encoder, recipe.adapter, seed=recipe.seed)
     try:
-        return learners[recipe.learner](encoder, **recipe.learner_options)
+        return kind(encoder, **recipe.learner_options)
     except TypeError as error:
         raise NLPMetaError(f"learner_options do not fit the method {recipe.learner!r}: {error}.") from error
 
@@ -79,3 +98,25 @@ def training_facts(recipe: Recipe) -> dict[str, Json]:
         "sets": sorted({part.source for part in recipe.data}),
         "leave_out_langs": sorted({lang for part in recipe.data for lang in part.leave_out_langs}),
     }
+
+
+def check_resumable(recipe: Recipe, out: Path) -> None:
+    """Refuse to go on with a run that had other tasks, another encoder or another learner.
+
+    Raises:
+        NLPMetaError: names the keys that differ. The keys of ``TrainSettings`` are checked where training starts.
+    """
+    path = out / RECIPE_FILE
+    if not path.is_file():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise NLPMetaError(f"{path} is damaged ({error}). Choose another out=.") from error
+    now = recipe.model_dump(mode="json", exclude={*TrainSettings.model_fields, "out", "storage"})
+    changed = [name for name, value in now.items() if before.get(name) != value]
+    if changed:
+        raise NLPMetaError(
+            f"The run in {out} had another {' and another '.join(changed)}. Resume it with the same one, which is in "
+            f"{path}, or choose another out=."
+        )

@@ -18,7 +18,7 @@ from nlpmeta.training.heldout import HeldOut, Measurement
 from nlpmeta.training.journal import Journal, check_trackers
 from nlpmeta.training.optimise import MovingAverage, make_optimizer, put, trainable
 from nlpmeta.training.progress import Progress
-from nlpmeta.training.resume import Checkpoints
+from nlpmeta.training.resume import Checkpoints, refuse_old_run
 from nlpmeta.training.settings import TrainSettings
 from nlpmeta.training.step import Stepper
 from nlpmeta.training.text_pass import TokenCache
@@ -135,6 +135,7 @@ class _Run:
         show_progress: bool,
     ) -> None:
         self.learner, self.settings, self.accelerator, self.on_best = learner, settings, accelerator, on_best
+        self.out = out
         adapter, own = trainable(learner)
         self.weights = {**adapter, **own}
         self.optimizer = make_optimizer(learner, settings)
@@ -190,8 +191,8 @@ class _Run:
     def _start(self, resume: bool) -> None:
         if resume:
             self.checkpoints.restore(self.weights, self.average, self.optimizer, self.progress)
-        else:
-            self.checkpoints.refuse_old_run()
+        elif self.out is not None:
+            refuse_old_run(self.out)
         self.journal.cut_after(self.progress.step)
         if self.progress.step == 0:
             self.before = self._measure()

@@ -32,15 +32,6 @@ class Checkpoints:
         self._folder = out / FOLDER if out is not None else None
         self._settings, self._is_main = settings, is_main
 
-    def refuse_old_run(self) -> None:
-        """Raise if there is a run already that would be written over.
-
-        Raises:
-            NLPMetaError: names the ways out.
-        """
-        if self._folder is not None and self._found():
-            raise NLPMetaError(f"{self._folder.parent} holds a run. Go on with it by --resume, or choose another out=.")
-
     def write(
         self,
         weights: Mapping[str, nn.Parameter],
@@ -109,6 +100,16 @@ class Checkpoints:
         if changed:
             said = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
             raise NLPMetaError(f"The run to resume had other settings: {said}. Use the same, or choose another out=.")
+
+
+def refuse_old_run(out: Path) -> None:
+    """Raise if there is a run already that would be written over.
+
+    Raises:
+        NLPMetaError: names the ways out.
+    """
+    if any((out / FOLDER).glob("step-*")):
+        raise NLPMetaError(f"{out} holds a run. Go on with it by --resume, or choose another out=.")
 
 
 def _collect(
