@@ -88,25 +88,26 @@ def test_ridge_scores_are_those_of_ridge_regression_on_one_hot_labels(encoder, e
     np.testing.assert_allclose(ours, 7.0 * theirs, atol=1e-4)
 
 
-def test_the_penalty_that_ridge_chooses_is_the_one_of_the_best_left_out_texts(encoder, episode, embedded):
-    support, labels, query = embedded
-    targets = np.eye(3)[labels]
-    losses = {}
-    for alpha in (0.001, 0.01, 0.1, 1.0):
-        left_out = []
-        for i in range(len(labels)):
-            kept = np.arange(len(labels)) != i
-            mean = targets.mean(0)  # the centre is that of all texts, as in the closed form
-            centre = support.double().numpy().mean(0)
-            model = Ridge(alpha=alpha, fit_intercept=False)
-            model.fit(support.double().numpy()[kept] - centre, targets[kept] - mean)
-            left_out.append(model.predict(support.double().numpy()[[i]] - centre)[0])
-        logits = torch.tensor(10.0 * np.array(left_out))
-        losses[alpha] = float(torch.nn.functional.cross_entropy(logits, torch.tensor(labels)))
-    best = min(losses, key=losses.__getitem__)
-    ours = scores(RidgeHead(encoder, penalty=0.1, scale=10.0), episode, embedded)
-    same = scores(RidgeHead(encoder, penalty=best, scale=10.0, tune=False), episode, embedded)
-    torch.testing.assert_close(ours, same)
+@pytest.mark.parametrize("seed", [1, 2, 9])
+def test_the_penalty_that_ridge_chooses_is_the_one_with_the_most_left_out_texts_right(encoder, seed):
+    labels = np.repeat(np.arange(3), 6)
+    features = np.random.default_rng(seed).normal(size=(18, 8)) + 0.8 * np.eye(8)[labels]
+    rows, targets = features - features.mean(0), np.eye(3)[labels] - 1 / 3
+    right = {}
+    for penalty in (0.3, 0.9, 0.09):  # the centre is that of all texts, as in the closed form
+        guesses = [
+            Ridge(alpha=penalty, fit_intercept=False)
+            .fit(np.delete(rows, i, 0), np.delete(targets, i, 0))
+            .predict(rows[[i]])
+            for i in range(18)
+        ]
+        right[penalty] = int((np.concatenate(guesses).argmax(1) == labels).sum())
+    best = max(right, key=right.__getitem__)
+    assert len(set(right.values())) > 1, "the penalties must differ, or this test could not fail"
+    support = Support(("",) * 18, torch.tensor(features), torch.tensor(labels), 3)
+    ours = RidgeHead(encoder, penalty=0.3).double().adapt(support)
+    same = RidgeHead(encoder, penalty=best, tune=False).double().adapt(support)
+    torch.testing.assert_close(ours, same, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 5, 40])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-GRID = (1.0, 10.0, 100.0, 1000.0)
+GRID = (10.0, 100.0, 1000.0)
 ONE_SHOT = 100.0
 
 
