@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nlpmeta.errors import DataError, DataWarning, UnknownNameError
-from nlpmeta.sources.catalogue import DATA_DIR, CatalogueEntry, catalogue, catalogue_entry, mirror_folder
+from nlpmeta.sources.catalogue import DATA_DIR, CatalogueEntry, catalogue, catalogue_entry, known_as, mirror_folder
 from nlpmeta.sources.catalogue_hub import CatalogueSource
 from nlpmeta.sources.folds import POOL_SPLIT, LabelFold, folds
 from nlpmeta.sources.hub import HubSource
@@ -356,3 +356,10 @@ def test_nothing_is_fetched_before_texts_are_asked_for():
             source = load_source(name)
             assert source.languages()
             assert source.splits()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("HWU64", "hwu64"), ("OOS", "clinc150"), ("sms_spam", "sms-spam"), ("x", "x")]
+)
+def test_names_are_understood_in_other_spellings(name, meant):
+    assert known_as(name) == meant

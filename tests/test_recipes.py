@@ -8,6 +8,7 @@ from nlpmeta.recipes import Recipe, load_recipe
 from nlpmeta.recipes.files import about, documented_keys, find_recipe, shipped_recipes
 from nlpmeta.recipes.schema import Tasks, TrainTasks
 from nlpmeta.recipes.tasks import read_pool, sampler_of, training_sampler
+from nlpmeta.sampling.difficulty import DifficultySampler
 from nlpmeta.sampling.pools import language_codes
 from nlpmeta.settings import SettingsError
 
@@ -165,6 +166,14 @@ def test_cross_lingual_tasks_never_have_a_translation_on_the_other_side(corpus):
         episode = sampler.episode(index)
         assert set(episode.support.langs) != set(episode.query.langs)
         assert not set(episode.support.ids) & set(episode.query.ids)
+
+
+def test_hard_tasks_are_an_option_of_a_part(corpus):
+    part = Tasks(source=corpus, n_way=2, n_shot=1, n_query=1, hard_share=0.5)
+    sampler = sampler_of(part, seed=0, data_dir=None)
+    assert isinstance(sampler, DifficultySampler)
+    assert sampler.share == 0.5
+    assert sampler.episode(0).n_way == 2
 
 
 def test_parts_are_drawn_in_the_shares_of_their_weights(corpus):

@@ -35,7 +35,7 @@ class Interval:
 
     def json(self) -> dict[str, float | None]:
         """``{"mean": …, "ci95": …}``, with ``null`` for what cannot be told."""
-        return {"mean": self.mean, "ci95": None if math.isnan(self.ci95) else self.ci95}
+        return {"mean": _plain(self.mean), "ci95": _plain(self.ci95)}
 
     def percent(self) -> str:
         """``84.0 ± 1.2``, in percent."""
@@ -58,8 +58,7 @@ class Difference:
 
     def json(self) -> dict[str, float | None]:
         """``{"mean": …, "low": …, "high": …}``, with ``null`` for what cannot be told."""
-        values = {"mean": self.mean, "low": self.low, "high": self.high}
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
+        return {"mean": _plain(self.mean), "low": _plain(self.low), "high": _plain(self.high)}
 
     def percent(self) -> str:
         """``+1.2 (0.4 to 2.0)``, in points."""
@@ -101,3 +100,8 @@ def _resampled_means(gains: "NDArray[np.float64]", seed: int) -> "NDArray[np.flo
     part = max(1, _DRAWS_AT_ONCE // len(gains))
     sizes = [min(part, RESAMPLES - start) for start in range(0, RESAMPLES, part)]
     return np.concatenate([gains[rng.integers(len(gains), size=(size, len(gains)))].mean(1) for size in sizes])
+
+
+def _plain(value: float) -> float | None:
+    """A share for JSON, without digits that mean nothing."""
+    return None if math.isnan(value) else round(value, 8)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from nlpmeta.errors import DataError
-from nlpmeta.files import disk_errors_said_plainly, write_json
+from nlpmeta.files import disk_errors_said_plainly, write_text
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -127,7 +127,8 @@ def add_rows(path: Path, rows: Sequence[Row]) -> None:
     with disk_errors_said_plainly(path), _lock(path):
         stored = {_key(row): row for row in [*read_rows(path), *(row.json() for row in rows)]}
         ordered = sorted(stored.values(), key=lambda row: [str(row[name]).rjust(12) for name in _ORDER])
-        write_json(path, {"rows": ordered})
+        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in ordered)
+        write_text(path, f'{{"rows": [\n{lines}\n]}}\n')
 
 
 _ORDER = ("data", "lang", "protocol", "n_way", "n_shot", "method")

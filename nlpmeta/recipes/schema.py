@@ -41,6 +41,10 @@ class Tasks(Settings):
         3.33, gt=0, description="1 draws languages by their number of texts, more makes them more equal"
     )
 
+    hard_share: float = Field(
+        0.0, ge=0, le=1, description="share of the episodes that are the hardest of four drawn, judged by letters alone"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name in ("n_way", "n_shot"):

@@ -11,6 +11,7 @@ from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.recipes.schema import Tasks, TrainTasks
 from nlpmeta.sampling import EpisodeSampler, Range, Sampler
 from nlpmeta.sampling.crosslingual import CrossLingualSampler
+from nlpmeta.sampling.difficulty import DifficultySampler
 from nlpmeta.sampling.index import Index
 from nlpmeta.sampling.mixture import MixtureSampler, temperature_weights
 from nlpmeta.sampling.pools import leave_out, split_by
@@ -32,6 +33,11 @@ def sampler_of(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
     Raises:
         NLPMetaError: if no language of it can fill an episode.
     """
+    plain = _plain_sampler(part, seed=seed, data_dir=data_dir)
+    return DifficultySampler(plain, share=part.hard_share, seed=seed) if part.hard_share else plain
+
+
+def _plain_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
     pool = read_pool(part, data_dir=data_dir)
     if part.kind == "crosslingual":
         return CrossLingualSampler(

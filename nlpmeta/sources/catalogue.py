@@ -93,11 +93,22 @@ class CatalogueEntry:
         return self.domains.get(label_name, label_name) if self.domains else None
 
 
+_OTHER_NAMES = {"oos": "clinc150", "sib-200": "sib200", "sms-uci": "sms-spam"}
+"""What papers and other packages call some data sets, in lower case."""
+
+
 @cache
 def catalogue() -> Mapping[str, CatalogueEntry]:
     """Every entry by its name."""
     records = json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))
     return {record["name"]: _entry(record) for record in records}
+
+
+def known_as(name: str) -> str:
+    """The name in the catalogue that ``name`` means, other spellings and ProtAugment's names included, or ``name``."""
+    folded = name.casefold().replace("_", "-")
+    meant = _OTHER_NAMES.get(folded, folded)
+    return meant if meant in catalogue() else name
 
 
 def catalogue_entry(name: str) -> CatalogueEntry:
@@ -106,9 +117,9 @@ def catalogue_entry(name: str) -> CatalogueEntry:
     Raises:
         UnknownNameError: if there is none.
     """
-    if name not in catalogue():
+    if known_as(name) not in catalogue():
         raise UnknownNameError("data set in the catalogue", name, catalogue())
-    return catalogue()[name]
+    return catalogue()[known_as(name)]
 
 
 def mirror_folder(data_dir: Path | str | None) -> Path | None:

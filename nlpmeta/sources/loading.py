@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nlpmeta.errors import UnknownNameError
 from nlpmeta.sources.base import Source
-from nlpmeta.sources.catalogue import CatalogueEntry, catalogue, mirror_folder
+from nlpmeta.sources.catalogue import CatalogueEntry, catalogue, known_as, mirror_folder
 from nlpmeta.sources.catalogue_hub import CatalogueSource
 from nlpmeta.sources.file import FileSource, looks_like_file
 from nlpmeta.sources.home_assistant import HomeAssistantIntents
@@ -47,6 +47,7 @@ def load_source(
         UnknownNameError: if it is none of these.
         DataError: if it cannot be read, or lacks a column.
     """
+    name = known_as(name)
     if name in BUNDLED:
         return BUNDLED[name]()
     if name in catalogue():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.sources.base import Source, SourceFacts
-from nlpmeta.sources.catalogue import CatalogueEntry, catalogue, mirror_folder
+from nlpmeta.sources.catalogue import CatalogueEntry, catalogue, known_as, mirror_folder
 from nlpmeta.sources.catalogue_hub import CatalogueSource
 from nlpmeta.sources.home_assistant import HomeAssistantIntents
 from nlpmeta.sources.hub import HubSource
@@ -78,15 +78,15 @@ def open_if_possible(name: str, *, data_dir: Path | str | None = None, config: s
     except UnknownNameError:
         raise
     except NLPMetaError:
-        if name in known_names():
+        if known_as(name) in known_names():
             return None
         raise
 
 
 def overview(name: str, source: Source | None) -> Overview:
     """What is known of ``source``, which ``open_if_possible`` gave for ``name``."""
-    if name in catalogue():
-        return _of_entry(catalogue()[name], source)
+    if known_as(name) in catalogue():
+        return _of_entry(catalogue()[known_as(name)], source)
     if source is None:
         return _without_data(BUNDLED[name].facts, _purpose(BUNDLED[name]), "a package that is not installed")
     if isinstance(source, HubSource) and not Path(name).is_dir():
@@ -117,7 +117,7 @@ def counted(source: Source, lang: str | None = None) -> list[Count]:
 
 def views_of(name: str) -> tuple[str, ...]:
     """The splits of a data set of the catalogue that repeat texts of its others by design."""
-    return catalogue()[name].views if name in catalogue() else ()
+    return catalogue()[known_as(name)].views if known_as(name) in catalogue() else ()
 
 
 def _of_entry(entry: CatalogueEntry, source: Source | None) -> Overview:

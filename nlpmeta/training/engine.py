@@ -1,42 +1,21 @@
-"""The outer loop: draw episodes, take a step, measure on held-out tasks, keep the best weights."""
+"""Meta-training: what can be trained, on what, and the one call that does it."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from nlpmeta.encoder.lower_states import lower_states
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
-from nlpmeta.training.forecast import forecast_states
-from nlpmeta.training.heldout import HeldOut, Measurement
-from nlpmeta.training.journal import Journal, check_trackers
-from nlpmeta.training.optimise import MovingAverage, make_optimizer, put, trainable
-from nlpmeta.training.progress import Progress
-from nlpmeta.training.resume import Checkpoints, refuse_old_run
+from nlpmeta.training.journal import check_trackers
+from nlpmeta.training.optimise import trainable
+from nlpmeta.training.run import Run, TrainResult
 from nlpmeta.training.settings import TrainSettings
-from nlpmeta.training.step import Stepper
-from nlpmeta.training.text_pass import TokenCache
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended. ``best_accuracy`` is the held-out mean of the weights that the learner was left with."""
-
-    steps: int
-    best_step: int
-    best_accuracy: float | None
-    first_accuracy: float | None
-    stopped_early: bool
-    seconds: float
 
 
 def meta_train(
@@ -77,11 +56,11 @@ def meta_train(
     accelerator = accelerator or make_accelerator(settings, out)
     if settings.episodes_per_step % accelerator.num_processes:
         raise NLPMetaError(
-            f"episodes_per_step is {settings.episodes_per_step}; with {accelerator.num_processes} processes it must be "
-            "a multiple of that number."
+            f"episodes_per_step must be a multiple of the {accelerator.num_processes} processes; it is "
+            f"{settings.episodes_per_step}."
         )
     learner.to(accelerator.device).train()
-    run = _Run(learner, sampler, settings, out, evaluate or {}, accelerator, on_best, show_progress)
+    run = Run(learner, sampler, settings, out, evaluate or {}, accelerator, on_best, show_progress)
     with run.cached_states(say):
         return run.go(resume=resume)
 
@@ -118,137 +97,3 @@ def make_accelerator(settings: TrainSettings, out: Path | None) -> "Accelerator"
         log_with=list(settings.trackers) or None,
         project_config=project,
     )
-
-
-class _Run:
-    """One run: what it needs and what it has come to."""
-
-    def __init__(
-        self,
-        learner: Learner,
-        sampler: Sampler,
-        settings: TrainSettings,
-        out: Path | None,
-        evaluate: Mapping[str, Sampler],
-        accelerator: "Accelerator",
-        on_best: Callable[[int], None] | None,
-        show_progress: bool,
-    ) -> None:
-        self.learner, self.settings, self.accelerator, self.on_best = learner, settings, accelerator, on_best
-        self.out = out
-        adapter, own = trainable(learner)
-        self.weights = {**adapter, **own}
-        self.optimizer = make_optimizer(learner, settings)
-        self.average = MovingAverage(self.weights, settings.ema)
-        tokens = TokenCache(learner.encoder)
-        self.stepper = Stepper(learner, sampler, settings, accelerator, tokens, self.optimizer, self.weights)
-        self.heldout = HeldOut(
-            evaluate,
-            sampler,
-            n_episodes=settings.eval_episodes,
-            n_control=settings.control_episodes if evaluate else 0,
-            seed=settings.seed,
-            tokens=tokens,
-        )
-        self.journal = Journal(out, settings, accelerator, show_progress=show_progress)
-        self.checkpoints = Checkpoints(out, settings, is_main=accelerator.is_main_process)
-        self.progress = Progress()
-
-    @contextmanager
-    def cached_states(self, say: Callable[[str], None] | None) -> Iterator[None]:
-        """The states of frozen lower layers from a cache for a block, if the settings say so."""
-        precision, settings = self.settings.lower_states, self.settings
-        if precision == "off":
-            yield
-            return
-        n_episodes = settings.steps * settings.episodes_per_step * settings.accumulate
-        encoder, sampler = self.learner.encoder, self.stepper.sampler
-        with lower_states(encoder, precision):
-            forecast_states(encoder, sampler, n_episodes, precision, also=self.heldout.texts(), say=say)
-            yield
-
-    def go(self, *, resume: bool) -> TrainResult:
-        """Train to the end, from the newest checkpoint if ``resume``."""
-        start_time = time.perf_counter()
-        self._start(resume)
-        progress, stopped = self.progress, False
-        with self.journal:
-            for step in range(progress.step, self.settings.steps):
-                if progress.ran_out_of_patience(self.settings.patience):
-                    stopped = True
-                    break
-                self._one(step)
-        self._leave_best()
-        return TrainResult(
-            steps=progress.step,
-            best_step=progress.best_step,
-            best_accuracy=progress.best,
-            first_accuracy=progress.first,
-            stopped_early=stopped,
-            seconds=time.perf_counter() - start_time,
-        )
-
-    def _start(self, resume: bool) -> None:
-        if resume:
-            self.checkpoints.restore(self.weights, self.average, self.optimizer, self.progress)
-        elif self.out is not None:
-            refuse_old_run(self.out)
-        self.journal.cut_after(self.progress.step)
-        if self.progress.step == 0:
-            self.before = self._measure()
-            self.progress.first = self.before.mean
-            self._note_best(self.before)
-
-    def _one(self, step: int) -> None:
-        began = time.perf_counter()
-        values: dict[str, object] = {"step": step + 1, **self.stepper.take(step)}
-        self.average.update(step)
-        self.progress.add_training_accuracy(float(str(values["accuracy"])))
-        self.progress.step = step + 1
-        seconds = time.perf_counter() - began
-        values |= {
-            "seconds": round(seconds, 4),
-            "episodes_per_second": round(self.settings.episodes_per_step * self.settings.accumulate / seconds, 3),
-        }
-        if step == 0:
-            values |= _said(self.before, "before_")
-        last = step + 1 == self.settings.steps
-        if last or (step + 1) % self.settings.eval_every == 0:
-            values |= self._evaluate()
-        self.journal.write(values)
-        if last or (step + 1) % self.settings.checkpoint_every == 0:
-            self.checkpoints.write(self.weights, self.average, self.optimizer, self.progress)
-
-    def _evaluate(self) -> dict[str, object]:
-        """Held-out accuracy of the averaged weights, the gap to training tasks, and the control."""
-        measured = self._measure()
-        seen = self.progress.take_training_accuracy()
-        values = _said(measured, "")
-        if measured.mean is not None:
-            values["gap"] = seen - measured.mean
-        self._note_best(measured)
-        return values
-
-    def _measure(self) -> Measurement:
-        with self.average.applied():
-            return self.heldout.measure(self.learner)
-
-    def _note_best(self, measured: Measurement) -> None:
-        if measured.mean is None or not self.progress.improved(measured.mean, self.average.average):
-            return
-        if self.on_best is not None and self.accelerator.is_main_process:
-            with self.average.applied():
-                self.on_best(self.progress.step)
-
-    def _leave_best(self) -> None:
-        """Leave the learner with the weights that were best on held-out tasks, or else with the average."""
-        put(self.weights, self.progress.best_weights or self.average.average)
-        self.learner.eval()
-
-
-def _said(measured: Measurement, prefix: str) -> dict[str, object]:
-    values: dict[str, object] = {f"{prefix}heldout": measured.heldout} if measured.heldout else {}
-    for name, value in (("heldout_mean", measured.mean), ("control", measured.control), ("chance", measured.chance)):
-        if value is not None:
-            values[prefix + name] = value
-    return values

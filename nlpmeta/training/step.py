@@ -40,8 +40,9 @@ class Stepper:
         totals: dict[str, float] = {}
         self._optimizer.zero_grad()
         for turn in range(self._settings.accumulate):
-            for name, value in self._gradients(self._episodes(step, turn)).items():
-                totals[name] = totals.get(name, 0.0) + value
+            for group, share in self._groups(self._episodes(step, turn)):
+                for name, value in self._gradients(group, share).items():
+                    totals[name] = totals.get(name, 0.0) + value * (1.0 if name in _COUNTS else share)
         average_gradients(self._weights, self._accelerator)
         factor = rate_factor(step, self._settings)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -56,12 +57,21 @@ class Stepper:
         first = (step * self._settings.accumulate + turn) * size
         return [self.sampler.episode(first + i) for i in range(self._accelerator.process_index, size, world)]
 
-    def _gradients(self, episodes: list[Episode]) -> dict[str, float]:
-        """Add the gradient of the mean loss over ``episodes``, divided by the number of turns of a step."""
+    def _groups(self, episodes: list[Episode]) -> list[tuple[list[Episode], float]]:
+        """Episodes whose loss is computed together, with their share: all of them where embeddings are shared.
+
+        A learner that embeds its texts itself takes them one by one, so that one graph at a time is in memory.
+        """
+        if self._learner.inputs == "embeddings":
+            return [(episodes, 1.0)]
+        return [([episode], 1 / len(episodes)) for episode in episodes]
+
+    def _gradients(self, episodes: list[Episode], share: float) -> dict[str, float]:
+        """Add ``share`` of the gradient of the mean loss over ``episodes``, divided by the number of turns of a step."""
         texts = self._encode(episodes) if self._learner.inputs == "embeddings" else None
         with self._accelerator.autocast():
             parts = losses(self._learner, episodes, texts, self._settings, self._accelerator)
-        self._accelerator.backward(parts.to_minimise / self._settings.accumulate)
+        self._accelerator.backward(parts.to_minimise * (share / self._settings.accumulate))
         if texts is None:
             return parts.values
         texts.backward()
