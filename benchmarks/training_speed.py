@@ -110,7 +110,7 @@ def run(case: Case, steps: int, threads: int) -> dict[str, float]:
         lower_states="float16" if case.cached else "off",
     )
     ceiling = [matrix_product_gflops()]
-    for turn in range(2 if case.cached else 1):
+    for _ in range(2 if case.cached else 1):
         with tempfile.TemporaryDirectory() as out:
             meta_train(PrototypicalNetwork(encoder), sampler, settings=settings, out=Path(out))
             path = Path(out) / "metrics.jsonl"
@@ -140,6 +140,7 @@ def in_processes(case: Case, steps: int, threads: int, cache: str) -> dict[str, 
     children = []
     for rank in range(case.processes):
         environment = {**os.environ, "NLPMETA_CACHE": cache, "OMP_WAIT_POLICY": "PASSIVE"}
+        environment["OMP_NUM_THREADS"] = str(threads // case.processes or 1)
         if case.processes > 1:
             world = {"WORLD_SIZE": case.processes, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
             environment |= {name: str(value) for name, value in world.items()} | {"MASTER_ADDR": "127.0.0.1"}
@@ -178,11 +179,12 @@ def main() -> None:
 
 
 def _print_row(name: str, row: dict[str, float], first: dict[str, float]) -> None:
-    speed = row["episodes_per_second"] / first["episodes_per_second"]
+    rate = row["episodes_per_second"]
+    speed = rate / first["episodes_per_second"]
+    share = f"step {row['utilisation']:.2f}, forward {row['forward_utilisation']:.2f}"
     print(
-        f"{name:26} {row['episodes_per_second']:6.2f} episodes/s ({speed:4.1f}x) {row['tokens_per_second']:7.0f} tokens/s  "
-        f"of ceiling: step {row['utilisation']:.2f}, forward {row['forward_utilisation']:.2f} "
-        f"({row['ceiling_gflops']:.0f} GFLOP/s)  {row['peak_mb']:6.0f} MB",
+        f"{name:26} {rate:6.2f} episodes/s ({speed:4.1f}x) {row['tokens_per_second']:7.0f} tokens/s",
+        f"of the ceiling of {row['ceiling_gflops']:.0f} GFLOP/s: {share}  {row['peak_mb']:6.0f} MB",
         flush=True,
     )
 

@@ -67,7 +67,7 @@ class Stepper:
         return [([episode], 1 / len(episodes)) for episode in episodes]
 
     def _gradients(self, episodes: list[Episode], share: float) -> dict[str, float]:
-        """Add ``share`` of the gradient of the mean loss over ``episodes``, divided by the number of turns of a step."""
+        """Add the gradient of ``share`` times the mean loss over ``episodes``, divided by the number of turns."""
         texts = self._encode(episodes) if self._learner.inputs == "embeddings" else None
         with self._accelerator.autocast():
             parts = losses(self._learner, episodes, texts, self._settings, self._accelerator)
