@@ -19,14 +19,16 @@ METHODS = "logistic,prototypical,ridge,knn"
 QUICK = "prototypical,ridge,knn"  # thousands of episodes: choosing a penalty in each would take hours
 
 RUNS = (
-    f"{METHODS} --data injongo --lang all --shots 1,5,10",
-    f"{METHODS} --data massive --lang all --shots 1,5,8",
-    f"{METHODS} --data sib200 --lang all --shots 5",
-    f"{METHODS} --data sib200 --lang swh_Latn --shots 1,10",
+    f"{METHODS} --data injongo --lang swa --shots 1,5,10",
+    f"{METHODS} --data massive --lang sw --shots 1,5,8",
+    f"{METHODS} --data sib200 --lang swh_Latn --shots 1,5,10",
     f"{METHODS} --data banking77 --shots 1,5,10",
     f"{METHODS} --data clinc150 --shots 1,5,10",
     f"{METHODS} --data sms-spam --shots 4,8,16",
     f"{METHODS} --data spamassassin --shots 4,8,16",
+    f"{METHODS} --data injongo --lang all --shots 1,5",
+    f"{METHODS} --data sib200 --lang all --shots 5",
+    f"{METHODS} --data massive --lang all --shots 1,5",
     f"{METHODS} --data clinc150 --protocol clinc-oos",
     "logistic --data massive --lang sw --protocol mteb-8shot --no-prefix",
     "logistic --data massive --lang sw --protocol mteb-8shot",

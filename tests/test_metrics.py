@@ -64,6 +64,11 @@ def test_calibration_error_of_four_texts_is_what_a_pencil_says():
     assert calibration_error(truth, table) == pytest.approx(expected)
 
 
+def test_a_confidence_on_the_border_of_two_bins_belongs_to_the_lower_one():
+    # Two bins, (0, 0.5] and (0.5, 1]: a right text of confidence 0.5 and a wrong one of 0.75 do not make up for it.
+    assert calibration_error([0, 0], [[0.5, 0.5], [0.25, 0.75]], n_bins=2) == pytest.approx((0.5 + 0.75) / 2)
+
+
 def test_calibration_error_agrees_with_a_loop_over_bins(probabilities):
     truth = np.random.default_rng(2).integers(0, 4, 200)
     total = 0.0

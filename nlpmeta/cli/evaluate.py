@@ -14,7 +14,7 @@ EXAMPLES = """Examples:
 
   nlpmeta evaluate prototypical --protocol protaugment --data banking77 --data-dir ../shared/data
 
-  nlpmeta evaluate logistic,ridge --data injongo --lang sw,kin --data-dir ../shared/data --out results.json
+  nlpmeta evaluate logistic,auto@default --data injongo --lang sw,kin --data-dir ../shared/data --out results.json
 """
 
 _SILENT = {"out", "json", "quiet"}
@@ -28,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="METHODS", help="Methods or checkpoint folders, between commas.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="METHODS", help="Methods, checkpoint folders, or METHOD@CHECKPOINT, between commas."),
+    ],
     *,
     data: Annotated[str, typer.Option(help="Corpus name, CSV, TSV, JSONL or Parquet file, or Hub id.")] = "starter",
     lang: Annotated[str | None, typer.Option(help="Languages between commas, or 'all' for each in turn.")] = None,

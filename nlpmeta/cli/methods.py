@@ -8,6 +8,7 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.protocols import Protocol
+from nlpmeta.starting import find_checkpoint, starting_learner
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -20,8 +21,11 @@ def check_names(names: Sequence[str]) -> None:
     if not names:
         raise NLPMetaError(f"Name a method or a checkpoint folder; methods are: {', '.join(learners)}.")
     for name in names:
+        method, _, checkpoint = name.partition("@")
+        if checkpoint:
+            find_checkpoint(checkpoint, encoder=DEFAULT_ENCODER)
         if not Path(name).is_dir():
-            learners[name]
+            learners[method]
 
 
 def learners_of(
@@ -30,7 +34,7 @@ def learners_of(
     """The learners that ``names`` stand for; methods share one encoder, a checkpoint brings its own.
 
     Args:
-        names: names of learners, or checkpoint folders.
+        names: names of learners, checkpoint folders, or a method on a checkpoint's encoder: ``auto@default``.
         protocol: may fix options of a method.
         encoder: a folder or Hub id.
         prefix: what goes before every text; ``None`` for what the encoder was trained with.
@@ -41,7 +45,10 @@ def learners_of(
     check_names(names)
     found: dict[str, Learner] = {}
     for name in names:
-        if Path(name).is_dir():
+        method, _, checkpoint = name.partition("@")
+        if checkpoint:
+            found[name] = starting_learner(method, checkpoint=checkpoint)
+        elif Path(name).is_dir():
             found[name] = read_learner(Path(name), read_manifest(Path(name))).requires_grad_(False)
         else:
             options = protocol.options.get(name, {})

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+import torch
+from conftest import make_encoder
+
+from nlpmeta.checkpoint import read_manifest, save_checkpoint
+from nlpmeta.cli.app import main
+from nlpmeta.encoder.lora import AdapterSettings, add_adapter, has_adapter
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.ridge import RidgeHead
+from nlpmeta.starting import SHIPPED, find_checkpoint, starting_learner
+
+
+@pytest.fixture(scope="session")
+def checkpoint(encoder_folder, tmp_path_factory):
+    """A checkpoint whose adapters move the small encoder's embeddings."""
+    encoder = TextEncoder.from_pretrained(str(encoder_folder))
+    add_adapter(encoder, AdapterSettings(rank=2, modules=("query", "value")), seed=0)
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            if weight.requires_grad:
+                weight.normal_(generator=torch.Generator().manual_seed(1))
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoint(PrototypicalNetwork(encoder, metric="cosine", temperature=0.123), folder, {"steps": 1})
+    return folder
+
+
+def test_the_method_of_a_checkpoint_is_taken_with_all_that_it_learned(checkpoint):
+    learner = starting_learner("prototypical", checkpoint=str(checkpoint))
+    assert isinstance(learner, PrototypicalNetwork)
+    assert learner.metric == "cosine"
+    assert learner.log_temperature.exp().item() == pytest.approx(0.123)
+    assert not any(weight.requires_grad for weight in learner.parameters())
+
+
+def test_another_method_takes_the_encoder_of_the_checkpoint_alone(checkpoint):
+    ridge = starting_learner("ridge", checkpoint=str(checkpoint))
+    assert isinstance(ridge, RidgeHead)
+    assert has_adapter(ridge.encoder)
+    moved = (ridge.encoder.encode(["ball goal"]) - make_encoder().encode(["ball goal"])).abs().max()
+    assert moved > 0.01
+
+
+def test_none_is_the_frozen_encoder_and_so_is_default_with_another_encoder(encoder_folder):
+    assert find_checkpoint("none", encoder=DEFAULT_ENCODER) is None
+    assert find_checkpoint("default", encoder=str(encoder_folder)) is None
+    assert find_checkpoint("default", encoder=DEFAULT_ENCODER) == SHIPPED
+
+
+def test_a_checkpoint_that_is_not_there_or_has_another_encoder_is_refused(checkpoint, encoder_folder):
+    with pytest.raises(NLPMetaError, match="no checkpoint folder 'nowhere'"):
+        find_checkpoint("nowhere", encoder=DEFAULT_ENCODER)
+    with pytest.raises(NLPMetaError, match="brings its own encoder"):
+        find_checkpoint(str(checkpoint), encoder=str(encoder_folder))
+
+
+def test_the_shipped_checkpoint_is_whole_small_and_left_out_the_held_out_languages():
+    manifest = read_manifest(SHIPPED)
+    assert manifest["kind"] == "checkpoint"
+    assert manifest["encoder"]["id"] == DEFAULT_ENCODER
+    assert {"sw", "rw", "zu", "yo"} <= set(manifest["training"]["leave_out_langs"])
+    assert not {"banking77", "sms-spam", "spamassassin"} & set(manifest["training"]["sets"])
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 4_000_000
+
+
+def test_adapt_starts_from_a_checkpoint_and_its_baseline_stays_on_the_frozen_encoder(
+    checkpoint, encoder_folder, pool, tmp_path, capsys
+):
+    table = tmp_path / "topics.csv"
+    rows = zip(pool.texts, pool.names(), strict=True)
+    table.write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows), encoding="utf-8")
+
+    def adapt(*more):
+        place = ("--out", str(tmp_path / "model"), "--overwrite")
+        assert main(["adapt", "--data", str(table), "--shots", "1", "--json", *place, *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    moved, frozen = adapt("--checkpoint", str(checkpoint)), adapt("--encoder", str(encoder_folder))
+    assert moved["accuracy"] != frozen["accuracy"]
+    assert moved["baseline"] == frozen["baseline"]
+    assert adapt("--checkpoint", str(checkpoint))["accuracy"] == moved["accuracy"]
+    assert main(["predict", str(tmp_path / "model"), "ball goal"]) == 0
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+
+
+def test_evaluate_takes_a_method_on_a_checkpoint(checkpoint, pool, tmp_path, capsys):
+    table = tmp_path / "topics.jsonl"
+    rows = zip(pool.texts, pool.names(), strict=True)
+    table.write_text("".join(json.dumps({"text": text, "label": name}) + "\n" for text, name in rows))
+    methods = f"ridge@{checkpoint},{checkpoint}"
+    code = main(["evaluate", methods, "--data", str(table), "--shots", "2", "--episodes", "3", "--json", "--quiet"])
+    assert code == 0
+    assert [row["method"] for row in json.loads(capsys.readouterr().out)["rows"]] == methods.split(",")
+    assert main(["evaluate", "ridge@nowhere", "--data", str(table)]) == 2
+    assert "no checkpoint folder 'nowhere'" in capsys.readouterr().err
