@@ -1,6 +1,7 @@
 # make demo      a Swahili intent classifier from five examples a class
 # make test      the tests
 # make quality   ruff, formatting, types
+# make bench     the measurements of results/*.json, on the data sets in ../shared/data
 # make lock      write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -36,6 +37,11 @@ $(VENV)/.locked: requirements.lock $(VENV)/.created
 $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	$(PIP) install --no-deps --editable .
 	touch $@
+
+# Long measurements, by hand: minutes to an hour on two cores; results/*.json are written by them.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/frozen.py
+	$(BIN)/python benchmarks/shipped.py
 
 lock:
 	$(PYTHON) -m venv --clear .lock-venv

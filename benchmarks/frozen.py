@@ -7,14 +7,11 @@
 Machine, time and figures: docs/evaluation.md. Rows that are there already are replaced, the others stay.
 """
 
-import argparse
-import shlex
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-OUT = Path("results/frozen.json")
+from running import main
+
 METHODS = "logistic,prototypical,ridge,knn"
 QUICK = "prototypical,ridge,knn"  # thousands of episodes: choosing a penalty in each would take hours
 
@@ -39,26 +36,5 @@ RUNS = (
     f"{QUICK} --data oos --protocol protaugment",
 )
 
-
-def main() -> int:
-    """Run the commands one after the other; the exit code is that of the first that fails."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--only", default="", help="only commands that contain this")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands")
-    asked = parser.parse_args()
-    for run in (run for run in RUNS if asked.only in run):
-        words = ["evaluate", *shlex.split(run), "--data-dir", str(asked.data_dir)]
-        print(f"nlpmeta {shlex.join(words)} --out {OUT}", flush=True)
-        if asked.dry_run:
-            continue
-        start = time.perf_counter()
-        command = [sys.executable, "-m", "nlpmeta", *words, "--out", str(OUT)]
-        if code := subprocess.run(command, check=False).returncode:
-            return code
-        print(f"{time.perf_counter() - start:.0f} s", flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(RUNS, Path("results/frozen.json"), __doc__))
