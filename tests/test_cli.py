@@ -127,6 +127,12 @@ def test_one_example_a_class_is_enough_for_a_model_without_a_score(run, tmp_path
     assert run("predict", "model", "ball match")[1].startswith("sport\t")
 
 
+def test_a_file_without_a_language_column_is_in_the_language_that_the_user_names(run, table):
+    report = json.loads(run("adapt", "--data", table, "--lang", "Swahili", "--shots", 5, "--json")[1])
+    assert report["lang"] == "sw"
+    failed(run("adapt", "--data", table, "--lang", "qqqq"), 2, "'qqqq' is not a language code or name")
+
+
 def test_ways_takes_that_many_classes(run, table):
     report = json.loads(run("adapt", "--data", table, "--ways", 2, "--shots", 5, "--json")[1])
     assert report["n_way"] == 2

@@ -64,8 +64,9 @@ class Source(ABC):
 
     @final
     def spelling(self, lang: str) -> str:
-        """The data set's own spelling of a language."""
-        return languages.match(lang, self.languages(), where=self.facts.title)
+        """The data set's own spelling of a language; where it names no languages, the user's word is taken for it."""
+        known = self.languages()
+        return languages.match(lang, known, where=self.facts.title) if known else languages.parse(lang).code
 
 
 sources: Registry[Source] = Registry("data source", "nlpmeta.sources")
