@@ -190,7 +190,10 @@ def test_info_says_what_a_model_is_without_loading_the_encoder(run, model):
     assert facts["labels"] == ["food", "money", "sport"]
     assert facts["method"] == "auto"
     assert 0 < facts["accuracy"]["mean"] <= 1
-    assert "3: food, money, sport" in run("info", model)[1]
+    shown = run("info", model)[1]
+    assert "3: food, money, sport" in shown
+    assert "chance     33.3 %" in shown
+    assert f"accuracy   {100 * facts['accuracy']['mean']:.1f} % ± " in shown
 
 
 def test_an_unknown_language_names_the_nearest_and_the_list(run):

@@ -41,6 +41,16 @@ def _show(facts: "dict[str, Json]") -> None:
     from nlpmeta.cli.console import out, printable
 
     for name, value in facts.items():
-        if isinstance(value, list):
-            value = f"{len(value)}: {', '.join(map(str, value))}"
-        out(printable(f"{name.replace('_', ' '):14} {value}"))
+        out(printable(f"{name.replace('_', ' '):10} {_said(value)}"))
+
+
+def _said(value: "Json") -> str:
+    """A list with its length, a measured share in percent, anything else as it is."""
+    if isinstance(value, list):
+        return f"{len(value)}: {', '.join(map(str, value))}"
+    if isinstance(value, dict):
+        mean, half = value.get("mean"), value.get("ci95")
+        if not isinstance(mean, float):
+            return "not measured"
+        return f"{100 * mean:.1f} %" + (f" ± {100 * half:.1f}" if isinstance(half, float) else "")
+    return f"{100 * value:.1f} %" if isinstance(value, float) else str(value)
