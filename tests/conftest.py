@@ -69,6 +69,15 @@ def pool() -> LabeledTexts:
     return LabeledTexts.from_names([text for text, _ in pairs], [topic for _, topic in pairs])
 
 
+@pytest.fixture
+def table(tmp_path: Path, pool: LabeledTexts) -> Path:
+    """The three topics as a CSV file."""
+    path = tmp_path / "topics.csv"
+    rows = zip(pool.texts, pool.names(), strict=True)
+    path.write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def sampler(pool: LabeledTexts) -> EpisodeSampler:
     return EpisodeSampler([pool], n_way=3, n_shot=5, n_query=5, seed=0)

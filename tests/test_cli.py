@@ -16,14 +16,6 @@ ADAPT_KEYS |= {"seconds", "out"}
 
 
 @pytest.fixture
-def table(tmp_path, pool):
-    path = tmp_path / "topics.csv"
-    rows = zip(pool.texts, pool.names(), strict=True)
-    path.write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
 def run(encoder_folder, tmp_path, monkeypatch, capsys):
     """Run a command in an empty folder with the small encoder; returns exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)

@@ -14,14 +14,6 @@ ROW_KEYS |= {"calibration_error", "seed", "encoder", "command"}
 
 
 @pytest.fixture
-def table(tmp_path, pool):
-    path = tmp_path / "topics.csv"
-    rows = zip(pool.texts, pool.names(), strict=True)
-    path.write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
 def run(encoder_folder, tmp_path, monkeypatch, capsys):
     """Run ``nlpmeta evaluate`` in an empty folder; returns exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)

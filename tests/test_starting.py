@@ -68,12 +68,8 @@ def test_the_shipped_checkpoint_is_whole_small_and_left_out_the_held_out_languag
 
 
 def test_adapt_starts_from_a_checkpoint_and_its_baseline_stays_on_the_frozen_encoder(
-    checkpoint, encoder_folder, pool, tmp_path, capsys
+    checkpoint, encoder_folder, table, tmp_path, capsys
 ):
-    table = tmp_path / "topics.csv"
-    rows = zip(pool.texts, pool.names(), strict=True)
-    table.write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows), encoding="utf-8")
-
     def adapt(*more):
         place = ("--out", str(tmp_path / "model"), "--overwrite")
         assert main(["adapt", "--data", str(table), "--shots", "1", "--json", *place, *more]) == 0
@@ -87,10 +83,7 @@ def test_adapt_starts_from_a_checkpoint_and_its_baseline_stays_on_the_frozen_enc
     assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
 
 
-def test_evaluate_takes_a_method_on_a_checkpoint(checkpoint, pool, tmp_path, capsys):
-    table = tmp_path / "topics.jsonl"
-    rows = zip(pool.texts, pool.names(), strict=True)
-    table.write_text("".join(json.dumps({"text": text, "label": name}) + "\n" for text, name in rows))
+def test_evaluate_takes_a_method_on_a_checkpoint(checkpoint, table, capsys):
     methods = f"ridge@{checkpoint},{checkpoint}"
     code = main(["evaluate", methods, "--data", str(table), "--shots", "2", "--episodes", "3", "--json", "--quiet"])
     assert code == 0
