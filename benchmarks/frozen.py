@@ -24,7 +24,7 @@ RUNS = (
     f"{METHODS} --data sms-spam --shots 4,8,16",
     f"{METHODS} --data spamassassin --shots 4,8,16",
     f"{METHODS} --data injongo --lang all --shots 1,5",
-    f"{METHODS} --data sib200 --lang all --shots 5",
+    f"{METHODS} --data sib200 --lang amh,arb,eng,hau,ibo,kin,lin,xho,yor,zho_Hans --shots 5",
     f"{METHODS} --data massive --lang all --shots 1,5",
     f"{METHODS} --data clinc150 --protocol clinc-oos",
     "logistic --data massive --lang sw --protocol mteb-8shot --no-prefix",

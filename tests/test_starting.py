@@ -68,17 +68,21 @@ def test_the_shipped_checkpoint_is_whole_small_and_left_out_the_held_out_languag
 
 
 def test_adapt_starts_from_a_checkpoint_and_its_baseline_stays_on_the_frozen_encoder(
-    checkpoint, encoder_folder, table, tmp_path, capsys
+    checkpoint, encoder_folder, table, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.chdir(tmp_path)
+
     def adapt(*more):
         place = ("--out", str(tmp_path / "model"), "--overwrite")
         assert main(["adapt", "--data", str(table), "--shots", "1", "--json", *place, *more]) == 0
         return json.loads(capsys.readouterr().out)
 
     moved, frozen = adapt("--checkpoint", str(checkpoint)), adapt("--encoder", str(encoder_folder))
-    assert moved["accuracy"] != frozen["accuracy"]
+    assert moved["accuracy"]["mean"] < frozen["accuracy"]["mean"]  # random adapters: what the note below is for
     assert moved["baseline"] == frozen["baseline"]
     assert adapt("--checkpoint", str(checkpoint))["accuracy"] == moved["accuracy"]
+    assert main(["adapt", "--data", str(table), "--shots", "1", "--checkpoint", str(checkpoint), "--quiet"]) == 0
+    assert "the frozen encoder did better here" in capsys.readouterr().out
     assert main(["predict", str(tmp_path / "model"), "ball goal"]) == 0
     assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
 

@@ -107,6 +107,12 @@ class Trial:
         return sum(len(score.episode.query) for score in self.method.scores)
 
     @property
+    def frozen_is_better(self) -> bool:
+        """Whether plain logistic regression on the frozen encoder scored higher on the same draws."""
+        ours, plain = self.method.accuracy, self.baseline.accuracy
+        return ours is not None and plain is not None and plain.mean > ours.mean
+
+    @property
     def chosen(self) -> list[str]:
         """The heads that the method chose over the draws, where it is one that chooses."""
         return sorted({score.chosen for score in self.method.scores if score.chosen})

@@ -50,6 +50,8 @@ def show(trial: "Trial", folder: Path, watch: "Stopwatch") -> None:
     if trial.method.scores:
         out_table(("", "accuracy, %", "macro-F1, %"), _rows(trial))
         _show_confused(trial.method)
+        if trial.frozen_is_better:
+            out("Note: the frozen encoder did better here; such tasks were not in meta-training. Try --checkpoint none")
     if trial.task.left_out:
         rows = sum(trial.task.left_out.values())
         out(f"Left out: {rows} test rows of classes without support ({', '.join(sorted(trial.task.left_out)[:10])})")
