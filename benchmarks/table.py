@@ -35,7 +35,7 @@ def main() -> None:
             ours = cell[data, lang, shot, OURS]
             gain = {name: 100 * value for name, value in ours["difference"]["accuracy"].items()}
             said = f"{gain['mean']:+.1f} ({gain['low']:.1f} to {gain['high']:.1f})"
-            print(f"| {title} | {shot} | {frozen[0]} | {frozen[1]} | **{percent(ours['accuracy'])}** | {said} |")
+            print(f"| {title} | {shot} | {frozen[0]} | {frozen[1]} | {percent(ours['accuracy'])} | {said} |")
 
 
 if __name__ == "__main__":

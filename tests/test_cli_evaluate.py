@@ -1,6 +1,7 @@
 """``nlpmeta evaluate`` as a user meets it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -19,7 +20,8 @@ def run(encoder_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        code = main(["evaluate", *map(str, arguments), "--encoder", str(encoder_folder)])
+        with_encoder = () if "--encoder" in arguments else ("--encoder", encoder_folder)
+        code = main(["evaluate", *map(str, (*arguments, *with_encoder))])
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
@@ -86,10 +88,13 @@ def test_quiet_leaves_standard_error_empty_and_otherwise_the_encoder_is_named(ru
     assert "Encoder" in run(*options)[2]
 
 
-def test_no_prefix_reaches_the_encoder(run, table):
-    (row,) = rows(run("knn", "--data", table, "--shots", 1, "--episodes", 2, "--no-prefix", "--json"))
-    assert row["encoder"]["prefix"] == ""
-    assert row["command"].count("--no-prefix") == 1
+def test_no_prefix_reaches_the_encoder(run, table, encoder_folder, tmp_path):
+    e5 = tmp_path / "tiny-e5"  # the name of a family that is trained with a prefix
+    shutil.copytree(encoder_folder, e5)
+    options = ("knn", "--data", table, "--shots", 1, "--episodes", 2, "--encoder", e5, "--json")
+    (plain,), (bare,) = rows(run(*options)), rows(run(*options, "--no-prefix"))
+    assert (plain["encoder"]["prefix"], bare["encoder"]["prefix"]) == ("query: ", "")
+    assert bare["command"].count("--no-prefix") == 1
 
 
 def test_each_language_gets_its_rows(run, tmp_path, pool):

@@ -5,8 +5,10 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+from conftest import make_encoder
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
@@ -233,6 +235,18 @@ def test_the_same_evaluation_gives_the_same_figures(encoder, table):
         return row.summary.accuracies, row.summary.macro_f1s
 
     assert figures() == figures()
+
+
+def test_rows_on_trained_adapters_say_which(encoder, table):
+    def encoder_of(value):
+        add_adapter(trained := make_encoder(), AdapterSettings(rank=2), seed=0)
+        for weight in adapter_weights(trained).values():
+            weight.data += value
+        (row,) = evaluate({"mine": PrototypicalNetwork(trained)}, str(table), n_shots=[2], n_episodes=2)
+        return row.json()["encoder"]
+
+    assert len(encoder_of(0.1)["adapter"]) == 12
+    assert encoder_of(0.1) == encoder_of(0.1) != encoder_of(0.2)
 
 
 def test_a_results_file_grows_and_replaces_equal_settings(encoder, table, tmp_path):

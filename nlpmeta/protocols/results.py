@@ -42,13 +42,14 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderUse:
-    """Which encoder, and what is done before and after it."""
+    """Which encoder, and what is done before and after it; ``adapter`` is a digest of trained adapters, if any."""
 
     name: str | None
     digest: str | None
     prefix: str
     max_length: int
     normalise: bool
+    adapter: str | None = None
 
     @classmethod
     def of(cls, encoder: "TextEncoder") -> "EncoderUse":
@@ -60,7 +61,13 @@ class EncoderUse:
             prefix=encoder.prefix,
             max_length=encoder.max_length,
             normalise=encoder.normalise,
+            adapter=_adapter_digest(encoder),
         )
+
+    def json(self) -> "dict[str, Json]":
+        """The same as plain values; a frozen encoder says nothing of adapters."""
+        values = asdict(self)
+        return values if self.adapter is not None else {k: v for k, v in values.items() if k != "adapter"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,7 @@ class Row:
         from nlpmeta import __version__
 
         row: dict[str, Json] = {name: value for name, value in asdict(self.setting).items()}
+        row["encoder"] = self.setting.encoder.json()
         row["n_query"] = self.summary.n_query
         row["accuracy"] = self.summary.accuracy.json()
         row["macro_f1"] = self.summary.macro_f1.json()
@@ -137,6 +145,17 @@ _SETTING = tuple(Setting.__dataclass_fields__)
 
 def _key(row: Mapping[str, Json]) -> str:
     return json.dumps([row.get(name) for name in _SETTING], sort_keys=True)
+
+
+def _adapter_digest(encoder: "TextEncoder") -> str | None:
+    """Twelve hexadecimal digits that tell one training from another; ``None`` without adapters."""
+    from nlpmeta.encoder.lora import adapter_weights
+
+    weights = adapter_weights(encoder)
+    content = hashlib.sha256()
+    for name, weight in weights.items():
+        content.update(name.encode() + weight.detach().cpu().numpy().tobytes())
+    return content.hexdigest()[:12] if weights else None
 
 
 def _lock(path: Path) -> AbstractContextManager[object]:
