@@ -61,7 +61,7 @@ def sentence_transformer(folder: Path) -> "object":
     from sentence_transformers import SentenceTransformer, models
 
     words = models.Transformer(str(folder), max_seq_length=128)
-    pooling = models.Pooling(words.get_word_embedding_dimension(), pooling_mode="mean")
+    pooling = models.Pooling(words.get_embedding_dimension(), pooling_mode="mean")
     return SentenceTransformer(modules=[words, pooling, models.Normalize()], device="cpu")
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     tokens = sum(map(len, encoder.tokenize(texts)))
     peer = sentence_transformer(encoder.files.folder)
     prefixed = [encoder.prefix + text for text in texts]
-    trial = prefixed[:1500]
+    trial = prefixed[: len(prefixed) // 8]
     peer_trials = {size: best(1, lambda s=size: peer.encode(trial, batch_size=s)) for size in BATCH_SIZES}
     size = min(peer_trials, key=peer_trials.__getitem__)
     ours, theirs = [], []

@@ -88,6 +88,13 @@ def test_quiet_leaves_standard_error_empty_and_otherwise_the_encoder_is_named(ru
     assert "Encoder" in run(*options)[2]
 
 
+def test_what_is_wrong_with_a_file_is_said_once(run, table):
+    table.write_text(table.read_text() + ",sport\n")
+    code, _, err = run("knn", "--data", table, "--shots", 1, "--episodes", 2)
+    assert code == 0
+    assert err.count("skipped 1 row") == 1
+
+
 def test_no_prefix_reaches_the_encoder(run, table, encoder_folder, tmp_path):
     e5 = tmp_path / "tiny-e5"  # the name of a family that is trained with a prefix
     shutil.copytree(encoder_folder, e5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
@@ -27,8 +28,9 @@ class DataChoice:
     label_column: str | None = None
     lang_column: str | None = None
 
+    @cached_property
     def source(self) -> Source:
-        """The data set itself."""
+        """The data set itself, opened once: a large file is read once, and what is wrong with it said once."""
         return self._open(self.data)
 
     def languages(self, asked: Sequence[str] | None) -> list[str | None]:
@@ -37,7 +39,7 @@ class DataChoice:
         Raises:
             UnknownLanguageError: if the data set lacks one.
         """
-        source = self.source()
+        source = self.source
         if asked is None:
             return [None]
         if list(asked) == ["all"]:
@@ -46,7 +48,7 @@ class DataChoice:
 
     def spelling(self, lang: str | None) -> str | None:
         """The data set's own spelling of a language; where it has one only, that one."""
-        source = self.source()
+        source = self.source
         if lang is not None:
             return source.spelling(lang)
         return source.languages()[0] if len(source.languages()) == 1 else None
@@ -59,7 +61,7 @@ class DataChoice:
         """
         if protocol.draws_from == "folds":
             return Material(folds=self._folds())
-        source = self.source()
+        source = self.source
         if protocol.draws_from == "test split":
             return Material(pool=source.load(lang, "test" if "test" in source.splits() else self.split))
         pool, test = source.load(lang, self.split), self._test(source, lang)
@@ -76,7 +78,7 @@ class DataChoice:
 
     def _folds(self) -> tuple[LabeledTexts, ...]:
         published = folds(_PUBLISHED_NAMES.get(self.data, self.data), self.data_dir)
-        pool = self.source().load(split=POOL_SPLIT)
+        pool = self.source.load(split=POOL_SPLIT)
         return tuple(pool.with_classes(fold.test) for fold in published)
 
     def _open(self, name: str) -> Source:
