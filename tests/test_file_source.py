@@ -51,6 +51,15 @@ def test_number_labels_become_names_without_a_decimal_point(tmp_path):
     assert FileSource(path).load().names() == ["2", "0", "True"]
 
 
+def test_ids_are_taken_as_those_of_sentences_only_where_none_comes_twice_in_a_language(tmp_path):
+    header = "id,lang,text,label\n"
+    parallel = FileSource(table(tmp_path, "a.csv", header + "1,en,hi,x\n2,en,yo,y\n1,sw,habari,x\n")).load()
+    assert parallel.ids == ("1", "2", "1")
+    per_class = FileSource(table(tmp_path, "b.csv", header + "1,en,hi,x\n2,en,yo,x\n1,en,bye,y\n")).load()
+    assert per_class.ids is None
+    assert per_class.texts == ("hi", "yo", "bye")
+
+
 def test_a_missing_column_lists_what_was_found(tmp_path):
     path = table(tmp_path, "a.csv", "words,kind\nhi,x\n")
     with pytest.raises(

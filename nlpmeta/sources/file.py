@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +83,8 @@ class FileSource(Source):
         if rows.skipped:
             warnings.warn(f"{self.path}: skipped {rows.skipped_said()}.", DataWarning, stacklevel=2)
         columns = {name: tuple(values) for name, values in rows.others.items() if all(v is not None for v in values)}
+        if not _ids_name_sentences(columns):
+            columns.pop("ids", None)
         return LabeledTexts.from_names(
             rows.texts,
             rows.names,
@@ -124,6 +126,13 @@ class _Rows:
             f"{count} row{'s' * (count > 1)} with {reason} (first: line {self.first_line[reason]})"
             for reason, count in self.skipped.items()
         )
+
+
+def _ids_name_sentences(columns: Mapping[Column, tuple[object, ...]]) -> bool:
+    """Whether no id comes twice in one language; ids that do are numbers of something else, not of sentences."""
+    ids = columns.get("ids", ())
+    langs = columns.get("langs", ("",) * len(ids))
+    return not ids or len(set(zip(langs, ids, strict=True))) == len(ids)
 
 
 def _unusable(value: object, kind: str) -> str | None:
