@@ -58,6 +58,10 @@ def test_ids_are_taken_as_those_of_sentences_only_where_none_comes_twice_in_a_la
     per_class = FileSource(table(tmp_path, "b.csv", header + "1,en,hi,x\n2,en,yo,x\n1,en,bye,y\n")).load()
     assert per_class.ids is None
     assert per_class.texts == ("hi", "yo", "bye")
+    rated = "id,user,text,label\n1,ann,hi,x\n1,bob,hi,y\n2,ann,bye,y\n"
+    assert FileSource(table(tmp_path, "c.csv", rated)).load().ids == ("1", "1", "2")
+    twice = "id,user,text,label\n1,ann,hi,x\n1,ann,yo,y\n2,bob,bye,y\n"
+    assert FileSource(table(tmp_path, "d.csv", twice)).load().ids is None
 
 
 def test_a_missing_column_lists_what_was_found(tmp_path):

@@ -129,10 +129,16 @@ class _Rows:
 
 
 def _ids_name_sentences(columns: Mapping[Column, tuple[object, ...]]) -> bool:
-    """Whether no id comes twice in one language; ids that do are numbers of something else, not of sentences."""
+    """Whether no id comes twice in one language (and from one user, where several label the same sentences).
+
+    Ids that do are numbers of something else, not of sentences.
+    """
     ids = columns.get("ids", ())
-    langs = columns.get("langs", ("",) * len(ids))
-    return not ids or len(set(zip(langs, ids, strict=True))) == len(ids)
+    if not ids:
+        return True
+    blank = ("",) * len(ids)
+    keys = zip(columns.get("langs") or blank, columns.get("users") or blank, ids, strict=True)
+    return len(set(keys)) == len(ids)
 
 
 def _unusable(value: object, kind: str) -> str | None:
