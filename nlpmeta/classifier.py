@@ -81,8 +81,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) < 2:
             raise DataError(f"A classifier needs at least two classes; y has one: {classes.tolist()[0]!r}.")
         learner = self._learner()
-        numbers = torch.from_numpy(numbers).to(learner.encoder.device)
-        self._take(learner, Support(texts, None, numbers, len(classes)), classes)
+        data = LabeledTexts(texts, tuple(numbers.tolist()), tuple(str(name) for name in classes.tolist()))
+        self._take(learner, learner.support(data), classes)
         return self
 
     @classmethod
@@ -95,8 +95,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             embed: where the embeddings of a learner that works on embeddings come from.
         """
         self = cls(learner)
-        features = embed(support.texts) if embed is not None and learner.inputs == "embeddings" else None
-        self._take(learner.eval(), Support.of(support, features), np.asarray(support.label_names))
+        self._take(learner.eval(), learner.support(support, embed), np.asarray(support.label_names))
         return self
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from peft import PeftModel
 
 from nlpmeta.encoder.lora import (
     AdapterSettings,
+    adapter_merged,
     adapter_scaled,
     adapter_weights,
     add_adapter,
@@ -167,3 +168,25 @@ def test_missing_cut_and_foreign_adapter_files_are_named(tmp_path):
             config.write_text(config.read_text().replace('"r": 4', '"r": 8'))
         with pytest.raises(ModelFolderError, match=message):
             load_adapter(make_encoder(), folder)
+
+
+def test_merged_adapters_embed_alike_and_leave_the_frozen_weights_as_they_were():
+    encoder = adapted_encoder()
+    apart = encoder(TEXTS).detach()
+    before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    with torch.no_grad(), adapter_merged(encoder):
+        merged = encoder(TEXTS)
+        moved = encoder.state_dict()
+        assert any(not torch.equal(moved[name], weight) for name, weight in before.items() if ".base_layer." in name)
+    torch.testing.assert_close(merged, apart, atol=1e-5, rtol=1e-4)
+    after = encoder.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    torch.testing.assert_close(encoder(TEXTS).detach(), apart, atol=0, rtol=0)
+
+
+def test_merged_adapters_come_apart_again_when_the_block_fails():
+    encoder = adapted_encoder()
+    apart = encoder(TEXTS).detach()
+    with pytest.raises(KeyboardInterrupt), adapter_merged(encoder):
+        raise KeyboardInterrupt
+    assert torch.equal(encoder(TEXTS).detach(), apart)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nlpmeta.encoder.lora import adapter_merged
 from nlpmeta.encoder.store import EmbeddingStore
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.progress import track
@@ -51,12 +52,11 @@ class EmbeddingTable:
 
     def _encode(self, texts: list[str], show_progress: bool) -> None:
         parts = []
-        with track("Encoding", len(texts), show=show_progress) as advance:
+        with track("Encoding", len(texts), show=show_progress) as advance, torch.no_grad(), adapter_merged(self.encoder):
             for start in range(0, len(texts), CHUNK):
                 chunk = texts[start : start + CHUNK]
-                with torch.no_grad():
-                    tokens = self.encoder.tokenize(chunk)
-                    parts.append(self.encoder.embed_tokens(tokens, advance=advance).float().cpu())
+                tokens = self.encoder.tokenize(chunk)
+                parts.append(self.encoder.embed_tokens(tokens, advance=advance).float().cpu())
                 if self._store is not None:
                     self._store.write(chunk, parts[-1])
         self.n_encoded += len(texts)

@@ -105,6 +105,25 @@ def adapter_scaled(encoder: "TextEncoder", factor: float) -> Iterator[None]:
             layer.scaling[NAME] = scaling
 
 
+@contextmanager
+def adapter_merged(encoder: "TextEncoder") -> Iterator[None]:
+    """The adapters added into the weights they adapt, for a block that only embeds: as fast as without adapters.
+
+    The frozen weights are put back as they were, to the last bit. Embeddings agree with those of separate adapters to
+    the rounding of float32.
+    """
+    layers = list(_adapted(encoder))
+    frozen = [(layer, layer.get_base_layer().weight.data) for layer in layers]
+    try:
+        for layer in layers:
+            layer.merge(safe_merge=True, adapter_names=[NAME])  # into a copy of the weight
+        yield
+    finally:
+        for layer, weight in frozen:
+            layer.get_base_layer().weight.data = weight
+            layer.merged_adapters.clear()
+
+
 def save_adapter(encoder: "TextEncoder", folder: Path, *, storage: Storage = "exact") -> None:
     """Write plain PEFT files: ``PeftModel.from_pretrained(base_encoder, folder)`` gives the same embeddings.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
+from nlpmeta.encoder.lora import adapter_merged
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.progress import Advance, track
@@ -153,7 +154,7 @@ class TextEncoder(nn.Module):
     def encode(self, texts: Sequence[str], *, show_progress: bool = False) -> Tensor:
         """Embeddings ``(len(texts), dim)`` without gradients, each distinct text computed once."""
         distinct = list(dict.fromkeys(texts))
-        with track("Encoding", len(distinct), show=show_progress) as advance:
+        with track("Encoding", len(distinct), show=show_progress) as advance, adapter_merged(self):
             vectors = self.embed_tokens(self.tokenize(distinct), advance=advance)
         row = {text: i for i, text in enumerate(distinct)}
         return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()

@@ -1,20 +1,17 @@
 """Run a learner over episodes and say how well it did, with intervals."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nlpmeta.data import Episode
-from nlpmeta.learners.base import Learner, Support, Texts
+from nlpmeta.learners.base import Embed, Learner, Texts
 from nlpmeta.metrics import accuracy, macro_f1
 from nlpmeta.progress import track
 from nlpmeta.sampling import Sampler
-
-Embed = Callable[[Sequence[str]], Tensor]
-"""Texts to embeddings ``(n, dim)``: an encoder or a table of what it computed before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +54,7 @@ def score_episode(learner: Learner, episode: Episode, embed: Embed | None = None
         embed: where the embeddings come from, for a learner that works on embeddings; its own encoder by default.
     """
     start = time.perf_counter()
-    state = learner.adapt(Support.of(episode.support, _features(learner, embed, episode.support.texts)))
+    state = learner.adapt(learner.support(episode.support, embed))
     seconds = time.perf_counter() - start
     texts = episode.query.texts + episode.out_of_scope
     probabilities = learner.logits(state, Texts(texts, _features(learner, embed, texts))).softmax(1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.class_names import readable_names
 from nlpmeta.registry import Registry
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ TaskState: TypeAlias = dict[str, Tensor]
 """All that adaptation learnt about one task, as named tensors: it can be saved without pickle."""
 
 Option: TypeAlias = int | float | str | bool | None
+
+Embed: TypeAlias = Callable[[Sequence[str]], Tensor]
+"""Texts to embeddings ``(n, dim)``: an encoder or a table of what it computed before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,22 +45,28 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class Support(Texts):
-    """Labelled texts of one task: ``labels`` ``(n,)`` lie in ``0..n_way - 1`` and each class has at least one."""
+    """Labelled texts of one task: ``labels`` ``(n,)`` lie in ``0..n_way - 1`` and each class has at least one.
+
+    ``names`` are the names of the classes in plain words, one for each, where they say something about them.
+    """
 
     labels: Tensor = torch.empty(0, dtype=torch.long)
     n_way: int = 0
+    names: Texts | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         present = torch.bincount(self.labels, minlength=self.n_way)
         if len(self.labels) != len(self.texts) or len(present) != self.n_way or not bool(present.all()):
             raise NLPMetaError(f"A support set needs a label in 0..{self.n_way - 1} a text and a text for each class.")
+        if self.names is not None and len(self.names) != self.n_way:
+            raise NLPMetaError(f"{self.n_way} classes came with {len(self.names)} names.")
 
     @classmethod
-    def of(cls, data: LabeledTexts, features: Tensor | None = None) -> Support:
+    def of(cls, data: LabeledTexts, features: Tensor | None = None, *, names: Texts | None = None) -> Support:
         """The support set that ``data`` is, on the device of ``features``."""
         device = features.device if features is not None else None
-        return cls(data.texts, features, torch.tensor(data.labels, device=device), data.n_way)
+        return cls(data.texts, features, torch.tensor(data.labels, device=device), data.n_way, names)
 
 
 class Learner(nn.Module, ABC):
@@ -93,6 +103,29 @@ class Learner(nn.Module, ABC):
     def choice(self, state: TaskState) -> str | None:
         """The name of the head that made ``state``, for a learner that chooses among several."""
         return None
+
+    @property
+    def reads_names(self) -> bool:
+        """Whether the names of the classes are a clue to this learner."""
+        return False
+
+    def support(self, data: LabeledTexts, embed: Embed | None = None) -> Support:
+        """The support set that ``data`` is to this learner: with the names of its classes if it reads them.
+
+        Args:
+            data: labelled texts.
+            embed: where embeddings come from that are known already; without it they are computed when needed.
+        """
+        known = embed if self.inputs == "embeddings" else None
+        words = readable_names(data.label_names) if self.reads_names else None
+        names = None if words is None else Texts(words, None if known is None else known(words))
+        support = Support.of(data, None if known is None else known(data.texts), names=names)
+        return replace(support, labels=support.labels.to(self.encoder.device))
+
+    def texts_of(self, data: LabeledTexts) -> tuple[str, ...]:
+        """The texts that are embedded to adapt to ``data``: its own and, if the learner reads them, the class names."""
+        words = readable_names(data.label_names) if self.reads_names else None
+        return data.texts + (words or ())
 
     def embed(self, texts: Texts) -> Tensor:
         """The embeddings of ``texts``, shape ``(n, dim)``, computed unless they came along."""

@@ -21,18 +21,22 @@ class PrototypicalNetwork(Learner):
 
     Source: Snell, Swersky and Zemel, NeurIPS 2017, equation 2 (arXiv:1703.05175): the distance is squared, as in the
     paper. Where we differ: scores are divided by a temperature, which can be meta-trained; with unit vectors the
-    squared distance spans no more than 0 to 4, too flat for a softmax over many classes.
+    squared distance spans no more than 0 to 4, too flat for a softmax over many classes. With ``names``, the name of a
+    class is one more support text of it, which counts as much as a learned number of texts.
     """
 
     independent_classes = True
 
-    def __init__(self, encoder: "TextEncoder", *, metric: Metric = "euclidean", temperature: float = 0.02) -> None:
+    def __init__(
+        self, encoder: "TextEncoder", *, metric: Metric = "euclidean", temperature: float = 0.02, names: bool = False
+    ) -> None:
         """Build from an encoder.
 
         Args:
             encoder: texts to vectors.
             metric: squared Euclidean distance, or cosine similarity.
             temperature: what scores are divided by at the start; learned in meta-training.
+            names: read the names of the classes, where they are words.
 
         Raises:
             UnknownNameError: if the metric is neither.
@@ -42,9 +46,19 @@ class PrototypicalNetwork(Learner):
             raise UnknownNameError("metric", metric, get_args(Metric))
         self.metric: Metric = metric
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+        self.log_name_weight = nn.Parameter(torch.zeros(())) if names else None
+
+    @property
+    def reads_names(self) -> bool:
+        return self.log_name_weight is not None
 
     def adapt(self, support: Support) -> TaskState:
-        return {"prototypes": class_means(self.embed(support), support.labels, support.n_way)}
+        means = class_means(self.embed(support), support.labels, support.n_way)
+        if self.log_name_weight is None or support.names is None:
+            return {"prototypes": means}
+        weight = self.log_name_weight.exp()
+        share = weight / (weight + torch.bincount(support.labels, minlength=support.n_way)).unsqueeze(1)
+        return {"prototypes": means.lerp(self.embed(support.names), share)}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         features, prototypes = self.embed(queries), state["prototypes"]
@@ -55,4 +69,4 @@ class PrototypicalNetwork(Learner):
         return scores / self.log_temperature.exp()
 
     def config(self) -> dict[str, Option]:
-        return {"metric": self.metric}
+        return {"metric": self.metric, "names": self.reads_names}

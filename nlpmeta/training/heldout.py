@@ -48,10 +48,10 @@ class HeldOut:
         self._control = [shuffled(episode, seed, i) for i, episode in enumerate(control)]
         self._tokens = tokens
 
-    def texts(self) -> list[str]:
-        """All distinct texts that are scored."""
+    def texts(self, learner: Learner) -> list[str]:
+        """All distinct texts that ``learner`` reads when it is scored."""
         episodes = [e for each in self._sets.values() for e in each] + self._control
-        return list(dict.fromkeys(text for e in episodes for text in e.support.texts + e.query.texts))
+        return list(dict.fromkeys(text for e in episodes for text in learner.texts_of(e.support) + e.query.texts))
 
     def measure(self, learner: Learner) -> Measurement:
         """Score ``learner`` as it is on every set."""
@@ -66,7 +66,7 @@ class HeldOut:
 
     @torch.no_grad()
     def _table(self, learner: Learner) -> "_Table":
-        texts = self.texts()
+        texts = self.texts(learner)
         tokens: Tokens = self._tokens(texts)
         return _Table(texts, learner.encoder.embed_tokens(tokens))
 
@@ -83,10 +83,15 @@ class _Table:
 
 
 def shuffled(episode: Episode, seed: int, index: int) -> Episode:
-    """The episode with the labels of its support dealt out anew: what is learnt from it must be worthless."""
+    """The episode with the labels of its support dealt out anew: what is learnt from it must be worthless.
+
+    Classes are numbered, not named, as a name would still say what its class is.
+    """
     order = generator(seed, index, stream=_SHUFFLE).permutation(len(episode.support))
     labels = tuple(episode.support.labels[int(i)] for i in order)
-    return replace(episode, support=replace(episode.support, labels=labels))
+    numbers = tuple(map(str, range(episode.n_way)))
+    support = replace(episode.support, labels=labels, label_names=numbers)
+    return replace(episode, support=support, query=replace(episode.query, label_names=numbers))
 
 
 def _accuracy(learner: Learner, episodes: list[Episode], embed: _Table | None) -> float:

@@ -1,7 +1,7 @@
 """What a step minimises: the episodes' loss, and beside it, if asked, two losses on all texts of the step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -76,12 +76,10 @@ def episodic_loss(learner: Learner, episodes: Sequence[Episode], texts: TextPass
     """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries."""
     losses, correct = [], []
     for episode in episodes:
-        support, query = (
-            Support.of(part, None if texts is None else texts.of(part.texts))
-            for part in (episode.support, episode.query)
-        )
+        support = learner.support(episode.support, None if texts is None else texts.of)
+        query = Support.of(episode.query, None if texts is None else texts.of(episode.query.texts))
         if texts is None:
-            support, query = (_on_device(part, learner) for part in (support, query))
+            query = replace(query, labels=query.labels.to(learner.encoder.device))
         loss, logits = loss_and_logits(learner, support, query)
         losses.append(loss)
         correct.append(float((logits.argmax(1) == query.labels).float().mean()))
@@ -124,7 +122,3 @@ def supervised_contrastive(features: Tensor, classes: Sequence[str], temperature
 def anchor_loss(features: Tensor, frozen: Tensor) -> Tensor:
     """Mean of one minus the cosine between new and frozen embeddings ``(n, dim)``, shape ``()``."""
     return (1 - F.cosine_similarity(features.float(), frozen.float(), dim=1)).mean()
-
-
-def _on_device(part: Support, learner: Learner) -> Support:
-    return Support(part.texts, None, part.labels.to(learner.encoder.device), part.n_way)

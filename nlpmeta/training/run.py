@@ -80,7 +80,7 @@ class Run:
         n_episodes = settings.steps * settings.episodes_per_step * settings.accumulate
         encoder, sampler = self.learner.encoder, self.stepper.sampler
         with lower_states(encoder, precision):
-            forecast_states(encoder, sampler, n_episodes, precision, also=self.heldout.texts(), say=say)
+            forecast_states(encoder, sampler, n_episodes, precision, also=self.heldout.texts(self.learner), say=say)
             yield
 
     def go(self, *, resume: bool) -> TrainResult:

@@ -81,7 +81,7 @@ class Stepper:
         return TextPass(
             self._learner.encoder,
             self._tokens,
-            [text for episode in episodes for text in episode.support.texts + episode.query.texts],
+            [text for e in episodes for text in self._learner.texts_of(e.support) + e.query.texts],
             accelerator=self._accelerator,
             keep_tokens=self._settings.chunk_tokens,
         )
