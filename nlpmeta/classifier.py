@@ -21,7 +21,7 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, ModelFolderError
 from nlpmeta.files import new_folder, write_bytes, write_json
-from nlpmeta.learners.base import Learner, Support, Texts, learners
+from nlpmeta.learners.base import Learner, Support, learners
 from nlpmeta.starting import starting_learner
 
 if TYPE_CHECKING:
@@ -109,10 +109,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
         check_is_fitted(self)
         texts = _texts(X)
-        features = self.learner_.encoder.encode(texts) if self.learner_.inputs == "embeddings" else None
-        probabilities: NDArray[np.float32] = (
-            self.learner_.logits(self.state_, Texts(texts, features)).float().softmax(1).cpu().numpy()
-        )
+        logits = self.learner_.logits(self.state_, self.learner_.queries(self.state_, texts))
+        probabilities: NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
         return probabilities
 
     def predict(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.generic]":  # noqa: N803

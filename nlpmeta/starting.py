@@ -44,7 +44,7 @@ def starting_learner(method: str, *, encoder: str = DEFAULT_ENCODER, checkpoint:
     if folder is None:
         return kind(shared_encoder(encoder)).eval()
     meta_trained = _loaded(folder.resolve())
-    return meta_trained if type(meta_trained) is kind else kind(meta_trained.encoder).eval()
+    return meta_trained if type(meta_trained) is kind else kind.on(meta_trained).eval()
 
 
 @lru_cache(maxsize=2)

@@ -49,7 +49,7 @@ def test_a_loaded_checkpoint_gives_the_same_scores_to_the_last_bit(learner, save
     loaded = load_checkpoint(saved)
     assert torch.equal(scores(loaded, sampler), scores(learner, sampler))
     assert loaded.encoder.prefix == "say: "
-    assert loaded.config() == {"metric": "cosine"}
+    assert loaded.config() == {"metric": "cosine", "names": False}
     assert not loaded.training
 
 

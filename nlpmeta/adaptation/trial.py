@@ -7,10 +7,12 @@ from time import perf_counter
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.lora import adapter_scaled, has_adapter
+from nlpmeta.encoder.lora import has_adapter
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation import EpisodeScore, Interval, confused_pairs, score_episodes
-from nlpmeta.learners.base import Learner
+from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.sampling import FoldSampler, KShotSampler, Sampler
 
@@ -140,11 +142,23 @@ def run_trial(
         table.prime(_texts(task), show_progress=show_progress)
     with watch.stage("adapt_and_score"):
         scores = score_episodes(learner, task.sampler, task.n_draws, embed=table, show_progress=show_progress)
-    with watch.stage("baseline"), adapter_scaled(learner.encoder, 0.0):
-        frozen = EmbeddingTable(learner.encoder) if has_adapter(learner.encoder) else table
-        frozen.prime(_texts(task), show_progress=show_progress)
-        baseline = score_episodes(LogisticHead(learner.encoder), task.sampler, task.n_draws, embed=frozen)
+    with watch.stage("baseline"):
+        encoder, frozen = _frozen(learner.encoder, table)
+        if isinstance(frozen, EmbeddingTable):
+            frozen.prime(_texts(task), show_progress=show_progress)
+        baseline = score_episodes(LogisticHead(encoder), task.sampler, task.n_draws, embed=frozen)
     return Trial(task, Measured(method, scores), Measured("logistic", baseline))
+
+
+def _frozen(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, Embed]:
+    """The encoder without its adapters, and its embeddings: out of ``table`` where they are part of what it holds."""
+    if not has_adapter(encoder):
+        return encoder, table
+    if isinstance(encoder, Views) and FROZEN in encoder.factors:
+        columns = encoder.columns(FROZEN)
+        return encoder.select([FROZEN]), lambda texts: table(texts)[:, columns]
+    frozen = Views(encoder, [FROZEN])
+    return frozen, EmbeddingTable(frozen)
 
 
 def _texts(task: Task) -> list[str]:

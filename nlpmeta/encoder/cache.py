@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nlpmeta.encoder.lora import adapter_merged
 from nlpmeta.encoder.store import EmbeddingStore
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.progress import track
@@ -52,7 +51,7 @@ class EmbeddingTable:
 
     def _encode(self, texts: list[str], show_progress: bool) -> None:
         parts = []
-        with track("Encoding", len(texts), show=show_progress) as advance, torch.no_grad(), adapter_merged(self.encoder):
+        with track("Encoding", len(texts), show=show_progress) as advance, torch.no_grad(), self.encoder.merged():
             for start in range(0, len(texts), CHUNK):
                 chunk = texts[start : start + CHUNK]
                 tokens = self.encoder.tokenize(chunk)

@@ -20,7 +20,7 @@ from nlpmeta.errors import DataWarning
 from nlpmeta.files import user_cache
 
 T = TypeVar("T")
-_VERSION = 1  # to be raised when the same encoder comes to embed the same text otherwise, or rows change their form
+_VERSION = 2  # to be raised when the same encoder comes to embed the same text otherwise, or rows change their form
 _PATIENCE = 60.0  # seconds that a write of another process is waited for
 _QUESTION_MARKS = 500  # texts asked for in one query
 _CHECKSUM = 4  # bytes
@@ -111,7 +111,7 @@ def _with_checksum(vector: bytes) -> bytes:
 def _state_digest(encoder: TextEncoder) -> str:
     """A digest of all that decides what ``encoder`` makes of a text; it differs as soon as any weight does."""
     facts: list[object] = [_VERSION, encoder.files and encoder.files.digest]
-    facts += [encoder.prefix, encoder.max_length, encoder.normalise]
+    facts += [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "factors", None)]
     facts += [[name, str(weight.dtype), _sum_of_bits(weight)] for name, weight in encoder.backbone.state_dict().items()]
     facts += [getattr(module, "scaling", None) for module in encoder.backbone.modules() if hasattr(module, "lora_A")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Texts to vectors: any Hugging Face encoder, mean pooling over real tokens, unit length."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -120,6 +120,8 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """The token ids of each text, prefix and special tokens included, cut to ``max_length``."""
+        if not texts:
+            return []
         # White space at the end would become a token of its own, and move the embedding, in some tokenizers.
         prefixed = [self.prefix + text.strip() for text in texts]
         batch = self.tokenizer(prefixed, truncation=True, max_length=self.max_length, return_attention_mask=False)
@@ -150,11 +152,15 @@ class TextEncoder(nn.Module):
         order = torch.tensor([row for group in groups for row in group], device=self.device)
         return torch.cat(parts)[order.argsort()]
 
+    def merged(self) -> AbstractContextManager[None]:
+        """Adapters as part of the weights, for a block that only embeds."""
+        return adapter_merged(self)
+
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, show_progress: bool = False) -> Tensor:
         """Embeddings ``(len(texts), dim)`` without gradients, each distinct text computed once."""
         distinct = list(dict.fromkeys(texts))
-        with track("Encoding", len(distinct), show=show_progress) as advance, adapter_merged(self):
+        with track("Encoding", len(distinct), show=show_progress) as advance, self.merged():
             vectors = self.embed_tokens(self.tokenize(distinct), advance=advance)
         row = {text: i for i, text in enumerate(distinct)}
         return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()

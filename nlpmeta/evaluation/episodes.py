@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nlpmeta.data import Episode
-from nlpmeta.learners.base import Embed, Learner, Texts
+from nlpmeta.learners.base import Embed as Embed
+from nlpmeta.learners.base import Learner, Texts
 from nlpmeta.metrics import accuracy, macro_f1
 from nlpmeta.progress import track
 from nlpmeta.sampling import Sampler

@@ -1,14 +1,19 @@
-"""The learner that chooses: several heads on one encoder, the best on the support set alone."""
+"""The learner that chooses: heads on the adapted and on the frozen encoder, the best on the support set alone."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.learners.base import Learner, Support, TaskState, Texts, learners
-from nlpmeta.learners.knn import NearestNeighbours
-from nlpmeta.learners.logistic import ONE_SHOT as ONE_SHOT_PENALTY
+from nlpmeta.encoder.lora import has_adapter
+from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
@@ -16,61 +21,163 @@ from nlpmeta.learners.ridge import RidgeHead
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-N_FOLDS = 5
-ONE_SHOT = "ridge"
+INVERSE_PENALTY = 100.0
+NAME_WEIGHT = 2.0
+CLEARLY = 1.0
+"""Standard errors by which a head must do better than the first one to be taken instead of it."""
+NOT_CHANCE = 1.4
+"""Standard deviations above chance at which names are believed; at two ways and one shot, both must be right."""
+ONE_SHOT_TEMPERATURE = 0.6
+"""Where nothing can be held out: about the middle of what was best on tasks of languages held out for choosing."""
+_FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
+_TEMPERATURES = torch.logspace(-2, 3, 26, base=2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A head and what it sees of the encoder: the factors of its adapters."""
+
+    head: Learner
+    factors: tuple[float, ...]
 
 
 @learners.register("auto")
 class AutoHead(Learner):
     """Adapts with the head that predicts held-out folds of the support set best.
 
-    With one text of some class nothing can be held out, and ``ONE_SHOT`` is used.
-    The choice is by cross-validated accuracy, ties by log-loss. The state keeps the tensors of the chosen head under
-    ``<name>/``, so that it says itself what was chosen.
+    The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes.
+    The first of them, logistic regression with names on the adapted encoder, is taken unless another one is clearly
+    better: with few examples most differences are chance. Among the others there is always logistic regression on the
+    frozen encoder, for tasks that meta-training did harm to. With one text of some class nothing can be held out; the
+    first head is taken, with names if the names alone find the class of enough support texts.
+
+    Scores are divided by the temperature at which the held-out folds are most likely. The state keeps the tensors of
+    the chosen head under ``<name>/``, so that it says itself what was chosen.
     """
 
     differentiable = False
 
-    def __init__(self, encoder: "TextEncoder") -> None:
-        super().__init__(encoder)
-        self._heads: dict[str, Learner] = {
-            "ridge": RidgeHead(encoder),
-            "logistic": LogisticHead(encoder),
-            "prototypical": PrototypicalNetwork(encoder),
-            "knn": NearestNeighbours(encoder),
-        }
-        # While folds are compared, logistic regression keeps one penalty: a choice within each fold would cost 20 times
-        # as much. The head that is chosen then tunes itself on the whole support.
-        self._rivals = {**self._heads, "logistic": LogisticHead(encoder, inverse_penalty=ONE_SHOT_PENALTY)}
+    def __init__(self, encoder: "TextEncoder", *, temperature: float = 0.05, name_weight: float = 1.0) -> None:
+        """Build from an encoder.
 
+        Args:
+            encoder: texts to vectors; with adapters, it is also seen without them.
+            temperature: of the prototypical network among the heads.
+            name_weight: how many texts the name of a class counts as, for that network.
+
+        Raises:
+            NLPMetaError: if one of the two is not positive.
+        """
+        two = has_adapter(encoder)
+        super().__init__(Views(encoder) if two else encoder)
+        self.temperature, self.name_weight = temperature, name_weight
+        named = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY, name_weight=NAME_WEIGHT)
+        plain = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY)
+        prototypical = PrototypicalNetwork(
+            encoder, metric="cosine", temperature=temperature, names=True, name_weight=name_weight
+        )
+        self._candidates = {
+            "logistic": _Candidate(named, (ADAPTED,)),
+            "logistic without names": _Candidate(plain, (ADAPTED,)),
+            "prototypical": _Candidate(prototypical, (ADAPTED,)),
+            "ridge": _Candidate(RidgeHead(encoder), (ADAPTED,)),
+        }
+        if two:
+            self._candidates |= {
+                "logistic on both": _Candidate(named, (ADAPTED, FROZEN)),
+                "logistic on frozen": _Candidate(plain, (FROZEN,)),
+            }
+
+    @classmethod
+    def on(cls, trained: Learner) -> "AutoHead":
+        if not isinstance(trained, PrototypicalNetwork):
+            return cls(trained.encoder)
+        weight = trained.name_weight
+        temperature = float(trained.log_temperature.detach().exp())
+        return cls(trained.encoder, temperature=temperature, **({} if weight is None else {"name_weight": weight}))
+
+    @property
+    def reads_names(self) -> bool:
+        return True
+
+    @torch.no_grad()
     def adapt(self, support: Support) -> TaskState:
-        known = Support(support.texts, self.embed(support), support.labels, support.n_way)
-        name = self._choose(known)
-        return {f"{name}/{key}": value for key, value in self._heads[name].adapt(known).items()}
+        names = support.names and replace(support.names, features=self.embed(support.names))
+        known = replace(support, features=self.embed(support), names=names)
+        name, temperature = self._choose(known)
+        candidate = self._candidates[name]
+        state = candidate.head.adapt(self._seen(known, candidate))
+        return {f"{name}/{key}": value for key, value in {**state, "scores_over": temperature}.items()}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
-        head = self._heads[self.choice(state)]
-        return head.logits({key.partition("/")[2]: value for key, value in state.items()}, queries)
+        candidate = self._candidate(state)
+        inner = {key.partition("/")[2]: value for key, value in state.items()}
+        if queries.features is None:
+            queries = self.queries(state, queries.texts)
+        features = self._columns(queries.features, candidate)
+        return candidate.head.logits(inner, replace(queries, features=features)) / inner["scores_over"]
+
+    def queries(self, state: TaskState, texts: Sequence[str]) -> Texts:
+        """Texts with the embeddings that the chosen head reads: a view that it does not see is not computed."""
+        if not isinstance(self.encoder, Views):
+            return super().queries(state, texts)
+        return Texts(tuple(texts), self.encoder.select(self._candidate(state).factors).encode(texts))
 
     def choice(self, state: TaskState) -> str:
         return next(iter(state)).partition("/")[0]
 
-    @torch.no_grad()
-    def _choose(self, support: Support) -> str:
-        n_folds = min(N_FOLDS, int(torch.bincount(support.labels).min()))
-        if n_folds < 2:
-            return ONE_SHOT
-        fold = _folds(support.labels, n_folds)
-        scores = {name: [self._held_out(name, support, fold == i) for i in range(n_folds)] for name in self._rivals}
-        return max(scores, key=lambda name: tuple(map(sum, zip(*scores[name], strict=True))))
+    def config(self) -> dict[str, Option]:
+        return {"temperature": self.temperature, "name_weight": self.name_weight}
 
-    def _held_out(self, name: str, support: Support, out: Tensor) -> tuple[float, float]:
-        """Right answers and log-likelihood on the texts of one fold, after adapting to the others."""
-        head, features = self._rivals[name], self.embed(support)
-        kept = _part(support, features, ~out)
-        logits = head.logits(head.adapt(kept), Texts(_rows(support.texts, out), features[out]))
-        labels = support.labels[out]
-        return float((logits.argmax(1) == labels).sum()), -float(F.cross_entropy(logits, labels, reduction="sum"))
+    def _candidate(self, state: TaskState) -> _Candidate:
+        name = self.choice(state)
+        if name not in self._candidates:
+            raise NLPMetaError(f"This model was adapted with a head {name!r} that is not known here. Adapt it again.")
+        return self._candidates[name]
+
+    def _columns(self, features: Tensor | None, candidate: _Candidate) -> Tensor | None:
+        """The part of ``features`` that a candidate sees; all of them if they are that part already."""
+        if features is None or not isinstance(self.encoder, Views) or features.size(1) < self.encoder.dim:
+            return features
+        return torch.cat([features[:, self.encoder.columns(factor)] for factor in candidate.factors], dim=1)
+
+    def _seen(self, support: Support, candidate: _Candidate) -> Support:
+        names = support.names and replace(support.names, features=self._columns(support.names.features, candidate))
+        return replace(support, features=self._columns(support.features, candidate), names=names)
+
+    def _choose(self, support: Support) -> tuple[str, Tensor]:
+        """The name of the best candidate, and the temperature of its scores, shape ``()``."""
+        first, second = list(self._candidates)[:2]
+        n_folds = _FOLDS if len(support) <= _MANY_TEXTS else _FEW_FOLDS
+        n_folds = min(n_folds, int(torch.bincount(support.labels).min()))
+        if n_folds < 2:
+            doubtful = support.names is not None and not _names_help(self._seen(support, self._candidates[first]))
+            return second if doubtful else first, torch.tensor(ONE_SHOT_TEMPERATURE)
+        fold = _folds(support.labels, n_folds)
+        rivals = [name for name in self._candidates if support.names is not None or name != second]
+        held_out = {name: self._held_out(self._candidates[name], support, fold, n_folds) for name in rivals}
+        right = {name: (logits.argmax(1) == support.labels).float() for name, logits in held_out.items()}
+        best = max(rivals, key=lambda name: _lead(right[name], right[rivals[0]]))
+        losses = [F.cross_entropy(held_out[best] / t, support.labels) for t in _TEMPERATURES]
+        return best, _TEMPERATURES[int(torch.stack(losses).argmin())]
+
+    def _held_out(self, candidate: _Candidate, support: Support, fold: Tensor, n_folds: int) -> Tensor:
+        """Scores ``(n_support, n_way)`` of each text by the head that was adapted to the other folds."""
+        seen, rows = self._seen(support, candidate), torch.arange(len(support), device=fold.device)
+        parts, order = [], []
+        for i in range(n_folds):
+            out = fold == i
+            known = _rows(seen, ~out)
+            queries = Texts(("",) * int(out.sum()), _features(seen)[out])
+            parts.append(candidate.head.logits(candidate.head.adapt(known), queries))
+            order.append(rows[out])
+        return torch.cat(parts)[torch.cat(order).argsort()]
+
+
+def _lead(right: Tensor, first: Tensor) -> float:
+    """How much more often a head is right than the first one, less what could be chance; 0 for the first one itself."""
+    gains = right - first
+    return float(gains.sum() - CLEARLY * gains.square().sum().sqrt())
 
 
 def _folds(labels: Tensor, n_folds: int) -> Tensor:
@@ -82,9 +189,22 @@ def _folds(labels: Tensor, n_folds: int) -> Tensor:
     return fold
 
 
-def _part(support: Support, features: Tensor, kept: Tensor) -> Support:
-    return Support(_rows(support.texts, kept), features[kept], support.labels[kept], support.n_way)
+def _names_help(support: Support) -> bool:
+    """Whether the names alone find the class of more support texts than chance would, by ``NOT_CHANCE`` deviations."""
+    if support.names is None:
+        return False
+    queries, names = (F.normalize(_features(each), dim=1) for each in (support, support.names))
+    n, chance = len(support), 1 / support.n_way
+    right = int(((queries @ names.T).argmax(1) == support.labels).sum())
+    return bool(right > n * chance + NOT_CHANCE * math.sqrt(n * chance * (1 - chance)))
 
 
-def _rows(texts: tuple[str, ...], kept: Tensor) -> tuple[str, ...]:
-    return tuple(text for text, keep in zip(texts, kept.tolist(), strict=True) if keep)
+def _rows(support: Support, kept: Tensor) -> Support:
+    texts = tuple(compress(support.texts, kept.tolist()))
+    return replace(support, texts=texts, features=_features(support)[kept], labels=support.labels[kept])
+
+
+def _features(texts: Texts) -> Tensor:
+    if texts.features is None:
+        raise NLPMetaError("The embeddings must be known before heads are compared.")
+    return texts.features

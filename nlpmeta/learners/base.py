@@ -104,6 +104,15 @@ class Learner(nn.Module, ABC):
         """The name of the head that made ``state``, for a learner that chooses among several."""
         return None
 
+    @classmethod
+    def on(cls, trained: Learner) -> Learner:
+        """This method on what another learner was meta-trained to: its encoder, and whatever else they share."""
+        return cls(trained.encoder)
+
+    def queries(self, state: TaskState, texts: Sequence[str]) -> Texts:
+        """Texts as ``logits`` wants them for ``state``, with their embeddings if the learner works on embeddings."""
+        return Texts(tuple(texts), self.encoder.encode(texts) if self.inputs == "embeddings" else None)
+
     @property
     def reads_names(self) -> bool:
         """Whether the names of the classes are a clue to this learner."""
@@ -143,6 +152,23 @@ def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
     """Mean of ``features`` ``(n, dim)`` over the texts of each class in ``labels`` ``(n,)``; shape ``(n_way, dim)``."""
     sums = features.new_zeros(n_way, features.size(1)).index_add(0, labels, features)
     return sums / torch.bincount(labels, minlength=n_way).unsqueeze(1)
+
+
+def with_names(support: Support, features: Tensor, names: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The support with the name of each class as one more text of it.
+
+    Args:
+        support: the labels.
+        features: embeddings of its texts, ``(n, dim)``.
+        names: embeddings of its class names, ``(n_way, dim)``.
+        weight: how many texts a name counts as.
+
+    Returns:
+        Embeddings ``(n + n_way, dim)``, labels and weights ``(n + n_way,)``.
+    """
+    labels = torch.cat([support.labels, torch.arange(support.n_way, device=support.labels.device)])
+    weights = torch.cat([features.new_ones(len(features)), features.new_full((support.n_way,), weight)])
+    return torch.cat([features, names]), labels, weights
 
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ _FEWEST_LETTERS = 2
 def readable_names(label_names: Sequence[str]) -> tuple[str, ...] | None:
     """The names in plain words (``IoT/hueLight_on`` becomes ``io t hue light on``), or ``None`` where they say nothing.
 
-    Names say nothing if any of them is a number, a letter, or a number behind a word such as ``class``, or if two are the
-    same once they are in plain words.
+    Names say nothing if any of them is a number, a letter, or a number behind a word such as ``class``, or if two are
+    the same once they are in plain words.
     """
     plain = tuple(" ".join(_words(name)) for name in label_names)
     opaque = any(_is_opaque(name) for name in plain)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners, with_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,50 +30,71 @@ class LogisticHead(Learner):
 
     differentiable = False
 
-    def __init__(self, encoder: "TextEncoder", *, inverse_penalty: float | None = None, n_folds: int = 5) -> None:
+    def __init__(
+        self,
+        encoder: "TextEncoder",
+        *,
+        inverse_penalty: float | None = None,
+        n_folds: int = 5,
+        name_weight: float = 0.0,
+    ) -> None:
         """Build from an encoder.
 
         Args:
             encoder: texts to vectors.
             inverse_penalty: scikit-learn's ``C``; ``None`` chooses it on the support.
             n_folds: folds of that choice (fewer where a class has fewer texts).
+            name_weight: how many texts the name of a class counts as, where it is words; 0 does not read names.
 
         Raises:
-            NLPMetaError: if ``inverse_penalty`` is not positive or there are fewer than 2 folds.
+            NLPMetaError: if ``inverse_penalty`` is not positive, ``name_weight`` is negative, or there are fewer than 2
+                folds.
         """
         super().__init__(encoder)
+        if name_weight < 0:
+            raise NLPMetaError(f"name_weight must not be negative; got {name_weight}.")
         if (inverse_penalty is not None and inverse_penalty <= 0) or n_folds < 2:
             raise NLPMetaError(f"Need inverse_penalty > 0 and n_folds >= 2; got {inverse_penalty} and {n_folds}.")
-        self.inverse_penalty, self.n_folds = inverse_penalty, n_folds
+        self.inverse_penalty, self.n_folds, self.name_weight = inverse_penalty, n_folds, name_weight
+
+    @property
+    def reads_names(self) -> bool:
+        return self.name_weight > 0
 
     def adapt(self, support: Support) -> TaskState:
         from threadpoolctl import threadpool_limits
 
-        features = self.embed(support)
+        features, weighed = self.embed(support), support.labels
+        weights = features.new_ones(len(features))
+        if self.reads_names and support.names is not None:
+            features, weighed, weights = with_names(support, features, self.embed(support.names), self.name_weight)
         # The solution lies in the span of the support, so the problem is solved there: n_support columns, not dim.
         left, singular, right = np.linalg.svd(features.detach().double().cpu().numpy(), full_matrices=False)
-        rows, labels = left * singular, support.labels.cpu().numpy()
+        rows, labels, n_texts = left * singular, weighed.cpu().numpy(), len(support)
         with threadpool_limits(limits=1):  # problems this small only wait for threads: measured 10 to 20 times slower
-            penalty = self.inverse_penalty or _choose(rows, labels, self.n_folds)
-            weight, bias = _fit(rows, labels, penalty)
+            penalty = self.inverse_penalty or _choose(rows[:n_texts], labels[:n_texts], self.n_folds)
+            weight, bias = _fit(rows, labels, penalty, weights.cpu().numpy())
         return {"weight": torch.from_numpy(weight @ right).to(features), "bias": torch.from_numpy(bias).to(features)}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         return F.linear(self.embed(queries), state["weight"], state["bias"])
 
     def config(self) -> dict[str, Option]:
-        return {"inverse_penalty": self.inverse_penalty, "n_folds": self.n_folds}
+        return {"inverse_penalty": self.inverse_penalty, "n_folds": self.n_folds, "name_weight": self.name_weight}
 
 
 def _fit(
-    rows: "NDArray[np.float64]", labels: "NDArray[np.int64]", inverse_penalty: float
+    rows: "NDArray[np.float64]",
+    labels: "NDArray[np.int64]",
+    inverse_penalty: float,
+    weights: "NDArray[np.float64] | None" = None,
 ) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
     """Weight ``(n_way, dim)`` and bias ``(n_way,)``; scikit-learn's single row for two classes is spelled out."""
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():  # one text a class is our daily bread, not a regression problem
         warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-        model = LogisticRegression(C=inverse_penalty, max_iter=2000).fit(rows, labels)
+        model = LogisticRegression(C=inverse_penalty, max_iter=2000).fit(rows, labels, weights)
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_
     return np.vstack([-model.coef_, model.coef_]) / 2, np.hstack([-model.intercept_, model.intercept_]) / 2

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.errors import UnknownNameError
+from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners, squared_distances
 
 if TYPE_CHECKING:
@@ -28,7 +28,13 @@ class PrototypicalNetwork(Learner):
     independent_classes = True
 
     def __init__(
-        self, encoder: "TextEncoder", *, metric: Metric = "euclidean", temperature: float = 0.02, names: bool = False
+        self,
+        encoder: "TextEncoder",
+        *,
+        metric: Metric = "euclidean",
+        temperature: float = 0.02,
+        names: bool = False,
+        name_weight: float = 1.0,
     ) -> None:
         """Build from an encoder.
 
@@ -37,20 +43,29 @@ class PrototypicalNetwork(Learner):
             metric: squared Euclidean distance, or cosine similarity.
             temperature: what scores are divided by at the start; learned in meta-training.
             names: read the names of the classes, where they are words.
+            name_weight: how many texts a name counts as at the start; learned in meta-training.
 
         Raises:
             UnknownNameError: if the metric is neither.
+            NLPMetaError: if temperature or name weight is not positive.
         """
         super().__init__(encoder)
         if metric not in get_args(Metric):
             raise UnknownNameError("metric", metric, get_args(Metric))
+        if temperature <= 0 or name_weight <= 0:
+            raise NLPMetaError(f"temperature and name_weight must be positive; got {temperature} and {name_weight}.")
         self.metric: Metric = metric
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
-        self.log_name_weight = nn.Parameter(torch.zeros(())) if names else None
+        self.log_name_weight = nn.Parameter(torch.tensor(name_weight).log()) if names else None
 
     @property
     def reads_names(self) -> bool:
         return self.log_name_weight is not None
+
+    @property
+    def name_weight(self) -> float | None:
+        """How many texts the name of a class counts as; ``None`` if names are not read."""
+        return None if self.log_name_weight is None else float(self.log_name_weight.detach().exp())
 
     def adapt(self, support: Support) -> TaskState:
         means = class_means(self.embed(support), support.labels, support.n_way)

@@ -1,0 +1,63 @@
+"""One encoder seen several ways: with its adapters, and as it was before they were trained."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from nlpmeta.encoder.batches import BATCH_TOKENS
+from nlpmeta.encoder.lora import adapter_merged, adapter_scaled
+from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
+from nlpmeta.progress import Advance
+
+ADAPTED, FROZEN = 1.0, 0.0
+
+
+class Views(TextEncoder):
+    """Embeddings ``(n, n_views * dim)`` of an encoder whose adapters are scaled by one factor after the other.
+
+    For a head that chooses between the adapted and the frozen encoder, or reads both. It shares the weights of the
+    encoder that it is made from; no gradient goes through it.
+    """
+
+    def __init__(self, encoder: TextEncoder, factors: Sequence[float] = (ADAPTED, FROZEN)) -> None:
+        nn.Module.__init__(self)
+        self.backbone, self.tokenizer, self.files = encoder.backbone, encoder.tokenizer, encoder.files
+        self.prefix, self.max_length, self.normalise = encoder.prefix, encoder.max_length, encoder.normalise
+        self.factors, self.lower, self.training = tuple(factors), None, False
+        self.dim = len(self.factors) * int(encoder.backbone.config.hidden_size)
+
+    def select(self, factors: Sequence[float]) -> "Views":
+        """The same encoder seen with these factors."""
+        return Views(self, factors)
+
+    def columns(self, factor: float) -> slice:
+        """Where the embeddings with this factor stand."""
+        width, place = self.dim // len(self.factors), self.factors.index(factor)
+        return slice(place * width, (place + 1) * width)
+
+    @torch.no_grad()
+    def embed_tokens(
+        self,
+        tokens: Tokens,
+        *,
+        adapter: Mapping[str, Tensor] | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        advance: Advance | None = None,
+    ) -> Tensor:
+        if not tokens:
+            return torch.empty(0, self.dim, device=self.device)
+        parts: list[Tensor] = []
+        for factor in self.factors:
+            last = len(parts) + 1 == len(self.factors)  # only then is a text done
+            with adapter_scaled(self, factor), adapter_merged(self):
+                parts.append(
+                    super().embed_tokens(
+                        tokens, adapter=adapter, batch_tokens=batch_tokens, advance=advance if last else None
+                    )
+                )
+        return torch.cat(parts, dim=1)
+
+    def merged(self) -> AbstractContextManager[None]:
+        return nullcontext()  # each view merges for itself

@@ -1,0 +1,148 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from test_lora import TEXTS, adapted_encoder
+
+from nlpmeta import FewShotClassifier
+from nlpmeta.encoder.lora import adapter_scaled
+from nlpmeta.encoder.store import EmbeddingStore
+from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.auto import ONE_SHOT_TEMPERATURE, AutoHead
+from nlpmeta.learners.base import Support, Texts
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+
+WAYS = 4
+
+
+@pytest.fixture
+def adapted():
+    return adapted_encoder()
+
+
+def task(adapted_signal, frozen_signal, *, n_shot=6, dim=16, names=None, seed=0):
+    """Support and query whose two views tell the classes apart as well as the signals are strong."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(WAYS).repeat_interleave(n_shot + 10)
+
+    def view(signal):
+        noise = torch.randn(len(labels), dim, generator=generator)
+        return torch.nn.functional.normalize(noise + signal * torch.eye(WAYS, dim)[labels], dim=1)
+
+    features = torch.cat([view(adapted_signal), view(frozen_signal)], dim=1)
+    in_support = torch.arange(len(labels)) % (n_shot + 10) < n_shot
+    n = int(in_support.sum())
+    support = Support(("",) * n, features[in_support], labels[in_support], WAYS, names)
+    return support, Texts(("",) * (len(labels) - n), features[~in_support]), labels[~in_support]
+
+
+def words(signal, dim=16):
+    one = torch.nn.functional.normalize(torch.eye(WAYS, dim) * signal + 0.01, dim=1)
+    return Texts(tuple("wxyz"), torch.cat([one, one], dim=1))
+
+
+def test_views_are_the_adapted_and_the_frozen_embeddings_side_by_side(adapted):
+    views = Views(adapted)
+    with adapter_scaled(adapted, 0.0):
+        frozen = adapted.encode(TEXTS)
+    torch.testing.assert_close(views.encode(TEXTS), torch.cat([adapted.encode(TEXTS), frozen], dim=1))
+    assert not torch.allclose(frozen, adapted.encode(TEXTS))
+    torch.testing.assert_close(views.encode(TEXTS)[:, views.columns(FROZEN)], views.select([FROZEN]).encode(TEXTS))
+    assert views.encode([]).shape == (0, views.dim)
+
+
+def test_stored_embeddings_of_one_view_are_not_taken_for_those_of_another(adapted, encoder_folder, tmp_path):
+    from nlpmeta.encoder.lora import AdapterSettings, add_adapter
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+    encoder = TextEncoder.from_pretrained(str(encoder_folder))
+    add_adapter(encoder, AdapterSettings(rank=2), seed=0)
+    encoder.requires_grad_(False)
+    encoders = [encoder, Views(encoder), Views(encoder, [ADAPTED]), Views(encoder, [FROZEN])]
+    stores = [EmbeddingStore.of(each, tmp_path) for each in encoders]
+    assert len({store.path for store in stores}) == len(stores)
+
+
+def test_the_frozen_encoder_is_taken_where_the_adapters_did_harm(adapted):
+    auto = AutoHead(adapted)
+    support, queries, labels = task(0.0, 2.5, n_shot=12)
+    state = auto.adapt(support)
+    assert auto.choice(state) == "logistic on frozen"
+    assert float((auto.logits(state, queries).argmax(1) == labels).float().mean()) > 0.75  # chance is 0.25
+
+
+def test_the_first_head_stays_where_no_other_is_clearly_better(adapted):
+    auto = AutoHead(adapted)
+    support, _, _ = task(4.0, 4.0)
+    assert auto.choice(auto.adapt(replace(support, names=words(4.0)))) == "logistic"
+    assert auto.choice(auto.adapt(support)) == "logistic"
+
+
+def test_with_one_shot_names_are_believed_only_if_they_find_the_classes(adapted):
+    auto = AutoHead(adapted)
+    support, _, _ = task(4.0, 0.0, n_shot=1)
+    state = auto.adapt(replace(support, names=words(4.0)))
+    assert auto.choice(state) == "logistic"
+    assert float(state["logistic/scores_over"]) == pytest.approx(ONE_SHOT_TEMPERATURE)
+    turned = words(4.0).features.roll(1, dims=0)
+    assert auto.choice(auto.adapt(replace(support, names=Texts(tuple("wxyz"), turned)))) == "logistic without names"
+    assert auto.choice(auto.adapt(support)) == "logistic"
+
+
+def test_the_temperature_is_the_one_that_suits_the_held_out_folds(adapted):
+    """Weak evidence must give flat probabilities, strong evidence sharp ones."""
+    auto = AutoHead(adapted)
+    sure, doubtful = (auto.adapt(task(signal, 0.0, n_shot=10)[0]) for signal in (6.0, 0.7))
+    over = [next(float(v) for k, v in state.items() if k.endswith("/scores_over")) for state in (sure, doubtful)]
+    assert over[1] > 2 * over[0]
+
+
+def test_only_the_views_that_are_read_are_computed_for_a_prediction(adapted, monkeypatch):
+    auto = AutoHead(adapted)
+    state = auto.adapt(task(0.0, 2.5, n_shot=12)[0])
+    seen = []
+    plain = Views.embed_tokens
+    monkeypatch.setattr(Views, "embed_tokens", lambda self, *a, **k: seen.append(self.factors) or plain(self, *a, **k))
+    few = auto.queries(state, TEXTS)
+    assert seen == [(FROZEN,)]
+    whole = Texts(tuple(TEXTS), auto.encoder.encode(TEXTS))
+    torch.testing.assert_close(auto.logits(state, few), auto.logits(state, whole))
+    torch.testing.assert_close(auto.logits(state, Texts(tuple(TEXTS))), auto.logits(state, whole))
+
+
+def test_what_a_prototypical_network_learned_is_taken_over(adapted):
+    trained = PrototypicalNetwork(adapted, metric="cosine", temperature=0.07, names=True, name_weight=1.5)
+    assert AutoHead.on(trained).config() == pytest.approx({"temperature": 0.07, "name_weight": 1.5})
+
+
+def test_a_state_with_an_unknown_head_says_so(adapted):
+    with pytest.raises(NLPMetaError, match=r"head 'oracle'.*Adapt it again"):
+        AutoHead(adapted).logits({"oracle/weight": torch.ones(2, 2)}, Texts(("a",)))
+
+
+def test_the_baseline_of_a_trial_is_the_frozen_encoder(adapted, pool):
+    from nlpmeta.adaptation.trial import Stopwatch, Task, run_trial
+    from nlpmeta.encoder.cache import EmbeddingTable
+    from nlpmeta.sampling import KShotSampler
+
+    def baseline(learner):
+        sampler = KShotSampler(pool, n_shot=3, seed=0)
+        table = EmbeddingTable(learner.encoder)
+        trial = run_trial(learner, Task.of(sampler, n_draws=2, seed=0), method="m", table=table, watch=Stopwatch())
+        return torch.cat([score.probabilities for score in trial.baseline.scores])
+
+    from conftest import make_encoder
+
+    plain = baseline(PrototypicalNetwork(make_encoder()))
+    torch.testing.assert_close(baseline(AutoHead(adapted)), plain, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(baseline(PrototypicalNetwork(adapted)), plain, atol=1e-4, rtol=1e-3)
+
+
+def test_an_adapted_model_reads_the_names_of_its_classes(encoder, pool):
+    texts, labels = pool.texts[::3], pool.names()[::3]
+    named = FewShotClassifier(PrototypicalNetwork(encoder, names=True)).fit(texts, labels)
+    plain = FewShotClassifier(PrototypicalNetwork(encoder)).fit(texts, labels)
+    numbered = FewShotClassifier(PrototypicalNetwork(encoder, names=True)).fit(texts, [len(x) for x in labels])
+    assert not torch.allclose(named.state_["prototypes"], plain.state_["prototypes"])
+    assert numbered.learner_.reads_names
