@@ -1,15 +1,16 @@
-# make demo      a Swahili intent classifier from five examples a class
-# make test      the tests
-# make quality   ruff, formatting, types
-# make bench     the measurements of results/*.json, on the data sets in ../shared/data
-# make lock      write requirements.lock anew from pyproject.toml (then run the tests)
+# make demo        a Swahili intent classifier from five examples a class
+# make test        the tests
+# make quality     ruff, formatting, types
+# make bench       the measurements of results/*.json, on the data sets in ../shared/data
+# make bench-meta  the part of them that compares the shipped checkpoint with the frozen encoder
+# make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := torch==2.13.0
 
-.PHONY: demo test quality lock bench clean
+.PHONY: demo test quality lock bench bench-meta clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -39,9 +40,11 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	touch $@
 
 # Long measurements, by hand: minutes to an hour on two cores; results/*.json are written by them.
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed bench-meta
 	$(BIN)/python benchmarks/frozen.py
-	$(BIN)/python benchmarks/shipped.py
+
+bench-meta: $(VENV)/.installed
+	$(BIN)/python benchmarks/meta.py
 
 lock:
 	$(PYTHON) -m venv --clear .lock-venv

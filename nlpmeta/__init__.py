@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nlpmeta.errors import NLPMetaError as NLPMetaError
     from nlpmeta.learners.base import Learner as Learner
     from nlpmeta.learners.logistic import LogisticHead as LogisticHead
+    from nlpmeta.learners.maml import MAML as MAML
     from nlpmeta.learners.matching import MatchingNetwork as MatchingNetwork
     from nlpmeta.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
     from nlpmeta.learners.ridge import RidgeHead as RidgeHead
@@ -31,6 +32,7 @@ _HOMES = {
     "LabeledTexts": "nlpmeta.data",
     "Learner": "nlpmeta.learners.base",
     "LogisticHead": "nlpmeta.learners.logistic",
+    "MAML": "nlpmeta.learners.maml",
     "MatchingNetwork": "nlpmeta.learners.matching",
     "NLPMetaError": "nlpmeta.errors",
     "PrototypicalNetwork": "nlpmeta.learners.prototypical",

@@ -92,9 +92,8 @@ class AutoHead(Learner):
     def on(cls, trained: Learner) -> "AutoHead":
         if not isinstance(trained, PrototypicalNetwork):
             return cls(trained.encoder)
-        weight = trained.name_weight
         temperature = float(trained.log_temperature.detach().exp())
-        return cls(trained.encoder, temperature=temperature, **({} if weight is None else {"name_weight": weight}))
+        return cls(trained.encoder, temperature=temperature, name_weight=trained.name_weight or 1.0)
 
     @property
     def reads_names(self) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 
+MOST_LISTED = 20
+"""Up to so many episodes a row lists the accuracy on each, so that methods of different runs can be paired."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -88,6 +91,8 @@ class Row:
         row["encoder"] = self.setting.encoder.json()
         row["n_query"] = self.summary.n_query
         row["accuracy"] = self.summary.accuracy.json()
+        if len(self.summary.accuracies) <= MOST_LISTED:
+            row["accuracies"] = [round(accuracy, 6) for accuracy in self.summary.accuracies]
         row["macro_f1"] = self.summary.macro_f1.json()
         row["calibration_error"] = self.summary.calibration_error.json()
         for name in ("oos_auroc", "oos_recall"):

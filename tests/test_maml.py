@@ -1,0 +1,172 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_lora import adapted_encoder
+from torch.func import functional_call
+
+from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.base import Support, Texts
+from nlpmeta.learners.maml import ANIL, MAML, MetaSGD, Reptile
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.training.optimise import trainable
+
+
+@pytest.fixture
+def double_encoder():
+    return adapted_encoder(modules=("query", "value")).double()
+
+
+@pytest.fixture
+def episode(sampler):
+    return sampler.episode(0)
+
+
+def sides(learner, episode):
+    return learner.support(episode.support), Support.of(episode.query)
+
+
+def test_no_inner_step_is_the_prototypical_network_exactly(episode):
+    encoder = adapted_encoder()
+    ours = MAML(encoder, inner_steps=0, temperature=0.07, names=True, name_weight=1.5)
+    theirs = PrototypicalNetwork(encoder, metric="cosine", temperature=0.07, names=True, name_weight=1.5)
+    queries = Texts(episode.query.texts)
+    scores = [each.logits(each.adapt(each.support(episode.support)), queries) for each in (ours, theirs)]
+    torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
+
+
+def by_hand(encoder, start, support, *, steps, adapter_rate, head_rate, temperature, graph):
+    """Plain MAML on stored adapters ``start``, its graph kept or cut: what the paper's algorithm says."""
+    labels, n_way = support.labels, support.n_way
+
+    def scores(fast, weight, bias):
+        features = functional_call(encoder, {f"backbone.{k}": v for k, v in fast.items()}, (support.texts,))
+        return F.linear(F.normalize(features, dim=1), weight, bias)
+
+    features = functional_call(encoder, {f"backbone.{k}": v for k, v in start.items()}, (support.texts,))
+    means = torch.stack([features[labels == c].mean(0) for c in range(n_way)])
+    fast, weight = {k: v.clone() for k, v in start.items()}, F.normalize(means, dim=1) / temperature
+    bias = torch.zeros(n_way, dtype=weight.dtype, requires_grad=True)
+    for _ in range(steps):
+        loss = F.cross_entropy(scores(fast, weight, bias), labels)
+        found = torch.autograd.grad(loss, [*fast.values(), weight, bias], create_graph=graph)
+        found = found if graph else [g.detach() for g in found]
+        fast = {k: v - adapter_rate * g for (k, v), g in zip(fast.items(), found, strict=False)}
+        weight, bias = weight - head_rate * found[-2], bias - head_rate * found[-1]
+    return fast, weight, bias
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_the_meta_gradient_is_that_of_the_algorithm_written_out(double_encoder, episode, first_order):
+    options = {"adapter_rate": 0.3, "head_rate": 0.5, "temperature": 0.2}
+    learner = MAML(double_encoder, inner_steps=2, first_order=first_order, **options).double()
+    support, query = sides(learner, episode)
+    learner.episode_loss(support, query).backward()
+    ours = {name: weight.grad.clone() for name, weight in adapter_weights(double_encoder).items()}
+
+    double_encoder.backbone.set_attn_implementation("eager")
+    stored = dict(adapter_weights(double_encoder))
+    fast, weight, bias = by_hand(double_encoder, stored, support, steps=2, graph=not first_order, **options)
+    features = functional_call(double_encoder, {f"backbone.{k}": v for k, v in fast.items()}, (query.texts,))
+    loss = F.cross_entropy(F.linear(F.normalize(features, dim=1), weight, bias), query.labels)
+    expected = torch.autograd.grad(loss, list(stored.values()))
+    for (name, ours_one), theirs in zip(ours.items(), expected, strict=True):
+        torch.testing.assert_close(ours_one, theirs, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_the_two_orders_differ(double_encoder, episode):
+    found = []
+    for first_order in (True, False):
+        learner = MAML(double_encoder, inner_steps=2, adapter_rate=0.5, first_order=first_order).double()
+        learner.zero_grad()
+        learner.episode_loss(*sides(learner, episode)).backward()
+        found.append(torch.cat([weight.grad.flatten() for weight in adapter_weights(double_encoder).values()]))
+    assert float((found[0] - found[1]).norm() / found[0].norm()) > 1e-3
+
+
+def test_second_order_agrees_with_finite_differences(double_encoder, episode):
+    learner = MAML(double_encoder, inner_steps=2, adapter_rate=0.3, head_rate=0.5, temperature=0.2, first_order=False)
+    learner = learner.double()
+    support, query = sides(learner, episode)
+    learner.episode_loss(support, query).backward()
+    generator = torch.Generator().manual_seed(0)
+    for weight in list(adapter_weights(double_encoder).values())[:3]:
+        direction = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        losses = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weight += sign * 1e-5 * direction
+            losses.append(learner.episode_loss(support, query).item())
+            with torch.no_grad():
+                weight -= sign * 1e-5 * direction
+        assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(float((weight.grad * direction).sum()), rel=1e-4)
+
+
+def test_the_gradient_of_a_rate_is_that_of_the_loss(double_encoder, episode):
+    learner = MetaSGD(double_encoder, inner_steps=1, adapter_rate=0.2, temperature=0.2).double()
+    support, query = sides(learner, episode)
+    learner.episode_loss(support, query).backward()
+    rates = learner.log_adapter_rates
+    assert rates.shape == (1, 2)  # one for each of the two layers
+    for layer in range(2):
+        losses = []
+        for shift in (1e-5, -1e-5):
+            with torch.no_grad():
+                rates[0, layer] += shift
+            losses.append(learner.episode_loss(support, query).item())
+            with torch.no_grad():
+                rates[0, layer] -= shift
+        assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(float(rates.grad[0, layer]), rel=1e-4, abs=1e-9)
+
+
+def test_a_plain_step_on_reptile_is_its_closed_form(double_encoder, episode):
+    learner = Reptile(double_encoder, inner_steps=2, adapter_rate=0.5).double()
+    support, query = sides(learner, episode)
+    both = Support(support.texts + query.texts, None, torch.cat([support.labels, query.labels]), support.n_way)
+    adapted = {
+        k.removeprefix("adapter/"): v.detach() for k, v in learner.adapt(both).items() if k.startswith("adapter/")
+    }
+    start = {name: weight.detach().clone() for name, weight in adapter_weights(double_encoder).items()}
+    learner.episode_loss(support, query).backward()
+    for name, weight in adapter_weights(double_encoder).items():
+        torch.testing.assert_close(start[name] - 0.1 * weight.grad, start[name] + 0.1 * (adapted[name] - start[name]))
+    assert max(float((adapted[name] - start[name]).abs().max()) for name in start) > 1e-4
+    assert set(trainable(learner)[1]) == set()
+
+
+def test_the_inner_loss_falls_and_only_what_should_is_adapted(episode):
+    encoder = adapted_encoder()
+    for kind, moves in ((MAML, True), (ANIL, False)):
+        learner = kind(encoder, head_rate=0.5, temperature=0.2).eval()
+        support = learner.support(episode.support)
+        losses = []
+        for steps in (0, learner.inner_steps):
+            few = copy.copy(learner)
+            few.inner_steps = steps
+            state = few.adapt(support)
+            losses.append(F.cross_entropy(few.logits(state, support), support.labels).item())
+        assert losses[1] < losses[0]
+        assert any(name.startswith("adapter/") for name in state) == moves
+
+
+def test_chunks_of_a_large_support_give_the_same_steps(double_encoder, pool, monkeypatch):
+    learner = MAML(double_encoder, inner_steps=2, adapter_rate=0.3).double()
+    support = learner.support(pool)
+    whole = learner.adapt(support)
+    monkeypatch.setattr("nlpmeta.learners.maml._CHUNK_TOKENS", 16)
+    torch.testing.assert_close(learner.adapt(support), whole, rtol=1e-9, atol=1e-10)
+
+
+def test_more_steps_than_were_trained_go_on_with_the_last_rate(double_encoder, episode):
+    learner = MAML(double_encoder, inner_steps=1).double()
+    learner.inner_steps = 3
+    state = learner.adapt(learner.support(episode.support))
+    assert all(bool(value.isfinite().all()) for value in state.values())
+
+
+@pytest.mark.parametrize("options", [{"inner_steps": -1}, {"adapter_rate": 0.0}, {"head_rate": -1.0}])
+def test_impossible_options_are_refused(encoder, options):
+    with pytest.raises(NLPMetaError, match="inner_steps must be at least 0"):
+        MAML(encoder, **options)
