@@ -139,7 +139,7 @@ def test_a_plain_step_on_reptile_is_its_closed_form(double_encoder, episode):
 def test_the_inner_loss_falls_and_only_what_should_is_adapted(episode):
     encoder = adapted_encoder()
     for kind, moves in ((MAML, True), (ANIL, False)):
-        learner = kind(encoder, head_rate=0.5, temperature=0.2).eval()
+        learner = kind(encoder, adapter_rate=0.005, head_rate=0.5, temperature=0.2).eval()
         support = learner.support(episode.support)
         losses = []
         for steps in (0, learner.inner_steps):
