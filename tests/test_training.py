@@ -12,6 +12,7 @@ from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.knn import NearestNeighbours
+from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.settings import SettingsError
 from nlpmeta.training import TrainSettings, meta_train, text_pass
 from nlpmeta.training.engine import make_accelerator
@@ -269,3 +270,18 @@ def test_learners_that_embed_their_texts_themselves_are_trained_too():
     trained(TrainSettings(steps=3, **FAST), learner=learner)
     assert isinstance(learner, Learner)
     torch.testing.assert_close(weights(learner), weights(same), rtol=1e-4, atol=1e-5)
+
+
+def test_class_names_are_trained_on_and_are_no_clue_to_the_controls(tmp_path):
+    train, heldout = samplers()
+    learner = PrototypicalNetwork(noisy_learner().encoder, temperature=0.1, names=True)
+    settings = TrainSettings(steps=30, eval_every=30, eval_episodes=40, **{**FAST, "control_episodes": 40})
+    result = meta_train(learner, train, settings=settings, evaluate={"classes": heldout}, out=tmp_path)
+    plain = TrainSettings(steps=1, eval_every=1, eval_episodes=40, **FAST)
+    without = meta_train(noisy_learner(), train, settings=plain, evaluate={"classes": heldout})
+    assert result.first_accuracy > without.first_accuracy + 0.1  # a name here is the word that tells the class
+    assert learner.name_weight != pytest.approx(1.0, abs=1e-3)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert abs(last["control"] - last["chance"]) < 0.08
+    episodes = [train.episode(i) for i in (58, 59)]
+    assert last["texts"] == len({t for e in episodes for t in (*e.texts(), *e.support.label_names)})
