@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from nlpmeta import metrics
 from nlpmeta.errors import UnknownNameError
+from nlpmeta.learners.logistic import few_texts_a_class
 from nlpmeta.metrics import (
     OUT_OF_SCOPE,
     accuracy,
@@ -51,7 +52,8 @@ def test_many_tasks_at_once_have_the_macro_f1_of_each_by_itself(shapes):
     for n_way, n_query, seed in shapes:
         rng = np.random.default_rng(seed)
         tasks.append((rng.integers(0, n_way, n_query), rng.integers(0, n_way, n_query)))
-    theirs = [f1_score(truth, guess, average="macro", zero_division=0.0) for truth, guess in tasks]
+    with few_texts_a_class():
+        theirs = [f1_score(truth, guess, average="macro", zero_division=0.0) for truth, guess in tasks]
     assert macro_f1_of_each(tasks) == pytest.approx(theirs)
 
 

@@ -1,6 +1,8 @@
 """Logistic regression on embeddings: the plain baseline that everything else must beat."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,6 +85,14 @@ class LogisticHead(Learner):
         return {"inverse_penalty": self.inverse_penalty, "n_folds": self.n_folds, "name_weight": self.name_weight}
 
 
+@contextmanager
+def few_texts_a_class() -> Iterator[None]:
+    """Keep scikit-learn from taking one text a class, which is our daily bread, for a regression problem."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        yield
+
+
 def _fit(
     rows: "NDArray[np.float64]",
     labels: "NDArray[np.int64]",
@@ -92,8 +102,7 @@ def _fit(
     """Weight ``(n_way, dim)`` and bias ``(n_way,)``; scikit-learn's single row for two classes is spelled out."""
     from sklearn.linear_model import LogisticRegression
 
-    with warnings.catch_warnings():  # one text a class is our daily bread, not a regression problem
-        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+    with few_texts_a_class():
         model = LogisticRegression(C=inverse_penalty, max_iter=2000).fit(rows, labels, weights)
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nlpmeta.learners.logistic import few_texts_a_class
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -13,14 +15,16 @@ def accuracy(labels: Sequence[int], predictions: Sequence[int]) -> float:
     """The share of predictions that are right."""
     from sklearn.metrics import accuracy_score
 
-    return float(accuracy_score(labels, predictions))
+    with few_texts_a_class():
+        return float(accuracy_score(labels, predictions))
 
 
 def macro_f1(labels: Sequence[int], predictions: Sequence[int]) -> float:
     """The unweighted mean of F1 over the classes that occur among labels or predictions."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+    with few_texts_a_class():
+        return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
 
 
 def macro_f1_of_each(tasks: "Sequence[tuple[ArrayLike, ArrayLike]]") -> list[float]:
@@ -32,6 +36,7 @@ def macro_f1_of_each(tasks: "Sequence[tuple[ArrayLike, ArrayLike]]") -> list[flo
     labels = np.concatenate([labels + i * width for i, (labels, _) in enumerate(arrays)])  # no class in two tasks
     predictions = np.concatenate([predictions + i * width for i, (_, predictions) in enumerate(arrays)])
     present = np.union1d(labels, predictions)
-    scores = f1_score(labels, predictions, average=None, labels=present, zero_division=0.0)
+    with few_texts_a_class():
+        scores = f1_score(labels, predictions, average=None, labels=present, zero_division=0.0)
     task = present // width
     return [float(mean) for mean in np.bincount(task, weights=scores) / np.bincount(task)]
