@@ -1,6 +1,7 @@
 """A few-shot text classifier with scikit-learn's manners: fit, predict, save, load."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ from nlpmeta.checkpoint import (
 )
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.errors import DataError, ModelFolderError
+from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
+from nlpmeta.examples import Examples, read_examples, write_examples
 from nlpmeta.files import new_folder, write_bytes, write_json
-from nlpmeta.learners.base import Learner, Support, learners
+from nlpmeta.learners.base import Learner, learners
 from nlpmeta.starting import starting_learner
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         learner_: what was adapted.
         state_: what it learnt about the task, as named tensors.
     """
+
+    examples_: Examples | None
 
     def __init__(
         self,
@@ -77,13 +81,66 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         texts, labels = _texts(X), _labels(y)
         if len(texts) != len(labels):
             raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
-        classes, numbers = np.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            raise DataError(f"A classifier needs at least two classes; y has one: {classes.tolist()[0]!r}.")
-        learner = self._learner()
-        data = LabeledTexts(texts, tuple(numbers.tolist()), tuple(str(name) for name in classes.tolist()))
-        self._take(learner, learner.support(data), classes)
-        return self
+        examples = Examples.of(texts, labels)
+        _at_least_two(examples.classes)
+        return self._learn(self._learner(), examples)
+
+    def partial_fit(  # noqa: D417  # classes is scikit-learn's
+        self,
+        X: "Sequence[str] | ArrayLike",  # noqa: N803
+        y: "ArrayLike",
+        classes: "ArrayLike | None" = None,
+    ) -> "FewShotClassifier":
+        """Learn ``X`` and ``y`` in addition to what was learned before; new classes may appear at any time.
+
+        Only the new texts are embedded; the method then adapts to all examples. Where the score of a class depends on
+        its own examples alone (``prototypical``, ``knn``, ...) the scores of the other classes stay as they are.
+
+        Raises:
+            DataError: as ``fit``.
+            NLPMetaError: if this model was loaded from a folder that does not hold its examples.
+        """
+        if not hasattr(self, "state_"):
+            return self.fit(X, y)
+        texts, labels = _texts(X), _labels(y)
+        if len(texts) != len(labels):
+            raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
+        return self._learn(self.learner_, self._known_examples().plus(texts, labels))
+
+    def add_class(self, label: Label, texts: Sequence[str]) -> "FewShotClassifier":
+        """Add a class with its example texts; as ``partial_fit``.
+
+        Raises:
+            DataError: if there is such a class already, or no text.
+        """
+        check_is_fitted(self)
+        if label in self.classes_.tolist():
+            raise DataError(f"There is a class {label!r} already; partial_fit adds examples to it.")
+        checked = _texts(texts)
+        return self.partial_fit(checked, [label] * len(checked))
+
+    def remove_class(self, label: Label) -> "FewShotClassifier":
+        """Forget a class and its examples.
+
+        Raises:
+            DataError: if there is no such class, or fewer than two would remain.
+        """
+        check_is_fitted(self)
+        number, left = self._class(label), len(self.classes_) - 1
+        if left < 2:
+            raise DataError(f"Without {label!r} one class would be left; a classifier needs at least two.")
+        return self._learn(self.learner_, self._known_examples().without(number))
+
+    def rename_class(self, old: Label, new: Label) -> "FewShotClassifier":
+        """Give a class another label; methods that read the names of classes read the new one.
+
+        Raises:
+            DataError: if there is no class ``old``, or a class ``new`` already.
+        """
+        check_is_fitted(self)
+        if new in self.classes_.tolist():
+            raise DataError(f"There is a class {new!r} already.")
+        return self._learn(self.learner_, self._known_examples().renamed(self._class(old), new))
 
     @classmethod
     def adapted(cls, learner: Learner, support: LabeledTexts, *, embed: "Embed | None" = None) -> "FewShotClassifier":
@@ -94,15 +151,38 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             support: the labelled texts.
             embed: where the embeddings of a learner that works on embeddings come from.
         """
-        self = cls(learner)
-        self._take(learner.eval(), learner.support(support, embed), np.asarray(support.label_names))
-        return self
+        known = embed if learner.inputs == "embeddings" else None
+        features = None if known is None else known(support.texts)
+        labels = np.asarray(support.names(), dtype=np.asarray(support.label_names).dtype)
+        examples = Examples(support.texts, labels, features, np.asarray(support.label_names))
+        return cls(learner)._learn(learner.eval(), examples, embed=known)
 
     @torch.no_grad()
-    def _take(self, learner: Learner, support: Support, classes: "NDArray[np.generic]") -> None:
+    def _learn(self, learner: Learner, examples: "Examples", *, embed: "Embed | None" = None) -> "FewShotClassifier":
+        """Adapt to ``examples``; what was learned before stays if that fails."""
+        _at_least_two(examples.classes)
+        if learner.inputs == "embeddings":
+            examples = examples.embedded(embed or learner.encoder.encode)
+        support = learner.support(examples.data(), embed)
+        support = replace(support, features=examples.features)
         # Stored as a file stores it: another memory layout would round differently after loading.
         state = {name: tensor.contiguous() for name, tensor in learner.adapt(support).items()}
-        self.learner_, self.state_, self.classes_ = learner, state, classes
+        self.learner_, self.state_, self.classes_, self.examples_ = learner, state, examples.classes, examples
+        return self
+
+    def _known_examples(self) -> "Examples":
+        if self.examples_ is None:
+            raise NLPMetaError(
+                "This model was saved without its examples, so its classes cannot be changed. "
+                "Fit it again, or save it with include_support=True."
+            )
+        return self.examples_
+
+    def _class(self, label: Label) -> int:
+        known: list[object] = self.classes_.tolist()
+        if label not in known:
+            raise UnknownNameError("class", str(label), [str(each) for each in known])
+        return known.index(label)
 
     @torch.no_grad()
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
@@ -120,7 +200,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return labels
 
     def save_pretrained(
-        self, folder: Path | str, *, overwrite: bool = False, report: "Mapping[str, Json] | None" = None
+        self,
+        folder: Path | str,
+        *,
+        overwrite: bool = False,
+        report: "Mapping[str, Json] | None" = None,
+        include_support: bool = False,
     ) -> None:
         """Write the adapted model to a folder of its own; the encoder is named, not copied.
 
@@ -128,6 +213,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             folder: where to; made if absent.
             overwrite: replace an existing folder, once the new one is complete.
             report: what was measured when the model was made.
+            include_support: write the examples too, texts and embeddings, so that classes can be added after loading.
 
         Raises:
             NLPMetaError: if the folder exists and ``overwrite`` is off.
@@ -141,6 +227,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             state = {name: tensor.cpu().contiguous() for name, tensor in self.state_.items()}
             write_bytes(temporary / TASK_FILE, save(state))
             write_json(temporary / LABELS_FILE, {"kind": self.classes_.dtype.kind, "labels": self.classes_.tolist()})
+            if include_support:
+                write_examples(temporary, self._known_examples())
             if report is not None:
                 write_json(temporary / REPORT_FILE, report)
             write_manifest(temporary, {"kind": "adapted", **facts})
@@ -161,6 +249,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
         self.learner_, self.state_ = learner, read_tensors(folder / TASK_FILE)
         self.classes_ = _read_labels(folder / LABELS_FILE)
+        self.examples_ = read_examples(folder, self.classes_, learner.encoder.device)
         return self
 
     def _learner(self) -> Learner:
@@ -175,6 +264,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
+
+
+def _at_least_two(classes: "NDArray[np.generic]") -> None:
+    if len(classes) < 2:
+        raise DataError(f"A classifier needs at least two classes; y has one: {classes.tolist()[0]!r}.")
 
 
 def _texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N803

@@ -21,7 +21,7 @@ ROWS = [
         "starting",
         "comparison",
     },
-    {"classifier", "adaptation"},
+    {"classifier", "adaptation", "examples"},
     {"bench", "report"},
     {"cli", "__main__"},
 ]
@@ -36,6 +36,7 @@ WITHIN = {
     "protocols": {"evaluation", "metrics", "checkpoint"},
     "starting": {"checkpoint"},
     "comparison": {"evaluation"},
+    "classifier": {"examples"},
     "adaptation": {"classifier"},
     "__main__": {"cli"},
 }
