@@ -157,7 +157,9 @@ class AutoHead(Learner):
         held_out = {name: self._held_out(self._candidates[name], support, fold, n_folds) for name in rivals}
         right = {name: (logits.argmax(1) == support.labels).float() for name, logits in held_out.items()}
         best = max(rivals, key=lambda name: _lead(right[name], right[rivals[0]]))
-        losses = [F.cross_entropy(held_out[best] / t, support.labels) for t in _TEMPERATURES]
+        # As if one more text had every class alike: a handful of right answers is no ground for certainty.
+        doubt = 1 / (len(support) + 1)
+        losses = [F.cross_entropy(held_out[best] / t, support.labels, label_smoothing=doubt) for t in _TEMPERATURES]
         return best, _TEMPERATURES[int(torch.stack(losses).argmin())]
 
     def _held_out(self, candidate: _Candidate, support: Support, fold: Tensor, n_folds: int) -> Tensor:
