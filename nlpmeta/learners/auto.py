@@ -1,6 +1,5 @@
 """The learner that chooses: heads on the adapted and on the frozen encoder, the best on the support set alone."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -25,8 +24,6 @@ INVERSE_PENALTY = 100.0
 NAME_WEIGHT = 2.0
 CLEARLY = 1.0
 """Standard errors by which a head must do better than the first one to be taken instead of it."""
-NOT_CHANCE = 1.4
-"""Standard deviations above chance at which names are believed; at two ways and one shot, both must be right."""
 ONE_SHOT_TEMPERATURE = 0.6
 """Where nothing can be held out: about the middle of what was best on tasks of languages held out for choosing."""
 _FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
@@ -43,7 +40,7 @@ class _Candidate:
 
 @learners.register("auto")
 class AutoHead(Learner):
-    """Adapts with the head that predicts held-out folds of the support set best.
+    """Adapts with the head under which held-out folds of the support set are most likely.
 
     The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes.
     The first of them, logistic regression with names on the adapted encoder, is taken unless another one is clearly
@@ -155,12 +152,11 @@ class AutoHead(Learner):
         fold = _folds(support.labels, n_folds)
         rivals = [name for name in self._candidates if support.names is not None or name != second]
         held_out = {name: self._held_out(self._candidates[name], support, fold, n_folds) for name in rivals}
-        right = {name: (logits.argmax(1) == support.labels).float() for name, logits in held_out.items()}
-        best = max(rivals, key=lambda name: _lead(right[name], right[rivals[0]]))
         # As if one more text had every class alike: a handful of right answers is no ground for certainty.
         doubt = 1 / (len(support) + 1)
-        losses = [F.cross_entropy(held_out[best] / t, support.labels, label_smoothing=doubt) for t in _TEMPERATURES]
-        return best, _TEMPERATURES[int(torch.stack(losses).argmin())]
+        judged = {name: _judged(logits, support.labels, doubt) for name, logits in held_out.items()}
+        best = max(rivals, key=lambda name: _lead(judged[name][0], judged[rivals[0]][0]))
+        return best, judged[best][1]
 
     def _held_out(self, candidate: _Candidate, support: Support, fold: Tensor, n_folds: int) -> Tensor:
         """Scores ``(n_support, n_way)`` of each text by the head that was adapted to the other folds."""
@@ -175,10 +171,19 @@ class AutoHead(Learner):
         return torch.cat(parts)[torch.cat(order).argsort()]
 
 
-def _lead(right: Tensor, first: Tensor) -> float:
-    """How much more often a head is right than the first one, less what could be chance; 0 for the first one itself."""
-    gains = right - first
-    return float(gains.sum() - CLEARLY * gains.square().sum().sqrt())
+def _judged(logits: Tensor, labels: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
+    """The log-likelihood of each held-out text ``(n,)`` at the temperature that suits them best, and that one."""
+    each = torch.stack(
+        [-F.cross_entropy(logits / t, labels, reduction="none", label_smoothing=doubt) for t in _TEMPERATURES]
+    )
+    best = int(each.sum(1).argmax())
+    return each[best], _TEMPERATURES[best]
+
+
+def _lead(likelihood: Tensor, first: Tensor) -> float:
+    """How much better a head does than the first one, less what could be chance; 0 for the first one itself."""
+    gains = likelihood - first
+    return float(gains.sum() - CLEARLY * (gains - gains.mean()).square().sum().sqrt())
 
 
 def _folds(labels: Tensor, n_folds: int) -> Tensor:
@@ -191,13 +196,12 @@ def _folds(labels: Tensor, n_folds: int) -> Tensor:
 
 
 def _names_help(support: Support) -> bool:
-    """Whether the names alone find the class of more support texts than chance would, by ``NOT_CHANCE`` deviations."""
+    """Whether the names alone find the class of more support texts than chance would."""
     if support.names is None:
         return False
     queries, names = (F.normalize(_features(each), dim=1) for each in (support, support.names))
-    n, chance = len(support), 1 / support.n_way
     right = int(((queries @ names.T).argmax(1) == support.labels).sum())
-    return bool(right > n * chance + NOT_CHANCE * math.sqrt(n * chance * (1 - chance)))
+    return right * support.n_way > len(support)
 
 
 def _rows(support: Support, kept: Tensor) -> Support:
