@@ -21,7 +21,14 @@ from nlpmeta.checkpoint import (
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
-from nlpmeta.examples import Examples, read_examples, write_examples
+from nlpmeta.examples import (
+    Examples,
+    at_least_two,
+    checked_pairs,
+    checked_texts,
+    read_examples,
+    write_examples,
+)
 from nlpmeta.files import new_folder, write_bytes, write_json
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.starting import starting_learner
@@ -78,11 +85,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             DataError: if a text is not a string or is empty, lengths differ, or there are fewer than two classes.
         """
-        texts, labels = _texts(X), _labels(y)
-        if len(texts) != len(labels):
-            raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
+        texts, labels = checked_pairs(X, y)
         examples = Examples.of(texts, labels)
-        _at_least_two(examples.classes)
+        at_least_two(examples.classes)
         return self._learn(self._learner(), examples)
 
     def partial_fit(  # noqa: D417  # classes is scikit-learn's
@@ -102,9 +107,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         if not hasattr(self, "state_"):
             return self.fit(X, y)
-        texts, labels = _texts(X), _labels(y)
-        if len(texts) != len(labels):
-            raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
+        texts, labels = checked_pairs(X, y)
         return self._learn(self.learner_, self._known_examples().plus(texts, labels))
 
     def add_class(self, label: Label, texts: Sequence[str]) -> "FewShotClassifier":
@@ -116,7 +119,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if label in self.classes_.tolist():
             raise DataError(f"There is a class {label!r} already; partial_fit adds examples to it.")
-        checked = _texts(texts)
+        checked = checked_texts(texts)
         return self.partial_fit(checked, [label] * len(checked))
 
     def remove_class(self, label: Label) -> "FewShotClassifier":
@@ -160,7 +163,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     @torch.no_grad()
     def _learn(self, learner: Learner, examples: "Examples", *, embed: "Embed | None" = None) -> "FewShotClassifier":
         """Adapt to ``examples``; what was learned before stays if that fails."""
-        _at_least_two(examples.classes)
+        at_least_two(examples.classes)
         if learner.inputs == "embeddings":
             examples = examples.embedded(embed or learner.encoder.encode)
         support = learner.support(examples.data(), embed)
@@ -188,7 +191,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
         """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
         check_is_fitted(self)
-        texts = _texts(X)
+        texts = checked_texts(X)
         logits = self.learner_.logits(self.state_, self.learner_.queries(self.state_, texts))
         probabilities: NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
         return probabilities
@@ -264,41 +267,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
-
-
-def _at_least_two(classes: "NDArray[np.generic]") -> None:
-    if len(classes) < 2:
-        raise DataError(f"A classifier needs at least two classes; y has one: {classes.tolist()[0]!r}.")
-
-
-def _texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N803
-    """The texts of ``X``, checked."""
-    if isinstance(X, str):
-        raise DataError("X must be a sequence of texts, not one string; put it into a list.")
-    values = X.tolist() if hasattr(X, "tolist") else list(X)  # type: ignore[arg-type]  # any iterable will do
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise DataError(f"X must hold strings; row {row} is {value!r} ({type(value).__name__}).")
-        if not value.strip():
-            raise DataError(f"X must hold texts; row {row} is empty.")
-    if not values:
-        raise DataError("X holds no texts.")
-    return tuple(values)
-
-
-def _labels(y: "ArrayLike") -> "NDArray[np.generic]":
-    labels = np.asarray(y)
-    if labels.ndim != 1:
-        raise DataError(f"y must have one label a text; its shape is {labels.shape}.")
-    if labels.dtype.kind == "O":
-        labels = np.asarray([str(label) if isinstance(label, str) else label for label in labels.tolist()])
-    if labels.dtype.kind not in "UiufbO" or labels.dtype.kind == "O":
-        raise DataError(f"y must hold strings, numbers or booleans, all of one kind; its type is {labels.dtype}.")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise DataError("y holds a label that is not a number (NaN or infinite).")
-    if labels.dtype.kind == "f" and not (labels == labels.astype(int)).all():
-        raise DataError("y is continuous (it holds fractions); a classifier needs classes: strings or whole numbers.")
-    return labels
 
 
 def _read_labels(path: Path) -> "NDArray[np.generic]":

@@ -1,4 +1,4 @@
-"""The examples that a classifier has learned from, and how they change while it is in use."""
+"""The examples that a classifier has learned from: checked, and how they change while it is in use."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from nlpmeta.errors import DataError, ModelFolderError
 from nlpmeta.files import write_bytes, write_json
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"
 
@@ -115,3 +115,58 @@ def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.de
     if not fits or set(labels.tolist()) != set(classes.tolist()):
         raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
     return Examples(texts, labels, None if features is None else features.to(device), classes)
+
+
+def at_least_two(classes: "NDArray[np.generic]") -> None:
+    """Refuse a task with one class.
+
+    Raises:
+        DataError: names it.
+    """
+    if len(classes) < 2:
+        raise DataError(f"A classifier needs at least two classes; y has one: {classes.tolist()[0]!r}.")
+
+
+def checked_texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N803
+    """The texts of ``X``, checked."""
+    if isinstance(X, str):
+        raise DataError("X must be a sequence of texts, not one string; put it into a list.")
+    values = X.tolist() if hasattr(X, "tolist") else list(X)  # type: ignore[arg-type]  # any iterable will do
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise DataError(f"X must hold strings; row {row} is {value!r} ({type(value).__name__}).")
+        if not value.strip():
+            raise DataError(f"X must hold texts; row {row} is empty.")
+    if not values:
+        raise DataError("X holds no texts.")
+    return tuple(values)
+
+
+def checked_pairs(
+    X: "Sequence[str] | ArrayLike",  # noqa: N803
+    y: "ArrayLike",
+) -> "tuple[tuple[str, ...], NDArray[np.generic]]":
+    """Texts and a label for each, checked.
+
+    Raises:
+        DataError: if a text or label cannot be used, or there are not as many of the one as of the other.
+    """
+    texts, labels = checked_texts(X), _labels(y)
+    if len(texts) != len(labels):
+        raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
+    return texts, labels
+
+
+def _labels(y: "ArrayLike") -> "NDArray[np.generic]":
+    labels = np.asarray(y)
+    if labels.ndim != 1:
+        raise DataError(f"y must have one label a text; its shape is {labels.shape}.")
+    if labels.dtype.kind == "O":
+        labels = np.asarray([str(label) if isinstance(label, str) else label for label in labels.tolist()])
+    if labels.dtype.kind not in "UiufbO" or labels.dtype.kind == "O":
+        raise DataError(f"y must hold strings, numbers or booleans, all of one kind; its type is {labels.dtype}.")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise DataError("y holds a label that is not a number (NaN or infinite).")
+    if labels.dtype.kind == "f" and not (labels == labels.astype(int)).all():
+        raise DataError("y is continuous (it holds fractions); a classifier needs classes: strings or whole numbers.")
+    return labels
