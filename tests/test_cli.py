@@ -363,3 +363,10 @@ def test_interrupting_leaves_nothing_half_written(encoder_folder, table, tmp_pat
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "m").exists()
     assert not list(Path(tmp_path).glob(".m.*"))
+
+
+def test_it_is_said_which_examples_the_saved_model_has(run, table):
+    assert "Saved: one (the model of the first draw)" in run("adapt", "--data", table, "--shots", 2, "--out", "one")[1]
+    everything = run("adapt", "--data", table, "--shots", "all", "--out", "all")[1]
+    assert "Saved: all (the model of all examples)" in everything
+    assert "None" not in run("info", "all")[1]

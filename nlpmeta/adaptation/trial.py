@@ -68,6 +68,11 @@ class Task:
         folds = FoldSampler(support, n_folds=n_folds, seed=seed)
         return cls(folds, n_folds, support, f"{n_folds}-fold cross-validation: all examples are in the support", {})
 
+    @property
+    def uses_all_examples(self) -> bool:
+        """Whether every example is in the support of the saved model."""
+        return self.n_draws == 0 or isinstance(self.sampler, FoldSampler)
+
     def episodes(self) -> list[Episode]:
         """Every draw."""
         return [self.sampler.episode(index) for index in range(self.n_draws)]

@@ -57,7 +57,7 @@ def show(trial: "Trial", folder: Path, watch: "Stopwatch") -> None:
         out(f"Left out: {rows} test rows of classes without support ({', '.join(sorted(trial.task.left_out)[:10])})")
     stages = ", ".join(f"{stage.replace('_', ' ')} {seconds:.1f} s" for stage, seconds in watch.seconds.items())
     out(f"Time: {stages}")
-    out(f"Saved: {folder} (the model of the first draw)" if trial.n_query else f"Saved: {folder}")
+    out(f"Saved: {folder} (the model {'of all examples' if trial.task.uses_all_examples else 'of the first draw'})")
     out(f'Next: nlpmeta predict {folder} "{printable(support.texts[0])}"')
 
 

@@ -41,6 +41,8 @@ def _show(facts: "dict[str, Json]") -> None:
     from nlpmeta.cli.console import out, printable
 
     for name, value in facts.items():
+        if value is None:
+            continue
         out(printable(f"{name.replace('_', ' '):10} {_said(value)}"))
 
 
