@@ -3,6 +3,7 @@
 # make quality     ruff, formatting, types
 # make bench       the measurements of results/*.json, on the data sets in ../shared/data
 # make bench-meta  the part of them that compares the shipped checkpoint with the frozen encoder
+# make bench-maml  tasks a second and memory of MAML, ours and other packages'
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := torch==2.13.0
 
-.PHONY: demo test quality lock bench bench-meta clean
+.PHONY: demo test quality lock bench bench-maml bench-meta clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -42,6 +43,9 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 # Long measurements, by hand: minutes to an hour on two cores; results/*.json are written by them.
 bench: $(VENV)/.installed bench-meta
 	$(BIN)/python benchmarks/frozen.py
+
+bench-maml: $(VENV)/.installed
+	$(BIN)/python benchmarks/maml_speed.py
 
 bench-meta: $(VENV)/.installed
 	$(BIN)/python benchmarks/meta.py

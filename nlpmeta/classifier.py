@@ -229,7 +229,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             facts = write_learner(temporary, self.learner_)
             state = {name: tensor.cpu().contiguous() for name, tensor in self.state_.items()}
             write_bytes(temporary / TASK_FILE, save(state))
-            write_json(temporary / LABELS_FILE, {"kind": self.classes_.dtype.kind, "labels": self.classes_.tolist()})
+            write_labels(temporary / LABELS_FILE, self.classes_)
             if include_support:
                 write_examples(temporary, self._known_examples())
             if report is not None:
@@ -251,7 +251,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         learner = read_learner(folder, manifest)
         self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
         self.learner_, self.state_ = learner, read_tensors(folder / TASK_FILE)
-        self.classes_ = _read_labels(folder / LABELS_FILE)
+        self.classes_ = read_labels(folder / LABELS_FILE)
         self.examples_ = read_examples(folder, self.classes_, learner.encoder.device)
         return self
 
@@ -269,7 +269,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-def _read_labels(path: Path) -> "NDArray[np.generic]":
+def write_labels(path: Path, classes: "NDArray[np.generic]") -> None:
+    """Write labels of any type that JSON has."""
+    write_json(path, {"kind": classes.dtype.kind, "labels": classes.tolist()})
+
+
+def read_labels(path: Path) -> "NDArray[np.generic]":
+    """What ``write_labels`` wrote.
+
+    Raises:
+        ModelFolderError: if it is missing or damaged.
+    """
     import json
 
     try:

@@ -1,5 +1,6 @@
 """``nlpmeta adapt``: from a handful of labelled examples to a classifier on disk, measured."""
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from time import perf_counter
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from nlpmeta.adaptation.trial import Stopwatch, Task, Trial
     from nlpmeta.classifier import FewShotClassifier
     from nlpmeta.data import LabeledTexts
+    from nlpmeta.learners.base import Learner
 
 EXAMPLES = """Examples:
 
@@ -44,6 +46,9 @@ def adapt(
     data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
     ways: Annotated[int | None, typer.Option(help="Only this many classes, drawn with the seed.", min=2)] = None,
     method: Annotated[str, typer.Option(help="How to adapt; 'auto' compares heads on the support set.")] = "auto",
+    inner_steps: Annotated[
+        int | None, typer.Option(help="Gradient steps on the support set (maml, anil, metasgd, reptile).", min=0)
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")] = None,
     checkpoint: Annotated[
         str, typer.Option(help="Start from: default, none (frozen encoder), or a folder.")
@@ -81,11 +86,12 @@ def adapt(
         sampler = KShotSampler(kept, n_shot=n_shot, seed=seed, test=test, rare=rare.value)
         task = Task.of(sampler, n_draws=draws, seed=seed)
     asked = {"data": data, "lang": lang, "shots": n_shot, "ways": ways, "method": method, "encoder": encoder}
-    asked["checkpoint"] = checkpoint
+    asked |= {"checkpoint": checkpoint} | ({} if inner_steps is None else {"inner_steps": inner_steps})
     asked |= {"test_data": test_data, "seed": seed, "rare": rare.value, "digest": pool.digest()}
     name = f"{Path(data).stem}-{lang or 'all'}-{shots}-shot"
     place = choose_place(out, name=name, task=asked, overwrite=overwrite)
-    trial, classifier = _run(method, task, watch, encoder=encoder, checkpoint=checkpoint, quiet=quiet)
+    start_from = StartFrom(method, encoder, checkpoint, inner_steps)
+    trial, classifier = _run(start_from, task, watch, quiet=quiet)
     watch.seconds["total"] = perf_counter() - start
     report = adapt_output.report(trial, task=asked, lang=_language(lang, pool), folder=place.folder, watch=watch)
     classifier.save_pretrained(place.folder, overwrite=place.replace, report=report)
@@ -95,23 +101,47 @@ def adapt(
         adapt_output.show(trial, place.folder, watch)
 
 
-def _run(
-    method: str, task: "Task", watch: "Stopwatch", *, encoder: str | None, checkpoint: str, quiet: bool
-) -> "tuple[Trial, FewShotClassifier]":
+@dataclass(frozen=True)
+class StartFrom:
+    """What is adapted, as the user named it."""
+
+    method: str
+    encoder: str | None
+    checkpoint: str
+    inner_steps: int | None
+
+    def learner(self) -> "Learner":
+        """The learner itself.
+
+        Raises:
+            NLPMetaError: if the method takes no inner steps and some were asked for.
+        """
+        from nlpmeta.encoder.weights import DEFAULT_ENCODER
+        from nlpmeta.errors import NLPMetaError
+        from nlpmeta.learners.maml import MAML
+        from nlpmeta.starting import starting_learner
+
+        learner = starting_learner(self.method, encoder=self.encoder or DEFAULT_ENCODER, checkpoint=self.checkpoint)
+        if self.inner_steps is None:
+            return learner
+        if not isinstance(learner, MAML):
+            raise NLPMetaError(f"{self.method} takes no gradient steps; --inner-steps goes with --method maml.")
+        return learner.stepping(self.inner_steps)
+
+
+def _run(start_from: StartFrom, task: "Task", watch: "Stopwatch", *, quiet: bool) -> "tuple[Trial, FewShotClassifier]":
     """The trial, and the classifier that is saved."""
     with watch.stage("import_and_load"):
         from nlpmeta.adaptation.trial import run_trial
         from nlpmeta.classifier import FewShotClassifier
         from nlpmeta.cli.console import say
         from nlpmeta.encoder.cache import EmbeddingTable
-        from nlpmeta.encoder.weights import DEFAULT_ENCODER
-        from nlpmeta.starting import starting_learner
 
-        learner = starting_learner(method, encoder=encoder or DEFAULT_ENCODER, checkpoint=checkpoint)
+        learner = start_from.learner()
     if not quiet and learner.encoder.files is not None:
         say(learner.encoder.files.said)
     table = EmbeddingTable(learner.encoder)
-    trial = run_trial(learner, task, method=method, table=table, watch=watch, show_progress=not quiet)
+    trial = run_trial(learner, task, method=start_from.method, table=table, watch=watch, show_progress=not quiet)
     return trial, FewShotClassifier.adapted(learner, task.support, embed=table)
 
 

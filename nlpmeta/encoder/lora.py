@@ -23,7 +23,9 @@ NAME = "default"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."
 
-Storage = Literal["exact", "float16"]
+_SCALE = ".scale"
+
+Storage = Literal["exact", "float16", "int8"]
 
 
 class AdapterSettings(Settings):
@@ -125,24 +127,51 @@ def adapter_merged(encoder: "TextEncoder") -> Iterator[None]:
             layer.merged_adapters.clear()
 
 
-def save_adapter(encoder: "TextEncoder", folder: Path, *, storage: Storage = "exact") -> None:
+def save_adapter(
+    encoder: "TextEncoder", folder: Path, *, storage: Storage = "exact", weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write plain PEFT files: ``PeftModel.from_pretrained(base_encoder, folder)`` gives the same embeddings.
 
     ``"float16"`` halves the file; the embeddings then move by about one part in a thousand. ``"exact"`` takes float16
-    where that loses nothing, as with adapters that were stored so before, and float32 elsewhere.
+    where that loses nothing, as with adapters that were stored so before, and float32 elsewhere. ``"int8"`` stores a
+    byte a number and a float16 scale a row; PEFT cannot read that, ``load_adapter`` can.
+
+    Args:
+        encoder: whose adapters they are.
+        folder: where to.
+        storage: in what precision.
+        weights: written in place of the encoder's own, under the same names.
     """
     from safetensors.torch import save
 
     from nlpmeta.files import write_bytes, write_json
 
-    fits = all(bool((w == w.half().float()).all()) for w in adapter_weights(encoder).values())
-    dtype = torch.float16 if storage == "float16" or fits else torch.float32
-    weights = {
-        _PEFT_PREFIX + name.replace(f".{NAME}.", "."): weight.detach().to("cpu", dtype).contiguous()
-        for name, weight in adapter_weights(encoder).items()
+    named = {
+        _PEFT_PREFIX + name.replace(f".{NAME}.", "."): weight.detach().cpu().contiguous()
+        for name, weight in (weights or adapter_weights(encoder)).items()
     }
-    write_bytes(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
+    if storage == "int8":
+        stored = {key: value for name, weight in named.items() for key, value in _in_bytes(name, weight).items()}
+    else:
+        fits = all(bool((w == w.half().float()).all()) for w in named.values())
+        dtype = torch.float16 if storage == "float16" or fits else torch.float32
+        stored = {name: weight.to(dtype) for name, weight in named.items()}
+    write_bytes(folder / WEIGHTS_FILE, save(stored, metadata={"format": "pt"}))
     write_json(folder / CONFIG_FILE, _config_json(encoder))
+
+
+def _in_bytes(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """A matrix as whole numbers from -127 to 127, and what a row of them is multiplied by."""
+    scale = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=6e-8).half()
+    return {name: (weight / scale.float()).round().clamp(-127, 127).to(torch.int8), name + _SCALE: scale}
+
+
+def _from_bytes(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: value.float() * stored[name + _SCALE].float() if name + _SCALE in stored else value
+        for name, value in stored.items()
+        if not name.endswith(_SCALE)
+    }
 
 
 def load_adapter(encoder: "TextEncoder", folder: Path) -> None:
@@ -162,7 +191,7 @@ def load_adapter(encoder: "TextEncoder", folder: Path) -> None:
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder} has no {name}.")
     try:
-        stored = load_file(folder / WEIGHTS_FILE)
+        stored = _from_bytes(load_file(folder / WEIGHTS_FILE))
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = False
         with torch.random.fork_rng(devices=[]):

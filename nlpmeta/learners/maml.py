@@ -1,5 +1,6 @@
 """Model-agnostic meta-learning over LoRA adapters, and the members of its family that differ by an option."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -121,6 +122,18 @@ class MAML(PrototypicalNetwork):
             return cls(trained.encoder)
         weight, temperature = trained.name_weight, float(trained.log_temperature.detach().exp())
         return cls(trained.encoder, temperature=temperature, names=weight is not None, name_weight=weight or 1.0)
+
+    def stepping(self, inner_steps: int) -> "MAML":
+        """The same learner, all weights shared, with another number of inner steps.
+
+        Raises:
+            NLPMetaError: if it is negative.
+        """
+        if inner_steps < 0:
+            raise NLPMetaError(f"inner_steps must be at least 0; got {inner_steps}.")
+        twin = copy.copy(self)
+        twin.inner_steps = inner_steps
+        return twin
 
     def adapt(self, support: Support) -> TaskState:
         return {name: value[0] for name, value in self._steps([support])[-1].items()}
