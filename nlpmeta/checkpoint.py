@@ -32,10 +32,11 @@ def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact")
     write_bytes(folder / LEARNER_FILE, save({name: tensor.contiguous() for name, tensor in own.items()}))
     if has_adapter(learner.encoder):
         save_adapter(learner.encoder, folder, storage=storage)
-    return {
+    facts: dict[str, Json] = {
         "learner": {"name": learners.name_of(type(learner)), "options": dict(learner.config())},
         "encoder": _encoder_facts(learner.encoder),
     }
+    return facts if learner.encoder.trained is None else {**facts, "training": learner.encoder.trained}
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Json]) -> None:
@@ -88,7 +89,7 @@ def describe(folder: Path) -> dict[str, Json]:
         ModelFolderError: if it is damaged, incomplete or of a newer format.
     """
     manifest = read_manifest(folder)
-    labels, report = _optional_json(folder / "labels.json"), _optional_json(folder / "report.json")
+    labels, report = optional_json(folder / "labels.json"), optional_json(folder / "report.json")
     try:
         learner, encoder = _mapping(manifest["learner"]), _mapping(manifest["encoder"])
         facts: dict[str, Json] = {
@@ -106,7 +107,12 @@ def describe(folder: Path) -> dict[str, Json]:
     return facts | {name: report[name] for name in measured if name in report}
 
 
-def _optional_json(path: Path) -> "Mapping[str, Json]":
+def optional_json(path: Path) -> "Mapping[str, Json]":
+    """The JSON object in ``path``; empty if there is no such file.
+
+    Raises:
+        ModelFolderError: if it is damaged.
+    """
     try:
         return _mapping(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
     except (ValueError, TypeError) as error:
@@ -133,6 +139,7 @@ def read_learner(folder: Path, manifest: Mapping[str, Json]) -> Learner:
         )
         if is_adapted:
             load_adapter(encoder, folder)
+            encoder.trained = _training_facts(manifest)
         learner = kind(encoder, **options)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, NLPMetaError):
@@ -241,6 +248,13 @@ def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:
         "max_length": encoder.max_length,
         "normalise": encoder.normalise,
     }
+
+
+def _training_facts(manifest: Mapping[str, Json]) -> dict[str, Json] | None:
+    """What a model keeps of how the adapters that it builds on were meta-trained."""
+    training = manifest.get("training")
+    known = ("recipe_digest", "sets", "leave_out_langs", "steps")
+    return {key: training[key] for key in known if key in training} if isinstance(training, Mapping) else None
 
 
 def _warn_of_other_weights(encoder: "TextEncoder", digest: str) -> None:

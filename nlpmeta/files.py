@@ -155,12 +155,15 @@ def sha256(path: Path) -> str:
 def inside(folder: Path, name: str) -> Path:
     """``folder / name``, provided that it stays inside ``folder``.
 
+    A snapshot in the Hub's cache consists of links to the contents beside it; these are inside too.
+
     Raises:
         NLPMetaError: if ``name`` is absolute, climbs out, or leads out through a symbolic link.
     """
     root = folder.resolve()
     target = (root / name).resolve()
-    if not target.is_relative_to(root) or target == root:
+    is_cached = root.parent.name == "snapshots" and target.is_relative_to(root.parents[1] / "blobs")
+    if not (target.is_relative_to(root) or is_cached) or target == root:
         raise NLPMetaError(f"The file name {name!r} leads out of {folder}; it was not touched.")
     return target
 

