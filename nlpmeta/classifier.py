@@ -12,14 +12,7 @@ from huggingface_hub import ModelHubMixin
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from nlpmeta.checkpoint import (
-    Json,
-    read_learner,
-    read_manifest,
-    read_tensors,
-    write_learner,
-    write_manifest,
-)
+from nlpmeta.checkpoint import read_learner, write_learner
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
@@ -33,8 +26,11 @@ from nlpmeta.examples import (
 )
 from nlpmeta.files import new_folder, write_bytes, write_json
 from nlpmeta.learners.base import Learner, learners
+from nlpmeta.manifest import Json, read_manifest, write_manifest
+from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_labels
 from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
 from nlpmeta.starting import starting_learner
+from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -314,12 +310,15 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
             local_files_only=local_files_only,
         )
         manifest = read_manifest(folder)
+        if folder != Path(name):
+            check_encoder_of_stranger(manifest, str(name))
         if manifest.get("kind") != "adapted":
             raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
         learner = read_learner(folder, manifest)
         self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
         self.learner_, self.state_ = learner, read_tensors(folder / TASK_FILE)
-        self.classes_ = _read_labels(folder / LABELS_FILE)
+        self.classes_ = read_labels(folder / LABELS_FILE)
+        check_state(learner, self.state_, len(self.classes_), folder / TASK_FILE)
         self.examples_ = read_examples(folder, self.classes_, learner.encoder.device)
         return self
 
@@ -335,13 +334,3 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
-
-
-def _read_labels(path: Path) -> "NDArray[np.generic]":
-    import json
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return np.asarray(found["labels"], dtype={"U": str, "b": bool, "f": float}.get(found["kind"], int))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from nlpmeta.errors import NLPMetaError, WorkFailedError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
 
 _CHUNK = 1 << 20  # bytes
+LARGEST_JSON = 64 << 20  # bytes; examples of a million words
 
 
 def user_cache() -> Path:
@@ -143,6 +144,24 @@ def _swap(new: Path, path: Path) -> None:
     _sync_folder(path.parent)
 
 
+def read_json(path: Path, *, most: int = LARGEST_JSON) -> object:
+    """The JSON value in ``path``, which somebody else may have written.
+
+    Raises:
+        ModelFolderError: if the file is missing, larger than ``most`` bytes, not UTF-8, or not JSON.
+    """
+    try:
+        if (size := path.stat().st_size) > most:
+            raise ModelFolderError(f"{path} has {size} bytes, and {most} is the most that is read.")
+        value: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, NLPMetaError):
+            raise
+        reason = " ".join(str(error).split())[:160].rstrip(".")
+        raise ModelFolderError(f"{path} is damaged ({reason}). Save the model again.") from error
+    return value
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 digest of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -160,8 +179,11 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         NLPMetaError: if ``name`` is absolute, climbs out, or leads out through a symbolic link.
     """
-    root = folder.resolve()
-    target = (root / name).resolve()
+    try:
+        root = folder.resolve()
+        target = (root / name).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name that is too long or has a NUL
+        raise NLPMetaError(f"The file name {name[:80]!r} in {folder} leads nowhere; it was not touched.") from error
     is_cached = root.parent.name == "snapshots" and target.is_relative_to(root.parents[1] / "blobs")
     if not (target.is_relative_to(root) or is_cached) or target == root:
         raise NLPMetaError(f"The file name {name!r} leads out of {folder}; it was not touched.")

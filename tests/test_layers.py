@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROWS = [
     {"errors"},
-    {"data", "languages", "registry", "files", "progress", "settings", "hub", "card"},
+    {"data", "languages", "registry", "files", "tensors", "manifest", "progress", "settings", "hub", "card"},
     {"sources", "sampling", "encoder"},
     {"learners"},
     {
@@ -21,7 +21,7 @@ ROWS = [
         "starting",
         "comparison",
     },
-    {"classifier", "adaptation", "examples", "sharing", "export"},
+    {"classifier", "adaptation", "examples", "saved_task", "sharing", "export"},
     {"bench", "report"},
     {"cli", "__main__"},
 ]
@@ -37,7 +37,9 @@ WITHIN = {
     "starting": {"checkpoint"},
     "comparison": {"evaluation"},
     "hub": {"files"},
-    "classifier": {"examples", "sharing"},
+    "saved_task": {"examples"},
+    "manifest": {"files"},
+    "classifier": {"examples", "saved_task", "sharing"},
     "export": {"classifier"},
     "adaptation": {"classifier"},
     "__main__": {"cli"},

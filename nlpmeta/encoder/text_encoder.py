@@ -12,7 +12,7 @@ from torch.func import functional_call
 from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.lora import adapter_merged
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.progress import Advance, track
 
 if TYPE_CHECKING:
@@ -93,13 +93,18 @@ class TextEncoder(nn.Module):
         from transformers import AutoModel, AutoTokenizer
 
         files = resolve(name, revision=revision)
-        options = {"dtype": torch.float32, "use_safetensors": True, **_no_pooler(files)}
-        with _own_progress_only():
-            backbone = AutoModel.from_pretrained(files.folder, **options)
+        options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+        try:
+            with _own_progress_only():
+                backbone = AutoModel.from_pretrained(files.folder, **options, **_no_pooler(files))
+            tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
+        except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelFolderError(f"The encoder in {files.folder} cannot be loaded: {reason}") from error
         limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
         return cls(
             backbone,
-            AutoTokenizer.from_pretrained(files.folder),
+            tokenizer,
             prefix=files.prefix if prefix is None else prefix,
             max_length=min(MAX_LENGTH, limit) if max_length is None else max_length,
             normalise=normalise,

@@ -17,9 +17,14 @@ LARGEST = 1 << 30  # bytes of all files together: an adapted model has a few MB,
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def looks_like_name(name: str) -> bool:
+    """Whether ``name`` has the form ``owner/model``."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+
+
 def looks_like_repository(name: str) -> bool:
     """Whether ``name`` can only mean a model on the Hub: ``owner/model`` where there is no such folder."""
-    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.startswith(".") and not Path(name).exists()
+    return looks_like_name(name) and not Path(name).exists()
 
 
 def download_folder(

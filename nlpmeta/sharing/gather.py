@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nlpmeta.card.facts import CardFacts, DataFacts, Measurement, Score
-from nlpmeta.checkpoint import Json, optional_json, read_manifest
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.languages import UnknownLanguageError, parse
+from nlpmeta.manifest import Json, optional_json, read_manifest
 from nlpmeta.sources.catalogue import catalogue, known_as
 from nlpmeta.sources.loading import BUNDLED
 

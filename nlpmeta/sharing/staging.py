@@ -10,10 +10,10 @@ from nlpmeta.card.facts import CardFacts, DataFacts
 from nlpmeta.card.metadata import eval_results_yaml
 from nlpmeta.card.page import card
 from nlpmeta.card.picture import draw_curve
-from nlpmeta.checkpoint import MANIFEST, Json, optional_json, read_manifest
 from nlpmeta.encoder.weights import is_folder_name
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.files import sha256, write_json, write_text
+from nlpmeta.manifest import MANIFEST, Json, optional_json, read_manifest
 
 SUPPORT_FILES = ("support.json", "support.safetensors")
 REPORT_FILE, PROVENANCE_FILE, RESULTS_FILE, PICTURE_FILE = (
