@@ -65,7 +65,7 @@ def read_learner(folder: Path, manifest: Mapping[str, Json]) -> Learner:
         if isinstance(error, NLPMetaError):
             raise
         raise ModelFolderError(f"{folder / MANIFEST} does not describe a learner of this release ({error}).") from error
-    _warn_of_other_weights(encoder, str(facts["digest"]))
+    _warn_of_other_weights(encoder, str(facts.get("digest")))
     own = read_tensors(folder / LEARNER_FILE)
     missing = {name for name in learner.state_dict() if not name.startswith("encoder.")} ^ set(own)
     if missing:

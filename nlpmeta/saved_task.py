@@ -12,7 +12,7 @@ from nlpmeta.examples import is_unicode
 from nlpmeta.files import read_json
 from nlpmeta.hub.download import looks_like_name
 from nlpmeta.learners.base import Learner, TaskState, Texts
-from nlpmeta.manifest import Json, mapping
+from nlpmeta.manifest import Json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +47,8 @@ def check_encoder_of_stranger(manifest: Mapping[str, Json], name: str) -> None:
     Raises:
         ModelFolderError: if it names a folder.
     """
-    encoder = mapping(manifest.get("encoder", {})).get("id")
+    facts = manifest.get("encoder")
+    encoder = facts.get("id") if isinstance(facts, Mapping) else None
     if not isinstance(encoder, str) or not looks_like_name(encoder):
         raise ModelFolderError(f"The model {name!r} names no encoder of the Hub; it was not loaded.")
 

@@ -11,11 +11,14 @@ from torch.func import functional_call
 
 from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.lora import adapter_merged
+from nlpmeta.encoder.model_folder import check_sizes
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.progress import Advance, track
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from nlpmeta.encoder.lower_states import LowerStates
@@ -93,14 +96,11 @@ class TextEncoder(nn.Module):
         from transformers import AutoModel, AutoTokenizer
 
         files = resolve(name, revision=revision)
+        check_sizes(files.folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-        try:
-            with _own_progress_only():
-                backbone = AutoModel.from_pretrained(files.folder, **options, **_no_pooler(files))
+        with _own_progress_only(), _said_plainly(files.folder):
+            backbone = AutoModel.from_pretrained(files.folder, **options, **_no_pooler(files))
             tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
-        except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelFolderError(f"The encoder in {files.folder} cannot be loaded: {reason}") from error
         limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
         return cls(
             backbone,
@@ -202,6 +202,19 @@ def encode_stream(encoder: TextEncoder, texts: Iterator[str], *, chunk: int) -> 
 
     while batch := list(islice(texts, chunk)):
         yield batch, encoder.encode(batch)
+
+
+@contextmanager
+def _said_plainly(folder: "Path") -> Iterator[None]:
+    """Turn whatever a folder that is no encoder makes the libraries raise into one sentence."""
+    try:
+        yield
+    except BaseException as error:
+        # The tokenizers library panics on some files, with an exception that is not an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelFolderError(f"The encoder in {folder} cannot be loaded: {reason}") from error
 
 
 @contextmanager
