@@ -112,7 +112,8 @@ def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.de
         raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
     has_features = (folder / FEATURES_FILE).is_file()
     features = read_tensors(folder / FEATURES_FILE).get("features") if has_features else None
-    fits = len(texts) == len(labels) and (features is None or len(features) == len(texts))
+    fits = labels.shape == (len(texts),) and is_unicode("".join(texts))
+    fits = fits and (features is None or (features.ndim == 2 and len(features) == len(texts)))
     if not fits or set(labels.tolist()) != set(classes.tolist()):
         raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
     return Examples(texts, labels, None if features is None else features.to(device), classes)

@@ -162,7 +162,7 @@ def _sign(folder: Path, victim: Path, random_: random.Random) -> None:
     manifest = folder / "nlpmeta.json"
     if victim != manifest and random_.random() < 0.95:
         facts = json.loads(manifest.read_text())
-        facts["files"] |= {victim.name: sha256(victim)} if victim.exists() else {}
+        facts["files"] |= {victim.name: sha256(victim)} if victim.is_file() else {}
         manifest.write_text(json.dumps(facts))
 
 
