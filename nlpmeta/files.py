@@ -6,14 +6,18 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.exchange import exchange
 
 _CHUNK = 1 << 20  # bytes
+_OLD = 3600  # seconds
 LARGEST_JSON = 64 << 20  # bytes; examples of a million words
 
 
@@ -116,6 +120,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise NLPMetaError(f"{path} exists and was kept as it is. Pass --overwrite (overwrite=True) to replace it.")
     with disk_errors_said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
         temporary.mkdir()
         try:
@@ -128,10 +133,23 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed left beside ``path``; what is young may be another process's work."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        if time.time() - leftover.stat().st_mtime > _OLD:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _swap(new: Path, path: Path) -> None:
-    """Put ``new`` in the place of ``path``; what was there goes away only after that."""
+    """Put ``new`` in the place of ``path`` in one step; what was there goes away only after that.
+
+    Where two folders cannot change places, two renames have to do: a kill between them leaves the old folder under a
+    hidden name beside its place.
+    """
     if not path.exists():
         new.rename(path)
+    elif exchange(new, path):
+        shutil.rmtree(new, ignore_errors=True)
     else:
         old = path.with_name(f".{path.name}.{secrets.token_hex(6)}.old")
         path.rename(old)

@@ -75,8 +75,8 @@ def _check_files(folder: Path, files: Mapping[str, object]) -> None:
     """What is read is listed, there, inside the folder, and as it was saved."""
     for name, digest in files.items():
         file = inside(folder, name)
-        if not file.is_file():
-            raise ModelFolderError(f"{folder} is incomplete: {name} is missing. Save the model again.")
+        if not os.path.isfile(file):  # also false for a name that no file can have
+            raise ModelFolderError(f"{folder} is incomplete: {name[:80]} is missing. Save the model again.")
         if sha256(file) != digest:
             raise ModelFolderError(f"{file} is damaged: its checksum has changed. Save the model again.")
     for name in READ_IF_THERE:

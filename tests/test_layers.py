@@ -5,7 +5,19 @@ from pathlib import Path
 
 ROWS = [
     {"errors"},
-    {"data", "languages", "registry", "files", "tensors", "manifest", "progress", "settings", "hub", "card"},
+    {
+        "data",
+        "languages",
+        "registry",
+        "exchange",
+        "files",
+        "tensors",
+        "manifest",
+        "progress",
+        "settings",
+        "hub",
+        "card",
+    },
     {"sources", "sampling", "encoder"},
     {"learners"},
     {
@@ -37,6 +49,7 @@ WITHIN = {
     "starting": {"checkpoint"},
     "comparison": {"evaluation"},
     "hub": {"files"},
+    "files": {"exchange"},
     "saved_task": {"examples"},
     "manifest": {"files"},
     "classifier": {"examples", "saved_task", "sharing"},

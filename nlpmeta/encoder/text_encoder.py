@@ -188,7 +188,7 @@ class TextEncoder(nn.Module):
         """Token ids and mask, both ``(n, longest)``."""
         width, blank = max(len(ids) for ids in tokens), self.tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens])
-        if int(ids.max()) >= (known := len(self.backbone.get_input_embeddings().weight)):
+        if int(ids.max()) >= (known := int(self.backbone.get_input_embeddings().num_embeddings)):  # type: ignore[arg-type]
             raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {known} tokens.")
         lengths = torch.tensor([len(row) for row in tokens]).unsqueeze(1)
         return ids.to(self.device), (torch.arange(width) < lengths).to(self.device)

@@ -105,7 +105,7 @@ def prefix_for(name: str) -> str:
 def is_folder_name(name: str) -> bool:
     """Whether ``name`` means a folder of this machine rather than a model on the Hub."""
     looks_like_one = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name.strip()
-    return looks_like_one or os.path.isabs(name) or Path(name).exists()
+    return looks_like_one or os.path.isabs(name) or os.path.exists(name)
 
 
 def _from_folder(name: str, revision: str | None) -> EncoderFiles:
@@ -114,7 +114,7 @@ def _from_folder(name: str, revision: str | None) -> EncoderFiles:
         raise NLPMetaError("The name of the encoder is empty. Give a folder or the name of a model on the Hub.")
     if revision is not None:
         raise NLPMetaError(f"{name} is a folder and has no revisions; leave revision={revision!r} out.")
-    if not folder.exists():
+    if not os.path.exists(folder):
         raise ModelFolderError(f"There is no folder {folder}. Give a model folder or the name of a model on the Hub.")
     if not folder.is_dir():
         raise ModelFolderError(f"{folder} is a file; name the folder that holds config.json and model.safetensors.")

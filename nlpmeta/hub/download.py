@@ -1,5 +1,6 @@
 """A folder from the Hub: only files of kinds that cannot do harm, at one commit, of a size that was looked at first."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ def looks_like_name(name: str) -> bool:
 
 def looks_like_repository(name: str) -> bool:
     """Whether ``name`` can only mean a model on the Hub: ``owner/model`` where there is no such folder."""
-    return looks_like_name(name) and not Path(name).exists()
+    return looks_like_name(name) and not os.path.exists(name)
 
 
 def download_folder(
