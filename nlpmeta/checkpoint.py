@@ -186,6 +186,7 @@ def _options(value: Json) -> dict[str, Any]:
 def _word(value: Json) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST_WORD:
         raise TypeError("a text is missing or too long")
+    value.encode()  # or it is half a character
     return value
 
 

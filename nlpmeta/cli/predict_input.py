@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import IO
 
 from nlpmeta.cli.console import json_line, printable, say
-from nlpmeta.errors import DataError
+from nlpmeta.errors import DataError, visible
 from nlpmeta.sources.tables import FORMATS, LONGEST_LINE, columns_of, rows_of
 
 TEXT_NAMES = ("text", "utterance", "sentence", "message", "content")
@@ -41,7 +41,9 @@ def table_texts(path: Path, text_column: str | None) -> Iterator[str]:
     found = columns_of(path)
     column = text_column or next((name for name in TEXT_NAMES if name in found), None)
     if column not in found:
-        raise DataError(f"{path} has no text column {text_column or ''}; it has {', '.join(found)}. Use --text-column.")
+        raise DataError(
+            f"{path} has no text column {text_column or ''}; it has {visible(', '.join(found))}. Use --text-column."
+        )
     return _column(path, column)
 
 
