@@ -22,7 +22,13 @@ REPORT = {
     "calibration_error": 0.0417,
     "confused": [["food", "money", 12]],
     "curve": [{"n_shot": 1, "accuracy": {"mean": 0.5, "ci95": 0.1}}, {"n_shot": 5, "accuracy": {"mean": 0.788}}],
-    "mismatch": ["4.1 pieces a word, where 1.6 are usual"],
+    "task_report": {
+        "warnings": ["4.1 pieces a word, where 1.6 are usual"],
+        "expected_accuracy": {"mean": 0.6, "low": 0.42, "high": 0.87},
+        "alike": [["food", "money"]],
+        "doubtful_labels": [{"text": "ball secret", "label": "sport", "rather": "food"}],
+    },
+    "label_next": ["goal secret"],
     "out": "/home/somebody/models/topics",
     "task": {"data": "/home/somebody/mine.csv", "shots": 5},
 }

@@ -269,3 +269,14 @@ def test_half_a_character_is_no_text(ground):
     with pytest.raises(DataError, match="a label that is no Unicode"):
         classifier.fit(["a", "b"], ["x", "\udfff"])
     assert np.isfinite(classifier.fit(["a\x00", "b"], ["x", "y"]).predict_proba(["\x00\x1b"])).all()
+
+
+def test_weights_that_transformers_would_make_up_are_refused(encoder_folder, tmp_path):
+    weights = load_file(encoder_folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("query.weight"))
+    for kind, odd in (("missing", None), ("another shape", weights[name][:, :-1].contiguous())):
+        copy = shutil.copytree(encoder_folder, tmp_path / kind)
+        changed = {**weights, name: odd} if odd is not None else {k: v for k, v in weights.items() if k != name}
+        save_file(changed, copy / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ModelFolderError, match="do not fit its config.json; 1 are missing or of another shape"):
+            TextEncoder.from_pretrained(str(copy))

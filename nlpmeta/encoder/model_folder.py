@@ -97,7 +97,7 @@ def max_length(folder: Path) -> int | None:
     if isinstance(positions, int) and isinstance(pad, int) and config.get("model_type") in _OFFSET_FAMILIES:
         positions -= pad + 1
     limits = (positions, _read_json(folder / "tokenizer_config.json").get("model_max_length"))
-    sensible = [limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
+    sensible = [limit for limit in limits if type(limit) is int and 2 < limit < _NO_LIMIT]
     return min(sensible, default=None)
 
 

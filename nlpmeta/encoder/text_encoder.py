@@ -99,8 +99,11 @@ class TextEncoder(nn.Module):
         check_sizes(files.folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
         with _own_progress_only(), _said_plainly(files.folder):
-            backbone = AutoModel.from_pretrained(files.folder, **options, **_no_pooler(files))
+            backbone, found = AutoModel.from_pretrained(
+                files.folder, **options, **_no_pooler(files), output_loading_info=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
+        _check_weights(files.folder, found)
         limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
         return cls(
             backbone,
@@ -188,6 +191,8 @@ class TextEncoder(nn.Module):
         """Token ids and mask, both ``(n, longest)``."""
         width, blank = max(len(ids) for ids in tokens), self.tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens])
+        if min(len(row) for row in tokens) == 0:
+            raise ModelFolderError("The tokenizer of this encoder makes no token of a text; it is damaged.")
         if int(ids.max()) >= (known := int(self.backbone.get_input_embeddings().num_embeddings)):  # type: ignore[arg-type]
             raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {known} tokens.")
         lengths = torch.tensor([len(row) for row in tokens]).unsqueeze(1)
@@ -224,13 +229,31 @@ def _own_progress_only() -> Iterator[None]:
     """Keep transformers' progress bars off the terminal while a model is loaded: ours are shown where it takes long."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what does not fit is refused, in one line
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)  # type: ignore[no-untyped-call]
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _check_weights(folder: "Path", found: Mapping[str, object]) -> None:
+    """See that every weight came from the folder: transformers makes up what is missing or of another shape.
+
+    Raises:
+        ModelFolderError: naming the first that did not.
+    """
+    odd = [*(found.get("missing_keys") or ()), *(found.get("mismatched_keys") or ())]  # type: ignore[misc]
+    names = sorted(str(each[0] if isinstance(each, tuple) else each) for each in odd)
+    names = [name for name in names if not name.startswith("pooler.")]
+    if names:
+        raise ModelFolderError(
+            f"The weights in {folder} do not fit its config.json; {len(names)} are missing or of another shape, such as "
+            f"{names[0]}."
+        )
 
 
 def _no_pooler(files: EncoderFiles) -> dict[str, bool]:

@@ -49,7 +49,7 @@ def gather(
         trained_on=tuple(data_facts(name) for name in _names(training.get("sets"))),
         held_out_languages=tuple(_names(training.get("leave_out_langs"))),
         measured=None if data is None else _measured(report, data),
-        mismatch=tuple(_lines(report.get("mismatch"))),
+        mismatch=tuple(_noticed(_mapping(report.get("task_report")))),
         bytes=sum((folder / name).stat().st_size for name in files),
         files=files,
     )
@@ -136,11 +136,15 @@ def _confused(value: Json) -> list[tuple[str, str, int]]:
     return [(str(true), str(guess), _whole(times) or 0) for true, guess, times in rows]
 
 
-def _lines(value: Json) -> list[str]:
-    """A report of several lines, or its named numbers, as lines."""
-    if isinstance(value, Mapping):
-        return _names(value.get("lines")) or [f"{key}: {item}" for key, item in value.items()]
-    return _names(value)
+def _noticed(found: Mapping[str, Json]) -> list[str]:
+    """What adapt noticed about the task, without the examples that it quotes."""
+    lines, expected = _names(found.get("warnings")), _mapping(found.get("expected_accuracy"))
+    low, high = _number(expected.get("low")), _number(expected.get("high"))
+    if low is not None and high is not None:
+        lines.append(f"On tasks of this size and kind, {100 * low:.0f} to {100 * high:.0f} % are usual")
+    alike = found.get("alike")
+    pairs = [_names(pair) for pair in alike] if isinstance(alike, list) else []
+    return lines + [f"Not told apart well: {' and '.join(pair)}" for pair in pairs[:5]]
 
 
 def _names(value: Json) -> list[str]:

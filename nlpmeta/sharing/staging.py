@@ -24,7 +24,12 @@ REPORT_FILE, PROVENANCE_FILE, RESULTS_FILE, PICTURE_FILE = (
 )
 OWNED = ("*.json", "*.safetensors", "README.md", PICTURE_FILE, RESULTS_FILE)
 """Patterns of the files of a repository that a model of ours may have."""
-_LOCAL = ("out", "seconds")  # where the model lay and how long this machine took
+_TOLD = (
+    *("data", "lang", "method", "chosen", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "baseline"),
+    *("calibration_error", "curve", "n_support", "n_query", "scored_on", "left_out", "confused", "task", "task_report"),
+)
+"""Keys of the report that are published: none of them quotes an example or tells of this machine."""
+_QUOTES = "doubtful_labels"  # a part of the task report that quotes examples
 
 
 def stage(folder: Path, into: Path, facts: CardFacts, *, name: str) -> None:
@@ -56,13 +61,14 @@ def stage(folder: Path, into: Path, facts: CardFacts, *, name: str) -> None:
 
 
 def _without_traces(report: Mapping[str, Json]) -> dict[str, Json]:
-    """The report without paths of this machine: of a file its name is kept."""
-    kept = {key: value for key, value in report.items() if key not in _LOCAL}
+    """The report without examples and paths of this machine: of a file its name is kept."""
+    kept = {key: value for key, value in report.items() if key in _TOLD}
     return dict(json.loads(json.dumps(kept), object_hook=_shortened))
 
 
 def _shortened(values: dict[str, Json]) -> dict[str, Json]:
-    return {key: _without_folder(value) if isinstance(value, str) else value for key, value in values.items()}
+    kept = {key: value for key, value in values.items() if key != _QUOTES}
+    return {key: _without_folder(value) if isinstance(value, str) else value for key, value in kept.items()}
 
 
 def _without_folder(value: str) -> str:
