@@ -278,5 +278,5 @@ def test_weights_that_transformers_would_make_up_are_refused(encoder_folder, tmp
         copy = shutil.copytree(encoder_folder, tmp_path / kind)
         changed = {**weights, name: odd} if odd is not None else {k: v for k, v in weights.items() if k != name}
         save_file(changed, copy / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(ModelFolderError, match="do not fit its config.json; 1 are missing or of another shape"):
+        with pytest.raises(ModelFolderError, match="do not fit its config.json; 1 are missing|cannot be loaded"):
             TextEncoder.from_pretrained(str(copy))

@@ -229,13 +229,13 @@ def _own_progress_only() -> Iterator[None]:
     """Keep transformers' progress bars off the terminal while a model is loaded: ours are shown where it takes long."""
     from transformers.utils import logging
 
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()  # type: ignore[no-untyped-call]
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what does not fit is refused, in one line
+    logging.set_verbosity_error()  # what does not fit is refused, in one line
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)  # type: ignore[no-untyped-call]
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
@@ -251,8 +251,8 @@ def _check_weights(folder: "Path", found: Mapping[str, object]) -> None:
     names = [name for name in names if not name.startswith("pooler.")]
     if names:
         raise ModelFolderError(
-            f"The weights in {folder} do not fit its config.json; {len(names)} are missing or of another shape, such as "
-            f"{names[0]}."
+            f"The weights in {folder} do not fit its config.json; {len(names)} are missing or of another shape, "
+            f"such as {names[0]}."
         )
 
 
