@@ -159,3 +159,31 @@ def test_the_command_exports_and_says_where(encoder_folder, pool, tmp_path, caps
     assert "exists and was kept" in capsys.readouterr().err
     assert main([*arguments[:-1], "tensorflow"]) == 2
     assert "Known: onnx, sentence-transformers, transformers" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_was_exported_to_sentence_transformers_is_taken_in_again(encoder_folder, pool, tmp_path):
+    from nlpmeta.export.setfit import import_setfit
+
+    pytest.importorskip("sentence_transformers")
+    made = classifier("ridge", encoder_folder, pool)
+    export(made, tmp_path / "out", "sentence-transformers")
+    taken = import_setfit(tmp_path / "out")
+    close(taken.predict_proba(TEXTS), made)
+    assert taken.predict(TEXTS).tolist() == made.predict(TEXTS).tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_pickle_of_a_setfit_model_is_never_read(encoder_folder, pool, tmp_path):
+    from nlpmeta.errors import ModelFolderError
+    from nlpmeta.export.setfit import import_setfit
+
+    pytest.importorskip("sentence_transformers")
+    export(classifier("ridge", encoder_folder, pool), tmp_path / "out", "sentence-transformers")
+    (tmp_path / "out" / "head.safetensors").unlink()
+    (tmp_path / "out" / "model_head.pkl").write_bytes(
+        b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
+    )
+    with pytest.raises(ModelFolderError, match="only model_head.pkl, a pickle, which is never loaded"):
+        import_setfit(tmp_path / "out")
+    assert not (tmp_path / "ran").exists()

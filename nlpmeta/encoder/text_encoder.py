@@ -231,7 +231,7 @@ def _own_progress_only() -> Iterator[None]:
 
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # what does not fit is refused, in one line
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what does not fit is refused, in one line
     try:
         yield
     finally:
