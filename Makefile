@@ -1,6 +1,7 @@
 # make demo        a Swahili intent classifier from five examples a class
 # make test        the tests
-# make quality     ruff, formatting, types
+# make quality     ruff with its security rules, formatting, types, known vulnerabilities of the locked versions
+# make fuzz        20,000 mutated files for every loader
 # make bench       the measurements of results/*.json, on the data sets in ../shared/data
 # make bench-meta  the part of them that compares the shipped checkpoint with the frozen encoder
 # make bench-maml  tasks a second and memory of MAML, ours and other packages'
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := torch==2.13.0
 
-.PHONY: demo test quality lock bench bench-maml bench-meta clean
+.PHONY: demo test quality audit fuzz lock bench bench-maml bench-meta clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -23,6 +24,13 @@ quality: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/audit.py
+
+audit: $(VENV)/.installed
+	$(BIN)/python tools/audit.py
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python benchmarks/fuzz_loaders.py
 
 # Each step leaves a stamp and runs again only when what it read has changed.
 $(VENV)/.created:

@@ -1,27 +1,27 @@
 """Reads and writes the learner part of a model folder: safetensors and JSON, each file with its checksum."""
 
-import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from nlpmeta.encoder.lora import CONFIG_FILE, Storage, has_adapter, load_adapter, save_adapter
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
-from nlpmeta.files import inside, new_folder, sha256, write_bytes, write_json
+from nlpmeta.files import new_folder, write_bytes
 from nlpmeta.learners.base import Learner, learners
+from nlpmeta.manifest import MANIFEST, PARTS, finish_save, mapping, write_manifest
+from nlpmeta.manifest import Json as Json
+from nlpmeta.manifest import describe as describe
+from nlpmeta.manifest import optional_json as optional_json
+from nlpmeta.manifest import read_manifest as read_manifest
+from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-FORMAT_VERSION = 1
-MANIFEST = "nlpmeta.json"
 LEARNER_FILE = "learner.safetensors"
-
-Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
+_LARGEST_NUMBER, _LONGEST_WORD = 10**6, 1000  # of options: what is beyond is no option of ours
 
 
 def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact") -> dict[str, Json]:
@@ -32,85 +32,11 @@ def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact")
     write_bytes(folder / LEARNER_FILE, save({name: tensor.contiguous() for name, tensor in own.items()}))
     if has_adapter(learner.encoder):
         save_adapter(learner.encoder, folder, storage=storage)
-    return {
+    facts: dict[str, Json] = {
         "learner": {"name": learners.name_of(type(learner)), "options": dict(learner.config())},
         "encoder": _encoder_facts(learner.encoder),
     }
-
-
-def write_manifest(folder: Path, facts: Mapping[str, Json]) -> None:
-    """Write ``nlpmeta.json`` last: the facts, the format version, and the checksum of every other file."""
-    from nlpmeta import __version__
-
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    checksums = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
-    manifest = {"format_version": FORMAT_VERSION, "nlpmeta": __version__, **facts, "files": checksums}
-    write_json(folder / MANIFEST, manifest)
-
-
-def read_manifest(folder: Path) -> dict[str, Json]:
-    """The manifest of a model folder whose files are all there and whole.
-
-    Raises:
-        NLPMetaError: if there is no such folder.
-        ModelFolderError: if the manifest or a file is missing, damaged, or of a newer format.
-    """
-    if not folder.is_dir():
-        raise NLPMetaError(f"There is no model folder {folder}. Make one with: nlpmeta adapt --lang sw --out {folder}")
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise ModelFolderError(f"{folder} is not a model folder: it has no {MANIFEST}.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, files = int(manifest["format_version"]), dict(manifest["files"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
-    if version > FORMAT_VERSION:
-        raise ModelFolderError(
-            f"{folder} has format version {version}; this release reads up to {FORMAT_VERSION}. "
-            f"Install the release that saved it: pip install 'nlpmeta>={manifest.get('nlpmeta', '0')}'"
-        )
-    for name, digest in files.items():
-        file = inside(folder, str(name))
-        if not file.is_file():
-            raise ModelFolderError(f"{folder} is incomplete: {name} is missing. Save the model again.")
-        if sha256(file) != digest:
-            raise ModelFolderError(f"{file} is damaged: its checksum has changed. Save the model again.")
-    result: dict[str, Json] = manifest
-    return result
-
-
-def describe(folder: Path) -> dict[str, Json]:
-    """What a person wants to know about a model folder, read without loading the encoder.
-
-    Raises:
-        NLPMetaError: if there is no such folder.
-        ModelFolderError: if it is damaged, incomplete or of a newer format.
-    """
-    manifest = read_manifest(folder)
-    labels, report = _optional_json(folder / "labels.json"), _optional_json(folder / "report.json")
-    try:
-        learner, encoder = _mapping(manifest["learner"]), _mapping(manifest["encoder"])
-        facts: dict[str, Json] = {
-            "folder": str(folder),
-            "kind": manifest["kind"],
-            "method": learner["name"],
-            "encoder": encoder["id"],
-            "labels": labels.get("labels", []),
-            "saved_by": f"nlpmeta {manifest['nlpmeta']}",
-            "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        }
-    except (KeyError, TypeError) as error:
-        raise ModelFolderError(f"{folder / MANIFEST} is damaged ({error}). Save the model again.") from error
-    measured = ("data", "lang", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "scored_on")
-    return facts | {name: report[name] for name in measured if name in report}
-
-
-def _optional_json(path: Path) -> "Mapping[str, Json]":
-    try:
-        return _mapping(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except (ValueError, TypeError) as error:
-        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
+    return facts if learner.encoder.trained is None else {**facts, "training": learner.encoder.trained}
 
 
 def read_learner(folder: Path, manifest: Mapping[str, Json]) -> Learner:
@@ -121,24 +47,25 @@ def read_learner(folder: Path, manifest: Mapping[str, Json]) -> Learner:
         NetworkError: if the encoder is not on disk and cannot be fetched.
     """
     try:
-        facts, options = _mapping(manifest["encoder"]), _mapping(_mapping(manifest["learner"])["options"])
-        kind = learners[str(_mapping(manifest["learner"])["name"])]
+        facts, options = mapping(manifest["encoder"]), _options(mapping(manifest["learner"])["options"])
+        kind = learners[str(mapping(manifest["learner"])["name"])]
         is_adapted = (folder / CONFIG_FILE).is_file()
         encoder = (own_encoder if is_adapted else shared_encoder)(
             str(facts["id"]),
             revision=None if facts["revision"] is None else str(facts["revision"]),
-            prefix=str(facts["prefix"]),
-            max_length=int(str(facts["max_length"])),
+            prefix=_word(facts["prefix"]),
+            max_length=_number(facts["max_length"]),
             normalise=bool(facts["normalise"]),
         )
         if is_adapted:
             load_adapter(encoder, folder)
+            encoder.trained = _training_facts(manifest)
         learner = kind(encoder, **options)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
         if isinstance(error, NLPMetaError):
             raise
         raise ModelFolderError(f"{folder / MANIFEST} does not describe a learner of this release ({error}).") from error
-    _warn_of_other_weights(encoder, str(facts["digest"]))
+    _warn_of_other_weights(encoder, str(facts.get("digest")))
     own = read_tensors(folder / LEARNER_FILE)
     missing = {name for name in learner.state_dict() if not name.startswith("encoder.")} ^ set(own)
     if missing:
@@ -148,22 +75,6 @@ def read_learner(folder: Path, manifest: Mapping[str, Json]) -> Learner:
     except RuntimeError as error:
         raise ModelFolderError(f"{folder / LEARNER_FILE} does not fit the learner: {error}") from error
     return learner.eval()
-
-
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """The named tensors of a safetensors file.
-
-    Raises:
-        ModelFolderError: if the file is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelFolderError(f"{path} is damaged: {error}. Save the model again.") from error
-    return tensors
 
 
 def save_checkpoint(learner: Learner, folder: Path, facts: Mapping[str, Json], *, storage: Storage = "exact") -> None:
@@ -178,12 +89,11 @@ def save_checkpoint(learner: Learner, folder: Path, facts: Mapping[str, Json], *
     Raises:
         NLPMetaError: if the encoder was built in memory, so that it could not be found again.
     """
-    with new_folder(folder / ".checkpoint", overwrite=True) as temporary:
+    finish_save(folder)
+    with new_folder(folder / PARTS, overwrite=True) as temporary:
         described = write_learner(temporary, learner, storage=storage)
         write_manifest(temporary, {"kind": "checkpoint", **described, "training": dict(facts)})
-    for file in sorted((folder / ".checkpoint").iterdir(), key=lambda file: file.name == MANIFEST):
-        file.replace(folder / file.name)
-    (folder / ".checkpoint").rmdir()
+    finish_save(folder)
 
 
 def load_checkpoint(folder: Path | str) -> Learner:
@@ -243,6 +153,13 @@ def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:
     }
 
 
+def _training_facts(manifest: Mapping[str, Json]) -> dict[str, Json] | None:
+    """What a model keeps of how the adapters that it builds on were meta-trained."""
+    training = manifest.get("training")
+    known = ("recipe_digest", "sets", "leave_out_langs", "steps")
+    return {key: training[key] for key in known if key in training} if isinstance(training, Mapping) else None
+
+
 def _warn_of_other_weights(encoder: "TextEncoder", digest: str) -> None:
     if encoder.files is not None and encoder.files.digest != digest:
         warnings.warn(
@@ -253,7 +170,27 @@ def _warn_of_other_weights(encoder: "TextEncoder", digest: str) -> None:
         )
 
 
-def _mapping(value: Json) -> "Mapping[str, Json]":
-    if not isinstance(value, Mapping):
-        raise TypeError(f"expected an object, found {value!r}")
+def _options(value: Json) -> dict[str, Any]:
+    """Options of a learner as a stranger may have written them: plain values of a size that an option can have."""
+    options = dict(mapping(value))
+    for name, option in options.items():
+        if isinstance(option, str):
+            _word(option)
+        elif isinstance(option, int | float) and not abs(option) <= _LARGEST_NUMBER:
+            raise ValueError(f"the option {name[:60]!r} is too large")
+        elif option is not None and not isinstance(option, int | float):
+            raise TypeError(f"the option {name[:60]!r} is not a plain value")
+    return options
+
+
+def _word(value: Json) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST_WORD:
+        raise TypeError("a text is missing or too long")
+    value.encode()  # or it is half a character
+    return value
+
+
+def _number(value: Json) -> int:
+    if type(value) is not int or not 0 < value <= _LARGEST_NUMBER:
+        raise TypeError("a number is missing or too large")
     return value

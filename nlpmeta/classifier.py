@@ -3,21 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
+from huggingface_hub import ModelHubMixin
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from nlpmeta.checkpoint import (
-    Json,
-    read_learner,
-    read_manifest,
-    read_tensors,
-    write_learner,
-    write_manifest,
-)
+from nlpmeta.checkpoint import read_learner, write_learner
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
@@ -31,7 +26,11 @@ from nlpmeta.examples import (
 )
 from nlpmeta.files import new_folder, write_bytes, write_json
 from nlpmeta.learners.base import Learner, learners
+from nlpmeta.manifest import Json, read_manifest, write_manifest
+from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_labels, write_labels
+from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
 from nlpmeta.starting import starting_learner
+from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.evaluation import Embed
+    from nlpmeta.hub.push import Pushed
 
 TASK_FILE = "task.safetensors"
 LABELS_FILE = "labels.json"
@@ -46,7 +46,7 @@ REPORT_FILE = "report.json"
 Label = str | int | float | bool
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):
+class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_name="nlpmeta"):
     """Classifies texts after seeing a few labelled examples of each class.
 
     It follows scikit-learn's conventions: it can be cloned, put into a ``Pipeline`` and cross-validated. ``X`` is a
@@ -59,6 +59,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """
 
     examples_: Examples | None
+    # Without it the mixin would put an attribute on every new instance, which scikit-learn does not allow.
+    _hub_mixin_config: "ClassVar[dict[str, object]]" = {}  # type: ignore[misc]
 
     def __init__(
         self,
@@ -202,7 +204,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         labels: NDArray[np.generic] = self.classes_[probabilities.argmax(1)]
         return labels
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]  # the mixin's does the same with options that we do not need
         self,
         folder: Path | str,
         *,
@@ -236,22 +238,87 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 write_json(temporary / REPORT_FILE, report)
             write_manifest(temporary, {"kind": "adapted", **facts})
 
-    @classmethod
-    def from_pretrained(cls, folder: Path | str) -> "FewShotClassifier":
-        """Load what ``save_pretrained`` wrote; predictions are the same to the last bit.
+    def push_to_hub(  # type: ignore[override]  # private by default, and never with the examples unless told
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        token: str | None = None,
+        report: "Mapping[str, Json] | None" = None,
+        sharing: Sharing | None = None,
+    ) -> "Pushed":
+        """Push the adapted model to the Hugging Face Hub, with a card, in one commit.
+
+        Args:
+            repo_id: ``user/name``; made if absent.
+            private: whether a repository that is made is private; it is unless this is ``False``.
+            revision: the branch; made if absent.
+            create_pr: open a pull request instead of changing the branch.
+            commit_message: the first line of the commit.
+            token: by default the one that ``hf auth login`` stored, or ``HF_TOKEN``.
+            report: what was measured when the model was made, for the card.
+            sharing: licence, languages, and whether the examples are published.
 
         Raises:
-            NLPMetaError: if there is no such folder.
-            ModelFolderError: if it is damaged, incomplete or of a newer format.
+            NLPMetaError: if nobody is logged in, or the encoder is a folder that nobody else has.
+            NetworkError: if the Hub cannot be reached or refuses; the repository then is as it was.
         """
-        folder = Path(folder)
+        with TemporaryDirectory(prefix="nlpmeta-save-") as temporary:
+            sharing = sharing or Sharing()
+            folder = Path(temporary) / "model"
+            self.save_pretrained(folder, report=report, include_support=sharing.include_support)
+            target = owned_target(repo_id, private=private, revision=revision, as_pull_request=create_pr)
+            if commit_message is not None:
+                sharing = replace(sharing, message=commit_message)
+            return push_model(folder, target, sharing, token=token)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the mixin passes further options on to a constructor
+        cls,
+        name: Path | str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> "FewShotClassifier":
+        """Load what ``save_pretrained`` or ``push_to_hub`` wrote; predictions are the same to the last bit.
+
+        Args:
+            name: a folder, or ``user/name`` on the Hub.
+            revision: a branch, tag or commit of the Hub.
+            token: for private models; by default the one that ``hf auth login`` stored, or ``HF_TOKEN``.
+            cache_dir: where downloads are kept; by default the Hub's cache of this user.
+            force_download: do not take files from there.
+            local_files_only: take them from there only.
+
+        Raises:
+            NLPMetaError: if there is no such folder, model or revision.
+            ModelFolderError: if it is damaged, incomplete or of a newer format.
+            NetworkError: if it is not on this machine and the Hub does not bring it.
+        """
+        folder = find_model(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
         manifest = read_manifest(folder)
+        if folder != Path(name):
+            check_encoder_of_stranger(manifest, str(name))
         if manifest.get("kind") != "adapted":
             raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
         learner = read_learner(folder, manifest)
         self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
         self.learner_, self.state_ = learner, read_tensors(folder / TASK_FILE)
         self.classes_ = read_labels(folder / LABELS_FILE)
+        check_state(learner, self.state_, len(self.classes_), folder / TASK_FILE)
         self.examples_ = read_examples(folder, self.classes_, learner.encoder.device)
         return self
 
@@ -267,23 +334,3 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
-
-
-def write_labels(path: Path, classes: "NDArray[np.generic]") -> None:
-    """Write labels of any type that JSON has."""
-    write_json(path, {"kind": classes.dtype.kind, "labels": classes.tolist()})
-
-
-def read_labels(path: Path) -> "NDArray[np.generic]":
-    """What ``write_labels`` wrote.
-
-    Raises:
-        ModelFolderError: if it is missing or damaged.
-    """
-    import json
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return np.asarray(found["labels"], dtype={"U": str, "b": bool, "f": float}.get(found["kind"], int))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error

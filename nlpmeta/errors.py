@@ -35,6 +35,12 @@ class NetworkError(WorkFailedError):
     """Something that is not on disk was asked for and the network did not bring it."""
 
 
+def visible(text: str) -> str:
+    """``text`` of a stranger on one line of a message: what does not print is escaped, what is long is cut."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:200])
+    return shown + ("…" if len(text) > 200 else "")
+
+
 class UnknownNameError(NLPMetaError):
     """A name that is in no table. The message lists the table and the nearest names."""
 

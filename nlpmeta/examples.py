@@ -1,19 +1,18 @@
 """The examples that a classifier has learned from: checked, and how they change while it is in use."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nlpmeta.checkpoint import read_tensors
 from nlpmeta.data import LabeledTexts
-from nlpmeta.errors import DataError, ModelFolderError
-from nlpmeta.files import write_bytes, write_json
+from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
+from nlpmeta.files import read_json, write_bytes, write_json
+from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -105,13 +104,16 @@ def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.de
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = cast("dict[str, list[object]]", read_json(path))
         texts, labels = tuple(map(str, found["texts"])), np.asarray(found["labels"], dtype=classes.dtype)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        if isinstance(error, NLPMetaError):
+            raise
         raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
     has_features = (folder / FEATURES_FILE).is_file()
     features = read_tensors(folder / FEATURES_FILE).get("features") if has_features else None
-    fits = len(texts) == len(labels) and (features is None or len(features) == len(texts))
+    fits = labels.shape == (len(texts),) and is_unicode("".join(texts))
+    fits = fits and (features is None or (features.ndim == 2 and len(features) == len(texts)))
     if not fits or set(labels.tolist()) != set(classes.tolist()):
         raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
     return Examples(texts, labels, None if features is None else features.to(device), classes)
@@ -137,9 +139,20 @@ def checked_texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N
             raise DataError(f"X must hold strings; row {row} is {value!r} ({type(value).__name__}).")
         if not value.strip():
             raise DataError(f"X must hold texts; row {row} is empty.")
+        if not is_unicode(value):
+            raise DataError(f"X must hold texts; row {row} is no Unicode text (it holds half a character).")
     if not values:
         raise DataError("X holds no texts.")
     return tuple(values)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8; half of a surrogate pair cannot, and no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def checked_pairs(
@@ -165,6 +178,8 @@ def _labels(y: "ArrayLike") -> "NDArray[np.generic]":
         labels = np.asarray([str(label) if isinstance(label, str) else label for label in labels.tolist()])
     if labels.dtype.kind not in "UiufbO" or labels.dtype.kind == "O":
         raise DataError(f"y must hold strings, numbers or booleans, all of one kind; its type is {labels.dtype}.")
+    if labels.dtype.kind == "U" and not is_unicode("".join(set(labels.tolist()))):
+        raise DataError("y holds a label that is no Unicode text (it holds half a character).")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise DataError("y holds a label that is not a number (NaN or infinite).")
     if labels.dtype.kind == "f" and not (labels == labels.astype(int)).all():

@@ -6,14 +6,19 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO
 
-from nlpmeta.errors import NLPMetaError, WorkFailedError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.exchange import exchange
 
 _CHUNK = 1 << 20  # bytes
+_OLD = 3600  # seconds
+LARGEST_JSON = 64 << 20  # bytes; examples of a million words
 
 
 def user_cache() -> Path:
@@ -115,6 +120,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise NLPMetaError(f"{path} exists and was kept as it is. Pass --overwrite (overwrite=True) to replace it.")
     with disk_errors_said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
         temporary.mkdir()
         try:
@@ -127,10 +133,23 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed left beside ``path``; what is young may be another process's work."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        if time.time() - leftover.stat().st_mtime > _OLD:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _swap(new: Path, path: Path) -> None:
-    """Put ``new`` in the place of ``path``; what was there goes away only after that."""
+    """Put ``new`` in the place of ``path`` in one step; what was there goes away only after that.
+
+    Where two folders cannot change places, two renames have to do: a kill between them leaves the old folder under a
+    hidden name beside its place.
+    """
     if not path.exists():
         new.rename(path)
+    elif exchange(new, path):
+        shutil.rmtree(new, ignore_errors=True)
     else:
         old = path.with_name(f".{path.name}.{secrets.token_hex(6)}.old")
         path.rename(old)
@@ -141,6 +160,24 @@ def _swap(new: Path, path: Path) -> None:
             raise
         shutil.rmtree(old, ignore_errors=True)
     _sync_folder(path.parent)
+
+
+def read_json(path: Path, *, most: int = LARGEST_JSON) -> object:
+    """The JSON value in ``path``, which somebody else may have written.
+
+    Raises:
+        ModelFolderError: if the file is missing, larger than ``most`` bytes, not UTF-8, or not JSON.
+    """
+    try:
+        if (size := path.stat().st_size) > most:
+            raise ModelFolderError(f"{path} has {size} bytes, and {most} is the most that is read.")
+        value: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, NLPMetaError):
+            raise
+        reason = " ".join(str(error).split())[:160].rstrip(".")
+        raise ModelFolderError(f"{path} is damaged ({reason}). Save the model again.") from error
+    return value
 
 
 def sha256(path: Path) -> str:
@@ -155,12 +192,18 @@ def sha256(path: Path) -> str:
 def inside(folder: Path, name: str) -> Path:
     """``folder / name``, provided that it stays inside ``folder``.
 
+    A snapshot in the Hub's cache consists of links to the contents beside it; these are inside too.
+
     Raises:
         NLPMetaError: if ``name`` is absolute, climbs out, or leads out through a symbolic link.
     """
-    root = folder.resolve()
-    target = (root / name).resolve()
-    if not target.is_relative_to(root) or target == root:
+    try:
+        root = folder.resolve()
+        target = (root / name).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name that is too long or has a NUL
+        raise NLPMetaError(f"The file name {name[:80]!r} in {folder} leads nowhere; it was not touched.") from error
+    is_cached = root.parent.name == "snapshots" and target.is_relative_to(root.parents[1] / "blobs")
+    if not (target.is_relative_to(root) or is_cached) or target == root:
         raise NLPMetaError(f"The file name {name!r} leads out of {folder}; it was not touched.")
     return target
 

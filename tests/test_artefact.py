@@ -6,6 +6,7 @@ from test_lora import adapted_encoder
 from nlpmeta import FewShotClassifier
 from nlpmeta.adaptation.artefact import load_task, save_task
 from nlpmeta.encoder.lora import WEIGHTS_FILE
+from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.learners.maml import ANIL, MAML
 
@@ -21,8 +22,9 @@ def test_plain_peft_reads_the_adapter_of_a_task(classifier, encoder, pool, tmp_p
     adapter = {k.removeprefix("adapter/"): v for k, v in classifier.state_.items() if k.startswith("adapter/")}
     expected = classifier.learner_.encoder(pool.texts, adapter=adapter)
     assert not torch.allclose(expected, classifier.learner_.encoder(pool.texts), atol=1e-4)
-    encoder.backbone = PeftModel.from_pretrained(encoder.backbone, tmp_path / "task").get_base_model()
-    torch.testing.assert_close(encoder(pool.texts), expected, rtol=1e-6, atol=1e-6)
+    peft = PeftModel.from_pretrained(encoder.backbone, tmp_path / "task")
+    theirs = TextEncoder(peft, encoder.tokenizer, max_length=32)
+    torch.testing.assert_close(theirs.encode(pool.texts), expected.detach(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("storage", "tolerance"), [("exact", 1e-6), ("float16", 1e-2), ("int8", 5e-2)])

@@ -22,6 +22,7 @@ from nlpmeta.encoder.packaged import UnpackedRecord
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, prefix_for, resolve
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
 from nlpmeta.files import sha256
+from nlpmeta.hub import calls
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -416,7 +417,7 @@ def test_a_probe_that_hangs_is_left_behind() -> None:
     release = threading.Event()
     start = time.perf_counter()
     with pytest.raises(TimeoutError, match="no answer"):
-        hub_encoder._in_time(lambda: release.wait(30), 0.2)
+        calls.in_time(lambda: release.wait(30), 0.2)
     assert time.perf_counter() - start < 2
     release.set()
 

@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 
 from nlpmeta.errors import DataError, DataWarning, NetworkError, NLPMetaError
+from nlpmeta.hub import calls
 from nlpmeta.sources import hub_access
 from nlpmeta.sources.hub import HubSource
 from nlpmeta.sources.loading import load_source
@@ -204,7 +205,7 @@ def test_a_hub_that_never_answers_is_given_up_within_five_seconds(monkeypatch):
 
 
 def test_a_name_that_takes_for_ever_to_resolve_is_given_up(monkeypatch):
-    monkeypatch.setattr(hub_access, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(calls, "PROBE_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
     start = time.monotonic()
     with pytest.raises(NetworkError, match="no answer in"):

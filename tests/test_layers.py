@@ -5,7 +5,19 @@ from pathlib import Path
 
 ROWS = [
     {"errors"},
-    {"data", "languages", "registry", "files", "progress", "settings", "hub", "card"},
+    {
+        "data",
+        "languages",
+        "registry",
+        "exchange",
+        "files",
+        "tensors",
+        "manifest",
+        "progress",
+        "settings",
+        "hub",
+        "card",
+    },
     {"sources", "sampling", "encoder"},
     {"learners"},
     {
@@ -21,7 +33,7 @@ ROWS = [
         "starting",
         "comparison",
     },
-    {"classifier", "adaptation", "examples"},
+    {"classifier", "adaptation", "examples", "saved_task", "sharing", "export"},
     {"bench", "report"},
     {"cli", "__main__"},
 ]
@@ -36,8 +48,13 @@ WITHIN = {
     "protocols": {"evaluation", "metrics", "checkpoint"},
     "starting": {"checkpoint"},
     "comparison": {"evaluation"},
-    "classifier": {"examples"},
-    "adaptation": {"classifier"},
+    "hub": {"files"},
+    "files": {"exchange"},
+    "saved_task": {"examples"},
+    "manifest": {"files"},
+    "classifier": {"examples", "saved_task", "sharing"},
+    "export": {"classifier"},
+    "adaptation": {"classifier", "saved_task"},
     "__main__": {"cli"},
 }
 PACKAGE = Path(__file__).parent.parent / "nlpmeta"

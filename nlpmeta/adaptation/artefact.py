@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlpmeta.checkpoint import read_tensors
-from nlpmeta.classifier import LABELS_FILE, FewShotClassifier, read_labels, write_labels
+from nlpmeta.classifier import LABELS_FILE, FewShotClassifier
 from nlpmeta.encoder.lora import Storage, adapter_weights, load_adapter, save_adapter
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.files import new_folder, write_bytes
 from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
 from nlpmeta.learners.maml import MAML
+from nlpmeta.saved_task import read_labels, write_labels
+from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from nlpmeta.adaptation.curve import CurvePoint, learning_curve
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.lora import has_adapter
@@ -14,6 +15,7 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation import EpisodeScore, Interval, confused_pairs, score_episodes
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.metrics import calibration_error
 from nlpmeta.sampling import FoldSampler, KShotSampler, Sampler
 
 MOST_FOLDS = 5
@@ -95,6 +97,14 @@ class Measured:
         """Mean macro-F1 over the draws."""
         return Interval.of([score.macro_f1 for score in self.scores]) if self.scores else None
 
+    @property
+    def calibration_error(self) -> float | None:
+        """The expected calibration error, mean over the draws; ``None`` where there was nothing to score on."""
+        if not self.scores:
+            return None
+        errors = [calibration_error(score.episode.query.labels, score.probabilities) for score in self.scores]
+        return float(sum(errors) / len(errors))
+
     def confused(self) -> list[tuple[str, str, int]]:
         """The five most mistaken pairs (true, predicted, times)."""
         return confused_pairs(self.scores)
@@ -107,6 +117,8 @@ class Trial:
     task: Task
     method: Measured
     baseline: Measured
+    curve: list[CurvePoint] = field(default_factory=list)
+    """Accuracy over the number of examples of each class, where that was measured."""
 
     @property
     def n_query(self) -> int:
@@ -147,12 +159,14 @@ def run_trial(
         table.prime(_texts(task), show_progress=show_progress)
     with watch.stage("adapt_and_score"):
         scores = score_episodes(learner, task.sampler, task.n_draws, embed=table, show_progress=show_progress)
+    with watch.stage("learning_curve"):
+        curve = learning_curve(learner, scores, embed=table)
     with watch.stage("baseline"):
         encoder, frozen = _frozen(learner.encoder, table)
         if isinstance(frozen, EmbeddingTable):
             frozen.prime(_texts(task), show_progress=show_progress)
         baseline = score_episodes(LogisticHead(encoder), task.sampler, task.n_draws, embed=frozen)
-    return Trial(task, Measured(method, scores), Measured("logistic", baseline))
+    return Trial(task, Measured(method, scores), Measured("logistic", baseline), curve)
 
 
 def _frozen(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, Embed]:

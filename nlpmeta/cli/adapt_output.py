@@ -32,6 +32,8 @@ def report(
             "accuracy": _interval(trial.baseline.accuracy),
             "macro_f1": _interval(trial.baseline.macro_f1),
         },
+        "calibration_error": trial.method.calibration_error,
+        "curve": [{"n_shot": point.n_shot, "accuracy": point.accuracy.json()} for point in trial.curve],
         "n_support": len(trial.task.support),
         "n_query": trial.n_query,
         "scored_on": trial.task.scored_on,

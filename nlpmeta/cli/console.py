@@ -23,7 +23,7 @@ def out(line: str = "") -> None:
 
 def out_json(value: object) -> None:
     """One JSON document on one line of standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_line(value))
 
 
 def out_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
@@ -35,6 +35,12 @@ def out_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
     natural = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
     console.width = max(console.width, natural)  # a line that the terminal wraps loses nothing, a cut one does
     console.print(table)
+
+
+def json_line(value: object) -> str:
+    """``value`` as JSON on one line; characters that could drive a terminal are escaped as JSON escapes them."""
+    line = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) + "\n"
 
 
 def printable(text: str) -> str:

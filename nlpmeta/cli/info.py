@@ -1,6 +1,5 @@
 """``nlpmeta info``: what an adapted model is and how good it was when it was made."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,15 +21,17 @@ def register(app: typer.Typer) -> None:
 
 
 def info(
-    model: Annotated[Path, typer.Argument(help="Folder of an adapted model.")],
+    model: Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")],
     *,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print what a model folder holds, after checking that it is whole. The encoder is not loaded."""
     from nlpmeta.checkpoint import describe
     from nlpmeta.cli.console import out_json
+    from nlpmeta.sharing.share import find_model
 
-    facts = describe(model)
+    facts = describe(find_model(model, revision=revision))
     if json:
         out_json(facts)
     else:

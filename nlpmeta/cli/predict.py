@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Folder of an adapted model.")],
+    model: Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; without them --file or standard input.")] = None,
     *,
     file: Annotated[Path | None, typer.Option(help="A text a line, or a CSV/TSV/JSONL/Parquet table.")] = None,
@@ -36,6 +36,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts in a table.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
 ) -> None:
     """Print label, probability and text of each text, tab-separated, as soon as they are known."""
@@ -54,7 +55,7 @@ def predict(
         source, chunk = lines_of(sys.stdin.buffer, "standard input"), 1 if interactive(sys.stdin) else CHUNK
     from nlpmeta.classifier import FewShotClassifier
 
-    classifier = FewShotClassifier.from_pretrained(model)
+    classifier = FewShotClassifier.from_pretrained(model, revision=revision)
     with _destination(out) as stream:
         done = _predict(classifier, source, stream, chunk=chunk, as_json=json, quiet=quiet)
     if out is not None and not quiet:

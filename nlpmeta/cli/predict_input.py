@@ -1,13 +1,12 @@
 """What ``nlpmeta predict`` reads and the form of a line that it writes."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from nlpmeta.cli.console import printable, say
-from nlpmeta.errors import DataError
-from nlpmeta.sources.tables import FORMATS, columns_of, rows_of
+from nlpmeta.cli.console import json_line, printable, say
+from nlpmeta.errors import DataError, visible
+from nlpmeta.sources.tables import FORMATS, LONGEST_LINE, columns_of, rows_of
 
 TEXT_NAMES = ("text", "utterance", "sentence", "message", "content")
 
@@ -18,7 +17,9 @@ def lines_of(stream: IO[bytes], name: str) -> Iterator[str]:
     Raises:
         DataError: if a line is not UTF-8; the message has its number.
     """
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b""), start=1):
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"{name}, line {number}: longer than {LONGEST_LINE >> 20} MB; is it a text file?")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
@@ -40,7 +41,9 @@ def table_texts(path: Path, text_column: str | None) -> Iterator[str]:
     found = columns_of(path)
     column = text_column or next((name for name in TEXT_NAMES if name in found), None)
     if column not in found:
-        raise DataError(f"{path} has no text column {text_column or ''}; it has {', '.join(found)}. Use --text-column.")
+        raise DataError(
+            f"{path} has no text column {text_column or ''}; it has {visible(', '.join(found))}. Use --text-column."
+        )
     return _column(path, column)
 
 
@@ -48,9 +51,7 @@ def format_line(text: str, label: object, probability: float, *, as_json: bool) 
     """One prediction as a JSON object, or as label, probability and text between tabs."""
     value = getattr(label, "item", lambda: label)()
     if as_json:
-        return (
-            json.dumps({"text": text, "label": value, "probability": round(probability, 6)}, ensure_ascii=False) + "\n"
-        )
+        return json_line({"text": text, "label": value, "probability": round(probability, 6)})
     return f"{printable(str(value))}\t{probability:.3f}\t{printable(text)}\n"
 
 

@@ -10,8 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nlpmeta.encoder.adapter_config import read_config
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.settings import Settings
+from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -181,22 +183,19 @@ def load_adapter(encoder: "TextEncoder", folder: Path) -> None:
         ModelFolderError: if a file is missing or damaged, or does not fit this encoder.
         NLPMetaError: if the encoder has adapters already.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from peft import inject_adapter_in_model
 
     if has_adapter(encoder):
         raise NLPMetaError("This encoder has an adapter already; load the encoder again to use another one.")
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder} has no {name}.")
+    stored = _from_bytes(read_tensors(folder / WEIGHTS_FILE))
+    config = read_config(folder / CONFIG_FILE, stored)
     try:
-        stored = _from_bytes(load_file(folder / WEIGHTS_FILE))
-        config = LoraConfig.from_pretrained(str(folder))
-        config.inference_mode = False
         with torch.random.fork_rng(devices=[]):
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
-    except (SafetensorError, ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ModelFolderError(f"The adapter in {folder} is damaged or not for this encoder: {error}") from error
     _read_rows(encoder)
     _fill(adapter_weights(encoder), stored, folder)

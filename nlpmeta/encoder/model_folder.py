@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.files import sha256, user_cache, write_json
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -13,6 +13,7 @@ _FAST_TOKENIZER = "tokenizer.json"
 _SLOW_TOKENIZERS = ("vocab.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _REMEMBERED = 1 << 20  # bytes; smaller files are read again every time
+_MOST_LAYERS = 1000
 _NO_LIMIT = 1_000_000  # tokens; transformers writes a huge number where a tokenizer knows no limit
 _OFFSET_FAMILIES = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "mpnet")  # position 0 is pad_token_id + 1
 
@@ -38,6 +39,30 @@ def weight_files(folder: Path) -> list[str]:
         return [_WHOLE]
     index = _read_json(folder / _INDEX).get("weight_map")
     return sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
+
+
+def check_sizes(folder: Path) -> None:
+    """See that the sizes in ``config.json`` can be those of the weights, before memory is taken for them.
+
+    Raises:
+        ModelFolderError: if the configuration asks for more than the weights have.
+    """
+    config = _read_json(folder / "config.json")
+    room = sum((folder / name).stat().st_size for name in weight_files(folder))  # a weight has a byte at least
+    width, depth = config.get("hidden_size", 1), config.get("num_hidden_layers", 1)
+    products = [("hidden_size", "vocab_size"), ("hidden_size", "max_position_embeddings")]
+    products += [
+        ("hidden_size", "type_vocab_size"),
+        ("hidden_size", "hidden_size"),
+        ("hidden_size", "intermediate_size"),
+    ]
+    numbers = {name: config.get(name, 1) for pair in products for name in pair}
+    whole = [value for value in [*numbers.values(), depth] if type(value) is int and value > 0]
+    if len(whole) < len(numbers) + 1 or type(width) is not int or type(depth) is not int or depth > _MOST_LAYERS:
+        raise ModelFolderError(f"{folder / 'config.json'} is damaged: a size in it is none.")
+    largest = max(int(str(numbers[a])) * int(str(numbers[b])) for a, b in products)
+    if max(largest, width * depth) > room:
+        raise ModelFolderError(f"{folder / 'config.json'} does not fit the weights beside it, which are far smaller.")
 
 
 def is_model_file(name: str) -> bool:
@@ -72,7 +97,7 @@ def max_length(folder: Path) -> int | None:
     if isinstance(positions, int) and isinstance(pad, int) and config.get("model_type") in _OFFSET_FAMILIES:
         positions -= pad + 1
     limits = (positions, _read_json(folder / "tokenizer_config.json").get("model_max_length"))
-    sensible = [limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
+    sensible = [limit for limit in limits if type(limit) is int and 2 < limit < _NO_LIMIT]
     return min(sensible, default=None)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,14 @@ from torch.func import functional_call
 
 from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.lora import adapter_merged
+from nlpmeta.encoder.model_folder import check_sizes
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.progress import Advance, track
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from nlpmeta.encoder.lower_states import LowerStates
@@ -63,6 +66,7 @@ class TextEncoder(nn.Module):
         self.backbone.train(False)
         self.tokenizer, self.prefix, self.max_length, self.normalise = tokenizer, prefix, max_length, normalise
         self.files = files
+        self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
         self.lower: LowerStates | None = None  # set by lower_states.lower_states for a block
         self.dim: int = backbone.config.hidden_size
 
@@ -92,13 +96,18 @@ class TextEncoder(nn.Module):
         from transformers import AutoModel, AutoTokenizer
 
         files = resolve(name, revision=revision)
-        options = {"dtype": torch.float32, "use_safetensors": True, **_no_pooler(files)}
-        with _own_progress_only():
-            backbone = AutoModel.from_pretrained(files.folder, **options)
+        check_sizes(files.folder)
+        options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+        with _own_progress_only(), _said_plainly(files.folder):
+            backbone, found = AutoModel.from_pretrained(
+                files.folder, **options, **_no_pooler(files), output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
+        _check_weights(files.folder, found)
         limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
         return cls(
             backbone,
-            AutoTokenizer.from_pretrained(files.folder),
+            tokenizer,
             prefix=files.prefix if prefix is None else prefix,
             max_length=min(MAX_LENGTH, limit) if max_length is None else max_length,
             normalise=normalise,
@@ -187,6 +196,10 @@ class TextEncoder(nn.Module):
         """Token ids and mask, both ``(n, longest)``."""
         width, blank = max(len(ids) for ids in tokens), self.tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens])
+        if min(len(row) for row in tokens) == 0:
+            raise ModelFolderError("The tokenizer of this encoder makes no token of a text; it is damaged.")
+        if int(ids.max()) >= (known := int(self.backbone.get_input_embeddings().num_embeddings)):  # type: ignore[arg-type]
+            raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {known} tokens.")
         lengths = torch.tensor([len(row) for row in tokens]).unsqueeze(1)
         return ids.to(self.device), (torch.arange(width) < lengths).to(self.device)
 
@@ -214,17 +227,48 @@ def _rows(
 
 
 @contextmanager
+def _said_plainly(folder: "Path") -> Iterator[None]:
+    """Turn whatever a folder that is no encoder makes the libraries raise into one sentence."""
+    try:
+        yield
+    except BaseException as error:
+        # The tokenizers library panics on some files, with an exception that is not an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelFolderError(f"The encoder in {folder} cannot be loaded: {reason}") from error
+
+
+@contextmanager
 def _own_progress_only() -> Iterator[None]:
     """Keep transformers' progress bars off the terminal while a model is loaded: ours are shown where it takes long."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what does not fit is refused, in one line
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _check_weights(folder: "Path", found: Mapping[str, object]) -> None:
+    """See that every weight came from the folder: transformers makes up what is missing or of another shape.
+
+    Raises:
+        ModelFolderError: naming the first that did not.
+    """
+    odd = [*(found.get("missing_keys") or ()), *(found.get("mismatched_keys") or ())]  # type: ignore[misc]
+    names = sorted(str(each[0] if isinstance(each, tuple) else each) for each in odd)
+    names = [name for name in names if not name.startswith("pooler.")]
+    if names:
+        raise ModelFolderError(
+            f"The weights in {folder} do not fit its config.json; {len(names)} are missing or of another shape, "
+            f"such as {names[0]}."
+        )
 
 
 def _no_pooler(files: EncoderFiles) -> dict[str, bool]:

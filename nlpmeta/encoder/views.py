@@ -25,7 +25,7 @@ class Views(TextEncoder):
         nn.Module.__init__(self)
         self.backbone, self.tokenizer, self.files = encoder.backbone, encoder.tokenizer, encoder.files
         self.prefix, self.max_length, self.normalise = encoder.prefix, encoder.max_length, encoder.normalise
-        self.factors, self.lower, self.training = tuple(factors), None, False
+        self.factors, self.lower, self.training, self.trained = tuple(factors), None, False, encoder.trained
         self.dim = len(self.factors) * int(encoder.backbone.config.hidden_size)
 
     def select(self, factors: Sequence[float]) -> "Views":

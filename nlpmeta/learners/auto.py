@@ -122,6 +122,9 @@ class AutoHead(Learner):
     def choice(self, state: TaskState) -> str:
         return next(iter(state)).partition("/")[0]
 
+    def views(self, state: TaskState) -> tuple[float, ...]:
+        return self._candidate(state).factors
+
     def config(self) -> dict[str, Option]:
         return {"temperature": self.temperature, "name_weight": self.name_weight}
 

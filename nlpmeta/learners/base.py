@@ -104,6 +104,10 @@ class Learner(nn.Module, ABC):
         """The name of the head that made ``state``, for a learner that chooses among several."""
         return None
 
+    def views(self, state: TaskState) -> tuple[float, ...]:
+        """The factors of the encoder's adapters with which a text is embedded for ``state``: once, as trained."""
+        return (1.0,)
+
     @classmethod
     def on(cls, trained: Learner) -> Learner:
         """This method on what another learner was meta-trained to: its encoder, and whatever else they share."""

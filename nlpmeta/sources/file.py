@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlpmeta.data import COLUMNS, Column, LabeledTexts
-from nlpmeta.errors import DataError, DataWarning
+from nlpmeta.errors import DataError, DataWarning, visible
 from nlpmeta.sources.base import Source, SourceFacts, sources
 from nlpmeta.sources.tables import FORMATS, Row, columns_of, rows_of
 
@@ -163,7 +163,7 @@ def _choose(path: Path, kind: str, asked: str | None, usual: Sequence[str], foun
     chosen = None if asked is not None else _first(usual, found)
     if chosen is None:
         missing = f"no column {asked!r}" if asked is not None else f"no column that is obviously the {kind}"
-        raise DataError(f"{path} has {missing}; it has {', '.join(found)}. Name one with --{kind}-column.")
+        raise DataError(f"{path} has {missing}; it has {visible(', '.join(found))}. Name one with --{kind}-column.")
     return chosen
 
 

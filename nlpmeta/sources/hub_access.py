@@ -1,23 +1,18 @@
 """Open a script-free data set: from a folder, from the Hub, or from this machine's caches when that is out of reach."""
 
-import queue
 import re
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from nlpmeta.errors import DataError, NetworkError
+from nlpmeta.hub.calls import REQUEST_SECONDS, in_time
 from nlpmeta.sources.hub_errors import said_plainly, short
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-
-T = TypeVar("T")
-_REQUEST_SECONDS = 3.0  # for connecting, and again for each answer
-_PROBE_SECONDS = 4.0  # in all; name resolution knows no timeout of its own
 
 
 def open_dataset(name: str, config: str | None = None, revision: str | None = None) -> "DatasetDict":
@@ -68,7 +63,7 @@ def _probe(name: str, revision: str | None) -> None:
     if constants.is_offline_mode() or config.HF_HUB_OFFLINE:
         raise NetworkError(f"The data set {name!r} was asked for, and HF_HUB_OFFLINE forbids the network.")
     with said_plainly(name, revision):
-        _in_time(lambda: HfApi().dataset_info(name, revision=revision, timeout=_REQUEST_SECONDS), _PROBE_SECONDS)
+        in_time(lambda: HfApi().dataset_info(name, revision=revision, timeout=REQUEST_SECONDS))
 
 
 def _load(name: str, config: str | None, revision: str | None, *, prepare_again: bool = False) -> "DatasetDict":
@@ -132,26 +127,6 @@ def _from_caches(name: str, config: str | None, revision: str | None) -> "Datase
     except (ValueError, OSError):  # not in the Hub's cache
         return None
     return _load(folder, config, None)
-
-
-def _in_time(work: Callable[[], T], seconds: float) -> T:
-    """The result of ``work``, or TimeoutError after ``seconds``; a thread that hangs is left behind."""
-    results: queue.Queue[T | BaseException] = queue.Queue(maxsize=1)
-
-    def run() -> None:
-        try:
-            results.put(work())
-        except BaseException as error:  # handed to the caller, who raises it
-            results.put(error)
-
-    threading.Thread(target=run, name="nlpmeta-dataset-probe", daemon=True).start()
-    try:
-        result = results.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer in {seconds:.0f} s") from None
-    if isinstance(result, BaseException):
-        raise result
-    return result
 
 
 @contextmanager

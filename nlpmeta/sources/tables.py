@@ -4,11 +4,13 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from nlpmeta.errors import DataError
 
 Row = dict[str, object]
 
+LONGEST_LINE = 16 << 20  # bytes, or characters where the line is decoded already
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -49,7 +51,9 @@ def rows_of(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _delimited(path: Path) -> Iterator[tuple[int, Row]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        reader = csv.DictReader(
+            _lines(path, file), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+        )
         try:
             for row in reader:
                 if None in row:
@@ -64,16 +68,29 @@ def _delimited(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Row]]:
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(path, file), start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+                line.encode() if "\\u" not in line else json.dumps(row, ensure_ascii=False).encode()
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: not valid JSON ({error}).") from error
             if not isinstance(row, dict):
                 raise DataError(f'{path}, line {number}: expected an object like {{"text": …}}, not {line[:40]!r}.')
             yield number, row
+
+
+def _lines(path: Path, file: IO[str]) -> Iterator[str]:
+    """The lines of ``file``, of which none takes more memory than a line of a table can need.
+
+    Raises:
+        DataError: if one is longer.
+    """
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), start=1):
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"{path}, line {number}: longer than {LONGEST_LINE >> 20} million characters.")
+        yield line
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Row]]:

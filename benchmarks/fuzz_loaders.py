@@ -1,0 +1,52 @@
+"""Loads thousands of mutated files with every loader: ``make fuzz``. Fails at the first that is not a clean error.
+
+A file is loaded, or refused with an NLPMetaError of one line; no other exception, no hang, memory within a limit.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from conftest import save_encoder
+from fuzzing import bounded, cases, outcome, prepare
+
+SHARES = {"model folder": 0.4, "model folder with adapters": 0.15, "table": 0.4, "encoder folder": 0.05}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--start", type=int, default=0, help="number of the first mutation")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    wrong = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ground = prepare(folder / "ground", save_encoder(folder / "saved"))
+        for kind, load in cases(ground).items():
+            count, start = Counter[str](), time.perf_counter()
+            slowest = 0.0
+            for number in range(asked.start, asked.start + round(SHARES[kind] * asked.files)):
+                begun = time.perf_counter()
+                with bounded():
+                    found = outcome(load, number, folder / "mutated")
+                slowest = max(slowest, time.perf_counter() - begun)
+                if found not in ("loaded", "refused"):
+                    wrong += 1
+                    print(f"{kind} {number}: {found}", flush=True)
+                    found = "WRONG"
+                count[found] += 1
+            seconds = time.perf_counter() - start
+            print(f"{kind}: {dict(count)} in {seconds:.0f} s, the slowest {slowest:.1f} s", flush=True)
+    print(f"{wrong} files were neither loaded nor refused")
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""``nlpmeta export``: a model for other libraries, with everything it needs in one folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """Examples:
+
+  nlpmeta export my-model for-transformers
+
+  nlpmeta export my-model for-search --to sentence-transformers
+
+  nlpmeta export user/alarm-or-music small-server --to onnx
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(export)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    *,
+    to: Annotated[str, typer.Option(help="transformers, sentence-transformers or onnx.")] = "transformers",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a model for another library; its probabilities are the same to 1e-4, which is checked.
+
+    The encoder is part of the folder, so it has some hundred MB.
+    """
+    from typing import cast, get_args
+
+    from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.cli.console import out as say_result
+    from nlpmeta.cli.console import out_json
+    from nlpmeta.errors import UnknownNameError
+    from nlpmeta.export.folders import Form
+    from nlpmeta.export.folders import export as write
+
+    if to not in get_args(Form):
+        raise UnknownNameError("form", to, get_args(Form))
+    write(FewShotClassifier.from_pretrained(model, revision=revision), out, cast("Form", to), overwrite=overwrite)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    if json:
+        out_json({"out": str(out), "form": to, "bytes": size})
+    else:
+        say_result(f"{out} ({to}, {size / 1e6:.0f} MB)")

@@ -1,0 +1,89 @@
+"""``nlpmeta push``: share a model on the Hugging Face Hub."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nlpmeta.hub.push import Pushed, Target
+    from nlpmeta.sharing.share import Sharing
+
+EXAMPLES = """Examples:
+
+  nlpmeta push my-model user/alarm-or-music --dry-run
+
+  nlpmeta push my-model user/alarm-or-music --licence apache-2.0
+
+  nlpmeta push my-model user/alarm-or-music --pr
+
+The token is the one of 'hf auth login', or HF_TOKEN.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(push)
+
+
+def push(
+    model: Annotated[Path, typer.Argument(help="Folder of an adapted model or a checkpoint.")],
+    name: Annotated[str, typer.Argument(help="Where to: user/name.")],
+    *,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Who sees a repository that is made (default: private).")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch; made if absent.")] = None,
+    pr: Annotated[bool, typer.Option("--pr", help="Open a pull request.")] = False,
+    licence: Annotated[str | None, typer.Option(help="Licence of the model, such as apache-2.0.")] = None,
+    lang: Annotated[str | None, typer.Option(help="Languages of the examples, between commas.")] = None,
+    include_support: Annotated[bool, typer.Option("--include-support", help="Publish the examples too.")] = False,
+    message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and sizes; send nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Push a model and a card made from what is known of it, in one commit; the examples stay here.
+
+    Pushing again sends what changed and nothing else.
+    """
+    from nlpmeta.sharing.share import Sharing, owned_target, push_model
+
+    target = owned_target(name, private=private, revision=revision, as_pull_request=pr)
+    languages = tuple(each.strip() for each in (lang or "").split(",") if each.strip())
+    sharing = Sharing(licence=licence, languages=languages, include_support=include_support, message=message)
+    if dry_run:
+        _plan(model, target, sharing, as_json=json)
+    else:
+        _report(push_model(model, target, sharing), as_json=json)
+
+
+def _plan(model: Path, target: "Target", sharing: "Sharing", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from nlpmeta.cli.console import out, out_json, out_table
+    from nlpmeta.sharing.share import plan
+
+    files = plan(model, target, sharing)
+    if as_json:
+        out_json({"name": target.name, "files": [asdict(file) for file in files]})
+        return
+    out_table(("file", "bytes"), [(file.name, f"{file.bytes:,}") for file in files])
+    out(f"{len(files)} files, {sum(file.bytes for file in files):,} bytes; nothing was sent.")
+
+
+def _report(pushed: "Pushed", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from nlpmeta.cli.console import out, out_json
+
+    if as_json:
+        out_json(asdict(pushed))
+        return
+    who = "private" if pushed.private else "public"
+    out(f"{pushed.url} ({'new, ' if pushed.created else ''}{who})")
+    if not pushed.changed and not pushed.deleted:
+        out("Everything was there already; nothing was changed.")
+        return
+    where = f"pull request {pushed.pull_request}" if pushed.pull_request else f"commit {pushed.commit[:12]}"
+    gone = f", {len(pushed.deleted)} removed" if pushed.deleted else ""
+    out(f"{len(pushed.changed)} files in one {where}{gone}")

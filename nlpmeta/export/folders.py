@@ -1,0 +1,174 @@
+"""Writes a model as a folder of ``transformers``, of sentence-transformers, or with an ONNX file."""
+
+import shutil
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
+from nlpmeta.export.head import LinearHead, linear_head, plain_encoders
+from nlpmeta.export.tokenizer import end_tokens, whole_tokenizer
+from nlpmeta.files import new_folder, write_bytes, write_json, write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from nlpmeta.export.modeling import NLPMetaForSequenceClassification
+
+Form = Literal["transformers", "sentence-transformers", "onnx"]
+TOLERANCE = 1e-4
+"""What probabilities may differ by; every export is compared before it is written."""
+HEAD_FILE = "head.safetensors"
+_NEEDS = {"sentence-transformers": ("sentence_transformers",), "onnx": ("onnx", "onnxscript")}
+_ADVICE = {
+    "sentence-transformers": "pip install 'sentence-transformers>=6.2'",
+    "onnx": "pip install 'nlpmeta[onnx]'",
+}
+
+
+def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite: bool = False) -> None:
+    """Write ``classifier`` to ``folder`` with all that it needs, the encoder included.
+
+    Args:
+        classifier: an adapted model with a linear head.
+        folder: made if absent.
+        form: for which library.
+        overwrite: replace an existing folder, once the new one is complete.
+
+    Raises:
+        NLPMetaError: if the folder exists, the head is not linear, or a library is missing.
+        WorkFailedError: if the exported model does not give the same probabilities.
+    """
+    if form not in get_args(Form):
+        raise UnknownNameError("form", form, get_args(Form))
+    if missing := [name for name in _NEEDS.get(form, ()) if find_spec(name) is None]:
+        raise NLPMetaError(f"Exporting to {form} needs {' and '.join(missing)}: {_ADVICE[form]}")
+    head = linear_head(classifier.learner_, classifier.state_)
+    with new_folder(folder, overwrite=overwrite) as temporary:
+        encoders = plain_encoders(classifier.learner_, classifier.state_)
+        writers = {"transformers": _transformers, "sentence-transformers": _sentences, "onnx": _onnx}
+        writers[form](classifier, head, encoders, temporary)
+
+
+def sequence_classifier(
+    classifier: FewShotClassifier, head: LinearHead, encoders: "Sequence[PreTrainedModel]"
+) -> "NLPMetaForSequenceClassification":
+    """The model as a module of ``transformers``, compared with the classifier.
+
+    Raises:
+        WorkFailedError: if the two do not agree.
+    """
+    from nlpmeta.export.modeling import NLPMetaConfig, NLPMetaForSequenceClassification
+
+    names = [str(label) for label in classifier.classes_.tolist()]
+    kind = encoders[0].config.model_type
+    no_pooler = {"add_pooling_layer": False} if kind in {"bert", "roberta", "xlm-roberta", "camembert"} else {}
+    config = NLPMetaConfig(
+        encoders=[each.config.to_dict() for each in encoders],
+        encoder_options=no_pooler,
+        normalise=head.normalise,
+        max_tokens=classifier.learner_.encoder.max_length,
+        end_tokens=end_tokens(classifier.learner_.encoder),
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    model = NLPMetaForSequenceClassification(config)
+    model.encoders = nn.ModuleList(encoders)
+    model.classifier.weight.data, model.classifier.bias.data = head.weight.clone(), head.bias.clone()
+    _compare(model.eval(), classifier)
+    return model
+
+
+@torch.no_grad()
+def _compare(model: "NLPMetaForSequenceClassification", classifier: FewShotClassifier) -> None:
+    tokenizer = whole_tokenizer(classifier.learner_.encoder)
+    texts = [*(str(label) for label in classifier.classes_[:8].tolist() if str(label).strip()), "a b c", "1 2"]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    theirs = model(batch["input_ids"], batch["attention_mask"]).logits.softmax(1)
+    apart = float((theirs - torch.from_numpy(classifier.predict_proba(texts))).abs().max())
+    if not apart < TOLERANCE:
+        raise WorkFailedError(f"The exported model's probabilities are {apart:.1g} off; nothing was written.")
+
+
+def _transformers(
+    classifier: FewShotClassifier, head: LinearHead, encoders: "Sequence[PreTrainedModel]", folder: Path
+) -> None:
+    from nlpmeta.export import modeling
+
+    model = sequence_classifier(classifier, head, encoders)
+    code = "modeling_nlpmeta"
+    model.config.auto_map = {
+        "AutoConfig": f"{code}.NLPMetaConfig",
+        "AutoModelForSequenceClassification": f"{code}.NLPMetaForSequenceClassification",
+    }
+    model.save_pretrained(folder)
+    whole_tokenizer(classifier.learner_.encoder).save_pretrained(folder)
+    shutil.copyfile(Path(modeling.__file__), folder / f"{code}.py")
+
+
+def _sentences(
+    classifier: FewShotClassifier, head: LinearHead, encoders: "Sequence[PreTrainedModel]", folder: Path
+) -> None:
+    """Each view is a folder of its own; the first is the top folder."""
+    from safetensors.torch import save
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    tokenizer = whole_tokenizer(classifier.learner_.encoder)
+    sequence_classifier(classifier, head, encoders)  # only to compare
+    for number, encoder in enumerate(encoders):
+        part = folder if number == 0 else folder / "second"
+        plain = folder / ".plain"
+        encoder.save_pretrained(plain)
+        tokenizer.save_pretrained(plain)
+        transformer = Transformer(str(plain), max_seq_length=classifier.learner_.encoder.max_length)
+        modules: list[nn.Module] = [transformer, Pooling(encoder.config.hidden_size, "mean")]
+        SentenceTransformer(modules=[*modules, *([Normalize()] if head.normalise else [])]).save_pretrained(
+            str(part), create_model_card=False
+        )
+        shutil.rmtree(plain)
+    write_bytes(folder / HEAD_FILE, save({"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}))
+    write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
+
+
+class _Probabilities(nn.Module):
+    """Token ids and mask ``(n, width)`` to probabilities ``(n, n_way)``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids, attention_mask).logits
+        return logits.softmax(1)
+
+
+def _onnx(classifier: FewShotClassifier, head: LinearHead, encoders: "Sequence[PreTrainedModel]", folder: Path) -> None:
+    model = sequence_classifier(classifier, head, encoders)
+    for encoder in encoders:
+        encoder.set_attn_implementation("eager")
+    model.config.max_tokens = 1 << 30  # the tokenizer cuts; a graph does not branch
+    batch, width = torch.export.Dim("texts", min=1), torch.export.Dim("tokens", min=2)
+    example = torch.ones(2, 5, dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Probabilities(model).eval(),
+            (example, example.clone()),
+            str(folder / "model.onnx"),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: batch, 1: width}, {0: batch, 1: width}),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    whole_tokenizer(classifier.learner_.encoder).save_pretrained(folder)
+    write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
+    write_text(folder / "max_tokens.txt", f"{classifier.learner_.encoder.max_length}\n")

@@ -1,0 +1,127 @@
+"""Calls to the Hub: a limit on the time to its first answer, and every refusal in one sentence."""
+
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from nlpmeta.errors import NetworkError, NLPMetaError
+
+T = TypeVar("T")
+REQUEST_SECONDS = 3.0  # a wish: a silent host takes twice that, and name resolution knows no timeout
+PROBE_SECONDS = 4.0  # in all
+LOG_IN = "log in with: hf auth login"
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
+
+
+def in_time(work: Callable[[], T], seconds: float | None = None) -> T:
+    """The result of ``work``, or TimeoutError after ``seconds``; a thread that hangs is left behind."""
+    seconds = PROBE_SECONDS if seconds is None else seconds
+    results: queue.Queue[T | BaseException] = queue.Queue(maxsize=1)
+
+    def run() -> None:
+        try:
+            results.put(work())
+        except BaseException as error:  # handed to the caller, who raises it
+            results.put(error)
+
+    threading.Thread(target=run, name="nlpmeta-hub-probe", daemon=True).start()
+    try:
+        result = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds:.0f} s") from None
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def is_offline() -> bool:
+    """Whether the user forbade the network (``HF_HUB_OFFLINE=1``)."""
+    from huggingface_hub import constants
+
+    return constants.is_offline_mode()
+
+
+def checked_id(name: str) -> str:
+    """``name``, if it can be the name of a repository: ``owner/model``.
+
+    Raises:
+        NLPMetaError: if it cannot.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, but not re-exported
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise NLPMetaError(f"{name!r} cannot be the name of a model on the Hub (such as 'owner/model').") from error
+    return name
+
+
+@contextmanager
+def said_plainly(name: str, revision: str | None = None, *, doing: str = "fetched from") -> Iterator[None]:
+    """Turn every way in which the Hub or the way to it can fail into one sentence, with no token in it.
+
+    Raises:
+        NetworkError: if the Hub cannot be reached, refuses, or is out of order.
+        NLPMetaError: if it has no such model or revision.
+    """
+    from httpx2 import HTTPError, InvalidURL
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    try:
+        yield
+    except NLPMetaError:
+        raise
+    except errors.HFValidationError as error:
+        raise NLPMetaError(
+            f"{name!r} is neither a folder nor a name that a model on the Hub can have (such as 'owner/model')."
+        ) from error
+    except errors.GatedRepoError as error:
+        raise NetworkError(f"The model {name!r} is gated: accept its terms at {hub}/{name}, then {LOG_IN}") from error
+    except errors.RevisionNotFoundError as error:
+        raise NLPMetaError(
+            f"The model {name!r} on the Hub has no revision {revision!r}. See {hub}/{name}/commits/main"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.DisabledRepoError) as error:
+        raise NLPMetaError(
+            f"There is no model named {name!r} at {hub}, or it is private. Check the spelling, give a folder, "
+            f"or {LOG_IN}"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise NetworkError(_refused(name, error.response.status_code, doing)) from error
+    except (HTTPError, InvalidURL, errors.XetDownloadError, OSError) as error:
+        raise NetworkError(f"The model {name!r} could not be {doing} {hub}: {short(error)}.") from error
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """The HTTP status behind an error, also where a library wrapped it; ``None`` if none came."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if response is not None:
+            return int(response.status_code)
+        error = error.__cause__
+    return None
+
+
+def short(error: BaseException) -> str:
+    """The first words of an error message, on one line and without tokens."""
+    words = _TOKEN.sub("hf_***", " ".join(str(error).split()))
+    return words[:120].rstrip(".") or type(error).__name__
+
+
+def _refused(name: str, status: int, doing: str) -> str:
+    from huggingface_hub import constants
+
+    what = "asked for" if doing == "fetched from" else "sent"
+    advice = {
+        401: "log in again with: hf auth login",
+        403: "log in again with: hf auth login (the token needs the right to write, if you push)",
+        409: "another change is under way there; try again",
+        412: "somebody else changed it at the same moment; try again",
+        429: "it wants fewer requests; wait some minutes and try again",
+    }.get(status, "try again later, or give a folder" if doing == "fetched from" else "try again later")
+    return f"{constants.ENDPOINT} answered {status} when {what} the model {name!r}; {advice}."

@@ -1,0 +1,80 @@
+"""What a saved task must be like to be used: classes that are classes, tensors that the learner can use."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.examples import is_unicode
+from nlpmeta.files import read_json, write_json
+from nlpmeta.hub.download import looks_like_name
+from nlpmeta.learners.base import Learner, TaskState, Texts
+from nlpmeta.manifest import Json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_KINDS: dict[str, type] = {"U": str, "b": bool, "f": float, "i": int, "u": int}
+
+
+def write_labels(path: Path, classes: "NDArray[np.generic]") -> None:
+    """Write labels of any type that JSON has."""
+    write_json(path, {"kind": classes.dtype.kind, "labels": classes.tolist()})
+
+
+def read_labels(path: Path) -> "NDArray[np.generic]":
+    """The classes: at least two, all different, all of the kind that the file names.
+
+    Raises:
+        ModelFolderError: if they are not.
+    """
+    found = read_json(path)
+    labels = found.get("labels") if isinstance(found, dict) else None
+    kind = _KINDS.get(str(found.get("kind"))) if isinstance(found, dict) else None
+    if kind is None or not isinstance(labels, list) or not all(type(each) is kind for each in labels):
+        raise ModelFolderError(f"{path} is damaged (it lists no classes). Save the model again.")
+    if not is_unicode("".join(map(str, labels))):
+        raise ModelFolderError(f"{path} is damaged (a class is no Unicode text). Save the model again.")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ModelFolderError(f"{path} is damaged (its classes are not different). Save the model again.")
+    try:
+        return np.asarray(labels, dtype=kind)
+    except (OverflowError, ValueError) as error:
+        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
+
+
+def check_encoder_of_stranger(manifest: Mapping[str, Json], name: str) -> None:
+    """See that a model of the Hub names an encoder of the Hub: a stranger has no business in folders of this machine.
+
+    Raises:
+        ModelFolderError: if it names a folder.
+    """
+    facts = manifest.get("encoder")
+    encoder = facts.get("id") if isinstance(facts, Mapping) else None
+    if not isinstance(encoder, str) or not looks_like_name(encoder):
+        raise ModelFolderError(f"The model {name!r} names no encoder of the Hub; it was not loaded.")
+
+
+@torch.no_grad()
+def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> None:
+    """See by one text that the learner can use ``state``, and for how many classes.
+
+    Raises:
+        ModelFolderError: if it cannot, or for another number of classes.
+    """
+    blank = torch.zeros(1, learner.encoder.dim, device=learner.encoder.device)
+    query = Texts(("",), blank) if learner.inputs == "embeddings" else learner.queries(state, ["a"])
+    try:
+        scores = learner.logits(state, query)
+    except (RuntimeError, KeyError, IndexError, ValueError, TypeError, StopIteration) as error:
+        if isinstance(error, NLPMetaError):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise ModelFolderError(
+            f"{path} does not fit the method of the model ({reason}). Save the model again."
+        ) from error
+    if scores.shape != (1, n_way):
+        raise ModelFolderError(f"{path} is for {scores.shape[-1]} classes and the model has {n_way}. Save it again.")

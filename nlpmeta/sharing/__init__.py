@@ -1,0 +1,1 @@
+"""What leaves this machine when a model is shared, and how a shared model is found again."""

@@ -1,0 +1,167 @@
+"""The facts of a model folder for its card: read from what was saved, never guessed."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nlpmeta.card.facts import CardFacts, DataFacts, Measurement, Score
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.languages import UnknownLanguageError, parse
+from nlpmeta.manifest import Json, optional_json, read_manifest
+from nlpmeta.sources.catalogue import catalogue, known_as
+from nlpmeta.sources.loading import BUNDLED
+
+
+def gather(
+    folder: Path, *, licence: str | None = None, languages: Sequence[str] = (), include_support: bool = False
+) -> CardFacts:
+    """What is known of the model in ``folder``.
+
+    Args:
+        folder: an adapted model or a checkpoint.
+        licence: the author's licence for the model, as the Hub spells it (``apache-2.0``).
+        languages: the languages of the examples, where ``adapt`` was not told; any spelling.
+        include_support: whether the examples are published with the model.
+
+    Raises:
+        ModelFolderError: if the folder is damaged.
+        UnknownLanguageError: if a language is none.
+    """
+    manifest = read_manifest(folder)
+    report = optional_json(folder / "report.json")
+    labels = optional_json(folder / "labels.json").get("labels")
+    training = _mapping(manifest.get("training"))
+    files = tuple(sorted(_mapping(manifest["files"])))
+    asked = languages or [lang for lang in (report.get("lang"),) if isinstance(lang, str)]
+    data = data_facts(str(report["data"])) if "data" in report else None
+    return CardFacts(
+        kind=str(manifest.get("kind")),
+        method=_method(manifest, report),
+        encoder=str(_mapping(manifest["encoder"])["id"]),
+        encoder_revision=_text(_mapping(manifest["encoder"]).get("revision")),
+        version=str(manifest["nlpmeta"]),
+        labels=tuple(str(label) for label in labels) if isinstance(labels, list) else (),
+        languages=tuple(_codes(asked, strict=bool(languages))),
+        licence=licence,
+        n_support=_whole(report.get("n_support")),
+        support_is_published=include_support and "support.json" in files,
+        data=data,
+        trained_on=tuple(data_facts(name) for name in _names(training.get("sets"))),
+        held_out_languages=tuple(_names(training.get("leave_out_langs"))),
+        measured=None if data is None else _measured(report, data),
+        mismatch=tuple(_noticed(_mapping(report.get("task_report")))),
+        bytes=sum((folder / name).stat().st_size for name in files),
+        files=files,
+    )
+
+
+def data_facts(name: str) -> DataFacts:
+    """What is known of a data set by the name that it was loaded with; of a file no more than that it is one."""
+    known = known_as(name)
+    if known in BUNDLED:
+        facts = BUNDLED[known].facts
+        return DataFacts(name=known, title=facts.title, licence=facts.licence, citation=facts.citation)
+    if known in catalogue():
+        entry = catalogue()[known]
+        return DataFacts(
+            name=known,
+            title=entry.facts.title,
+            licence=entry.facts.licence,
+            citation=entry.facts.citation,
+            hub_id=entry.hub.id if entry.hub else None,
+            hub_revision=entry.hub.revision if entry.hub else None,
+        )
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).suffix:
+        return DataFacts(name=name, title=name, licence="see its page", citation="See its page.", hub_id=name)
+    own = Path(name.replace("\\", "/")).name
+    return DataFacts(name=own, title=f"the author's own file {own}", licence="not stated", citation="Not published.")
+
+
+def _measured(report: Mapping[str, Json], data: DataFacts) -> Measurement | None:
+    accuracy = _score(report.get("accuracy"))
+    if accuracy is None:
+        return None
+    baseline, where = _mapping(report.get("baseline")), str(report.get("scored_on", ""))
+    return Measurement(
+        data=data,
+        split="test" if "test" in where else "train",
+        scored_on=where,
+        accuracy=accuracy,
+        macro_f1=_score(report.get("macro_f1")),
+        n_shot=_whole(report.get("n_shot")),
+        draws=_whole(report.get("draws")) or 1,
+        n_query=_whole(report.get("n_query")),
+        chance=_number(report.get("chance")),
+        baseline=_score(baseline.get("accuracy")),
+        baseline_name=_text(baseline.get("method")),
+        calibration_error=_number(report.get("calibration_error")),
+        confused=tuple(_confused(report.get("confused"))),
+        curve=tuple(_curve(report.get("curve"))),
+    )
+
+
+def _method(manifest: Mapping[str, Json], report: Mapping[str, Json]) -> str:
+    name = str(_mapping(manifest["learner"])["name"])
+    chosen = _names(report.get("chosen"))
+    return f"{name}: {', '.join(chosen)}" if chosen else name
+
+
+def _codes(asked: Sequence[str], *, strict: bool) -> list[str]:
+    codes = []
+    for each in asked:
+        try:
+            codes.append(parse(each).code)
+        except UnknownLanguageError:
+            if strict:
+                raise
+    return codes
+
+
+def _score(value: Json) -> Score | None:
+    mean = _number(_mapping(value).get("mean"))
+    try:
+        return None if mean is None else Score(mean, _number(_mapping(value).get("ci95")))
+    except NLPMetaError:
+        return None
+
+
+def _curve(value: Json) -> list[tuple[int, Score]]:
+    points = value if isinstance(value, list) else []
+    found = [(_whole(_mapping(point).get("n_shot")), _score(_mapping(point).get("accuracy"))) for point in points]
+    return [(shots, score) for shots, score in found if shots is not None and score is not None]
+
+
+def _confused(value: Json) -> list[tuple[str, str, int]]:
+    rows = [row for row in value if isinstance(row, list) and len(row) == 3] if isinstance(value, list) else []
+    return [(str(true), str(guess), _whole(times) or 0) for true, guess, times in rows]
+
+
+def _noticed(found: Mapping[str, Json]) -> list[str]:
+    """What adapt noticed about the task, without the examples that it quotes."""
+    lines, expected = _names(found.get("warnings")), _mapping(found.get("expected_accuracy"))
+    low, high = _number(expected.get("low")), _number(expected.get("high"))
+    if low is not None and high is not None:
+        lines.append(f"On tasks of this size and kind, {100 * low:.0f} to {100 * high:.0f} % are usual")
+    alike = found.get("alike")
+    pairs = [_names(pair) for pair in alike] if isinstance(alike, list) else []
+    return lines + [f"Not told apart well: {' and '.join(pair)}" for pair in pairs[:5]]
+
+
+def _names(value: Json) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list | tuple) else []
+
+
+def _mapping(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Json) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: Json) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None

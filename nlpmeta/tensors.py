@@ -1,0 +1,71 @@
+"""Reads safetensors files of strangers: what a header claims is checked before it is believed."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlpmeta.errors import ModelFolderError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST_HEADER = 4 << 20  # bytes; ours have some kilobytes
+LARGEST_FILE = 2 << 30  # bytes; ours have some megabytes, whole encoders are read by transformers
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """The named tensors of a safetensors file: memory is bounded by the size of the file, and numbers are finite.
+
+    Raises:
+        ModelFolderError: if the file is missing, damaged, or claims what it does not hold.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        _check_header(path)
+        tensors: dict[str, Tensor] = load(path.read_bytes())
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelFolderError(f"{path} is damaged: {_short(error)}. Save the model again.") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ModelFolderError(f"{path} is damaged: {name[:60]!r} holds numbers that are not finite.")
+    return tensors
+
+
+def _check_header(path: Path) -> None:
+    """Compare what the header says with the size of the file.
+
+    Raises:
+        ValueError: if they do not fit.
+    """
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise ValueError(f"it has {size / 1e9:.1f} GB, and {LARGEST_FILE / 1e9:.1f} GB is the most that is read")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(LARGEST_HEADER, size - 8):
+            raise ValueError(f"its header claims {length} bytes")
+        header = json.loads(file.read(length).decode("utf-8"))
+    if not isinstance(header, dict):
+        raise ValueError("its header is not an object")
+    for name, facts in header.items():
+        if name != "__metadata__":
+            _check_tensor(str(name), facts, size - 8 - length)
+
+
+def _check_tensor(name: str, facts: "dict[str, object]", room: int) -> None:
+    shape, kind, offsets = facts["shape"], facts["dtype"], facts["data_offsets"]
+    if kind not in _SIZES or not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
+        raise ValueError(f"the tensor {name[:60]!r} is of an unknown kind")
+    if not all(type(each) is int and each >= 0 for each in [*shape, *offsets]):
+        raise ValueError(f"the tensor {name[:60]!r} has an impossible shape or place")
+    start, end = offsets
+    if not start <= end <= room or end - start != math.prod(shape) * _SIZES[str(kind)]:
+        raise ValueError(f"the tensor {name[:60]!r} has a shape that does not fit its size")
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__

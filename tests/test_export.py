@@ -1,0 +1,189 @@
+"""Exported models give the same probabilities in the libraries that they are for."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.cli.app import main
+from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.export.folders import export
+from nlpmeta.export.head import linear_head
+from nlpmeta.learners.auto import AutoHead
+from nlpmeta.learners.knn import NearestNeighbours
+from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.learners.maml import MAML
+from nlpmeta.learners.matching import MatchingNetwork
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.ridge import RidgeHead
+
+TEXTS = ["ball rice", "  loan goal ", "bread", "team match goal ball " * 20, "nothing known"]
+KINDS = {
+    "logistic": lambda encoder: LogisticHead(encoder),
+    "ridge": lambda encoder: RidgeHead(encoder),
+    "euclidean": lambda encoder: PrototypicalNetwork(encoder, temperature=0.1),
+    "cosine": lambda encoder: PrototypicalNetwork(encoder, metric="cosine", temperature=0.1, names=True),
+    "maml": lambda encoder: MAML(encoder, inner_steps=2, adapter_rate=0.5),
+    "auto": lambda encoder: AutoHead(encoder),
+}
+
+
+def classifier(kind, encoder_folder, pool):
+    encoder = TextEncoder.from_pretrained(str(encoder_folder), prefix="ball: ", max_length=16)
+    add_adapter(encoder, AdapterSettings(rank=4), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for weight in adapter_weights(encoder).values():
+        weight.data += 0.2 * torch.randn(weight.shape, generator=generator)
+    return FewShotClassifier(KINDS[kind](encoder)).fit(pool.texts[::3], pool.names()[::3])
+
+
+def on_both(encoder_folder, pool):
+    """``auto`` whose head reads the adapted and the frozen encoder: the state is put there, as a choice may fall so."""
+    made = classifier("auto", encoder_folder, pool)
+    head = made.learner_._candidates["logistic on both"].head
+    features = made.learner_.encoder.encode(pool.texts)
+    from nlpmeta.learners.base import Support
+
+    state = head.adapt(Support(tuple(pool.texts), features, torch.tensor(pool.labels), pool.n_way))
+    made.state_ = {f"logistic on both/{k}": v for k, v in {**state, "scores_over": torch.tensor(0.7)}.items()}
+    return made
+
+
+@pytest.fixture(params=[*KINDS, "on both"])
+def made(request, encoder_folder, pool):
+    if request.param == "on both":
+        return on_both(encoder_folder, pool)
+    return classifier(request.param, encoder_folder, pool)
+
+
+def close(theirs, made):
+    np.testing.assert_allclose(np.asarray(theirs), made.predict_proba(TEXTS), atol=1e-4, rtol=0)
+
+
+def test_a_folder_of_transformers_gives_the_same_probabilities(made, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    before = made.predict_proba(TEXTS)
+    export(made, tmp_path / "out", "transformers")
+    assert np.array_equal(made.predict_proba(TEXTS), before)  # exporting changes nothing
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()  # ours is registered here
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        for options in ({}, {"truncation": True}):
+            close(model(**tokenizer(TEXTS, return_tensors="pt", padding=True, **options)).logits.softmax(1), made)
+        for row, text in enumerate(TEXTS):  # alone, without padding
+            alone = model(**tokenizer([text], return_tensors="pt")).logits.softmax(1)
+            np.testing.assert_allclose(alone[0], made.predict_proba(TEXTS)[row], atol=1e-4, rtol=0)
+    assert [model.config.id2label[i] for i in range(3)] == made.classes_.tolist()
+
+
+def test_a_pipeline_without_nlpmeta_gives_the_same_labels(encoder_folder, pool, tmp_path):
+    made = classifier("cosine", encoder_folder, pool)
+    export(made, tmp_path / "out", "transformers")
+    program = (
+        "import sys, json; sys.modules['nlpmeta'] = None\nfrom transformers import pipeline\n"
+        f"run = pipeline('text-classification', {str(tmp_path / 'out')!r}, trust_remote_code=True)\n"
+        f"print(json.dumps(run({TEXTS!r}, top_k=None)))"
+    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr[-1000:]
+    found = [{each["label"]: each["score"] for each in row} for row in json.loads(run.stdout.splitlines()[-1])]
+    close([[row[label] for label in made.classes_] for row in found], made)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_of_sentence_transformers_gives_the_same_probabilities(made, tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    export(made, tmp_path / "out", "sentence-transformers")
+    parts = [tmp_path / "out", tmp_path / "out" / "second"]
+    encoders = [sentence_transformers.SentenceTransformer(str(part)) for part in parts if part.exists()]
+    features = np.concatenate([each.encode(TEXTS, show_progress_bar=False) for each in encoders], axis=1)
+    head = {name: tensor.numpy() for name, tensor in load_file(tmp_path / "out" / "head.safetensors").items()}
+    close(torch.from_numpy(features @ head["weight"].T + head["bias"]).softmax(1), made)
+    assert json.loads((tmp_path / "out" / "labels.json").read_text())["labels"] == made.classes_.tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_gives_the_same_probabilities(encoder_folder, pool, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from transformers import AutoTokenizer
+
+    made = on_both(encoder_folder, pool)
+    export(made, tmp_path / "out", "onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    batch = tokenizer(TEXTS, return_tensors="np", padding=True, truncation=True)
+    names = ("input_ids", "attention_mask")
+    close(session.run(None, {name: batch[name].astype(np.int64) for name in names})[0], made)
+    for row, text in enumerate(TEXTS):
+        alone = tokenizer([text], return_tensors="np", truncation=True)
+        found = session.run(None, {name: alone[name].astype(np.int64) for name in names})[0]
+        np.testing.assert_allclose(found[0], made.predict_proba(TEXTS)[row], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("head", [NearestNeighbours, MatchingNetwork])
+def test_a_head_that_is_not_linear_is_refused_before_anything_is_written(head, encoder_folder, pool, tmp_path):
+    encoder = TextEncoder.from_pretrained(str(encoder_folder), max_length=16)
+    made = FewShotClassifier(head(encoder)).fit(pool.texts, pool.names())
+    with pytest.raises(NLPMetaError, match="is not linear"):
+        export(made, tmp_path / "out", "transformers")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_head_would_be_noticed(encoder_folder, pool):
+    from nlpmeta.errors import WorkFailedError
+    from nlpmeta.export.folders import sequence_classifier
+    from nlpmeta.export.head import LinearHead, plain_encoders
+
+    made = classifier("ridge", encoder_folder, pool)
+    head = linear_head(made.learner_, made.state_)
+    wrong = LinearHead(head.weight * 1.01, head.bias, head.normalise)
+    with pytest.raises(WorkFailedError, match="off; nothing was written"):
+        sequence_classifier(made, wrong, plain_encoders(made.learner_, made.state_))
+
+
+def test_the_command_exports_and_says_where(encoder_folder, pool, tmp_path, capsys):
+    classifier("cosine", encoder_folder, pool).save_pretrained(tmp_path / "model")
+    arguments = ["export", str(tmp_path / "model"), str(tmp_path / "out"), "--to", "transformers"]
+    assert main(arguments) == 0
+    assert str(tmp_path / "out") in capsys.readouterr().out
+    assert main(arguments) == 2
+    assert "exists and was kept" in capsys.readouterr().err
+    assert main([*arguments[:-1], "tensorflow"]) == 2
+    assert "Known: onnx, sentence-transformers, transformers" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_was_exported_to_sentence_transformers_is_taken_in_again(encoder_folder, pool, tmp_path):
+    from nlpmeta.export.setfit import import_setfit
+
+    pytest.importorskip("sentence_transformers")
+    made = classifier("ridge", encoder_folder, pool)
+    export(made, tmp_path / "out", "sentence-transformers")
+    taken = import_setfit(tmp_path / "out")
+    close(taken.predict_proba(TEXTS), made)
+    assert taken.predict(TEXTS).tolist() == made.predict(TEXTS).tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_pickle_of_a_setfit_model_is_never_read(encoder_folder, pool, tmp_path):
+    from nlpmeta.errors import ModelFolderError
+    from nlpmeta.export.setfit import import_setfit
+
+    pytest.importorskip("sentence_transformers")
+    export(classifier("ridge", encoder_folder, pool), tmp_path / "out", "sentence-transformers")
+    (tmp_path / "out" / "head.safetensors").unlink()
+    (tmp_path / "out" / "model_head.pkl").write_bytes(
+        b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
+    )
+    with pytest.raises(ModelFolderError, match="only model_head.pkl, a pickle, which is never loaded"):
+        import_setfit(tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
