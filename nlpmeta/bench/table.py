@@ -1,0 +1,94 @@
+"""Results as a Markdown table: what stands in README between two marks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nlpmeta.bench.summary import Group, Method
+from nlpmeta.errors import DataError
+from nlpmeta.files import write_text
+
+BEGIN, END = "<!-- benchmark: written by nlpmeta report --into -->", "<!-- end of benchmark -->"
+MEGA = 1e6
+
+
+def markdown(groups: Sequence[Group]) -> str:
+    """A row for each task and number of shots with the accuracy of every method, and what each method costs."""
+    methods = list(dict.fromkeys(group.method for group in groups))
+    if not methods:
+        raise DataError("There are no results yet; make some: nlpmeta bench --out FOLDER.")
+    return "\n".join([*_accuracies(groups, methods), "", *_costs(groups, methods)])
+
+
+def _accuracies(groups: Sequence[Group], methods: Sequence[Method]) -> list[str]:
+    """Accuracy, and the difference of the first method to the best of the others on the same draws."""
+    found = {(group.task, group.method): group for group in groups}
+    first = methods[0]
+    lines = [_row(["task", "shots", *(method.title for method in methods), "difference to the best other"])]
+    lines.append("|---" * (len(methods) + 3) + "|")
+    for task in dict.fromkeys(group.task for group in groups):
+        here = [found.get((task, method)) for method in methods]
+        others = [group for group in here[1:] if group is not None]
+        best = max(others, key=lambda group: group.accuracy.mean, default=None)
+        ours = found.get((task, first))
+        gain = ours.gain_over(best) if ours is not None and best is not None else None
+        cells = ["" if group is None else group.accuracy.percent() for group in here]
+        lines.append(_row([task.title, str(task.n_shot), *cells, "" if gain is None else gain.percent()]))
+    for n_shot in sorted({group.task.n_shot for group in groups}):
+        shared = [task for task in dict.fromkeys(g.task for g in groups) if task.n_shot == n_shot]
+        complete = [task for task in shared if all((task, method) in found for method in methods)]
+        if len(complete) < 2:
+            continue
+        means = [np.mean([found[task, method].accuracy.mean for task in complete]) for method in methods]
+        gain_ = 100 * (means[0] - max(means[1:])) if len(means) > 1 else None
+        cells = [f"**{100 * mean:.1f}**" for mean in means]
+        label = f"mean of {len(complete)} sets"
+        lines.append(_row([label, str(n_shot), *cells, "" if gain_ is None else f"{gain_:+.1f}"]))
+    return lines
+
+
+def _costs(groups: Sequence[Group], methods: Sequence[Method]) -> list[str]:
+    """Means over the tasks that all methods did."""
+    found = {(group.task, group.method): group for group in groups}
+    shared = [
+        task for task in dict.fromkeys(g.task for g in groups) if all((task, method) in found for method in methods)
+    ]
+    names = ["macro-F1, %", "calibration error, %", "adaptation, s", "without a limit of steps, s", "predictions/s"]
+    lines = [_row([f"mean of {len(shared)} rows above", *names, "peak memory, MB", "to keep, MB"])]
+    lines.append("|---" * (len(names) + 3) + "|")
+    for method in methods if shared else []:
+        here = [found[task, method] for task in shared]
+        full = np.mean([group.full_seconds() for group in here])
+        cells = [
+            f"{100 * np.mean([group.macro_f1.mean for group in here]):.1f}",
+            f"{100 * np.mean([group.calibration_error for group in here]):.1f}",
+            f"{np.mean([group.mean('adapt_seconds') for group in here]):.2f}",
+            f"{full:.0f} (extrapolated)" if any(group.is_cut for group in here) else "",
+            f"{np.mean([group.mean('predictions_per_second') for group in here]):.0f}",
+            f"{np.mean([group.mean('peak_bytes') for group in here]) / MEGA:.0f}",
+            f"{np.mean([group.mean('artefact_bytes') for group in here]) / MEGA:.2f}",
+        ]
+        lines.append(_row([method.title, *cells]))
+    return lines
+
+
+def put_into(path: Path, table: str) -> None:
+    """Put ``table`` between the two marks of a Markdown file; all else stays.
+
+    Raises:
+        DataError: if the file or the marks are not there.
+        WorkFailedError: if the disk does not allow the write.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    content = path.read_text(encoding="utf-8")
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"{path} lacks the lines {BEGIN!r} and {END!r}; the table goes between them.")
+    write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
