@@ -38,6 +38,7 @@ WITHIN = {
     "comparison": {"evaluation"},
     "classifier": {"examples"},
     "adaptation": {"classifier"},
+    "report": {"bench"},
     "__main__": {"cli"},
 }
 PACKAGE = Path(__file__).parent.parent / "nlpmeta"

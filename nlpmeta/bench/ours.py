@@ -44,10 +44,15 @@ class OurMethod(Contender):
             name, _, checkpoint = self.method.partition("@")
             self._learner = starting_learner(name, encoder=self.encoder, checkpoint=checkpoint or "none")
 
-    def adapt(self, support: LabeledTexts) -> _OurModel:
+    @property
+    def learner(self) -> Learner:
+        """What ``prepare`` loaded."""
         if self._learner is None:
-            raise RuntimeError("prepare comes before adapt")
+            raise RuntimeError("prepare comes first")
+        return self._learner
+
+    def adapt(self, support: LabeledTexts) -> _OurModel:
         names = support.names()
-        classifier = FewShotClassifier(self._learner).fit(list(support.texts), names)
+        classifier = FewShotClassifier(self.learner).fit(list(support.texts), names)
         place = {label: i for i, label in enumerate(classifier.classes_.tolist())}
         return _OurModel(classifier, [place[name] for name in support.label_names])

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from nlpmeta.bench.cell import Measured
+from nlpmeta.bench.maps import Maps
 from nlpmeta.bench.plan import Cell, Job, Plain
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.files import disk_errors_said_plainly
 
-RESULTS_FILE, TASKS_FILE, LOCK_FILE, LOG_FILE = "results.jsonl", "tasks.jsonl", ".lock", "worker.log"
+RESULTS_FILE, TASKS_FILE, MAPS_FILE = "results.jsonl", "tasks.jsonl", "maps.jsonl"
+LOCK_FILE, LOG_FILE = ".lock", "worker.log"
 _KEY = (
     *("data", "lang", "max_query", "seed", "n_way", "method", "max_steps", "checkpoint"),
     *("encoder", "n_shot", "draw"),
@@ -41,6 +43,16 @@ class QuerySet:
 
     label_names: tuple[str, ...]
     labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TaskMaps:
+    """The maps of a task, and which method and shots they are of."""
+
+    title: str
+    n_shot: int
+    method: str
+    maps: Maps
 
 
 class Store:
@@ -75,6 +87,14 @@ class Store:
             for row in _rows(self.folder / TASKS_FILE)
         }
 
+    def maps(self) -> list[TaskMaps]:
+        """The maps, the last one of each task and method."""
+        rows = {(row["data"], row["lang"], row["method"]): row for row in _rows(self.folder / MAPS_FILE)}
+        return [
+            TaskMaps(f"{data} {lang or ''}".strip(), int(row["n_shot"]), str(method), Maps.parse(row["maps"]))
+            for (data, lang, method), row in rows.items()
+        ]
+
     def missing(self, job: Job) -> tuple[Cell, ...]:
         """The cells of ``job`` that are not done yet."""
         done = {_id(line.key) for line in self.lines()}
@@ -90,6 +110,8 @@ class Store:
         digest = sha256(query.encode()).hexdigest()[:12]
         if digest not in self.query_sets():
             _append(self.folder / TASKS_FILE, json.dumps({"task": digest, **json.loads(query)}, ensure_ascii=False))
+        if "maps" in found:
+            _append(self.folder / MAPS_FILE, json.dumps({**job.key(cell), "maps": found["maps"]}, ensure_ascii=False))
         line = Line(job.key(cell), Measured(**found["measured"]), digest, found["setting"])
         _append(self.folder / RESULTS_FILE, line.json())
 

@@ -1,6 +1,7 @@
 """Results as a Markdown table: what stands in README between two marks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,14 @@ from nlpmeta.files import write_text
 
 BEGIN, END = "<!-- benchmark: written by nlpmeta report --into -->", "<!-- end of benchmark -->"
 MEGA = 1e6
+
+
+@dataclass(frozen=True)
+class Around:
+    """What stands before and after the table."""
+
+    before: str
+    after: str
 
 
 def markdown(groups: Sequence[Group]) -> str:
@@ -73,6 +82,21 @@ def _costs(groups: Sequence[Group], methods: Sequence[Method]) -> list[str]:
     return lines
 
 
+def check_marks(path: Path) -> Around:
+    """What stands before and after the marks of a Markdown file.
+
+    Raises:
+        DataError: if the file or the marks are not there.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"{path} lacks the lines {BEGIN!r} and {END!r}; the table goes between them.")
+    return Around(before, after)
+
+
 def put_into(path: Path, table: str) -> None:
     """Put ``table`` between the two marks of a Markdown file; all else stays.
 
@@ -80,14 +104,8 @@ def put_into(path: Path, table: str) -> None:
         DataError: if the file or the marks are not there.
         WorkFailedError: if the disk does not allow the write.
     """
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    content = path.read_text(encoding="utf-8")
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"{path} lacks the lines {BEGIN!r} and {END!r}; the table goes between them.")
-    write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
+    around = check_marks(path)
+    write_text(path, f"{around.before}{BEGIN}\n{table}\n{END}{around.after}")
 
 
 def _row(cells: Sequence[str]) -> str:

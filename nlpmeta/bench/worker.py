@@ -13,6 +13,7 @@ from typing import IO
 
 from nlpmeta.bench.cell import measure_cell
 from nlpmeta.bench.contender import OURS, Contender, contenders
+from nlpmeta.bench.maps import Maps
 from nlpmeta.bench.ours import OurMethod
 from nlpmeta.bench.plan import Cell, Job
 from nlpmeta.data import Episode, LabeledTexts
@@ -44,7 +45,12 @@ def main() -> int:
 def _line(contender: Contender, job: Job, cell: Cell, episode: Episode) -> dict[str, object]:
     measured = measure_cell(contender, episode, seed=job.task.seed + cell.draw)
     task = {"label_names": list(episode.query.label_names), "labels": list(episode.query.labels)}
-    return {"measured": measured.json(), "task": task, "setting": _setting(contender)}
+    found: dict[str, object] = {"measured": measured.json(), "task": task, "setting": _setting(contender)}
+    largest = max(each.n_shot for each in job.cells)
+    if isinstance(contender, OurMethod) and cell == Cell(largest, 0):  # one map of a task is enough
+        maps = Maps.of(contender.learner.encoder, episode)
+        found |= {} if maps is None else {"maps": maps.json()}
+    return found
 
 
 def _setting(contender: Contender) -> dict[str, object]:

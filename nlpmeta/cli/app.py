@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import typer
 
-from nlpmeta.cli import adapt, bench, data, evaluate, info, predict, recipes, train
+from nlpmeta.cli import adapt, bench, data, evaluate, info, predict, recipes, report, train
 from nlpmeta.cli.console import say
 from nlpmeta.errors import DataWarning, NLPMetaError
 
 INTERRUPTED = 130
-COMMANDS = (adapt, predict, info, evaluate, bench, train, recipes, data)
+COMMANDS = (adapt, predict, info, evaluate, bench, report, train, recipes, data)
 
 app = typer.Typer(
     name="nlpmeta",
