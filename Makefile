@@ -7,6 +7,7 @@
 # make bench-scaling adaptation time and memory against ways and shots: results/scaling
 # make bench-meta    results/meta.json: the shipped checkpoint against the frozen encoder
 # make bench-frozen  results/frozen.json: the baselines on the frozen encoder
+# make docs          docs/api.md from the docstrings
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,7 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality lock bench bench-tuning bench-setfit bench-scaling bench-meta bench-frozen clean
+.PHONY: demo test quality lock bench bench-tuning bench-setfit bench-scaling bench-meta bench-frozen docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -73,6 +74,9 @@ bench-frozen: $(VENV)/.installed
 
 bench-meta: $(VENV)/.installed
 	$(BIN)/python benchmarks/meta.py
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/make_api.py
 
 lock:
 	$(PYTHON) -m venv --clear .lock-venv
