@@ -112,6 +112,24 @@ def groups_of(lines: Sequence[Line]) -> list[Group]:
     return [Group(task, method, draws) for (task, method), draws in found.items()]
 
 
+@dataclass(frozen=True)
+class Comparable:
+    """Methods and the tasks that all of them did: what means can be taken over."""
+
+    methods: tuple[Method, ...]
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, groups: Sequence[Group]) -> "Comparable":
+        """Methods that did less than two thirds of the tasks (a full SetFit, say) would leave hardly any: not these."""
+        tasks = tuple(dict.fromkeys(group.task for group in groups))
+        done: dict[Method, set[Task]] = {}
+        for group in groups:
+            done.setdefault(group.method, set()).add(group.task)
+        methods = tuple(method for method, own in done.items() if 3 * len(own) >= 2 * len(tasks))
+        return cls(methods, tuple(task for task in tasks if all(task in done[method] for method in methods)))
+
+
 def method_of(line: Line) -> Method:
     """The contender of a line."""
     limit, checkpoint = line.key["max_steps"], line.key["checkpoint"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlpmeta.bench.summary import Group, Method
+from nlpmeta.bench.summary import Comparable, Group, Method
 from nlpmeta.errors import DataError
 from nlpmeta.files import write_text
 
@@ -44,32 +44,31 @@ def _accuracies(groups: Sequence[Group], methods: Sequence[Method]) -> list[str]
         gain = ours.gain_over(best) if ours is not None and best is not None else None
         cells = ["" if group is None else group.accuracy.percent() for group in here]
         lines.append(_row([task.title, str(task.n_shot), *cells, "" if gain is None else gain.percent()]))
-    for n_shot in sorted({group.task.n_shot for group in groups}):
-        shared = [task for task in dict.fromkeys(g.task for g in groups) if task.n_shot == n_shot]
-        complete = [task for task in shared if all((task, method) in found for method in methods)]
-        if len(complete) < 2:
-            continue
-        means = [np.mean([found[task, method].accuracy.mean for task in complete]) for method in methods]
-        gain_ = 100 * (means[0] - max(means[1:])) if len(means) > 1 else None
-        cells = [f"**{100 * mean:.1f}**" for mean in means]
-        label = f"mean of {len(complete)} sets"
-        lines.append(_row([label, str(n_shot), *cells, "" if gain_ is None else f"{gain_:+.1f}"]))
+    same = Comparable.of(groups)
+    for n_shot in sorted({task.n_shot for task in same.tasks}):
+        tasks = [task for task in same.tasks if task.n_shot == n_shot]
+        if len(tasks) > 1:
+            means = {m: float(np.mean([found[task, m].accuracy.mean for task in tasks])) for m in same.methods}
+            rivals = [mean for method, mean in means.items() if method != first]
+            cells = [f"**{100 * means[method]:.1f}**" if method in means else "" for method in methods]
+            gain_ = f"{100 * (means[first] - max(rivals)):+.1f}" if first in means and rivals else ""
+            lines.append(_row([f"mean of {len(tasks)} sets", str(n_shot), *cells, gain_]))
     return lines
 
 
 def _costs(groups: Sequence[Group], methods: Sequence[Method]) -> list[str]:
-    """Means over the tasks that all methods did."""
-    found = {(group.task, group.method): group for group in groups}
-    shared = [
-        task for task in dict.fromkeys(g.task for g in groups) if all((task, method) in found for method in methods)
-    ]
-    names = ["macro-F1, %", "calibration error, %", "adaptation, s", "without a limit of steps, s", "predictions/s"]
-    lines = [_row([f"mean of {len(shared)} rows above", *names, "peak memory, MB", "to keep, MB"])]
-    lines.append("|---" * (len(names) + 3) + "|")
-    for method in methods if shared else []:
-        here = [found[task, method] for task in shared]
+    """Means over the tasks that the methods share; a method that did few of them has its own number of tasks."""
+    found, same = {(group.task, group.method): group for group in groups}, Comparable.of(groups)
+    names = ["tasks", "macro-F1, %", "calibration error, %", "adaptation, s", "without a limit of steps, s"]
+    lines = [_row(["mean over tasks", *names, "predictions/s", "peak memory, MB", "to keep, MB"])]
+    lines.append("|---" * (len(names) + 4) + "|")
+    for method in methods:
+        here = [found[task, method] for task in same.tasks if (task, method) in found]
+        if not here:
+            continue
         full = np.mean([group.full_seconds() for group in here])
         cells = [
+            str(len(here)),
             f"{100 * np.mean([group.macro_f1.mean for group in here]):.1f}",
             f"{100 * np.mean([group.calibration_error for group in here]):.1f}",
             f"{np.mean([group.mean('adapt_seconds') for group in here]):.2f}",

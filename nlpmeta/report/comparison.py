@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nlpmeta.bench.summary import Group
+from nlpmeta.bench.summary import Comparable, Group
 from nlpmeta.report.drawing import FAINT, INK, WIDTH, Picture, canvas, log_axis, log_ticks, method_colours, picture
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ def _curve(axes: "Axes", groups: Sequence[Group], colour: str, marker: str) -> N
 
 def accuracy_against_time(groups: Sequence[Group]) -> Picture | None:
     """A point for each method and number of shots: means over the tasks that every method did."""
-    names = _methods(groups)
+    same = Comparable.of(groups)
+    names, tasks = [method.title for method in same.methods], same.tasks
     by = {(group.task, group.method.title): group for group in groups}
-    tasks = [t for t in dict.fromkeys(g.task for g in groups) if all((t, name) in by for name in names)]
     if not tasks:
         return None
-    colours, longest = method_colours(names), 0.0
+    colours = method_colours(_methods(groups))
     with canvas(WIDTH, 3.4 + 0.17 * len(names)) as figure:
         axes = figure.subplots()
         for name in names:
@@ -73,7 +73,6 @@ def accuracy_against_time(groups: Sequence[Group]) -> Picture | None:
                 here = [by[task, name] for task in tasks if task.n_shot == n_shot]
                 seconds = float(np.mean([group.mean("adapt_seconds") for group in here]))
                 points.append((seconds, 100 * float(np.mean([group.accuracy.mean for group in here])), n_shot))
-            longest = max(longest, *(point[0] for point in points))
             colour, marker = colours[name]
             axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, marker=marker, label=name)
             for seconds, accuracy, n_shot in points:
