@@ -2,9 +2,14 @@
 # make test        the tests
 # make quality     ruff with its security rules, formatting, types, known vulnerabilities of the locked versions
 # make fuzz        20,000 mutated files for every loader
-# make bench       the measurements of results/*.json, on the data sets in ../shared/data
-# make bench-meta  the part of them that compares the shipped checkpoint with the frozen encoder
-# make bench-maml  tasks a second and memory of MAML, ours and other packages'
+# make bench         our methods beside other packages: results/bench, its report, and the table of README.md
+# make bench-tuning  plain LoRA and full fine-tuning added to the same results (hours)
+# make bench-setfit  SetFit with all the steps it wants, where that is minutes, added to the same results
+# make bench-scaling adaptation time and memory against ways and shots: results/scaling
+# make bench-meta    results/meta.json: the shipped checkpoint against the frozen encoder
+# make bench-frozen  results/frozen.json: the baselines on the frozen encoder
+# make docs          docs/api.md from the docstrings
+# make bench-maml    tasks a second and memory of MAML, ours and other packages'
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +17,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := torch==2.13.0
 
-.PHONY: demo test quality audit fuzz lock bench bench-maml bench-meta clean
+DATA_DIR ?= ../shared/data
+SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
+BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
+
+.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-meta bench-frozen docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -48,8 +57,28 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	$(PIP) install --no-deps --editable .
 	touch $@
 
-# Long measurements, by hand: minutes to an hour on two cores; results/*.json are written by them.
-bench: $(VENV)/.installed bench-meta
+# The packages that are compared; nothing else needs them.
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.installed
+	$(PIP) install -r requirements-bench.lock
+	touch $@
+
+# Long measurements, by hand. All of them can be stopped and started again: what is done is not done twice.
+bench: $(VENV)/.bench
+	$(BENCH) --data $(SETS) --shots 1,5,10 --peers adaptive-classifier,setfit --max-steps 25 --out results/bench
+	$(BIN)/nlpmeta report results/bench --into README.md
+
+bench-tuning: $(VENV)/.bench
+	$(BENCH) --data $(SETS) --shots 1,5,10 --methods none --peers lora,fine-tuning --max-steps 200 --out results/bench
+
+bench-setfit: $(VENV)/.bench
+	$(BENCH) --data sib200:swh_Latn,sms-spam --shots 1,5,10 --methods none --peers setfit --max-steps 0 --out results/bench
+	$(BENCH) --data injongo:swa --shots 1 --methods none --peers setfit --max-steps 0 --out results/bench
+
+bench-scaling: $(VENV)/.bench
+	$(BENCH) --scaling --data clinc150 --methods auto@default --peers setfit --max-steps 3 --out results/scaling
+	$(BIN)/nlpmeta report results/scaling
+
+bench-frozen: $(VENV)/.installed
 	$(BIN)/python benchmarks/frozen.py
 
 bench-maml: $(VENV)/.installed
@@ -58,10 +87,13 @@ bench-maml: $(VENV)/.installed
 bench-meta: $(VENV)/.installed
 	$(BIN)/python benchmarks/meta.py
 
+docs: $(VENV)/.installed
+	$(BIN)/python docs/make_api.py
+
 lock:
 	$(PYTHON) -m venv --clear .lock-venv
 	.lock-venv/bin/python -m pip --quiet install $(TORCH)
-	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,test,dev]'
+	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,report,test,dev]'
 	echo "# Every version that was tested together, with Python 3.11; written by 'make lock'." > requirements.lock
 	.lock-venv/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
 	rm -rf .lock-venv

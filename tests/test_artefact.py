@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import make_encoder
 from peft import PeftModel
 from test_lora import adapted_encoder
 
@@ -17,13 +18,13 @@ def classifier(pool):
     return FewShotClassifier(learner).fit(list(pool.texts), list(pool.names()))
 
 
-def test_plain_peft_reads_the_adapter_of_a_task(classifier, encoder, pool, tmp_path):
+def test_plain_peft_reads_the_adapter_of_a_task(classifier, pool, tmp_path):
     save_task(classifier, tmp_path / "task")
     adapter = {k.removeprefix("adapter/"): v for k, v in classifier.state_.items() if k.startswith("adapter/")}
     expected = classifier.learner_.encoder(pool.texts, adapter=adapter)
     assert not torch.allclose(expected, classifier.learner_.encoder(pool.texts), atol=1e-4)
-    peft = PeftModel.from_pretrained(encoder.backbone, tmp_path / "task")
-    theirs = TextEncoder(peft, encoder.tokenizer, max_length=32)
+    base = make_encoder()
+    theirs = TextEncoder(PeftModel.from_pretrained(base.backbone, tmp_path / "task"), base.tokenizer, max_length=32)
     torch.testing.assert_close(theirs.encode(pool.texts), expected.detach(), rtol=1e-6, atol=1e-6)
 
 

@@ -53,8 +53,9 @@ WITHIN = {
     "saved_task": {"examples"},
     "manifest": {"files"},
     "classifier": {"examples", "saved_task", "sharing"},
-    "export": {"classifier"},
+    "export": {"classifier", "saved_task"},
     "adaptation": {"classifier", "saved_task"},
+    "report": {"bench"},
     "__main__": {"cli"},
 }
 PACKAGE = Path(__file__).parent.parent / "nlpmeta"

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.numbers import whole_number, whole_numbers
+
 if TYPE_CHECKING:
     from nlpmeta.protocols import Protocol, Row, Ways
 
@@ -111,26 +113,12 @@ def _ways(asked: str | None) -> "list[Ways] | None":
     return (
         None
         if asked is None
-        else ["all" if part.strip() == "all" else _whole(part, "--ways") for part in asked.split(",")]
+        else ["all" if part.strip() == "all" else whole_number(part, "--ways") for part in asked.split(",")]
     )
 
 
 def _shots(asked: str | None) -> list[int] | None:
-    return None if asked is None else [_whole(part, "--shots") for part in asked.split(",")]
-
-
-def _whole(asked: str, option: str) -> int:
-    """A whole number from 1.
-
-    Raises:
-        NLPMetaError: if it is none.
-    """
-    from nlpmeta.errors import NLPMetaError
-
-    text = asked.strip()
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise NLPMetaError(f"{option} takes whole numbers from 1, between commas; got {asked!r}.")
-    return int(text)
+    return None if asked is None else whole_numbers(asked, "--shots")
 
 
 def _command(context: typer.Context) -> str:

@@ -1,0 +1,164 @@
+"""What a benchmark is made of: tasks, contenders, and cells, one for each support set that a contender adapts to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from nlpmeta.bench.contender import OURS, contenders, peer
+from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.files import sha256
+from nlpmeta.learners.base import learners
+from nlpmeta.protocols import KSHOT_ALL, DataChoice, Shape, Tasks
+from nlpmeta.starting import find_checkpoint
+
+Plain: TypeAlias = "str | int | float | bool | None"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchTask:
+    """A data set in one language; ``n_way`` takes only the first so many classes of its own order."""
+
+    data: str
+    lang: str | None = None
+    data_dir: str | None = None
+    max_query: int = 500
+    seed: int = 0
+    n_way: int | None = None
+
+    @property
+    def title(self) -> str:
+        """How it is called in tables: ``injongo swa``."""
+        return self.data if self.lang is None else f"{self.data} {self.lang}"
+
+    def choice(self) -> DataChoice:
+        """Where its texts come from."""
+        return DataChoice(data=self.data, data_dir=None if self.data_dir is None else Path(self.data_dir))
+
+    def spelled(self) -> "BenchTask":
+        """The same with the data set's own spelling of the language.
+
+        Raises:
+            NLPMetaError: if the data set or the language is not there.
+        """
+        return replace(self, lang=self.choice().spelling(self.lang))
+
+    def tasks(self, n_shot: int, n_draws: int) -> Tasks:
+        """The episodes, as ``nlpmeta evaluate --protocol kshot-all`` draws them.
+
+        Raises:
+            NLPMetaError: if the data cannot give them.
+        """
+        material = self.choice().material(KSHOT_ALL, self.lang)
+        if self.n_way is not None:
+            names = (material.pool.label_names if material.pool else ())[: self.n_way]
+            if len(names) < self.n_way:
+                raise DataError(f"{self.title} has {len(names)} classes; {self.n_way} were asked for.")
+            pool = material.pool.with_classes(names) if material.pool else None
+            material = replace(material, pool=pool, test=material.test and material.test.with_classes(names))
+        shape = Shape(n_way="all", n_shot=n_shot, n_episodes=n_draws, max_query=self.max_query, seed=self.seed)
+        return KSHOT_ALL.draw(material, shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A contender with its settings; ``digest`` tells one checkpoint from another."""
+
+    name: str
+    contender: str
+    max_steps: int | None = None
+    digest: str | None = None
+
+    @classmethod
+    def ours(cls, name: str, *, encoder: str) -> "Entry":
+        """One of our methods, ``METHOD`` or ``METHOD@CHECKPOINT``.
+
+        Raises:
+            NLPMetaError: if the method or the checkpoint is not there.
+        """
+        method, _, checkpoint = name.partition("@")
+        learners[method]
+        folder = find_checkpoint(checkpoint or "none", encoder=encoder)
+        return cls(name=name, contender=OURS, digest=None if folder is None else _digest(folder))
+
+    @classmethod
+    def of_peer(cls, name: str, *, max_steps: int | None) -> "Entry":
+        """A peer; the limit is part of what it is only where it trains.
+
+        Raises:
+            NLPMetaError: if it is unknown or not installed.
+        """
+        return cls(name=name, contender=name, max_steps=max_steps if peer(name).trains else None)
+
+    @property
+    def title(self) -> str:
+        """How it is called in tables, with its limit of steps."""
+        return self.name if self.max_steps is None else f"{self.name}, at most {self.max_steps} steps"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a method of this package."""
+        return self.contender == OURS
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One support set: how many texts of each class, and which draw."""
+
+    n_shot: int
+    draw: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The cells of one task that one contender does in one process."""
+
+    task: BenchTask
+    entry: Entry
+    encoder: str
+    encoder_digest: str
+    cells: tuple[Cell, ...] = field(default=())
+
+    def key(self, cell: Cell) -> dict[str, Plain]:
+        """All that decides what comes out for a cell: equal keys, equal figures."""
+        task = {name: value for name, value in asdict(self.task).items() if name != "data_dir"}
+        entry = {"method": self.entry.name, "max_steps": self.entry.max_steps, "checkpoint": self.entry.digest}
+        return {**task, **entry, "encoder": self.encoder_digest[:12], **asdict(cell)}
+
+    def json(self) -> dict[str, object]:
+        """As plain values for another process."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, object]) -> "Job":
+        """What ``json`` gave."""
+        given = dict(values)
+        task, entry = BenchTask(**given.pop("task")), Entry(**given.pop("entry"))  # type: ignore[arg-type]  # ours
+        cells = tuple(Cell(**each) for each in given.pop("cells"))  # type: ignore[attr-defined]
+        return cls(task=task, entry=entry, cells=cells, **given)  # type: ignore[arg-type]
+
+
+def entries_of(
+    methods: Sequence[str], peers: Sequence[str], *, encoder: str, max_steps: int | None
+) -> tuple[Entry, ...]:
+    """Our methods and the peers, each checked before any work.
+
+    Raises:
+        NLPMetaError: if one is unknown, not installed or named twice, or there is none.
+    """
+    ours = [Entry.ours(name, encoder=encoder) for name in methods]
+    others = [Entry.of_peer(name, max_steps=max_steps) for name in peers]
+    names = [entry.name for entry in ours + others]
+    if not names:
+        raise NLPMetaError(f"Name methods or peers to compare; peers are: {', '.join(k for k in contenders)}.")
+    if len(set(names)) < len(names):
+        raise NLPMetaError(f"Each method can be named once; got {', '.join(names)}.")
+    return tuple(ours + others)
+
+
+def _digest(folder: Path) -> str:
+    """Twelve digits that tell the files of one checkpoint from those of another."""
+    from hashlib import sha256 as hashed
+
+    each = [f"{path.name} {sha256(path)}" for path in sorted(folder.iterdir()) if path.suffix == ".safetensors"]
+    return hashed("\n".join(each).encode()).hexdigest()[:12]

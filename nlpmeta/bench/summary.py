@@ -1,0 +1,146 @@
+"""Results of several draws together: means, intervals, and differences that are paired by draw."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nlpmeta.bench.store import Line
+from nlpmeta.evaluation import Difference, Interval, paired_difference
+from nlpmeta.metrics import error_of_bins
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, order=True)
+class Method:
+    """A contender as it stands in results."""
+
+    name: str
+    max_steps: int | None = None
+    checkpoint: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How it is called in tables and pictures."""
+        return self.name if self.max_steps is None else f"{self.name} (≤ {self.max_steps} steps)"
+
+
+@dataclass(frozen=True, order=True)
+class Task:
+    """What was measured on: a set, a language, and a number of shots."""
+
+    data: str
+    lang: str
+    n_shot: int
+
+    @property
+    def title(self) -> str:
+        """``injongo swa``, without the shots."""
+        return f"{self.data} {self.lang}".strip()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The draws of one method on one task."""
+
+    task: Task
+    method: Method
+    lines: Mapping[int, Line]
+    """By the number of the draw."""
+
+    def values(self, name: str) -> list[float]:
+        """A measured figure of each draw."""
+        return [float(getattr(self.lines[draw].measured, name)) for draw in sorted(self.lines)]
+
+    @property
+    def accuracy(self) -> Interval:
+        """Mean accuracy over draws."""
+        return Interval.of(self.values("accuracy"))
+
+    @property
+    def macro_f1(self) -> Interval:
+        """Mean macro-F1 over draws."""
+        return Interval.of(self.values("macro_f1"))
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error over the queries of all draws."""
+        return float(error_of_bins(self.bins()))
+
+    def bins(self) -> "NDArray[np.float64]":
+        """Calibration bins of all draws together, ``(n_bins, 3)``."""
+        each = np.asarray([line.measured.bins for line in self.lines.values()], dtype=np.float64)
+        total: NDArray[np.float64] = each.sum(0)
+        return total
+
+    def mean(self, name: str) -> float:
+        """The mean of a measured figure."""
+        return float(np.mean(self.values(name)))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a limit of steps kept it from taking all that it wants."""
+        return any(_wanted(line) > _taken(line) for line in self.lines.values())
+
+    def full_seconds(self) -> float:
+        """Seconds of adaptation had no limit of steps been set, extrapolated from the seconds that a step took."""
+        return float(
+            np.mean([line.measured.adapt_seconds * _wanted(line) / _taken(line) for line in self.lines.values()])
+        )
+
+    def gain_over(self, baseline: "Group") -> Difference | None:
+        """How much more accurate this is on the draws that both did; ``None`` where they share none."""
+        shared = sorted(set(self.lines) & set(baseline.lines))
+        if not shared:
+            return None
+        theirs, own = ([each.lines[draw].measured.accuracy for draw in shared] for each in (baseline, self))
+        return paired_difference(theirs, own)
+
+
+def groups_of(lines: Sequence[Line]) -> list[Group]:
+    """The draws of each method on each task, in the order in which they were first done; scaling runs left out."""
+    found: dict[tuple[Task, Method], dict[int, Line]] = {}
+    for line in lines:
+        key = line.key
+        if key["n_way"] is not None:
+            continue
+        task = Task(str(key["data"]), str(key["lang"] or ""), int(str(key["n_shot"])))
+        found.setdefault((task, method_of(line)), {})[int(str(key["draw"]))] = line
+    return [Group(task, method, draws) for (task, method), draws in found.items()]
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Methods and the tasks that all of them did: what means can be taken over."""
+
+    methods: tuple[Method, ...]
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, groups: Sequence[Group]) -> "Comparable":
+        """Methods that did less than two thirds of the tasks (a full SetFit, say) would leave hardly any: not these."""
+        tasks = tuple(dict.fromkeys(group.task for group in groups))
+        done: dict[Method, set[Task]] = {}
+        for group in groups:
+            done.setdefault(group.method, set()).add(group.task)
+        methods = tuple(method for method, own in done.items() if 3 * len(own) >= 2 * len(tasks))
+        return cls(methods, tuple(task for task in tasks if all(task in done[method] for method in methods)))
+
+
+def method_of(line: Line) -> Method:
+    """The contender of a line."""
+    limit, checkpoint = line.key["max_steps"], line.key["checkpoint"]
+    return Method(
+        str(line.key["method"]), None if limit is None else int(limit), None if checkpoint is None else str(checkpoint)
+    )
+
+
+def _taken(line: Line) -> int:
+    return int(line.measured.facts.get("steps") or 1)
+
+
+def _wanted(line: Line) -> int:
+    return int(line.measured.facts.get("wanted_steps") or _taken(line))

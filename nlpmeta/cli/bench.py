@@ -1,0 +1,118 @@
+"""``nlpmeta bench``: our methods and other packages on the same supports and queries."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nlpmeta.bench.plan import BenchTask
+
+EXAMPLES = """Examples:
+
+  nlpmeta bench --data starter --lang sw --shots 1,5 --out bench
+
+  nlpmeta bench --data injongo:swa,banking77 --data-dir ../shared/data --peers setfit --max-steps 25 --out bench
+
+  nlpmeta bench --scaling --data clinc150 --data-dir ../shared/data --peers setfit --max-steps 2 --out scaling
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(bench)
+
+
+def bench(
+    *,
+    data: Annotated[str, typer.Option(help="Data sets between commas, each NAME or NAME:LANG.")] = "starter",
+    lang: Annotated[str | None, typer.Option(help="Languages of the sets that name none, between commas.")] = None,
+    shots: Annotated[str, typer.Option(help="Support texts of each class, several between commas.")] = "1,5,10",
+    methods: Annotated[
+        str, typer.Option(help="Our methods, METHOD (frozen encoder) or METHOD@CHECKPOINT; or 'none'.")
+    ] = "auto@default,logistic",
+    peers: Annotated[
+        str | None, typer.Option(help="setfit, adaptive-classifier, lora, fine-tuning, or 'none'; installed packages.")
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Support sets of each size.", min=1)] = 3,
+    max_query: Annotated[int, typer.Option(help="Query texts at most.", min=1)] = 500,
+    max_steps: Annotated[
+        int, typer.Option(help="Training steps of a peer at most; 0 for as many as it wants.", min=0)
+    ] = 50,
+    limit: Annotated[float, typer.Option(help="Seconds for one cell at most; 0 for no limit.", min=0)] = 0,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Time and memory over ways and shots, instead of accuracy.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Decides what is drawn.", min=0)] = 0,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of the encoder that all use.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; what is there already is not done again.")] = Path(
+        "bench"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Compare methods and other packages on the same support sets, queries and encoder weights.
+
+    Each method works in a process of its own. Accuracy, macro-F1, calibration error, seconds, memory and the size of
+    what is kept are written to --out as soon as they are known: a run that was stopped goes on if it is started again.
+    'nlpmeta report' makes pictures and tables of the folder.
+    """
+    from nlpmeta.bench.contender import installed_peers
+    from nlpmeta.bench.plan import entries_of
+    from nlpmeta.bench.run import Bench
+    from nlpmeta.bench.scaling import scaling_benches
+    from nlpmeta.bench.store import Store
+    from nlpmeta.cli import bench_output
+    from nlpmeta.cli.console import say
+    from nlpmeta.cli.numbers import whole_numbers
+    from nlpmeta.encoder.weights import DEFAULT_ENCODER
+    from nlpmeta.errors import WorkFailedError
+
+    chosen = encoder or DEFAULT_ENCODER
+    others = installed_peers() if peers is None else _names(peers)
+    entries = entries_of(_names(methods), others, encoder=chosen, max_steps=max_steps or None)
+    tasks = _tasks(data, lang, data_dir=data_dir, max_query=max_query, seed=seed)
+    store = Store(out)
+    store.lines()  # a folder that is none of ours is said before the work
+    n_shots = tuple(whole_numbers(shots, "--shots"))
+    whole = Bench(tasks=tasks, entries=entries, n_shots=n_shots, n_draws=draws, encoder=chosen, limit=limit or None)
+    failed = 0
+    for each in scaling_benches(whole) if scaling else [whole]:
+        for task in each.tasks:
+            task.tasks(max(each.n_shots), 1)  # what the data cannot give is said before the work
+    for each in scaling_benches(whole) if scaling else [whole]:
+        failed += each.run(store, say=(lambda _: None) if quiet else say)
+    if json:
+        bench_output.show_json(store)
+    else:
+        bench_output.show(store)
+    if failed:
+        raise WorkFailedError(f"{failed} cells failed; what they said is in {out}. Run the same command to try again.")
+
+
+def _names(asked: str) -> list[str]:
+    return [] if asked.strip() == "none" else [name.strip() for name in asked.split(",") if name.strip()]
+
+
+def _tasks(data: str, lang: str | None, *, data_dir: Path | None, max_query: int, seed: int) -> "tuple[BenchTask, ...]":
+    """A task for each data set and language.
+
+    Raises:
+        NLPMetaError: if a data set or a language is not there.
+    """
+    from nlpmeta.bench.plan import BenchTask
+
+    place = None if data_dir is None else str(data_dir)
+    langs = [None] if lang is None else [each.strip() for each in lang.split(",")]
+    found = []
+    for part in _names(data):
+        name, colon, own = part.partition(":")
+        if not colon or Path(part).exists():
+            pairs = [(part, each) for each in langs]
+        else:
+            pairs = [(name, own)]
+        for each_name, each_lang in pairs:
+            task = BenchTask(data=each_name, lang=each_lang, data_dir=place, max_query=max_query, seed=seed)
+            found.append(task.spelled())
+    return tuple(dict.fromkeys(found))

