@@ -3,6 +3,8 @@
 # make quality     ruff, formatting, types
 # make bench       the measurements of results/*.json, on the data sets in ../shared/data
 # make bench-meta  the part of them that compares the shipped checkpoint with the frozen encoder
+# make bench-auto  how auto does on held-out tasks, and whether what it says of itself is true
+# make learn-auto  what auto starts from, learned anew from auxiliary tasks (after a new checkpoint)
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := torch==2.13.0
 
-.PHONY: demo test quality lock bench bench-meta clean
+.PHONY: demo test quality lock bench bench-meta bench-auto learn-auto clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -45,6 +47,12 @@ bench: $(VENV)/.installed bench-meta
 
 bench-meta: $(VENV)/.installed
 	$(BIN)/python benchmarks/meta.py
+
+bench-auto: $(VENV)/.installed
+	$(BIN)/python benchmarks/auto.py
+
+learn-auto: $(VENV)/.installed
+	$(BIN)/python benchmarks/learn_auto.py
 
 lock:
 	$(PYTHON) -m venv --clear .lock-venv

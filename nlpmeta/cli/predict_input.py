@@ -3,11 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from nlpmeta.cli.console import printable, say
 from nlpmeta.errors import DataError
 from nlpmeta.sources.tables import FORMATS, columns_of, rows_of
+
+if TYPE_CHECKING:
+    from nlpmeta.trust.label_set import LabelSet
 
 TEXT_NAMES = ("text", "utterance", "sentence", "message", "content")
 
@@ -52,6 +55,19 @@ def format_line(text: str, label: object, probability: float, *, as_json: bool) 
             json.dumps({"text": text, "label": value, "probability": round(probability, 6)}, ensure_ascii=False) + "\n"
         )
     return f"{printable(str(value))}\t{probability:.3f}\t{printable(text)}\n"
+
+
+def format_set(text: str, found: "LabelSet", *, as_json: bool) -> str:
+    """One label set as a JSON object, or as its labels (or "unsure"), the probability of the first, and the text."""
+    if as_json:
+        facts = {
+            "text": text,
+            "labels": list(found.labels),
+            "probabilities": [round(p, 6) for p in found.probabilities],
+        }
+        facts |= {"unsure": found.is_unsure, "coverage": found.coverage}
+        return json.dumps(facts, ensure_ascii=False) + "\n"
+    return f"{printable(str(found))}\t{found.probabilities[0]:.3f}\t{printable(text)}\n"
 
 
 def interactive(stream: IO[str]) -> bool:
