@@ -105,7 +105,7 @@ def one_task(auto: AutoHead, table: EmbeddingTable, pools: Pools, number: int, n
     row["sets"] = {str(level): _sets(auto, state, logits, labels, level) for level in COVERAGES}
     row["heads"] = {name: float(state[f"{name}/share"]) for name in auto.heads(state)}
     row["report"] = _report(auto, table, episode.support, judged)
-    if n_shot > 1 and len(episode.support) <= MOST_TO_SHUFFLE:
+    if n_shot > 1 and number < 4 and len(episode.support) <= MOST_TO_SHUFFLE:
         row["random_labels"] = _report(auto, table, _shuffled(episode.support, number))["warns"]
     if n_shot == 5 and number < 2 and len(episode.support) <= MOST_TO_SHUFFLE:
         row["unknown_script"] = _report(auto, table, _unwritten(episode.support))["warns"]

@@ -113,7 +113,7 @@ AUXILIARY = (
     Family("starter-spam", "sw", per_class=80, n_tasks=6),
 )
 HELD_OUT = (
-    Family("sms-spam", per_class=200, n_tasks=20),
+    Family("sms-spam", per_class=200, n_tasks=16),
     *(Family("sib200", lang, query="test", per_class=15, n_tasks=8) for lang in ("swh_Latn", "kin_Latn", "yor_Latn")),
     *(
         Family("injongo", lang, query="test", per_class=12, ways=(0, 10), n_tasks=6)

@@ -60,11 +60,8 @@ def format_line(text: str, label: object, probability: float, *, as_json: bool) 
 def format_set(text: str, found: "LabelSet", *, as_json: bool) -> str:
     """One label set as a JSON object, or as its labels (or "unsure"), the probability of the first, and the text."""
     if as_json:
-        facts = {
-            "text": text,
-            "labels": list(found.labels),
-            "probabilities": [round(p, 6) for p in found.probabilities],
-        }
+        facts: dict[str, object] = {"text": text, "labels": list(found.labels)}
+        facts["probabilities"] = [round(each, 6) for each in found.probabilities]
         facts |= {"unsure": found.is_unsure, "coverage": found.coverage}
         return json.dumps(facts, ensure_ascii=False) + "\n"
     return f"{printable(str(found))}\t{found.probabilities[0]:.3f}\t{printable(text)}\n"

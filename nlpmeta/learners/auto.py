@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SMALLEST_SHARE = 0.05
 """A head that would count for less is left out."""
-OPEN_MIND = 0.1
-"""Share of the prior that is spread evenly where there is evidence: a task may need a head that no auxiliary one did."""
 WORTH_A_VIEW = 0.25
 """A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
 TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0)
@@ -188,7 +186,8 @@ class AutoHead(Learner):
         prior = self.experience.prior_of(judged.heads, len(known) / known.n_way, known.n_way).to(known.labels.device)
         weights = prior
         if judged.held_out is not None:
-            open_minded = (1 - OPEN_MIND) * prior + OPEN_MIND / len(prior)
+            # The fewer classes, the less alike are tasks of that size, and the more likely one needs an unusual head.
+            open_minded = prior + (1 / len(prior) - prior) / known.n_way
             weights = stacked(judged.held_out, known.labels, open_minded, strength=self.experience.strength)
         if isinstance(self.encoder, Views):
             for factor in (FROZEN, ADAPTED):
