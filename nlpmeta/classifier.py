@@ -219,6 +219,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             NLPMetaError: with ``abstain``, if the method is not ``auto``.
         """
+        check_is_fitted(self)
         if abstain is not None:
             return label_sets(self.learner_, self.state_, self._scores(X), self.classes_.tolist(), coverage=abstain)
         labels: NDArray[np.generic] = self.classes_[self.predict_proba(X).argmax(1)]

@@ -271,3 +271,26 @@ def test_other_methods_say_that_they_have_no_experience(encoder_folder, pool):
     ):
         with pytest.raises(NLPMetaError, match="adapt with it"):
             question()
+
+
+def test_the_command_line_abstains_and_suggests(encoder_folder, table, pool, tmp_path, capsys):
+    import json
+
+    from nlpmeta.cli.app import main
+
+    unlabelled = tmp_path / "unlabelled.txt"
+    unlabelled.write_text("ball salt\n" + "\n".join(pool.texts[:3]) + "\nsalt rice loan\n", encoding="utf-8")
+    asked = ["adapt", "--data", str(table), "--shots", "5", "--draws", "1", "--encoder", str(encoder_folder), "--json"]
+    assert main([*asked, "--out", str(tmp_path / "model"), "--suggest", str(unlabelled)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 0 < len(report["label_next"]) <= 5
+    assert report["task_report"]["expected_accuracy"]["low"] <= report["task_report"]["expected_accuracy"]["high"]
+    assert (
+        json.loads((tmp_path / "model" / "report.json").read_text(encoding="utf-8"))["task_report"]
+        == report["task_report"]
+    )
+    assert main(["predict", str(tmp_path / "model"), "ball goal", "--abstain", "0.9", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["coverage"] == 0.9
+    assert answer["labels"]
+    assert main(["predict", str(tmp_path / "model"), "ball goal", "--abstain", "2"]) == 2
