@@ -74,26 +74,18 @@ def _class_of(episodes: Sequence[Episode]) -> dict[str, str]:
 
 def episodic_loss(learner: Learner, episodes: Sequence[Episode], texts: TextPass | None) -> tuple[Tensor, float]:
     """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries."""
-    losses, correct = [], []
+    tasks = []
     for episode in episodes:
         support = learner.support(episode.support, None if texts is None else texts.of)
         query = Support.of(episode.query, None if texts is None else texts.of(episode.query.texts))
         if texts is None:
             query = replace(query, labels=query.labels.to(learner.encoder.device))
-        loss, logits = loss_and_logits(learner, support, query)
-        losses.append(loss)
-        correct.append(float((logits.argmax(1) == query.labels).float().mean()))
-    return torch.stack(losses).mean(), sum(correct) / len(correct)
-
-
-def loss_and_logits(learner: Learner, support: Support, query: Support) -> tuple[Tensor, Tensor]:
-    """``episode_loss`` and the scores of the query; a learner with a loss of its own is asked for both."""
-    if type(learner).episode_loss is Learner.episode_loss:
-        logits = learner.logits(learner.adapt(support), query).float()
-        return F.cross_entropy(logits, query.labels), logits
-    loss = learner.episode_loss(support, query)
-    with torch.no_grad():
-        return loss, learner.logits(learner.adapt(support), query)
+        tasks.append((support, query))
+    found = learner.losses_and_logits(tasks)
+    right = [
+        float((logits.argmax(1) == q.labels).float().mean()) for (_, logits), (_, q) in zip(found, tasks, strict=True)
+    ]
+    return torch.stack([loss for loss, _ in found]).mean(), sum(right) / len(right)
 
 
 def supervised_contrastive(features: Tensor, classes: Sequence[str], temperature: float) -> Tensor:
