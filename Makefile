@@ -10,6 +10,8 @@
 # make bench-frozen  results/frozen.json: the baselines on the frozen encoder
 # make docs          docs/api.md from the docstrings
 # make bench-maml    tasks a second and memory of MAML, ours and other packages'
+# make bench-auto    how auto does on held-out tasks, and whether what it says of itself is true
+# make learn-auto    what auto starts from, learned anew from auxiliary tasks (after a new checkpoint)
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +23,7 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-meta bench-frozen docs clean
+.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-auto learn-auto bench-meta bench-frozen docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -89,6 +91,12 @@ bench-meta: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_api.py
+
+bench-auto: $(VENV)/.installed
+	$(BIN)/python benchmarks/auto.py
+
+learn-auto: $(VENV)/.installed
+	$(BIN)/python benchmarks/learn_auto.py
 
 lock:
 	$(PYTHON) -m venv --clear .lock-venv

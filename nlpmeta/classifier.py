@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, overload
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_labe
 from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
 from nlpmeta.starting import starting_learner
 from nlpmeta.tensors import read_tensors
+from nlpmeta.trust.answers import label_sets, out_of_scope_scores, task_report
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.evaluation import Embed
     from nlpmeta.hub.push import Pushed
+    from nlpmeta.trust.label_set import LabelSet
+    from nlpmeta.trust.mismatch import TaskReport
 
 TASK_FILE = "task.safetensors"
 LABELS_FILE = "labels.json"
@@ -192,17 +195,63 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
     @torch.no_grad()
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
         """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
-        check_is_fitted(self)
-        texts = checked_texts(X)
-        logits = self.learner_.logits(self.state_, self.learner_.queries(self.state_, texts))
-        probabilities: NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
+        probabilities: NDArray[np.float32] = self._scores(X).float().softmax(1).cpu().numpy()
         return probabilities
 
-    def predict(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.generic]":  # noqa: N803
-        """The most probable label of each text, ``(n_texts,)``."""
-        probabilities = self.predict_proba(X)
-        labels: NDArray[np.generic] = self.classes_[probabilities.argmax(1)]
+    @overload
+    def predict(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.generic]": ...  # noqa: N803
+
+    @overload
+    def predict(self, X: "Sequence[str] | ArrayLike", *, abstain: float) -> "list[LabelSet]": ...  # noqa: N803
+
+    def predict(
+        self,
+        X: "Sequence[str] | ArrayLike",  # noqa: N803
+        *,
+        abstain: float | None = None,
+    ) -> "NDArray[np.generic] | list[LabelSet]":
+        """The most probable label of each text, ``(n_texts,)``, or the labels that it may have.
+
+        Args:
+            X: the texts.
+            abstain: how often the labels are to hold the true one, such as 0.9: each text then gets one label where the
+                model is sure, several where it is not, and says "unsure" where these would be too many. The coverage
+                is that over many tasks, not a promise for each.
+
+        Raises:
+            NLPMetaError: with ``abstain``, if the method is not ``auto``.
+        """
+        check_is_fitted(self)
+        if abstain is not None:
+            return label_sets(self.learner_, self.state_, self._scores(X), self.classes_.tolist(), coverage=abstain)
+        labels: NDArray[np.generic] = self.classes_[self.predict_proba(X).argmax(1)]
         return labels
+
+    @torch.no_grad()
+    def out_of_scope(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
+        """How probable it is that a text belongs to none of the classes, if half of all texts do not, ``(n_texts,)``.
+
+        Raises:
+            NLPMetaError: if the method is not ``auto``.
+        """
+        check_is_fitted(self)
+        queries = self.learner_.queries(self.state_, checked_texts(X))
+        scores: NDArray[np.float32] = out_of_scope_scores(self.learner_, self.state_, queries).float().cpu().numpy()
+        return scores
+
+    def task_report(self) -> "TaskReport":
+        """What the examples say of the task: the accuracy to expect, labels and classes to look at, warnings.
+
+        Raises:
+            NLPMetaError: if the method is not ``auto``, or the model was loaded from a folder without its examples.
+        """
+        check_is_fitted(self)
+        return task_report(self.learner_, self._known_examples().data(), self._known_examples().features)
+
+    @torch.no_grad()
+    def _scores(self, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
+        check_is_fitted(self)
+        return self.learner_.logits(self.state_, self.learner_.queries(self.state_, checked_texts(X)))
 
     def save_pretrained(  # type: ignore[override]  # the mixin's does the same with options that we do not need
         self,

@@ -18,6 +18,7 @@ def classifier(pool):
     return FewShotClassifier(learner).fit(list(pool.texts), list(pool.names()))
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # within peft
 def test_plain_peft_reads_the_adapter_of_a_task(classifier, pool, tmp_path):
     save_task(classifier, tmp_path / "task")
     adapter = {k.removeprefix("adapter/"): v for k, v in classifier.state_.items() if k.startswith("adapter/")}

@@ -32,6 +32,7 @@ ROWS = [
         "checkpoint",
         "starting",
         "comparison",
+        "trust",
     },
     {"classifier", "adaptation", "examples", "saved_task", "sharing", "export"},
     {"bench", "report"},
@@ -56,6 +57,7 @@ WITHIN = {
     "export": {"classifier", "saved_task"},
     "adaptation": {"classifier", "saved_task"},
     "report": {"bench"},
+    "trust": {"checkpoint"},
     "__main__": {"cli"},
 }
 PACKAGE = Path(__file__).parent.parent / "nlpmeta"

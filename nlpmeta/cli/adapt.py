@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from nlpmeta.adaptation.trial import Stopwatch, Task, Trial
     from nlpmeta.classifier import FewShotClassifier
     from nlpmeta.data import LabeledTexts
+    from nlpmeta.encoder.cache import EmbeddingTable
     from nlpmeta.learners.base import Learner
+    from nlpmeta.trust.mismatch import TaskReport
 
 EXAMPLES = """Examples:
 
@@ -21,6 +23,8 @@ EXAMPLES = """Examples:
   nlpmeta adapt --data mine.csv --shots all --out my-model
 
   nlpmeta adapt --data train.jsonl --test-data test.jsonl --shots 10 --json
+
+  nlpmeta adapt --data mine.csv --shots all --suggest unlabelled.txt
 """
 
 
@@ -56,6 +60,7 @@ def adapt(
     seed: Annotated[int, typer.Option(help="Decides which examples are drawn.", min=0)] = 0,
     draws: Annotated[int, typer.Option(help="Support sets to draw and score.", min=1)] = 5,
     rare: Annotated[RareChoice, typer.Option(help="Classes with fewer than --shots examples.")] = RareChoice.error,
+    suggest: Annotated[Path | None, typer.Option(help="Unlabelled texts; name the ten to label next.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the model.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of --out.")] = False,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
@@ -73,11 +78,13 @@ def adapt(
     from nlpmeta.adaptation.trial import Stopwatch, Task
     from nlpmeta.cli import adapt_output
     from nlpmeta.cli.console import out_json
+    from nlpmeta.cli.suggest import suggestions, unlabelled
     from nlpmeta.sampling import KShotSampler, keep_classes
     from nlpmeta.sources.loading import load_source
 
     start, watch = perf_counter(), Stopwatch()
     n_shot = _shots(shots)
+    candidates = None if suggest is None else unlabelled(suggest, text_column)
     columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
     with watch.stage("data"):
         pool = load_source(data, data_dir=data_dir, **columns).load(lang)
@@ -91,14 +98,19 @@ def adapt(
     name = f"{Path(data).stem}-{lang or 'all'}-{shots}-shot"
     place = choose_place(out, name=name, task=asked, overwrite=overwrite)
     start_from = StartFrom(method, encoder, checkpoint, inner_steps)
-    trial, classifier = _run(start_from, task, watch, quiet=quiet)
+    trial, classifier, table = _run(start_from, task, watch, quiet=quiet)
+    found = _look(classifier, task, table, watch)
+    next_ones = None if candidates is None else suggestions(classifier, task.support, candidates, table)
     watch.seconds["total"] = perf_counter() - start
     report = adapt_output.report(trial, task=asked, lang=_language(lang, pool), folder=place.folder, watch=watch)
+    report["task_report"] = None if found is None else found.json()
+    if next_ones is not None:
+        report["label_next"] = next_ones
     classifier.save_pretrained(place.folder, overwrite=place.replace, report=report)
     if json:
         out_json(report)
     else:
-        adapt_output.show(trial, place.folder, watch)
+        adapt_output.show(trial, place.folder, watch, found=found, label_next=next_ones)
 
 
 @dataclass(frozen=True)
@@ -129,8 +141,10 @@ class StartFrom:
         return learner.stepping(self.inner_steps)
 
 
-def _run(start_from: StartFrom, task: "Task", watch: "Stopwatch", *, quiet: bool) -> "tuple[Trial, FewShotClassifier]":
-    """The trial, and the classifier that is saved."""
+def _run(
+    start_from: StartFrom, task: "Task", watch: "Stopwatch", *, quiet: bool
+) -> "tuple[Trial, FewShotClassifier, EmbeddingTable]":
+    """The trial, the classifier that is saved, and the embeddings that are known."""
     with watch.stage("import_and_load"):
         from nlpmeta.adaptation.trial import run_trial
         from nlpmeta.classifier import FewShotClassifier
@@ -142,7 +156,21 @@ def _run(start_from: StartFrom, task: "Task", watch: "Stopwatch", *, quiet: bool
         say(learner.encoder.files.said)
     table = EmbeddingTable(learner.encoder)
     trial = run_trial(learner, task, method=start_from.method, table=table, watch=watch, show_progress=not quiet)
-    return trial, FewShotClassifier.adapted(learner, task.support, embed=table)
+    return trial, FewShotClassifier.adapted(learner, task.support, embed=table), table
+
+
+def _look(
+    classifier: "FewShotClassifier", task: "Task", table: "EmbeddingTable", watch: "Stopwatch"
+) -> "TaskReport | None":
+    """What the support set says of the task; ``None`` for a method that no experience was gathered for."""
+    from nlpmeta.learners.auto import AutoHead
+    from nlpmeta.trust.diagnosis import diagnose
+
+    learner = classifier.learner_
+    if not isinstance(learner, AutoHead):
+        return None
+    with watch.stage("look_at_the_support"):
+        return diagnose(learner, task.support, embed=table)
 
 
 def _shots(asked: str) -> int | None:

@@ -1,6 +1,6 @@
 """What ``nlpmeta adapt`` prints: a JSON object for programs, a short table for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nlpmeta.adaptation.trial import Measured, Stopwatch, Trial
     from nlpmeta.checkpoint import Json
     from nlpmeta.evaluation import Interval
+    from nlpmeta.trust.mismatch import TaskReport
 
 
 def report(
@@ -45,8 +46,15 @@ def report(
     }
 
 
-def show(trial: "Trial", folder: Path, watch: "Stopwatch") -> None:
-    """The same for a person."""
+def show(
+    trial: "Trial",
+    folder: Path,
+    watch: "Stopwatch",
+    *,
+    found: "TaskReport | None" = None,
+    label_next: Sequence[str] | None = None,
+) -> None:
+    """The same for a person, with what the support set says of the task, and the texts to label next."""
     support = trial.task.support
     out(f"{support.n_way} classes, {len(support)} support texts, scored on {trial.task.scored_on}")
     if trial.method.scores:
@@ -54,9 +62,15 @@ def show(trial: "Trial", folder: Path, watch: "Stopwatch") -> None:
         _show_confused(trial.method)
         if trial.frozen_is_better:
             out("Note: the frozen encoder did better here; such tasks were not in meta-training. Try --checkpoint none")
+    for line in found.lines() if found is not None else ():
+        out(printable(line))
     if trial.task.left_out:
         rows = sum(trial.task.left_out.values())
         out(f"Left out: {rows} test rows of classes without support ({', '.join(sorted(trial.task.left_out)[:10])})")
+    if label_next is not None:
+        out("Label next, the most useful first:" if label_next else "Label next: no text is left to ask for")
+        for text in label_next:
+            out(f"  {printable(text)}")
     stages = ", ".join(f"{stage.replace('_', ' ')} {seconds:.1f} s" for stage, seconds in watch.seconds.items())
     out(f"Time: {stages}")
     out(f"Saved: {folder} (the model {'of all examples' if trial.task.uses_all_examples else 'of the first draw'})")

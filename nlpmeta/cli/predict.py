@@ -1,16 +1,18 @@
 """``nlpmeta predict``: labels for texts from the command line, a file, or standard input."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
     from nlpmeta.classifier import FewShotClassifier
 
+Lines: TypeAlias = "Callable[[FewShotClassifier, Sequence[str], bool], Iterator[str]]"
 CHUNK = 4096  # texts in memory at a time from a file; long enough to sort by length well
 EXAMPLES = """Examples:
 
@@ -19,6 +21,8 @@ EXAMPLES = """Examples:
   nlpmeta predict my-model --file texts.txt --out labels.tsv
 
   cat texts.txt | nlpmeta predict my-model --json
+
+  nlpmeta predict my-model --abstain 0.9 "niamshe saa kumi na moja"
 """
 
 
@@ -35,11 +39,17 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Write the predictions here, all or nothing.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts in a table.")] = None,
+    abstain: Annotated[
+        float | None, typer.Option(help="Name all labels that hold the true one this often (0.9), or say unsure.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
 ) -> None:
-    """Print label, probability and text of each text, tab-separated, as soon as they are known."""
+    """Print label, probability and text of each text, tab-separated, as soon as they are known.
+
+    With --abstain a text gets one label where the model is sure, several (a | b) where it is not, or "unsure".
+    """
     from nlpmeta.cli.predict_input import interactive, lines_of, table_texts
     from nlpmeta.errors import NLPMetaError
 
@@ -56,8 +66,9 @@ def predict(
     from nlpmeta.classifier import FewShotClassifier
 
     classifier = FewShotClassifier.from_pretrained(model, revision=revision)
+    lines = _labels if abstain is None else partial(_label_sets, coverage=abstain)
     with _destination(out) as stream:
-        done = _predict(classifier, source, stream, chunk=chunk, as_json=json, quiet=quiet)
+        done = _predict(classifier, source, stream, lines, chunk=chunk, as_json=json, quiet=quiet)
     if out is not None and not quiet:
         from nlpmeta.cli.console import say
 
@@ -65,25 +76,46 @@ def predict(
 
 
 def _predict(
-    classifier: "FewShotClassifier", texts: Iterator[str], stream: IO[str], *, chunk: int, as_json: bool, quiet: bool
+    classifier: "FewShotClassifier",
+    texts: Iterator[str],
+    stream: IO[str],
+    lines: "Lines",
+    *,
+    chunk: int,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Write a line a text, a chunk at a time, and return how many."""
     from itertools import islice
 
-    from nlpmeta.cli.predict_input import format_line
     from nlpmeta.progress import track
 
     done = 0
     with track("Predicting", None, show=not quiet) as advance:
         while batch := list(islice(texts, chunk)):
-            probabilities = classifier.predict_proba(batch)
-            best = probabilities.argmax(1)
-            for text, row, label in zip(batch, probabilities, best, strict=True):
-                stream.write(format_line(text, classifier.classes_[label], float(row[label]), as_json=as_json))
+            for line in lines(classifier, batch, as_json):
+                stream.write(line)
             stream.flush()
             advance(len(batch))
             done += len(batch)
     return done
+
+
+def _labels(classifier: "FewShotClassifier", batch: Sequence[str], as_json: bool) -> Iterator[str]:
+    from nlpmeta.cli.predict_input import format_line
+
+    probabilities = classifier.predict_proba(batch)
+    for text, row, label in zip(batch, probabilities, probabilities.argmax(1), strict=True):
+        yield format_line(text, classifier.classes_[label], float(row[label]), as_json=as_json)
+
+
+def _label_sets(
+    classifier: "FewShotClassifier", batch: Sequence[str], as_json: bool, *, coverage: float
+) -> Iterator[str]:
+    from nlpmeta.cli.predict_input import format_set
+
+    for text, found in zip(batch, classifier.predict(batch, abstain=coverage), strict=True):
+        yield format_set(text, found, as_json=as_json)
 
 
 @contextmanager

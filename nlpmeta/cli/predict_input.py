@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from nlpmeta.cli.console import json_line, printable, say
 from nlpmeta.errors import DataError, visible
 from nlpmeta.sources.tables import FORMATS, LONGEST_LINE, columns_of, rows_of
+
+if TYPE_CHECKING:
+    from nlpmeta.trust.label_set import LabelSet
 
 TEXT_NAMES = ("text", "utterance", "sentence", "message", "content")
 
@@ -53,6 +56,16 @@ def format_line(text: str, label: object, probability: float, *, as_json: bool) 
     if as_json:
         return json_line({"text": text, "label": value, "probability": round(probability, 6)})
     return f"{printable(str(value))}\t{probability:.3f}\t{printable(text)}\n"
+
+
+def format_set(text: str, found: "LabelSet", *, as_json: bool) -> str:
+    """One label set as a JSON object, or as its labels (or "unsure"), the probability of the first, and the text."""
+    if as_json:
+        facts: dict[str, object] = {"text": text, "labels": list(found.labels)}
+        facts["probabilities"] = [round(each, 6) for each in found.probabilities]
+        facts |= {"unsure": found.is_unsure, "coverage": found.coverage}
+        return json_line(facts)
+    return f"{printable(str(found))}\t{found.probabilities[0]:.3f}\t{printable(text)}\n"
 
 
 def interactive(stream: IO[str]) -> bool:

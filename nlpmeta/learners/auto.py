@@ -1,8 +1,7 @@
-"""The learner that chooses: heads on the adapted and on the frozen encoder, the best on the support set alone."""
+"""The learner that weighs heads on the adapted and on the frozen encoder by what the support set says of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,44 +11,56 @@ from torch import Tensor
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
-from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners
+from nlpmeta.learners.experience import experience
+from nlpmeta.learners.heads import WITHOUT_NAMES, Candidate, candidates, features_of, held_out_scores, n_folds
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.learners.ridge import RidgeHead
+from nlpmeta.learners.stacking import fitting_temperature, mixed, stacked
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-INVERSE_PENALTY = 100.0
-NAME_WEIGHT = 2.0
-CLEARLY = 1.0
-"""Standard errors by which a head must do better than the first one to be taken instead of it."""
-ONE_SHOT_TEMPERATURE = 0.6
-"""Where nothing can be held out: about the middle of what was best on tasks of languages held out for choosing."""
-_FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
-_TEMPERATURES = torch.logspace(-2, 3, 26, base=2.0)
+SMALLEST_SHARE = 0.05
+"""A head that would count for less is left out."""
+WORTH_A_VIEW = 0.25
+"""A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
+TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0)
 
 
 @dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A head and what it sees of the encoder: the factors of its adapters."""
+class Judged:
+    """What the support set says of the heads.
 
-    head: Learner
-    factors: tuple[float, ...]
+    ``held_out`` are log probabilities ``(n_heads, n_support, n_way)`` of texts that were held out, ``None`` where a
+    class has one text only; ``temperatures`` are what the scores of each head are divided by.
+    """
+
+    heads: tuple[str, ...]
+    temperatures: tuple[float, ...]
+    held_out: Tensor | None
+
+    @classmethod
+    def of(cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor) -> "Judged":
+        """Judge heads by their ``scores`` ``(n_support, n_way)`` of texts that were held out."""
+        doubt = 1 / (len(labels) + 1)  # as if one more text had every class alike
+        over = [fitting_temperature(each, labels, TEMPERATURES, doubt=doubt) for each in scores]
+        parts = [(each / t).log_softmax(1) for each, t in zip(scores, over, strict=True)]
+        return cls(tuple(heads), tuple(over), torch.stack(parts))
 
 
 @learners.register("auto")
 class AutoHead(Learner):
-    """Adapts with the head under which held-out folds of the support set are most likely.
+    """A mixture of heads, weighted by how likely they make held-out folds of the support set.
 
-    The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes.
-    The first of them, logistic regression with names on the adapted encoder, is taken unless another one is clearly
-    better: with few examples most differences are chance. Among the others there is always logistic regression on the
-    frozen encoder, for tasks that meta-training did harm to. With one text of some class nothing can be held out; the
-    first head is taken, with names if the names alone find the class of enough support texts.
+    The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes;
+    among them there is always logistic regression on the frozen encoder, for tasks that meta-training did harm to. The
+    weights are those of stacking (``stacking.stacked``) around a prior: the weights that were best on auxiliary tasks
+    with as many shots and ways (``experience.json``). With one text of some class nothing can be held out and the prior
+    decides alone; names are then read only if they alone find the class of more support texts than chance.
 
-    Scores are divided by the temperature at which the held-out folds are most likely. The state keeps the tensors of
-    the chosen head under ``<name>/``, so that it says itself what was chosen.
+    The scores of each head are divided by the temperature at which the held-out folds are most likely; those of the
+    mixture by one more, which was right on the auxiliary tasks. The state keeps the tensors of a head under
+    ``<name>/``, so that it says itself what was chosen, and how likely held-out texts were, for label sets.
     """
 
     differentiable = False
@@ -68,22 +79,8 @@ class AutoHead(Learner):
         two = has_adapter(encoder)
         super().__init__(Views(encoder) if two else encoder)
         self.temperature, self.name_weight = temperature, name_weight
-        named = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY, name_weight=NAME_WEIGHT)
-        plain = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY)
-        prototypical = PrototypicalNetwork(
-            encoder, metric="cosine", temperature=temperature, names=True, name_weight=name_weight
-        )
-        self._candidates = {
-            "logistic": _Candidate(named, (ADAPTED,)),
-            "logistic without names": _Candidate(plain, (ADAPTED,)),
-            "prototypical": _Candidate(prototypical, (ADAPTED,)),
-            "ridge": _Candidate(RidgeHead(encoder), (ADAPTED,)),
-        }
-        if two:
-            self._candidates |= {
-                "logistic on both": _Candidate(named, (ADAPTED, FROZEN)),
-                "logistic on frozen": _Candidate(plain, (FROZEN,)),
-            }
+        self.experience = experience().views(two)
+        self.candidates = candidates(encoder, two_views=two, temperature=temperature, name_weight=name_weight)
 
     @classmethod
     def on(cls, trained: Learner) -> "AutoHead":
@@ -98,121 +95,152 @@ class AutoHead(Learner):
 
     @torch.no_grad()
     def adapt(self, support: Support) -> TaskState:
-        names = support.names and replace(support.names, features=self.embed(support.names))
-        known = replace(support, features=self.embed(support), names=names)
-        name, temperature = self._choose(known)
-        candidate = self._candidates[name]
-        state = candidate.head.adapt(self._seen(known, candidate))
-        return {f"{name}/{key}": value for key, value in {**state, "scores_over": temperature}.items()}
+        known = self.known(support)
+        return self.adapt_to(known, self.judge(known))
+
+    def adapt_to(self, known: Support, judged: Judged) -> TaskState:
+        """``adapt`` to a support whose heads are judged already."""
+        weights = self.weights(judged, known)
+        temperature = float(self.experience.temperature.at(len(known) / known.n_way, known.n_way))
+        state: TaskState = {}
+        for name, weight, over in zip(judged.heads, weights.tolist(), judged.temperatures, strict=True):
+            if weight > 0:
+                candidate = self.candidates[name]
+                facts = {"share": torch.tensor(weight), "scores_over": torch.tensor(over)}
+                inner = candidate.head.adapt(self.seen(known, candidate)) | facts
+                state |= {f"{name}/{key}": value for key, value in inner.items()}
+        state["mixture/temperature"] = torch.tensor(temperature)
+        state["mixture/prototypes"] = class_means(self.read(known, state), known.labels, known.n_way)
+        state["mixture/n_shot"] = torch.tensor(len(known) / known.n_way)
+        state["mixture/held_out"] = held_out_likelihood(judged, weights, known.labels, temperature)
+        return state
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
-        candidate = self._candidate(state)
-        inner = {key.partition("/")[2]: value for key, value in state.items()}
         if queries.features is None:
             queries = self.queries(state, queries.texts)
-        features = self._columns(queries.features, candidate)
-        return candidate.head.logits(inner, replace(queries, features=features)) / inner["scores_over"]
+        parts, weights = [], []
+        for name in self.heads(state):
+            inner = {key.partition("/")[2]: value for key, value in state.items() if key.startswith(f"{name}/")}
+            scores = self.score(name, inner, queries, self.factors(state)) / inner["scores_over"]
+            parts.append(scores.log_softmax(1))
+            weights.append(inner.get("share", scores.new_ones(())))  # a model of an older release has one head
+        temperature = state.get("mixture/temperature", parts[0].new_ones(()))
+        return mixed(torch.stack(parts), torch.stack(weights)) / temperature
 
     def queries(self, state: TaskState, texts: Sequence[str]) -> Texts:
-        """Texts with the embeddings that the chosen head reads: a view that it does not see is not computed."""
+        """Texts with the embeddings that the chosen heads read: a view that none of them sees is not computed."""
         if not isinstance(self.encoder, Views):
             return super().queries(state, texts)
-        return Texts(tuple(texts), self.encoder.select(self._candidate(state).factors).encode(texts))
+        return Texts(tuple(texts), self.encoder.select(self.factors(state)).encode(texts))
 
     def choice(self, state: TaskState) -> str:
-        return next(iter(state)).partition("/")[0]
+        return max(self.heads(state), key=lambda name: float(state.get(f"{name}/share", torch.ones(()))))
 
     def views(self, state: TaskState) -> tuple[float, ...]:
-        return self._candidate(state).factors
+        return self.factors(state)
 
     def config(self) -> dict[str, Option]:
         return {"temperature": self.temperature, "name_weight": self.name_weight}
 
-    def _candidate(self, state: TaskState) -> _Candidate:
-        name = self.choice(state)
-        if name not in self._candidates:
-            raise NLPMetaError(f"This model was adapted with a head {name!r} that is not known here. Adapt it again.")
-        return self._candidates[name]
+    def score(self, name: str, inner: TaskState, queries: Texts, computed: tuple[float, ...] | None = None) -> Tensor:
+        """Scores ``(n_query, n_way)`` of one head; ``computed`` are the views in ``queries``."""
+        candidate = self.candidates[name]
+        features = self._columns(queries.features, candidate, computed)
+        return candidate.head.logits(inner, replace(queries, features=features))
 
-    def _columns(self, features: Tensor | None, candidate: _Candidate) -> Tensor | None:
-        """The part of ``features`` that a candidate sees; all of them if they are that part already."""
-        if features is None or not isinstance(self.encoder, Views) or features.size(1) < self.encoder.dim:
-            return features
-        return torch.cat([features[:, self.encoder.columns(factor)] for factor in candidate.factors], dim=1)
+    def heads(self, state: TaskState) -> list[str]:
+        """The names of the heads in ``state``.
 
-    def _seen(self, support: Support, candidate: _Candidate) -> Support:
+        Raises:
+            NLPMetaError: if one of them is not known to this release.
+        """
+        names = list(dict.fromkeys(key.partition("/")[0] for key in state))
+        found = [name for name in names if name != "mixture"]
+        for name in found:
+            if name not in self.candidates:
+                raise NLPMetaError(
+                    f"This model was adapted with a head {name!r} that is not known here. Adapt it again."
+                )
+        return found
+
+    def known(self, support: Support) -> Support:
+        """The support with its embeddings, and without names that seem to say nothing about the classes."""
+        names = support.names and replace(support.names, features=self.embed(support.names))
+        known = replace(support, features=self.embed(support), names=names)
+        first = self.seen(known, next(iter(self.candidates.values())))
+        doubtful = names is not None and n_folds(support) < 2 and not _names_help(first)
+        return replace(known, names=None) if doubtful else known
+
+    def heads_for(self, known: Support) -> tuple[str, ...]:
+        """The names of the heads that differ on this support."""
+        return tuple(name for name in self.candidates if known.names is not None or name != WITHOUT_NAMES)
+
+    def judge(self, known: Support) -> Judged:
+        """Hold out folds of the support for each head, and find the temperature of its scores."""
+        heads, folds = self.heads_for(known), n_folds(known)
+        if folds < 2:
+            return Judged(heads, tuple(self.experience.one_shot_temperatures[name] for name in heads), None)
+        views = {name: self.seen(known, self.candidates[name]) for name in heads}
+        scores = [held_out_scores(self.candidates[name].head, views[name], folds) for name in heads]
+        return Judged.of(heads, scores, known.labels)
+
+    def weights(self, judged: Judged, known: Support) -> Tensor:
+        """The weight of each head, 0 for those that are left out, shape ``(n_heads,)``."""
+        prior = self.experience.prior_of(judged.heads, len(known) / known.n_way, known.n_way).to(known.labels.device)
+        weights = prior
+        if judged.held_out is not None:
+            # The fewer classes, the less alike are tasks of that size, and the more likely one needs an unusual head.
+            open_minded = prior + (1 / len(prior) - prior) / known.n_way
+            weights = stacked(judged.held_out, known.labels, open_minded, strength=self.experience.strength)
+        if isinstance(self.encoder, Views):
+            for factor in (FROZEN, ADAPTED):
+                reads = torch.tensor([factor in self.candidates[name].factors for name in judged.heads])
+                if float(weights[reads].sum()) < WORTH_A_VIEW * float(weights.sum()):
+                    weights = weights * ~reads
+        weights = weights * (weights >= min(SMALLEST_SHARE * float(weights.sum()), float(weights.max())))
+        return (weights / weights.sum()).to(features_of(known))
+
+    def seen(self, support: Support, candidate: Candidate) -> Support:
+        """The support as a candidate sees it."""
         names = support.names and replace(support.names, features=self._columns(support.names.features, candidate))
         return replace(support, features=self._columns(support.features, candidate), names=names)
 
-    def _choose(self, support: Support) -> tuple[str, Tensor]:
-        """The name of the best candidate, and the temperature of its scores, shape ``()``."""
-        first, second = list(self._candidates)[:2]
-        n_folds = _FOLDS if len(support) <= _MANY_TEXTS else _FEW_FOLDS
-        n_folds = min(n_folds, int(torch.bincount(support.labels).min()))
-        if n_folds < 2:
-            doubtful = support.names is not None and not _names_help(self._seen(support, self._candidates[first]))
-            return second if doubtful else first, torch.tensor(ONE_SHOT_TEMPERATURE)
-        fold = _folds(support.labels, n_folds)
-        rivals = [name for name in self._candidates if support.names is not None or name != second]
-        held_out = {name: self._held_out(self._candidates[name], support, fold, n_folds) for name in rivals}
-        # As if one more text had every class alike: a handful of right answers is no ground for certainty.
-        doubt = 1 / (len(support) + 1)
-        judged = {name: _judged(logits, support.labels, doubt) for name, logits in held_out.items()}
-        best = max(rivals, key=lambda name: _lead(judged[name][0], judged[rivals[0]][0]))
-        return best, judged[best][1]
+    def read(self, texts: Texts, state: TaskState) -> Tensor:
+        """The embeddings of ``texts`` in the views that the heads in ``state`` read, and no others."""
+        features = features_of(texts)
+        if not isinstance(self.encoder, Views) or features.size(1) < self.encoder.dim:
+            return features
+        return torch.cat([features[:, self.encoder.columns(factor)] for factor in self.factors(state)], dim=1)
 
-    def _held_out(self, candidate: _Candidate, support: Support, fold: Tensor, n_folds: int) -> Tensor:
-        """Scores ``(n_support, n_way)`` of each text by the head that was adapted to the other folds."""
-        seen, rows = self._seen(support, candidate), torch.arange(len(support), device=fold.device)
-        parts, order = [], []
-        for i in range(n_folds):
-            out = fold == i
-            known = _rows(seen, ~out)
-            queries = Texts(("",) * int(out.sum()), _features(seen)[out])
-            parts.append(candidate.head.logits(candidate.head.adapt(known), queries))
-            order.append(rows[out])
-        return torch.cat(parts)[torch.cat(order).argsort()]
+    def factors(self, state: TaskState) -> tuple[float, ...]:
+        """The views that the heads in ``state`` read."""
+        read = {factor for name in self.heads(state) for factor in self.candidates[name].factors}
+        return tuple(sorted(read, reverse=True))  # the adapted one first, as in ``Views``
+
+    def _columns(
+        self, features: Tensor | None, candidate: Candidate, computed: tuple[float, ...] | None = None
+    ) -> Tensor | None:
+        """The part of ``features`` that a candidate sees; ``computed`` are their views where it may not be all."""
+        if features is None or not isinstance(self.encoder, Views):
+            return features
+        views = self.encoder
+        if computed is not None and features.size(1) < views.dim:
+            views = views.select(computed)
+        return torch.cat([features[:, views.columns(factor)] for factor in candidate.factors], dim=1)
 
 
-def _judged(logits: Tensor, labels: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
-    """The log-likelihood of each held-out text ``(n,)`` at the temperature that suits them best, and that one."""
-    each = torch.stack(
-        [-F.cross_entropy(logits / t, labels, reduction="none", label_smoothing=doubt) for t in _TEMPERATURES]
-    )
-    best = int(each.sum(1).argmax())
-    return each[best], _TEMPERATURES[best]
-
-
-def _lead(likelihood: Tensor, first: Tensor) -> float:
-    """How much better a head does than the first one, less what could be chance; 0 for the first one itself."""
-    gains = likelihood - first
-    return float(gains.sum() - CLEARLY * (gains - gains.mean()).square().sum().sqrt())
-
-
-def _folds(labels: Tensor, n_folds: int) -> Tensor:
-    """A fold for each text, classes spread evenly; shape ``(n,)``."""
-    fold = torch.empty_like(labels)
-    for label in range(int(labels.max()) + 1):
-        rows = torch.nonzero(labels == label).squeeze(1)
-        fold[rows] = torch.arange(len(rows), device=labels.device) % n_folds
-    return fold
+def held_out_likelihood(judged: Judged, weights: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """The log probabilities of the true classes of the texts that were held out, rising; ``(0,)`` if none were."""
+    if judged.held_out is None:
+        return torch.empty(0)
+    scores = (mixed(judged.held_out, weights) / temperature).log_softmax(1)
+    return scores[torch.arange(len(labels)), labels].sort().values
 
 
 def _names_help(support: Support) -> bool:
     """Whether the names alone find the class of more support texts than chance would."""
     if support.names is None:
         return False
-    queries, names = (F.normalize(_features(each), dim=1) for each in (support, support.names))
+    queries, names = (F.normalize(features_of(each), dim=1) for each in (support, support.names))
     right = int(((queries @ names.T).argmax(1) == support.labels).sum())
     return right * support.n_way > len(support)
-
-
-def _rows(support: Support, kept: Tensor) -> Support:
-    texts = tuple(compress(support.texts, kept.tolist()))
-    return replace(support, texts=texts, features=_features(support)[kept], labels=support.labels[kept])
-
-
-def _features(texts: Texts) -> Tensor:
-    if texts.features is None:
-        raise NLPMetaError("The embeddings must be known before heads are compared.")
-    return texts.features

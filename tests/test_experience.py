@@ -1,0 +1,67 @@
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from scipy.interpolate import RegularGridInterpolator
+from test_lora import adapted_encoder
+
+from nlpmeta.errors import ModelFolderError
+from nlpmeta.learners import experience as room
+from nlpmeta.learners.auto import AutoHead
+from nlpmeta.learners.experience import Experience, Profile, Shrunk, Surface, experience
+
+SHOTS, WAYS = (1.0, 5.0, 16.0), (2.0, 20.0)
+VALUES = np.random.default_rng(0).normal(size=(3, 2, 4))
+
+
+def flat(value):
+    return Surface((1.0,), (2.0,), np.full((1, 1, 1), float(value)))
+
+
+@pytest.mark.parametrize(("n_shot", "n_way"), [(1, 2), (3, 7), (9, 3), (2.5, 20)])
+def test_a_surface_is_linear_in_the_logarithms_of_shots_and_ways(n_shot, n_way):
+    theirs = RegularGridInterpolator((np.log(SHOTS), np.log(WAYS)), VALUES)([np.log(n_shot), np.log(n_way)])[0]
+    np.testing.assert_allclose(Surface(SHOTS, WAYS, VALUES).at(n_shot, n_way), theirs)
+
+
+def test_outside_of_its_points_a_surface_is_flat():
+    np.testing.assert_allclose(Surface(SHOTS, WAYS, VALUES).at(100, 1000), VALUES[-1, -1])
+
+
+def test_an_estimate_counts_as_much_as_the_texts_it_comes_from():
+    shrunk = Shrunk(flat(10.0), 30.0, flat(0.5))
+    assert float(shrunk.at(np.array([2.0]), n_texts=10, n_shot=1, n_way=2)[0]) == pytest.approx(
+        0.75 * 10 + 0.25 * 2 + 0.5
+    )
+    assert float(shrunk.at(None, n_texts=0, n_shot=1, n_way=2)[0]) == 10.5
+
+
+def test_experience_survives_json():
+    learned = experience().two_views
+    again = Profile.of(json.loads(json.dumps(learned.json())))
+    assert again.json() == learned.json()
+    assert {field.name for field in fields(Profile)} == set(learned.json())
+
+
+def test_the_shipped_experience_knows_every_head_of_auto(encoder):
+    for auto in (AutoHead(adapted_encoder()), AutoHead(encoder)):
+        assert set(auto.candidates) == set(auto.experience.heads) == set(auto.experience.one_shot_temperatures)
+        for n_shot in (1, 5, 50):
+            assert float(auto.experience.prior_of(list(auto.candidates), n_shot, 7).sum()) == pytest.approx(1.0)
+
+
+def test_a_damaged_file_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "experience.json"
+    path.write_text('{"two_views": {}}', encoding="utf-8")
+    monkeypatch.setattr(room, "FILE", path)
+    experience.cache_clear()
+    with pytest.raises(ModelFolderError, match=r"experience\.json is damaged"):
+        experience()
+    experience.cache_clear()
+
+
+def test_views_choose_the_profile():
+    two, one = experience().two_views, experience().one_view
+    assert Experience(two, one).views(True) is two
+    assert Experience(two, one).views(False) is one

@@ -1,0 +1,296 @@
+"""Label sets, texts out of scope, suggestions, and what a report says of a support set."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOPICS
+from test_auto import task
+from test_lora import adapted_encoder
+
+from nlpmeta import FewShotClassifier
+from nlpmeta.data import LabeledTexts
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.auto import AutoHead
+from nlpmeta.learners.experience import experience
+from nlpmeta.trust.answers import label_sets, out_of_scope_scores
+from nlpmeta.trust.conformal import held_out_quantiles, threshold
+from nlpmeta.trust.coverage import tokenizer_coverage
+from nlpmeta.trust.diagnosis import diagnose
+from nlpmeta.trust.fitting import Observed, Size, fit_mean, fit_quantiles, weighted_quantile
+from nlpmeta.trust.label_set import LabelSet
+from nlpmeta.trust.mismatch import MOST_LINES, DoubtfulLabel, TaskReport
+from nlpmeta.trust.scope import scope_clues, scope_scores
+from nlpmeta.trust.suggest import most_worth_labelling
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+
+
+def tasks_of(rng, n_tasks, n_families=12):
+    """Tasks whose log probabilities of the true class differ in level, with an estimate of it on few texts."""
+    found = []
+    for i in range(n_tasks):
+        n_shot = float(rng.choice([2, 5, 10]))
+        level = rng.normal(-1.0, 0.6)
+        draw = lambda n, level=level: level - rng.exponential(0.8, size=n)  # noqa: E731
+        size = Size(f"family {i % n_families}", n_shot, 5, int(5 * n_shot))
+        estimate = held_out_quantiles(torch.from_numpy(draw(size.n_texts)), LEVELS)
+        found.append(Observed(size, estimate, draw(100)))
+    return found
+
+
+def test_learned_quantiles_hold_on_tasks_that_were_not_seen():
+    rng = np.random.default_rng(0)
+    learned, new = fit_quantiles(tasks_of(rng, 200), LEVELS), tasks_of(rng, 400)
+    covered = []
+    for each in new:
+        size = each.size
+        least = learned.at(each.estimate, n_texts=size.n_texts, n_shot=size.n_shot, n_way=size.n_way)
+        covered.append((each.truth[:, None] >= least).mean(0))
+    np.testing.assert_allclose(np.mean(covered, axis=0), LEVELS, atol=0.02)
+
+
+def test_a_task_that_is_known_well_gets_a_threshold_of_its_own():
+    rng = np.random.default_rng(1)
+    learned = fit_quantiles(tasks_of(rng, 200), LEVELS)
+    easy, hard = np.full(len(LEVELS), -0.2), np.full(len(LEVELS), -4.0)
+    low, high = (learned.at(each, n_texts=50, n_shot=10, n_way=5)[2] for each in (hard, easy))
+    assert high - low > 1.0
+
+
+def test_a_weighted_quantile_is_that_of_repeated_values():
+    rng = np.random.default_rng(2)
+    values, weights = rng.normal(size=40), rng.integers(1, 6, size=40).astype(float)
+    repeated = np.repeat(values, weights.astype(int))
+    for share in (0.1, 0.5, 0.93):
+        assert weighted_quantile(values, weights, share) == np.quantile(repeated, share, method="inverted_cdf")
+
+
+def test_the_band_holds_nine_tasks_in_ten():
+    rng = np.random.default_rng(3)
+
+    def draw(n):
+        truth = rng.normal(1.0, 0.5, size=n)
+        sizes = [Size(f"f{i % 10}", 5.0, 5, 25) for i in range(n)]
+        return [
+            Observed(s, np.array([t + rng.normal(0, 0.4)]), np.array([t])) for s, t in zip(sizes, truth, strict=True)
+        ]
+
+    learned, band = fit_mean(draw(1000), tails=(0.05, 0.95))
+    errors = [each.truth[0] - learned.at(each.estimate, n_texts=25, n_shot=5, n_way=5)[0] for each in draw(2000)]
+    low, high = band.at(5, 5)
+    assert 0.86 < np.mean((np.asarray(errors) >= low) & (np.asarray(errors) <= high)) < 0.94
+    assert high - low < 4 * 0.5  # narrower than without the estimate
+
+
+def test_a_higher_coverage_never_gives_the_smaller_set():
+    profile = experience().two_views
+    likelihood = torch.linspace(-3, -0.1, 20)
+    levels = np.linspace(profile.levels[0], profile.levels[-1], 12)
+    found = [threshold(profile, likelihood, n_shot=5, n_way=4, coverage=float(c)) for c in levels]
+    assert found == sorted(found, reverse=True)
+    with pytest.raises(NLPMetaError, match=r"from 0\.5 to 0\.98; got 0\.3"):
+        threshold(profile, likelihood, n_shot=5, n_way=4, coverage=0.3)
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    auto = AutoHead(adapted_encoder())
+    support, queries, labels = task(1.5, 0.3, n_shot=8)
+    state = auto.adapt(support)
+    return auto, state, queries, labels
+
+
+def test_label_sets_hold_every_label_above_the_threshold_and_at_least_one(adapted):
+    auto, state, queries, _ = adapted
+    logits = auto.logits(state, queries).detach()
+    least = threshold(auto.experience, state["mixture/held_out"], n_shot=8, n_way=4, coverage=0.9)
+    for row, each in zip(
+        logits.log_softmax(1), label_sets(auto, state, logits, list("abcd"), coverage=0.9), strict=True
+    ):
+        expected = {"abcd"[label] for label in range(4) if float(row[label]) >= least} or {"abcd"[int(row.argmax())]}
+        assert set(each.labels) == expected
+        assert list(each.probabilities) == sorted(each.probabilities, reverse=True)
+        assert each.labels[0] == "abcd"[int(row.argmax())]
+
+
+def test_a_label_set_says_what_it_knows():
+    one = LabelSet(("a",), (0.9,), 0.9, 3)
+    two = LabelSet(("a", "b"), (0.6, 0.3), 0.9, 3)
+    everything = LabelSet(("a", "b", "c"), (0.4, 0.3, 0.3), 0.9, 3)
+    many = LabelSet(tuple("abcdef"), (1 / 6,) * 6, 0.9, 40)
+    assert (str(one), str(two), str(everything), str(many)) == ("a", "a | b", "unsure", "unsure")
+    assert (one.label, two.label) == ("a", None)
+    assert [each.is_unsure for each in (one, two, everything, many)] == [False, False, True, True]
+    with pytest.raises(NLPMetaError, match="3 classes came with 0 labels"):
+        LabelSet((), (), 0.9, 3)
+
+
+def test_scores_out_of_scope_fall_with_likeness_and_with_certainty(adapted):
+    auto, state, queries, _ = adapted
+    prototypes = torch.eye(3, 6)
+    near, far = prototypes[:1], torch.full((1, 6), 6**-0.5)
+    sure, unsure = torch.tensor([[0.98, 0.01, 0.01]]).log(), torch.full((1, 3), 1 / 3).log()
+
+    def score(scores, features):
+        return float(scope_scores(scope_clues(scores, features, prototypes, n_views=1, n_shot=5), (1.0, 2.0, 0, 0, 0)))
+
+    assert score(sure, near) < score(sure, far) < score(unsure, far)
+    found = out_of_scope_scores(auto, state, queries)
+    assert found.shape == (len(queries),)
+    assert bool(((found >= 0) & (found <= 1)).all())
+
+
+def test_likeness_is_one_for_a_prototype_and_zero_for_what_is_as_far_as_they_are_from_one_another():
+    prototypes = torch.eye(3)
+    clues = scope_clues(
+        torch.zeros(2, 3).log_softmax(1), torch.tensor([[2.0, 0, 0], [0, 0, -1.0]]), prototypes, n_views=1, n_shot=2
+    )
+    assert clues[:, 1].tolist() == [1.0, 0.0]
+
+
+def badge_by_hand(probabilities, features, most, seed):
+    """Algorithm 1 on gradients that are written out."""
+    p = probabilities.double().numpy()
+    gradients = np.stack(
+        [
+            np.outer(row - np.eye(len(row))[row.argmax()], x).ravel()
+            for row, x in zip(p, features.double().numpy(), strict=True)
+        ]
+    )
+    rng, chosen = np.random.default_rng(seed), [int(np.linalg.norm(gradients, axis=1).argmax())]
+    while len(chosen) < most:
+        nearest = np.min([((gradients - gradients[row]) ** 2).sum(1) for row in chosen], axis=0)
+        nearest[chosen] = 0
+        chosen.append(int(rng.choice(len(p), p=nearest / nearest.sum())))
+    return chosen
+
+
+def test_suggestions_are_those_of_badge_written_out():
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.randn(60, 4, generator=generator).softmax(1)
+    features = torch.nn.functional.normalize(torch.randn(60, 8, generator=generator), dim=1)
+    for seed in range(3):
+        ours = most_worth_labelling(probabilities, features, most=10, seed=seed)
+        assert ours == badge_by_hand(probabilities, features, 10, seed)
+
+
+def test_a_text_that_says_the_same_again_is_not_suggested():
+    probabilities, features = (
+        torch.tensor([[0.5, 0.5]] * 3 + [[0.6, 0.4]]),
+        torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]]),
+    )
+    assert sorted(most_worth_labelling(probabilities, features, most=10)) in ([0, 3], [1, 3], [2, 3])
+
+
+def test_letters_in_no_piece_of_the_tokenizer_are_counted(encoder):
+    found = tokenizer_coverage(encoder, ["ball goal", "ball ᏣᎳᎩ"])
+    assert found.unknown == pytest.approx(3 / 15)
+    assert found.letters_per_piece == 4.0
+
+
+def report(**changes):
+    plain = TaskReport(4, 5.0, (0.7, 0.8, 0.9), 0.8, None, "injongo/hau", 0.5, (), (), ())
+    return replace(plain, **changes)
+
+
+def test_a_report_has_at_most_five_lines_with_the_warning_first():
+    doubtful = tuple(DoubtfulLabel("x" * 80, "a", "b", 0.9) for _ in range(7))
+    full = report(warnings=("labels look random",), alike=(("a", "b"),) * 4, doubtful=doubtful)
+    assert len(full.lines()) == MOST_LINES
+    assert full.lines()[0] == "Warning: labels look random"
+    assert full.warns
+    assert not report().warns
+    assert "70 to 90 %" in report().lines()[0]
+
+
+def diagnosed(support, labels=None):
+    """A report on features that are given, as those of texts that the tokenizer knows."""
+    words = " ".join(TOPICS.values()).split()
+    texts = [f"{words[i % 12]} {words[i // 12]}" for i in range(len(support))]
+    row = {text: i for i, text in enumerate(texts)}
+    chosen = support.labels if labels is None else labels
+    data = LabeledTexts(tuple(texts), tuple(chosen.tolist()), tuple(f"class {i}" for i in range(4)))
+    return diagnose(
+        AutoHead(adapted_encoder()), data, embed=lambda asked: support.features[[row[text] for text in asked]]
+    )
+
+
+def test_random_labels_raise_the_warning_and_true_ones_do_not():
+    support, _, _ = task(4.0, 2.0, n_shot=12)
+    clean = diagnosed(support)
+    assert not clean.warns
+    shuffled = support.labels[torch.randperm(len(support), generator=torch.Generator().manual_seed(0))]
+    bad = diagnosed(support, shuffled)
+    assert any("labels look random" in line for line in bad.warnings)
+    assert bad.lines()[0].startswith("Warning: labels look random")
+    assert bad.expected[1] < clean.expected[1]
+
+
+def test_a_script_that_the_tokenizer_does_not_have_raises_the_warning(encoder):
+    data = LabeledTexts(("ᏣᎳᎩ ball", "ᎦᏬᏂ goal", "ᏗᎦᏚ ball", "ᎠᏓᎾ goal"), (0, 1, 0, 1), ("a ball", "a goal"))
+    found = diagnose(AutoHead(encoder), data)
+    assert "cannot read 43 % of the letters" in found.warnings[0]
+
+
+def test_a_wrong_label_is_pointed_out():
+    support, _, _ = task(6.0, 6.0, n_shot=12)
+    labels = support.labels.clone()
+    labels[0] = 2
+    found = diagnosed(support, labels).doubtful
+    assert [(each.text, each.label, each.rather) for each in found] == [("ball ball", "class 2", "class 0")]
+
+
+def test_two_classes_of_one_kind_are_named():
+    support, _, _ = task(6.0, 6.0, n_shot=12)
+    labels = support.labels.clone()
+    first = torch.nonzero(labels == 0).squeeze(1)
+    third = torch.nonzero(labels == 3).squeeze(1)
+    labels[first[::2]], labels[third[::2]] = 3, 0  # classes 0 and 3 are mixed up
+    assert diagnosed(support, labels).alike == (("class 0", "class 3"),)
+
+
+def test_a_classifier_answers_with_sets_scores_and_a_report(encoder_folder, pool, tmp_path):
+    classifier = FewShotClassifier(encoder=str(encoder_folder)).fit(pool.texts[::2], pool.names()[::2])
+    classifier.save_pretrained(tmp_path / "model")
+    again = FewShotClassifier.from_pretrained(tmp_path / "model")
+    texts = pool.texts[1::2][:6]
+    assert again.predict(texts, abstain=0.9) == classifier.predict(texts, abstain=0.9)
+    assert [each.labels[0] for each in again.predict(texts, abstain=0.9)] == again.predict(texts).tolist()
+    np.testing.assert_allclose(again.out_of_scope(texts), classifier.out_of_scope(texts), rtol=1e-5)
+    assert classifier.task_report().n_way == 3
+
+
+def test_other_methods_say_that_they_have_no_experience(encoder_folder, pool):
+    classifier = FewShotClassifier("ridge", encoder=str(encoder_folder)).fit(pool.texts, pool.names())
+    for question in (
+        lambda: classifier.predict(["ball"], abstain=0.9),
+        lambda: classifier.out_of_scope(["ball"]),
+        classifier.task_report,
+    ):
+        with pytest.raises(NLPMetaError, match="adapt with it"):
+            question()
+
+
+def test_the_command_line_abstains_and_suggests(encoder_folder, table, pool, tmp_path, capsys):
+    import json
+
+    from nlpmeta.cli.app import main
+
+    unlabelled = tmp_path / "unlabelled.txt"
+    unlabelled.write_text("ball salt\n" + "\n".join(pool.texts[:3]) + "\nsalt rice loan\n", encoding="utf-8")
+    asked = ["adapt", "--data", str(table), "--shots", "5", "--draws", "1", "--encoder", str(encoder_folder), "--json"]
+    assert main([*asked, "--out", str(tmp_path / "model"), "--suggest", str(unlabelled)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 0 < len(report["label_next"]) <= 5
+    assert report["task_report"]["expected_accuracy"]["low"] <= report["task_report"]["expected_accuracy"]["high"]
+    assert (
+        json.loads((tmp_path / "model" / "report.json").read_text(encoding="utf-8"))["task_report"]
+        == report["task_report"]
+    )
+    assert main(["predict", str(tmp_path / "model"), "ball goal", "--abstain", "0.9", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["coverage"] == 0.9
+    assert answer["labels"]
+    assert main(["predict", str(tmp_path / "model"), "ball goal", "--abstain", "2"]) == 2
