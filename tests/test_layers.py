@@ -37,7 +37,7 @@ WITHIN = {
     "starting": {"checkpoint"},
     "comparison": {"evaluation"},
     "classifier": {"examples"},
-    "adaptation": {"classifier"},
+    "adaptation": {"classifier", "examples"},
     "__main__": {"cli"},
 }
 PACKAGE = Path(__file__).parent.parent / "nlpmeta"

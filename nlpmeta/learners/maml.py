@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nlpmeta.encoder.batches import length_batches
 from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.owners import encode_for_owners
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, balanced_weights, learners
 from nlpmeta.learners.prototypical import PrototypicalNetwork
@@ -129,6 +130,15 @@ class MAML(PrototypicalNetwork):
             "rates": self.rates,
             "names": self.reads_names,
         }
+
+    def logits_of_owners(
+        self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
+    ) -> list[Tensor]:
+        names = [name for name in states[0] if name.startswith(_ADAPTER)]
+        each = {name.removeprefix(_ADAPTER): torch.stack([state[name] for state in states]) for name in names}
+        features = F.normalize(encode_for_owners(self.encoder, texts, each, owners), dim=1)
+        heads = (states[owner] for owner in owners)
+        return [F.linear(row, state[_WEIGHT], state[_BIAS]) for row, state in zip(features, heads, strict=True)]
 
     def _scores(self, state: Mapping[str, Tensor], tokens: "Tokens") -> Tensor:
         fast = {name.removeprefix(_ADAPTER): value for name, value in state.items() if name.startswith(_ADAPTER)}
