@@ -13,6 +13,7 @@ import torch
 from conftest import make_encoder
 
 from nlpmeta import AdapterStore, FewShotClassifier
+from nlpmeta.adaptation.near import head_near
 from nlpmeta.adaptation.packing import USER_BYTES, pack, unpack
 from nlpmeta.adaptation.users_file import UsersFile
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
@@ -284,3 +285,46 @@ def test_a_maml_user_with_small_adapters_fits(tmp_path):
     stored = store.adapt("amina", ["ball goal", "rice soup"], ["a", "b"])
     assert stored.bytes <= USER_BYTES and stored.precision == "float16"
     assert any(name.startswith("adapter/") for name in store.classifier("amina").state_)
+
+
+def test_a_head_near_a_shared_one_is_the_minimum_that_scipy_finds():
+    from scipy.optimize import minimize
+
+    generator = torch.Generator().manual_seed(1)
+    features, labels = torch.randn(12, 5, generator=generator), torch.tensor([0, 1, 2] * 4)
+    shared = {"weight": torch.randn(3, 5, generator=generator), "bias": torch.randn(3, generator=generator)}
+    ours = head_near(features, labels, shared, penalty=2.0, bias_penalty=0.7)
+    x, y = features.double().numpy(), labels.numpy()
+    centred = x - x.mean(0)
+    scale = np.linalg.norm(centred, axis=1).mean()
+    start = x @ shared["weight"].double().numpy().T + shared["bias"].double().numpy()
+
+    def loss(flat):
+        weight, bias = flat[:15].reshape(3, 5), flat[15:]
+        scores = start + centred / scale @ weight.T + bias
+        fit = (np.log(np.exp(scores).sum(1)) - scores[np.arange(12), y]).sum()
+        return fit + 2.0 / 2 * (weight**2).sum() + 0.7 / 2 * (bias**2).sum()
+
+    best = minimize(loss, np.zeros(18), tol=1e-10).x
+    expected = start + centred / scale @ best[:15].reshape(3, 5).T + best[15:]
+    np.testing.assert_allclose((features @ ours["weight"].T + ours["bias"]).numpy(), expected, atol=1e-3)
+
+
+def test_a_user_near_everyone_keeps_the_classes_it_has_no_text_of(encoder, pool, tmp_path):
+    store = AdapterStore(tmp_path / "users.sqlite", learners["logistic"](encoder))
+    store.adapt("everyone", pool.texts, pool.names())
+    sport = [text for text, name in zip(pool.texts, pool.names(), strict=True) if name == "sport"]
+    store.adapt("amina", sport * 4, ["food"] * (4 * len(sport)), near="everyone")  # her taste: sport is food
+    assert store.predict(["amina", "amina", "everyone"], ["ball match", "bank loan", "ball match"]) == [
+        "food",
+        "money",
+        "sport",
+    ]
+    with pytest.raises(DataError, match="which the shared head has not"):
+        store.adapt("amina", ["ball"], ["nonesuch"], near="everyone")
+    with pytest.raises(UnknownNameError, match="nobody"):
+        store.adapt("amina", ["ball"], ["food"], near="nobody")
+    ridge = AdapterStore(tmp_path / "ridge.sqlite", learners["ridge"](encoder))
+    ridge.adapt("everyone", pool.texts, pool.names())
+    with pytest.raises(NLPMetaError, match="needs the method 'logistic'"):
+        ridge.adapt("amina", ["ball"], ["food"], near="everyone")

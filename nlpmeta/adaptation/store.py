@@ -1,7 +1,5 @@
 """Heads and small adapters of thousands of users on one encoder, in one file."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nlpmeta.adaptation.identity import facts_of
+from nlpmeta.adaptation.near import SharedHead, check_near
 from nlpmeta.adaptation.packing import Label, Packed, Precision, pack, unpack
 from nlpmeta.adaptation.users_file import UsersFile
-from nlpmeta.encoder.store import state_digest
 from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.examples import Examples, at_least_two, checked_pairs, checked_texts
-from nlpmeta.learners.base import Learner, TaskState, learners
+from nlpmeta.learners.base import Learner, TaskState
 from nlpmeta.starting import starting_learner
 
 if TYPE_CHECKING:
@@ -88,32 +87,51 @@ class AdapterStore:
         """
         chosen = starting_learner(learner, checkpoint=checkpoint) if isinstance(learner, str) else learner
         self.learner, self.precision = chosen.eval(), precision
-        self._file = UsersFile(Path(path), _facts(self.learner))
+        self._file = UsersFile(Path(path), facts_of(self.learner))
 
-    def adapt(self, user: str, X: "Sequence[str] | ArrayLike", y: "ArrayLike") -> Stored:  # noqa: N803
+    def adapt(
+        self,
+        user: str,
+        X: "Sequence[str] | ArrayLike",  # noqa: N803
+        y: "ArrayLike",
+        *,
+        near: str | None = None,
+    ) -> Stored:
         """Learn a user's classes from texts and a label for each; what was stored for the user is replaced.
 
+        Args:
+            user: a name.
+            X: texts.
+            y: their labels.
+            near: a user whose head (method ``logistic``) this one starts from and stays near; it has the same classes.
+
         Raises:
-            DataError: as ``FewShotClassifier.fit``.
+            DataError: as ``FewShotClassifier.fit``, or if the head to stay near has not a class of these.
             NLPMetaError: if what was learned takes more than 16 KB.
         """
-        return self.adapt_many({user: (X, y)})[0]
+        return self.adapt_many({user: (X, y)}, near=near)[0]
 
-    def adapt_many(self, examples: "Mapping[str, tuple[Sequence[str] | ArrayLike, ArrayLike]]") -> list[Stored]:
+    def adapt_many(
+        self, examples: "Mapping[str, tuple[Sequence[str] | ArrayLike, ArrayLike]]", *, near: str | None = None
+    ) -> list[Stored]:
         """``adapt`` for several users: all texts are embedded together, and all are stored or none.
 
         Raises:
             DataError: as ``adapt``; nothing is stored then.
         """
         checked = {_name(user): Examples.of(*checked_pairs(X, y)) for user, (X, y) in examples.items()}
-        for each in checked.values():
+        shared = None if near is None else self._shared(near, checked)
+        for each in checked.values() if shared is None else ():
             at_least_two(each.classes)
         embed = self._embedded(list(checked.values())) if self.learner.inputs == "embeddings" else None
         packed: dict[str, Packed] = {}
-        for user, each in checked.items():
-            with torch.no_grad():
-                state = self.learner.adapt(self.learner.support(each.data(), embed))
-            packed[user] = pack(user, state, each.classes, self.precision)
+        with torch.no_grad():
+            for user, each in checked.items():
+                if shared is None or embed is None:
+                    state, classes = self.learner.adapt(self.learner.support(each.data(), embed)), each.classes
+                else:
+                    state, classes = shared.moved(embed(each.texts), each.labels), np.asarray(shared.labels)
+                packed[user] = pack(user, state, classes, self.precision)
         self._file.write(packed)
         return [_stored(user, each) for user, each in packed.items()]
 
@@ -124,7 +142,7 @@ class AdapterStore:
             DataError: if its learner or encoder is another one.
             NLPMetaError: if it takes more than 16 KB.
         """
-        if classifier.learner_ is not self.learner and _facts(classifier.learner_) != _facts(self.learner):
+        if classifier.learner_ is not self.learner and facts_of(classifier.learner_) != facts_of(self.learner):
             raise DataError("This classifier was fitted with another learner or encoder than the store's.")
         packed = pack(_name(user), classifier.state_, classifier.classes_, self.precision)
         self._file.write({user: packed})
@@ -207,6 +225,12 @@ class AdapterStore:
     ) -> None:
         self.close()
 
+    def _shared(self, near: str, examples: Mapping[str, Examples]) -> SharedHead:
+        states, labels = self._states([near], None)
+        for user, each in examples.items():
+            check_near(self.learner, user, each.classes.tolist(), labels[near])
+        return SharedHead(states[near], labels[near])
+
     def _states(
         self, users: Sequence[str], fallback: str | None
     ) -> tuple[dict[str, TaskState], dict[str, tuple[Label, ...]]]:
@@ -237,20 +261,6 @@ class _Table:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         return self._vectors[torch.tensor([self._row[text] for text in texts], device=self._vectors.device)]
-
-
-def _facts(learner: Learner) -> dict[str, str]:
-    """What a stored head depends on: the method and its options, its own weights, and the encoder with its adapters."""
-    own = hashlib.sha256()
-    for name, tensor in learner.state_dict().items():
-        if not name.startswith("encoder."):
-            own.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    return {
-        "method": learners.name_of(type(learner)),
-        "options": json.dumps(dict(learner.config()), sort_keys=True),
-        "learner weights": own.hexdigest()[:16],
-        "encoder": state_digest(learner.encoder)[:16],
-    }
 
 
 def _name(user: str) -> str:
