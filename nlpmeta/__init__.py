@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nlpmeta.adaptation.online import OnlineClassifier as OnlineClassifier
     from nlpmeta.adaptation.store import AdapterStore as AdapterStore
     from nlpmeta.classifier import FewShotClassifier as FewShotClassifier
     from nlpmeta.data import Episode as Episode
@@ -37,6 +38,7 @@ _HOMES = {
     "MAML": "nlpmeta.learners.maml",
     "MatchingNetwork": "nlpmeta.learners.matching",
     "NLPMetaError": "nlpmeta.errors",
+    "OnlineClassifier": "nlpmeta.adaptation.online",
     "PrototypicalNetwork": "nlpmeta.learners.prototypical",
     "Recipe": "nlpmeta.recipes",
     "RidgeHead": "nlpmeta.learners.ridge",
