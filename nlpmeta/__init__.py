@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nlpmeta.adaptation.online import OnlineClassifier as OnlineClassifier
+    from nlpmeta.adaptation.store import AdapterStore as AdapterStore
     from nlpmeta.classifier import FewShotClassifier as FewShotClassifier
     from nlpmeta.data import Episode as Episode
     from nlpmeta.data import LabeledTexts as LabeledTexts
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdapterStore": "nlpmeta.adaptation.store",
     "Episode": "nlpmeta.data",
     "EpisodeSampler": "nlpmeta.sampling",
     "FewShotClassifier": "nlpmeta.classifier",
@@ -35,6 +38,7 @@ _HOMES = {
     "MAML": "nlpmeta.learners.maml",
     "MatchingNetwork": "nlpmeta.learners.matching",
     "NLPMetaError": "nlpmeta.errors",
+    "OnlineClassifier": "nlpmeta.adaptation.online",
     "PrototypicalNetwork": "nlpmeta.learners.prototypical",
     "Recipe": "nlpmeta.recipes",
     "RidgeHead": "nlpmeta.learners.ridge",

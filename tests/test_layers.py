@@ -55,7 +55,7 @@ WITHIN = {
     "manifest": {"files"},
     "classifier": {"examples", "saved_task", "sharing"},
     "export": {"classifier", "saved_task"},
-    "adaptation": {"classifier", "saved_task"},
+    "adaptation": {"classifier", "examples", "saved_task"},
     "report": {"bench"},
     "trust": {"checkpoint"},
     "__main__": {"cli"},

@@ -50,7 +50,7 @@ class EmbeddingStore:
         """The store for ``encoder`` as it is now, or ``None`` if it can change or nothing says how it tokenizes."""
         if encoder.files is None or any(weight.requires_grad for weight in encoder.parameters()):
             return None
-        return cls(folder / f"{encoder.files.digest[:16]}-{_state_digest(encoder)[:16]}.sqlite", encoder.dim)
+        return cls(folder / f"{encoder.files.digest[:16]}-{state_digest(encoder)[:16]}.sqlite", encoder.dim)
 
     def read(self, texts: Sequence[str]) -> tuple[list[str], Tensor]:
         """Those of ``texts`` that are here, and their embeddings ``(n_found, dim)``."""
@@ -108,7 +108,7 @@ def _with_checksum(vector: bytes) -> bytes:
     return vector + zlib.crc32(vector).to_bytes(_CHECKSUM, "little")
 
 
-def _state_digest(encoder: TextEncoder) -> str:
+def state_digest(encoder: TextEncoder) -> str:
     """A digest of all that decides what ``encoder`` makes of a text; it differs as soon as any weight does."""
     facts: list[object] = [_VERSION, encoder.files and encoder.files.digest]
     facts += [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "factors", None)]

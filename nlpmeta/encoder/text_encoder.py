@@ -160,7 +160,7 @@ class TextEncoder(nn.Module):
         groups = length_batches([len(ids) for ids in tokens], batch_tokens=batch_tokens)
         parts = []
         for group in groups:
-            parts.append(self._embed_batch([tokens[row] for row in group], _rows(adapter, adapter_of, group)))
+            parts.append(self.embed_batch([tokens[row] for row in group], _rows(adapter, adapter_of, group)))
             if advance is not None:
                 advance(len(group))
         order = torch.tensor([row for group in groups for row in group], device=self.device)
@@ -179,7 +179,8 @@ class TextEncoder(nn.Module):
         row = {text: i for i, text in enumerate(distinct)}
         return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()
 
-    def _embed_batch(self, tokens: Tokens, adapter: Mapping[str, Tensor] | None) -> Tensor:
+    def embed_batch(self, tokens: Tokens, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Embeddings ``(n, dim)`` of texts that go through together, padded to the longest."""
         ids, mask = self.pad(tokens)
         if self.lower is not None:
             hidden = self.lower.hidden(tokens, mask, adapter)

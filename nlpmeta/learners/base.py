@@ -117,6 +117,27 @@ class Learner(nn.Module, ABC):
         """Texts as ``logits`` wants them for ``state``, with their embeddings if the learner works on embeddings."""
         return Texts(tuple(texts), self.encoder.encode(texts) if self.inputs == "embeddings" else None)
 
+    def logits_of_owners(
+        self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
+    ) -> list[Tensor]:
+        """The scores of each text by the state that it belongs to; all texts go through the encoder together.
+
+        Args:
+            states: what was learned about several tasks.
+            owners: for each text, the number of its state.
+            texts: the texts.
+
+        Returns:
+            Scores ``(n_way,)`` of each text, with the classes of its state.
+        """
+        features = self.encoder.encode(texts) if self.inputs == "embeddings" else None
+        scores: dict[int, Tensor] = {}
+        for number in dict.fromkeys(owners):
+            rows = [row for row, owner in enumerate(owners) if owner == number]
+            own = Texts(tuple(texts[row] for row in rows), None if features is None else features[rows])
+            scores |= dict(zip(rows, self.logits(states[number], own), strict=True))
+        return [scores[row] for row in range(len(texts))]
+
     @property
     def reads_names(self) -> bool:
         """Whether the names of the classes are a clue to this learner."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.owners import encode_for_owners
 from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.learners.inner_loop import (
@@ -161,6 +162,15 @@ class MAML(PrototypicalNetwork):
         if self.task_batching == "vectorised" or (self.task_batching == "auto" and small):
             return [list(range(len(n_texts)))]
         return super().together(n_texts)
+
+    def logits_of_owners(
+        self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
+    ) -> list[Tensor]:
+        names = [name for name in states[0] if name.startswith(ADAPTER)]
+        each = {name.removeprefix(ADAPTER): torch.stack([state[name] for state in states]) for name in names}
+        features = F.normalize(encode_for_owners(self.encoder, texts, each, owners), dim=1)
+        heads = (states[owner] for owner in owners)
+        return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
 
     def losses_and_logits(self, tasks: Sequence[tuple[Support, Support]]) -> list[tuple[Tensor, Tensor]]:
         if type(self).episode_loss is not Learner.episode_loss:

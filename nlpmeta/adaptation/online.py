@@ -1,0 +1,230 @@
+"""A classifier that goes on learning from a stream whose labels come late, and says when the stream has changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from nlpmeta.adaptation.record import Record
+from nlpmeta.adaptation.stream import OnlineSettings, Stream
+from nlpmeta.classifier import FewShotClassifier, Label
+from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
+from nlpmeta.examples import checked_texts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MOST_WAITING = 100_000
+"""Texts that are remembered while their labels are awaited; the oldest are forgotten first."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The prediction for one text of the stream; its label is handed in under ``ticket``."""
+
+    ticket: int
+    label: Label
+    probability: float
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The stream has changed: seen at text ``n_texts`` and label ``n_labels`` of the stream, by labels or by texts."""
+
+    n_texts: int
+    n_labels: int
+    seen_by: Literal["labels", "texts"]
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A text whose label is awaited: centred embedding ``(dim,)``, scores of the classifier, and what was predicted."""
+
+    row: Tensor
+    base: Tensor
+    predicted: int
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A state that can be rolled back to; ``accuracy`` is the recent one at that time, ``None`` before any label."""
+
+    n_labels: int
+    accuracy: float | None
+    stream: Stream
+
+
+class OnlineClassifier:
+    """Follows a stream from a fitted classifier on: predicts, learns every label that comes, warns of drift.
+
+    What is updated, each label in a few milliseconds: a linear head on the embeddings that is added to the scores of
+    the classifier (adapted to the newest labels and replayed ones), running prototypes that forget, and the leader that
+    the head starts from with its step size and the pull of the prototypes (``follow.followed``). The encoder and the
+    classifier itself stay as they are, and at the start the scores are exactly the classifier's.
+
+    The alarm (``drift.DriftAlarm``) watches a head that does not learn, by its losses and by how far texts lie from the
+    known ones; false alarms come at most once in ``settings.one_in`` texts on average.
+    """
+
+    def __init__(self, classifier: FewShotClassifier, settings: OnlineSettings | None = None) -> None:
+        """Begin a stream.
+
+        Args:
+            classifier: fitted, with its examples; it is not changed.
+            settings: how the stream is followed.
+
+        Raises:
+            NLPMetaError: if the classifier was loaded from a folder that does not hold its examples.
+        """
+        check_is_fitted(classifier)
+        if classifier.examples_ is None:
+            raise NLPMetaError(
+                "This model was saved without its examples, from which a stream begins. Fit it again, or save it with "
+                "include_support=True."
+            )
+        self.classifier, self.settings = classifier, settings or OnlineSettings()
+        data = classifier.examples_.data()
+        features, base = self._seen(data.texts)
+        self.centre = features.mean(0)
+        self.scale = (features - self.centre).norm(dim=1).mean().clamp(min=1e-6)
+        rows = (features - self.centre) / self.scale
+        self.stream = Stream.begin(rows, base, torch.tensor(data.labels), self.settings)
+        self.record, self.alarms = Record(self.settings.fading), list[Alarm]()
+        self.waiting: dict[int, Waiting] = {}
+        self.moments: list[Moment] = [Moment(0, None, self.stream)]
+
+    @property
+    def classes_(self) -> "NDArray[np.generic]":
+        """The labels, ``(n_way,)``."""
+        return self.classifier.classes_
+
+    def predict_proba(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """Class probabilities as of now, ``(n_texts, n_way)``; the texts do not become part of the stream."""
+        rows, base = self._rows(checked_texts(texts))
+        found: NDArray[np.float32] = self.stream.scores(rows, base).softmax(1).numpy()
+        return found
+
+    def predict(self, texts: Sequence[str]) -> "NDArray[np.generic]":
+        """The most probable label of each text as of now."""
+        found: NDArray[np.generic] = self.classes_[self.predict_proba(texts).argmax(1)]
+        return found
+
+    def receive(self, texts: Sequence[str]) -> list[Answer]:
+        """Take the next texts of the stream and predict their labels, which may come later, or never."""
+        rows, base = self._rows(checked_texts(texts))
+        probabilities = self.stream.scores(rows, base).softmax(1)
+        answers = []
+        for row, scores, each in zip(rows, base, probabilities, strict=True):
+            ticket, best = self.record.n_texts, int(each.argmax())
+            self.record = self.record.after_text()
+            self.waiting[ticket] = Waiting(row, scores, best)
+            answers.append(Answer(ticket, self.classes_[best].item(), float(each[best])))
+            self.stream = self.stream.watched(row)
+            self._ring("texts", self.stream.text_alarm.sounds)
+        while len(self.waiting) > MOST_WAITING:
+            del self.waiting[next(iter(self.waiting))]
+        return answers
+
+    def learn(self, tickets: Sequence[int], labels: Sequence[Label]) -> list[Alarm]:
+        """Learn labels of texts that were received before, in the order in which they come.
+
+        Returns:
+            The alarms that these labels raised.
+
+        Raises:
+            DataError: if there are not as many labels as tickets, or a ticket is unknown or has its label already.
+            UnknownNameError: if a label is none of the classes. Nothing is learned then.
+        """
+        known: list[Label] = self.classes_.tolist()
+        if len(tickets) != len(labels):
+            raise DataError(f"{len(tickets)} tickets came with {len(labels)} labels.")
+        for ticket, label in zip(tickets, labels, strict=True):
+            if ticket not in self.waiting or tickets.count(ticket) > 1:
+                raise DataError(f"Ticket {ticket} is not awaited: it was never given out, or has its label already.")
+            if label not in known:
+                raise UnknownNameError("class", str(label), [str(each) for each in known])
+        before = len(self.alarms)
+        for ticket, label in zip(tickets, labels, strict=True):
+            self._learn(self.waiting.pop(ticket), known.index(label))
+        return self.alarms[before:]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Prequential accuracy: the share of predictions, each made before its label came, that were right.
+
+        Source: Dawid, 1984; with fading, Gama, Sebastiao and Rodrigues, Machine Learning 90, 2013, section 3.
+        """
+        return self.record.accuracy
+
+    @property
+    def recent_accuracy(self) -> float | None:
+        """The same with fading: a prediction counts less with every later label."""
+        return self.record.recent_accuracy
+
+    def rollback(self, n_labels: int) -> Moment:
+        """Return to the newest kept state that had learned ``n_labels`` labels or fewer; what came later is unlearned.
+
+        The record of predictions and alarms stays: it says what happened.
+
+        Raises:
+            NLPMetaError: if no such state is kept.
+        """
+        fitting = [moment for moment in self.moments if moment.n_labels <= n_labels]
+        if not fitting:
+            kept = ", ".join(str(moment.n_labels) for moment in self.moments)
+            raise NLPMetaError(f"No state with {n_labels} labels or fewer is kept; there are states with {kept}.")
+        self.moments = fitting
+        self.stream = fitting[-1].stream
+        return fitting[-1]
+
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> None:
+        """Write everything, what is awaited and the kept states too; ``load`` then continues identically.
+
+        Raises:
+            NLPMetaError: if the folder exists and ``overwrite`` is off.
+        """
+        from nlpmeta.adaptation.online_files import write_online
+
+        write_online(self, Path(folder), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "OnlineClassifier":
+        """What ``save`` wrote.
+
+        Raises:
+            NLPMetaError: if there is no such folder.
+            ModelFolderError: if it is damaged, incomplete or of a newer format.
+        """
+        from nlpmeta.adaptation.online_files import read_online
+
+        return read_online(cls, Path(folder))
+
+    def _learn(self, text: Waiting, label: int) -> None:
+        self.record = self.record.after_label(text.predicted == label)
+        self.stream = self.stream.learned(text.row, text.base, label, self.settings)
+        self._ring("labels", self.stream.loss_alarm.sounds)
+        if self.stream.n_labels % self.settings.keep_every == 0:
+            self.moments.append(Moment(self.stream.n_labels, self.recent_accuracy, self.stream))
+            self.moments = self.moments[-self.settings.keep :]
+
+    def _ring(self, seen_by: Literal["labels", "texts"], sounds: bool) -> None:
+        if sounds:
+            self.alarms.append(Alarm(self.record.n_texts, self.record.n_labels, seen_by))
+            self.stream = self.stream.referenced()
+
+    @torch.no_grad()
+    def _seen(self, texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Embeddings ``(n, dim)`` and the classifier's scores ``(n, n_way)``."""
+        learner, state = self.classifier.learner_, self.classifier.state_
+        queries = learner.queries(state, texts)
+        features = learner.encoder.encode(texts) if queries.features is None else queries.features
+        return features.float().cpu(), learner.logits(state, queries).float().cpu()
+
+    def _rows(self, texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        features, base = self._seen(texts)
+        return (features - self.centre) / self.scale, base

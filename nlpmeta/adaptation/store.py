@@ -1,0 +1,273 @@
+"""Heads and small adapters of thousands of users on one encoder, in one file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlpmeta.adaptation.identity import facts_of
+from nlpmeta.adaptation.near import SharedHead, check_near
+from nlpmeta.adaptation.packing import Label, Packed, Precision, pack, unpack
+from nlpmeta.adaptation.users_file import UsersFile
+from nlpmeta.errors import DataError, UnknownNameError
+from nlpmeta.examples import Examples, at_least_two, checked_pairs, checked_texts
+from nlpmeta.learners.base import Learner, TaskState
+from nlpmeta.starting import starting_learner
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from nlpmeta.classifier import FewShotClassifier
+
+_SHOWN = 20  # names of users in an error message
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a user takes in the file: bytes (16,384 at most), the precision, and its error (see ``Packed``)."""
+
+    user: str
+    bytes: int
+    precision: Precision
+    error: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The probabilities of one text by the head of its user, in the order of ``labels``."""
+
+    user: str
+    labels: tuple[Label, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def label(self) -> Label:
+        """The most probable label."""
+        return self.labels[int(np.argmax(self.probabilities))]
+
+    @property
+    def probability(self) -> float:
+        """Its probability."""
+        return max(self.probabilities)
+
+
+class AdapterStore:
+    """Classifiers of many users that share one encoder: each has classes, a head and, with MAML, adapters of their own.
+
+    A user takes at most 16 KB of one SQLite file; no text is kept. Any number of processes may read and write at the
+    same time, and a process may be killed at any moment: a user's row is the last one that was written whole. Texts of
+    many users go through the encoder in one pass.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        learner: Learner | str = "logistic",
+        *,
+        checkpoint: str = "default",
+        precision: Precision | None = None,
+    ) -> None:
+        """Open a store, or make one.
+
+        Args:
+            path: the file, on a local disk.
+            learner: what adapts to a user: a learner, or the name of a method. A file remembers which it was.
+            checkpoint: for a name: what it starts from, as in ``FewShotClassifier``.
+            precision: how heads are stored; ``None`` takes float16 where it fits, else int8.
+
+        Raises:
+            UnknownNameError: if there is no such method.
+            NLPMetaError: if the file was made with another learner or encoder.
+            ModelFolderError: if the file is damaged, of a newer format, or no store.
+        """
+        chosen = starting_learner(learner, checkpoint=checkpoint) if isinstance(learner, str) else learner
+        self.learner, self.precision = chosen.eval(), precision
+        self._file = UsersFile(Path(path), facts_of(self.learner))
+
+    def adapt(
+        self,
+        user: str,
+        X: "Sequence[str] | ArrayLike",  # noqa: N803
+        y: "ArrayLike",
+        *,
+        near: str | None = None,
+    ) -> Stored:
+        """Learn a user's classes from texts and a label for each; what was stored for the user is replaced.
+
+        Args:
+            user: a name.
+            X: texts.
+            y: their labels.
+            near: a user whose head (method ``logistic``) this one starts from and stays near; it has the same classes.
+
+        Raises:
+            DataError: as ``FewShotClassifier.fit``, or if the head to stay near has not a class of these.
+            NLPMetaError: if what was learned takes more than 16 KB.
+        """
+        return self.adapt_many({user: (X, y)}, near=near)[0]
+
+    def adapt_many(
+        self, examples: "Mapping[str, tuple[Sequence[str] | ArrayLike, ArrayLike]]", *, near: str | None = None
+    ) -> list[Stored]:
+        """``adapt`` for several users: all texts are embedded together, and all are stored or none.
+
+        Raises:
+            DataError: as ``adapt``; nothing is stored then.
+        """
+        checked = {_name(user): Examples.of(*checked_pairs(X, y)) for user, (X, y) in examples.items()}
+        shared = None if near is None else self._shared(near, checked)
+        for each in checked.values() if shared is None else ():
+            at_least_two(each.classes)
+        embed = self._embedded(list(checked.values())) if self.learner.inputs == "embeddings" else None
+        packed: dict[str, Packed] = {}
+        with torch.no_grad():
+            for user, each in checked.items():
+                if shared is None or embed is None:
+                    state, classes = self.learner.adapt(self.learner.support(each.data(), embed)), each.classes
+                else:
+                    state, classes = shared.moved(embed(each.texts), each.labels), np.asarray(shared.labels)
+                packed[user] = pack(user, state, classes, self.precision)
+        self._file.write(packed)
+        return [_stored(user, each) for user, each in packed.items()]
+
+    def put(self, user: str, classifier: "FewShotClassifier") -> Stored:
+        """Store a classifier that was fitted with the same learner, as the head of ``user``.
+
+        Raises:
+            DataError: if its learner or encoder is another one.
+            NLPMetaError: if it takes more than 16 KB.
+        """
+        if classifier.learner_ is not self.learner and facts_of(classifier.learner_) != facts_of(self.learner):
+            raise DataError("This classifier was fitted with another learner or encoder than the store's.")
+        packed = pack(_name(user), classifier.state_, classifier.classes_, self.precision)
+        self._file.write({user: packed})
+        return _stored(user, packed)
+
+    def predict(self, users: Sequence[str], texts: Sequence[str], *, fallback: str | None = None) -> list[Label]:
+        """The most probable label of each text by the head of its user; see ``predict_proba``."""
+        return [scored.label for scored in self.predict_proba(users, texts, fallback=fallback)]
+
+    @torch.no_grad()
+    def predict_proba(self, users: Sequence[str], texts: Sequence[str], *, fallback: str | None = None) -> list[Scored]:
+        """Probabilities for texts of many users, in one pass through the encoder.
+
+        Args:
+            users: the user of each text, ``(n,)``.
+            texts: the texts, ``(n,)``.
+            fallback: the user whose head serves those who have none yet.
+
+        Raises:
+            DataError: if there are not as many users as texts.
+            UnknownNameError: if a user has no head and there is no fallback.
+        """
+        checked = checked_texts(texts)
+        if isinstance(users, str) or len(users) != len(checked):
+            raise DataError(
+                f"{len(checked)} texts need a user each; got {1 if isinstance(users, str) else len(users)}."
+            )
+        states, labels = self._states(list(dict.fromkeys(users)), fallback)
+        number = {user: i for i, user in enumerate(states)}
+        owners = [number.get(user, number.get(fallback or "", 0)) for user in users]
+        logits = self.learner.logits_of_owners(list(states.values()), owners, checked)
+        names = list(states)
+        return [
+            Scored(user, labels[names[owner]], tuple(scores.float().softmax(0).tolist()))
+            for user, owner, scores in zip(users, owners, logits, strict=True)
+        ]
+
+    def classifier(self, user: str) -> "FewShotClassifier":
+        """A user's classifier by itself, to be saved with ``save_pretrained``.
+
+        Raises:
+            UnknownNameError: if there is no such user.
+        """
+        from nlpmeta.classifier import FewShotClassifier
+
+        states, labels = self._states([user], None)
+        found = FewShotClassifier(self.learner)
+        found.learner_, found.state_, found.examples_ = self.learner, states[user], None
+        found.classes_ = np.asarray(labels[user])
+        return found
+
+    def remove(self, user: str) -> None:
+        """Forget a user.
+
+        Raises:
+            UnknownNameError: if there is no such user.
+        """
+        if not self._file.remove(user):
+            raise UnknownNameError("user", user, self.users()[:_SHOWN])
+
+    def users(self) -> list[str]:
+        """The names of all users, sorted."""
+        return self._file.users()
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is next needed."""
+        self._file.close()
+
+    def __contains__(self, user: object) -> bool:
+        return isinstance(user, str) and bool(self._file.read([user]))
+
+    def __len__(self) -> int:
+        return self._file.count()
+
+    def __enter__(self) -> "AdapterStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _shared(self, near: str, examples: Mapping[str, Examples]) -> SharedHead:
+        states, labels = self._states([near], None)
+        for user, each in examples.items():
+            check_near(self.learner, user, each.classes.tolist(), labels[near])
+        return SharedHead(states[near], labels[near])
+
+    def _states(
+        self, users: Sequence[str], fallback: str | None
+    ) -> tuple[dict[str, TaskState], dict[str, tuple[Label, ...]]]:
+        """State and labels of each user that has a head, and of the fallback where one of them has none."""
+        rows = self._file.read(users)
+        missing = [user for user in users if user not in rows]
+        if missing and fallback is not None:
+            rows |= self._file.read([fallback])
+            missing = [] if fallback in rows else [fallback]
+        if missing:
+            raise UnknownNameError("user", missing[0], self.users()[:_SHOWN])
+        unpacked = {user: unpack(row.state, row.labels) for user, row in rows.items()}
+        device = self.learner.encoder.device
+        states = {user: {k: v.to(device) for k, v in state.items()} for user, (state, _) in unpacked.items()}
+        return states, {user: labels for user, (_, labels) in unpacked.items()}
+
+    def _embedded(self, examples: Sequence[Examples]) -> "_Table":
+        texts = [text for each in examples for text in self.learner.texts_of(each.data())]
+        distinct = tuple(dict.fromkeys(texts))
+        return _Table(distinct, self.learner.encoder.encode(distinct))
+
+
+class _Table:
+    """Embeddings of texts that were computed together."""
+
+    def __init__(self, texts: tuple[str, ...], vectors: Tensor) -> None:
+        self._row, self._vectors = {text: i for i, text in enumerate(texts)}, vectors
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return self._vectors[torch.tensor([self._row[text] for text in texts], device=self._vectors.device)]
+
+
+def _name(user: str) -> str:
+    if not isinstance(user, str) or not user:
+        raise DataError(f"The name of a user must be a text that is not empty; got {user!r}.")
+    return user
+
+
+def _stored(user: str, packed: Packed) -> Stored:
+    return Stored(user, packed.size(user), packed.precision, packed.error)

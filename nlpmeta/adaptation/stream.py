@@ -1,0 +1,168 @@
+"""What a stream of labels has taught so far: a value; each label gives the next one."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from nlpmeta.adaptation.drift import DriftAlarm
+from nlpmeta.adaptation.follow import Head, Labelled, adapted, first_leader, followed
+from nlpmeta.learners.base import TaskState
+from nlpmeta.settings import Settings
+
+_CLOSENESS = 10.0  # what cosines are multiplied by, so that a pull of 1 is a strong one
+_TASKS, _AHEAD = 4, 8  # stretches of a meta-step, and the labels after each that are predicted
+
+
+class OnlineSettings(Settings):
+    """How a stream is followed. The defaults were chosen on YouTube comment spam."""
+
+    window: int = Field(24, ge=2, description="newest labels that the head is adapted to at every label")
+    replay: int = Field(24, ge=0, description="older labels, drawn at random, that it is adapted to as well")
+    inner_steps: int = Field(20, ge=1, description="gradient steps of that")
+    meta_every: int = Field(4, ge=1, description="labels between two meta-steps")
+    meta_rate: float = Field(0.3, gt=0, description="rate of a meta-step")
+    half_life: float = Field(15.0, gt=0, description="labels of a class after which one counts half in its prototype")
+    capacity: int = Field(1024, ge=64, description="labels that are kept for replay")
+    one_in: int = Field(2000, ge=1, description="texts between false alarms, on average at least")
+    fading: float = Field(0.99, gt=0, lt=1, description="what a prediction counts less with each later one")
+    keep_every: int = Field(100, ge=1, description="labels between two states that can be rolled back to")
+    keep: int = Field(8, ge=1, description="such states that are kept")
+    seed: int = Field(0, ge=0, description="decides what is replayed")
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """The head that the alarm watches: it does not learn, so that learning cannot hide a drift.
+
+    ``texts`` are the centred embeddings ``(n, dim)`` that new texts are held against, of unit length.
+    """
+
+    head: Head
+    prototypes: Tensor
+    texts: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Leader, head, running prototypes ``(n_way, dim)``, replayed labels and alarms after ``n_labels`` labels."""
+
+    leader: TaskState
+    momentum: TaskState
+    head: Head
+    prototypes: Tensor
+    weights: Tensor
+    rows: Tensor
+    base: Tensor
+    labels: Tensor
+    frozen: Frozen
+    loss_alarm: DriftAlarm
+    text_alarm: DriftAlarm
+    n_labels: int
+
+    @classmethod
+    def begin(cls, rows: Tensor, base: Tensor, labels: Tensor, settings: OnlineSettings) -> "Stream":
+        """The start, from the support set: embeddings ``(n, dim)``, scores ``(n, n_way)``, labels ``(n,)``."""
+        n_way = base.size(1)
+        order = torch.from_numpy(np.random.default_rng(settings.seed).permutation(len(rows)))
+        leader = first_leader(n_way, rows.size(1))
+        head = Head(leader["weight"], leader["bias"], leader["pull"])
+        counts = torch.bincount(labels, minlength=n_way).to(rows).unsqueeze(1)
+        prototypes = torch.zeros(n_way, rows.size(1)).index_add(0, labels, rows) / counts
+        twice = 2 * settings.one_in  # two alarms that share the false ones
+        return cls(
+            leader=leader,
+            momentum={name: torch.zeros_like(value) for name, value in leader.items()},
+            head=head,
+            prototypes=prototypes,
+            weights=counts.clamp(max=settings.half_life),
+            rows=rows[order],
+            base=base[order],
+            labels=labels[order],
+            frozen=Frozen(head, prototypes, F.normalize(rows, dim=1)),
+            loss_alarm=DriftAlarm(twice, settings.seed),
+            text_alarm=DriftAlarm(twice, settings.seed + 1_000_000),
+            n_labels=0,
+        )
+
+    def scores(self, rows: Tensor, base: Tensor) -> Tensor:
+        """Class scores ``(n, n_way)`` as of now."""
+        return self.head.scores(rows, base, closeness(rows, self.prototypes))
+
+    def watched(self, row: Tensor) -> "Stream":
+        """After a text without a label ``(dim,)``: how far it lies from all texts that were known at the reference."""
+        nearest = float((self.frozen.texts @ F.normalize(row, dim=0)).max())
+        return replace(self, text_alarm=self.text_alarm.after(-nearest))
+
+    def learned(self, row: Tensor, base: Tensor, label: int, settings: OnlineSettings) -> "Stream":
+        """After one label: alarm, prototypes, replay, leader and head, in this order."""
+        target = torch.tensor([label])
+        old = self.frozen.head.scores(row[None], base[None], closeness(row[None], self.frozen.prototypes))
+        seen = replace(
+            self._with_prototype(row, label, settings),
+            loss_alarm=self.loss_alarm.after(float(F.cross_entropy(old, target))),
+            rows=torch.cat([self.rows, row[None]]),
+            base=torch.cat([self.base, base[None]]),
+            labels=torch.cat([self.labels, target]),
+            n_labels=self.n_labels + 1,
+        )
+        draw = np.random.default_rng([settings.seed, seen.n_labels])
+        seen = seen._within(settings, draw)
+        if seen.n_labels % settings.meta_every == 0:
+            leader, momentum = followed(
+                seen.leader,
+                seen.momentum,
+                seen._tasks(settings, draw),
+                steps=settings.inner_steps,
+                rate=settings.meta_rate,
+            )
+            seen = replace(seen, leader=leader, momentum=momentum)
+        newest = torch.arange(max(0, len(seen.rows) - settings.window), len(seen.rows))
+        support = seen._labelled(torch.cat([newest, seen._replayed(settings, draw)]))
+        return replace(seen, head=adapted(seen.leader, support, steps=settings.inner_steps))
+
+    def referenced(self) -> "Stream":
+        """With the head of now as the one that is watched, and fresh alarms."""
+        frozen = Frozen(self.head, self.prototypes, F.normalize(self.rows, dim=1))
+        return replace(self, frozen=frozen, loss_alarm=self.loss_alarm.again(), text_alarm=self.text_alarm.again())
+
+    def _with_prototype(self, row: Tensor, label: int, settings: OnlineSettings) -> "Stream":
+        prototypes, weights = self.prototypes.clone(), self.weights.clone()
+        kept = weights[label] * 0.5 ** (1 / settings.half_life)
+        prototypes[label] = (prototypes[label] * kept + row) / (kept + 1)
+        weights[label] = kept + 1
+        return replace(self, prototypes=prototypes, weights=weights)
+
+    def _within(self, settings: OnlineSettings, draw: np.random.Generator) -> "Stream":
+        """Without a stretch of older labels, drawn at random, where there are too many."""
+        if len(self.rows) <= settings.capacity + _AHEAD:
+            return self
+        start = int(draw.integers(len(self.rows) - settings.window - _AHEAD))
+        kept = torch.cat([torch.arange(start), torch.arange(start + _AHEAD, len(self.rows))])
+        return replace(self, rows=self.rows[kept], base=self.base[kept], labels=self.labels[kept])
+
+    def _replayed(self, settings: OnlineSettings, draw: np.random.Generator) -> Tensor:
+        older = max(0, len(self.rows) - settings.window)
+        return torch.from_numpy(draw.permutation(older)[: settings.replay])
+
+    def _tasks(self, settings: OnlineSettings, draw: np.random.Generator) -> list[tuple[Labelled, Labelled]]:
+        """Stretches of the stream: a window with replayed labels, and the labels that came next."""
+        last = max(1, len(self.rows) - settings.window - _AHEAD)
+        found = []
+        for start in draw.integers(last, size=_TASKS):
+            end = min(int(start) + settings.window, len(self.rows) - 1)
+            first = torch.cat([torch.arange(int(start), end), self._replayed(settings, draw)])
+            found.append((self._labelled(first), self._labelled(torch.arange(end, min(end + _AHEAD, len(self.rows))))))
+        return found
+
+    def _labelled(self, index: Tensor) -> Labelled:
+        rows = self.rows[index]
+        return Labelled(rows, self.base[index], closeness(rows, self.prototypes), self.labels[index])
+
+
+def closeness(rows: Tensor, prototypes: Tensor) -> Tensor:
+    """Cosines between texts ``(n, dim)`` and prototypes, scaled, ``(n, n_way)``."""
+    return _CLOSENESS * F.normalize(rows, dim=1) @ F.normalize(prototypes, dim=1).T

@@ -1,0 +1,188 @@
+"""The SQLite file behind ``AdapterStore``: one row a user, written whole or not at all, by any number of processes."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nlpmeta.adaptation.packing import USER_BYTES, Packed, checksum
+from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.files import disk_errors_said_plainly
+
+APPLICATION = 0x6E6C7061  # "nlpa": how the file says what it is, in SQLite's header
+FORMAT_VERSION = 1
+_PATIENCE = 60.0  # seconds that a write of another process is waited for
+_QUESTION_MARKS = 500  # users asked for in one query
+_LARGEST_VALUE = 1 << 20  # bytes: SQLite refuses larger ones, in a file that somebody else made too
+_TABLES = {
+    "facts": "CREATE TABLE facts (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)",
+    "users": (
+        "CREATE TABLE users (user TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL, labels TEXT NOT NULL, "
+        "state BLOB NOT NULL, checksum INTEGER NOT NULL)"
+    ),
+}
+_UPSERT = (
+    "INSERT INTO users VALUES (?, 1, ?, ?, ?) ON CONFLICT (user) DO UPDATE SET version = version + 1, "
+    "labels = excluded.labels, state = excluded.state, checksum = excluded.checksum"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is stored for a user; ``version`` counts how often it was written."""
+
+    version: int
+    labels: str
+    state: bytes
+
+
+class UsersFile:
+    """Rows by user. Readers do not wait for writers; a process that is killed leaves the last finished write.
+
+    Every thread and every forked process gets a connection of its own. The file is in SQLite's write-ahead mode: it
+    must lie on a local disk, and ``NAME-wal`` and ``NAME-shm`` beside it belong to it.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, str]) -> None:
+        """Open ``path``, or make it.
+
+        Args:
+            path: the file.
+            facts: what the states depend on; a file with other facts is refused.
+
+        Raises:
+            NLPMetaError: if it belongs to another learner or encoder, or is a folder.
+            ModelFolderError: if it is no such file, damaged, or of a newer format.
+            WorkFailedError: if the disk refuses.
+        """
+        self.path, self._local = path, threading.local()
+        if path.is_dir():
+            raise NLPMetaError(f"{path} is a folder; name a file.")
+        with disk_errors_said_plainly(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._transaction() as connection:
+            if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                self._create(connection, facts)
+            self._check(connection, facts)
+
+    def read(self, users: Sequence[str]) -> dict[str, Row]:
+        """The rows of those of ``users`` that are here.
+
+        Raises:
+            ModelFolderError: if a row is damaged.
+        """
+        found: dict[str, Row] = {}
+        with self._connection() as connection:
+            for start in range(0, len(users), _QUESTION_MARKS):
+                some = users[start : start + _QUESTION_MARKS]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT user, version, labels, state, checksum FROM users WHERE user IN ({marks})"  # noqa: S608
+                for user, version, labels, state, stored in connection.execute(query, list(some)):
+                    found[user] = self._sound(user, version, labels, state, stored)
+        return found
+
+    def write(self, packed: Mapping[str, Packed]) -> None:
+        """Write a row for each user, all of them or, if killed, none."""
+        rows = [(user, each.labels, each.state, each.checksum) for user, each in packed.items()]
+        with self._transaction() as connection:
+            connection.executemany(_UPSERT, rows)
+
+    def remove(self, user: str) -> bool:
+        """Forget a user; whether there was one."""
+        with self._transaction() as connection:
+            return connection.execute("DELETE FROM users WHERE user = ?", (user,)).rowcount > 0
+
+    def users(self) -> list[str]:
+        """All names, sorted."""
+        with self._connection() as connection:
+            return [user for (user,) in connection.execute("SELECT user FROM users ORDER BY user")]
+
+    def count(self) -> int:
+        """How many users there are."""
+        with self._connection() as connection:
+            return int(connection.execute("SELECT count(*) FROM users").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the connection of this thread; the next use opens one again."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None and self._local.process == os.getpid():
+            connection.close()
+        self._local.connection = None
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._own()
+        except sqlite3.OperationalError as error:
+            raise WorkFailedError(f"{self.path} cannot be used: {error}. Nothing was changed.") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise ModelFolderError(f"{self.path} is damaged or no store of users ({error}).") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.execute("COMMIT")
+
+    def _own(self) -> sqlite3.Connection:
+        """The connection of this thread in this process: one that was forked along must not be used."""
+        if getattr(self._local, "connection", None) is None or self._local.process != os.getpid():
+            connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+            try:
+                if hasattr(connection, "setlimit"):  # from Python 3.11
+                    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE)
+                for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "synchronous=FULL"):
+                    connection.execute(f"PRAGMA {pragma}")
+                self._check_kind(connection)  # before anything is written: it may be a file of another program
+                connection.execute("PRAGMA journal_mode=WAL")
+            except (sqlite3.Error, ModelFolderError):
+                connection.close()
+                raise
+            self._local.connection, self._local.process = connection, os.getpid()
+        own: sqlite3.Connection = self._local.connection
+        return own
+
+    def _create(self, connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
+        for statement in _TABLES.values():
+            connection.execute(statement)
+        connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
+        connection.execute(f"PRAGMA application_id={APPLICATION}")
+        connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+    def _check_kind(self, connection: sqlite3.Connection) -> None:
+        has_tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if has_tables and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+            raise ModelFolderError(f"{self.path} is an SQLite file of something else, not a store of users.")
+
+    def _check(self, connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > FORMAT_VERSION:
+            raise ModelFolderError(
+                f"{self.path} has format version {version}; this release reads up to {FORMAT_VERSION}. "
+                "Install a newer release: pip install -U nlpmeta"
+            )
+        schema = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+        if version < 1 or dict(schema) != _TABLES:  # a trigger or view of somebody else's would run when we write
+            raise ModelFolderError(f"{self.path} has other tables than a store of users. It was not touched.")
+        stored = dict(connection.execute("SELECT name, value FROM facts").fetchall())
+        for name, value in facts.items():
+            if stored.get(name) != value:
+                raise NLPMetaError(
+                    f"{self.path} was made with another {name} ({stored.get(name)}; here {value}): its users' heads "
+                    "would mean nothing. Open it with what made it, or adapt the users again in a new file."
+                )
+
+    def _sound(self, user: str, version: object, labels: object, state: object, stored: object) -> Row:
+        if not (isinstance(version, int) and isinstance(labels, str) and isinstance(state, bytes)):
+            raise ModelFolderError(f"User {user!r} in {self.path} is damaged. Adapt to that user again.")
+        if len(state) + len(labels) > USER_BYTES or checksum(state, labels) != stored:
+            raise ModelFolderError(f"User {user!r} in {self.path} is damaged. Adapt to that user again.")
+        return Row(version, labels, state)
