@@ -21,7 +21,7 @@ ROWS = [
         "starting",
         "comparison",
     },
-    {"classifier", "adaptation", "examples"},
+    {"classifier", "adaptation", "examples", "streaming"},
     {"bench", "report"},
     {"cli", "__main__"},
 ]
@@ -31,12 +31,12 @@ WITHIN = {
     "languages": {"data"},
     "sources": {"sampling"},
     "training": {"evaluation", "checkpoint", "metrics", "recipes"},
-    "recipes": {"training", "evaluation", "metrics", "protocols", "checkpoint"},
+    "recipes": {"training", "evaluation", "metrics", "protocols", "checkpoint", "starting"},
     "evaluation": {"metrics"},
     "protocols": {"evaluation", "metrics", "checkpoint"},
     "starting": {"checkpoint"},
     "comparison": {"evaluation"},
-    "classifier": {"examples"},
+    "classifier": {"examples", "streaming"},
     "adaptation": {"classifier"},
     "__main__": {"cli"},
 }

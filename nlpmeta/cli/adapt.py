@@ -105,9 +105,11 @@ def _run(
         from nlpmeta.cli.console import say
         from nlpmeta.encoder.cache import EmbeddingTable
         from nlpmeta.encoder.weights import DEFAULT_ENCODER
-        from nlpmeta.starting import starting_learner
+        from nlpmeta.starting import check_meta_trained, find_checkpoint, starting_learner
 
-        learner = starting_learner(method, encoder=encoder or DEFAULT_ENCODER, checkpoint=checkpoint)
+        name = encoder or DEFAULT_ENCODER
+        learner = starting_learner(method, encoder=name, checkpoint=checkpoint)
+        check_meta_trained(learner, method, find_checkpoint(checkpoint, encoder=name, method=method))
     if not quiet and learner.encoder.files is not None:
         say(learner.encoder.files.said)
     table = EmbeddingTable(learner.encoder)

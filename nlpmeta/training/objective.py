@@ -11,6 +11,7 @@ from torch import Tensor
 from nlpmeta.data import Episode
 from nlpmeta.learners.base import Learner, Support
 from nlpmeta.training.across import texts_of_all
+from nlpmeta.training.known_texts import KnownPass
 from nlpmeta.training.settings import TrainSettings
 from nlpmeta.training.text_pass import TextPass
 
@@ -26,7 +27,7 @@ class Losses:
 def losses(
     learner: Learner,
     episodes: Sequence[Episode],
-    texts: TextPass | None,
+    texts: TextPass | KnownPass | None,
     settings: TrainSettings,
     accelerator: Accelerator,
 ) -> Losses:
@@ -72,18 +73,26 @@ def _class_of(episodes: Sequence[Episode]) -> dict[str, str]:
     return found
 
 
-def episodic_loss(learner: Learner, episodes: Sequence[Episode], texts: TextPass | None) -> tuple[Tensor, float]:
+def episodic_loss(
+    learner: Learner, episodes: Sequence[Episode], texts: TextPass | KnownPass | None
+) -> tuple[Tensor, float]:
     """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries."""
+    tasks = [_sides(learner, episode, texts) for episode in episodes]
+    together = learner.batch_loss(tasks)
+    if together is not None:
+        return together.loss, together.accuracy
     losses, correct = [], []
-    for episode in episodes:
-        support = learner.support(episode.support, None if texts is None else texts.of)
-        query = Support.of(episode.query, None if texts is None else texts.of(episode.query.texts))
-        if texts is None:
-            query = replace(query, labels=query.labels.to(learner.encoder.device))
+    for support, query in tasks:
         loss, logits = loss_and_logits(learner, support, query)
         losses.append(loss)
         correct.append(float((logits.argmax(1) == query.labels).float().mean()))
     return torch.stack(losses).mean(), sum(correct) / len(correct)
+
+
+def _sides(learner: Learner, episode: Episode, texts: TextPass | KnownPass | None) -> tuple[Support, Support]:
+    support = learner.support(episode.support, None if texts is None else texts.of)
+    query = Support.of(episode.query, None if texts is None else texts.of(episode.query.texts))
+    return support, replace(query, labels=query.labels.to(learner.encoder.device))
 
 
 def loss_and_logits(learner: Learner, support: Support, query: Support) -> tuple[Tensor, Tensor]:
