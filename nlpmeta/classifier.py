@@ -60,6 +60,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         state_: what it learnt about the task, as named tensors.
     """
 
+    learner_: Learner
     examples_: Examples | None
 
     def __init__(
@@ -111,7 +112,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             NLPMetaError: if this model was loaded from a folder that does not hold its examples.
         """
         X, y = as_batch(X, y)
-        learner = self.learner_ if hasattr(self, "learner_") else self._learner()
+        learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner()
         if isinstance(learner, StreamLearner):
             return self._write(learner, *checked_pairs(X, y))
         if not hasattr(self, "state_"):

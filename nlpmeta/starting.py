@@ -30,7 +30,8 @@ def checkpoint_folder(asked: str) -> Path:
     if found is None:
         shipped = ", ".join(sorted(folder.name for folder in _CHECKPOINTS.iterdir() if folder.is_dir()))
         raise NLPMetaError(
-            f"There is no checkpoint folder {asked!r}. Give a folder, 'default', 'none', or one of the package: {shipped}."
+            f"There is no checkpoint folder {asked!r}. Give a folder, 'default', 'none', or one that comes with the "
+            f"package: {shipped}."
         )
     return found
 
@@ -61,7 +62,7 @@ def check_meta_trained(learner: Learner, method: str, folder: Path | None) -> No
     if learner.needs_meta_training and (folder is None or _name_in(folder) != method):
         raise NLPMetaError(
             f"{method} can do nothing before it was meta-trained, and there is no checkpoint of it here. "
-            f"Make one, nlpmeta train {method}, and name it with --checkpoint runs/{method} (or as {method}@runs/{method})."
+            f"Make one, nlpmeta train {method}, and name it: --checkpoint runs/{method}, or {method}@runs/{method}."
         )
 
 

@@ -47,7 +47,7 @@ def draw(rows: "Sequence[Row]", path: Path) -> None:
     figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
     axes = figure.subplots()
     for name, found in lines.items():
-        at = [row.setting.presentation for row in found]
+        at = [row.setting.presentation or 0 for row in found]
         mean = [100 * row.summary.accuracy.mean for row in found]
         half = [100 * row.summary.accuracy.ci95 for row in found]
         (line,) = axes.plot(at, mean, marker="o", markersize=3, label=name)

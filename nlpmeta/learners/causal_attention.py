@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_BLOCKS, _HEADS = 2, 4
+_HEADS = 4
 _WRITTEN = "written"
 
 
@@ -18,7 +18,11 @@ class CausalAttention(nn.Module):
         """``width`` numbers a text, ``window`` labelled texts that are kept."""
         super().__init__()
         self.width, self.window = width, window
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(_BLOCKS))
+        self.first, self.second = _Block(width), _Block(width)
+
+    @property
+    def _blocks(self) -> tuple["_Block", ...]:
+        return self.first, self.second
 
     def run(self, asked: Tensor, told: Tensor) -> Tensor:
         """Answers ``(n, length, width)`` to texts, from the same texts with labels, both ``(n, length, width)``."""
@@ -28,33 +32,33 @@ class CausalAttention(nn.Module):
         # A labelled text sees itself; the same text, asked, sees those before it. The window counts what is kept.
         for_told = (age >= 0) & (age <= self.window)
         for_asked = (age > 0) & (age <= self.window)
-        for block in self.blocks:
+        for block in self._blocks:
             keys, values = block.offered(told)
             asked, told = block(asked, keys, values, for_asked), block(told, keys, values, for_told)
         return asked
 
     def blank(self) -> dict[str, Tensor]:
         """The window of one stream that has seen nothing."""
-        zeros = torch.zeros(1, len(self.blocks), self.window, self.width)
+        zeros = torch.zeros(1, len(self._blocks), self.window, self.width)
         return {"keys": zeros, "values": zeros.clone(), _WRITTEN: torch.zeros(1, dtype=torch.long)}
 
     def ask(self, memory: dict[str, Tensor], texts: Tensor) -> Tensor:
         """Answers ``(n, width)`` to texts ``(n, width)``, each against its stream or all against the only one."""
         asked = texts.unsqueeze(1)
         seen = self._seen(memory)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self._blocks):
             keys, values = (memory[name][:, i].expand(len(asked), -1, -1) for name in ("keys", "values"))
             asked = block(asked, keys, values, seen)
         return asked[:, 0]
 
     def written(self, memory: dict[str, Tensor], told: Tensor) -> dict[str, Tensor]:
-        """The window after one labelled text of each stream, ``(n, width)``; the oldest beyond the window is dropped."""
+        """The window after one labelled text of each stream, ``(n, width)``; the oldest gives way."""
         told, rows = told.unsqueeze(1), torch.arange(len(told), device=told.device)
         place = memory[_WRITTEN] % self.window
         every: dict[str, list[Tensor]] = {"keys": [], "values": []}
         seen = self._seen(memory)
         own = torch.ones_like(seen[..., :1])
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self._blocks):
             before = {name: memory[name][:, i].clone() for name in every}
             new = dict(zip(every, block.offered(told), strict=True))
             with_own = {name: torch.cat([before[name], new[name]], dim=1) for name in every}
@@ -95,7 +99,9 @@ class _Block(nn.Module):
             query, keys, values, attn_mask=F.pad(seen, (1, 0), value=True).unsqueeze(1)
         )
         texts = texts + self.out(mixed.transpose(1, 2).flatten(2))
-        return texts + self.inner(self.norm_inner(texts))
+        result: Tensor = texts + self.inner(self.norm_inner(texts))
+        return result
 
     def _heads(self, each: Tensor) -> Tensor:
-        return each.unflatten(2, (_HEADS, -1)).transpose(1, 2)
+        n, length, width = each.shape
+        return each.view(n, length, _HEADS, width // _HEADS).transpose(1, 2)

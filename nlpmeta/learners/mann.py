@@ -157,7 +157,7 @@ class MemoryAugmentedNetwork(StreamLearner):
     def _merge(self, held: Memory, hidden: Tensor, read: Tensor, slots: Tensor, row: Tensor) -> Tensor:
         """1 to add the example to rows of its class, 0 to give it a row of its own; with a gradient, ``(n,)``."""
         own = (read * (held.slots == slots.unsqueeze(1))).sum(1, keepdim=True)
-        soft = self.gate(torch.cat([hidden, own, read.amax(1, keepdim=True)], dim=1)).sigmoid().squeeze(1)
+        soft: Tensor = self.gate(torch.cat([hidden, own, read.amax(1, keepdim=True)], dim=1)).sigmoid().squeeze(1)
         hard = (soft > 0.5) | (row == BLANK)  # with no row to take there is nothing but to merge
         return (hard.to(soft.dtype) + soft - soft.detach()) * held.may_merge(slots)
 
@@ -170,4 +170,5 @@ def _both(memory: TaskState, n: int) -> tuple[Tensor, Tensor]:
 def _shares(read: Tensor, slots: Tensor, n_slots: int) -> Tensor:
     """How much of the reading each slot got, ``(n, n_slots)``."""
     where = F.one_hot(slots.clamp(min=0), n_slots).to(read.dtype) * (slots != BLANK).unsqueeze(2)
-    return (read.unsqueeze(1) @ where.expand(len(read), -1, -1)).squeeze(1)
+    shares: Tensor = (read.unsqueeze(1) @ where.expand(len(read), -1, -1)).squeeze(1)
+    return shares

@@ -18,9 +18,10 @@ _SMALLEST = 1e-12  # of a squared length
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What is kept: ``keys`` ``(n, rows, dim)`` and for each row its class's slot, how many examples it stands for, usage.
+    """What is kept: ``keys`` ``(n, rows, dim)``, and of each row its slot, strength and usage, ``(n, rows)``.
 
-    A row belongs to one class. That is what a sum of orthonormal codes would say, read without error.
+    The slot is that of the row's class, the strength the number of examples that it stands for. A row belongs to one
+    class: that is what a sum of orthonormal codes would say, read without error.
     """
 
     keys: Tensor
@@ -73,9 +74,9 @@ class Memory:
     def write(self, key: Tensor, slot: Tensor, row: Tensor, merge: Tensor, read: Tensor, *, decay: float) -> "Memory":
         """Write an example of each stream; equations 5 to 8.
 
-        ``merge`` decides between the rows that were read and the least used one. It is 0 or 1, with a gradient. Where we
-        differ: merging goes to rows of the example's own class alone, in proportion to how they were read; the label is
-        written as soon as it is told, which is one step before the paper's network hears of it.
+        ``merge`` decides between the rows that were read and the least used one; it is 0 or 1, with a gradient. Where
+        we differ: merging goes to rows of the example's own class alone, in proportion to how they were read; the label
+        is written as soon as it is told, which is one step before the paper's network hears of it.
 
         Args:
             key: ``(n, dim)``.

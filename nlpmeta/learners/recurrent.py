@@ -22,9 +22,9 @@ class RecurrentMetaLearner(StreamLearner):
     With ``attention`` off it is an LSTM that hears each text with the label of the text before it; all that it knows of
     the task is in its state. Source: Hochreiter, Younger and Conwell, ICANN 2001, in the form of Santoro et al. 2016
     (arXiv:1605.06065), whose memory it is without. With ``attention`` on, a text attends to the labelled texts before
-    it. Source: SNAIL, Mishra, Rohaninejad, Chen and Abbeel, ICLR 2018 (arXiv:1707.03141). Where we differ from it: blocks
-    of attention alone, as the order of the texts says nothing about their classes, and a window of ``context`` texts.
-    The answer to both is a vector that is compared with the codes of the classes.
+    it. Source: SNAIL, Mishra, Rohaninejad, Chen and Abbeel, ICLR 2018 (arXiv:1707.03141). Where we differ: there are
+    blocks of attention alone, as the order of the texts says nothing about their classes, and a window of ``context``
+    texts. The answer of either is a vector that is compared with the codes of the classes.
     """
 
     needs_meta_training = True
@@ -109,11 +109,15 @@ class RecurrentMetaLearner(StreamLearner):
         return answers[:, 0], {"hidden": hidden[0], "cell": cell[0], "last": slots.view(-1)}
 
     def _texts(self, features: Tensor) -> Tensor:
-        return self.project(self.blur(features) * features.size(-1) ** 0.5)  # unit vectors are small inputs
+        projected: Tensor = self.project(
+            self.blur(features) * features.size(-1) ** 0.5
+        )  # unit vectors are small inputs
+        return projected
 
     def _scores(self, answers: Tensor, codes: Tensor) -> Tensor:
         """Answers ``(n, length, hidden)`` against the codes; ``(n, length, n_slots)``."""
-        return self.answer(answers) @ codes.transpose(1, 2)
+        scores: Tensor = self.answer(answers) @ codes.transpose(1, 2)
+        return scores
 
 
 @learners.register("snail")

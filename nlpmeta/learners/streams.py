@@ -50,8 +50,8 @@ class StreamLearner(Learner):
     """Writes one labelled text after another into a memory of fixed size; new classes may come at any time.
 
     A class is known to the network by its slot, the order in which it first came up, and a slot by a code: so results
-    do not depend on how classes are named or numbered. In meta-training each stream deals the codes out anew, so that no
-    code comes to mean anything.
+    do not depend on how classes are named or numbered. In meta-training each stream deals the codes out anew, so that
+    no code comes to mean anything.
     """
 
     order_matters: ClassVar[bool] = True
@@ -67,7 +67,7 @@ class StreamLearner(Learner):
         if max_way < 2 or code_dim < 1:
             raise NLPMetaError(f"A stream needs 2 classes or more and a code for each; got {max_way} and {code_dim}.")
         self.max_way, self.code_dim = max_way, code_dim
-        self.codes = nn.Parameter(torch.randn(max_way, code_dim) / code_dim**0.5)
+        self.codes = nn.Parameter(torch.randn(max_way, code_dim))
 
     @abstractmethod
     def blank(self) -> TaskState:

@@ -33,8 +33,8 @@ class StreamScore:
 def score_stream(learner: Learner, episode: Episode, embed: Embed | None = None) -> StreamScore:
     """Present the support of ``episode`` text by text.
 
-    A learner that reads streams writes each text into its memory; any other one adapts to all texts so far. A class that
-    did not come up yet has probability 0; while none did, all have the same.
+    A learner that reads streams writes each text into its memory; any other one adapts to all texts so far. A class
+    that did not come up yet has probability 0; while none did, all have the same.
 
     Args:
         learner: in evaluation mode.

@@ -93,7 +93,7 @@ class Recipe(TrainSettings):
     )
     start: str | None = Field(
         None,
-        description="a checkpoint folder, or one of the package, whose adapter is trained further; stays as it is with adapter: null",
+        description="a checkpoint whose adapter is trained further, or stays as it is where adapter is null",
     )
     data: tuple[TrainTasks, ...] = Field(min_length=1, description="the parts of the training data")
     heldout: tuple[HeldOutTasks, ...] = Field((), description="the held-out tasks")
