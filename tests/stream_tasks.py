@@ -28,20 +28,21 @@ def _task(n_way, n_each, noise, generator):
     return tuple(Support(("",) * len(labels[p]), features[p], labels[p], n_way) for p in parts)
 
 
-def train(learner, *, steps, n_way, n_each, rate, seed=0, per_step=32):
+def train(learner, *, steps, n_way, n_each, rate, seed=0, per_step=32, noise=LOUDNESS):
     """Meta-train a learner's own weights on such streams; leaves it in evaluation mode."""
     own = [weight for name, weight in learner.named_parameters() if not name.startswith("encoder.")]
     optimizer = torch.optim.Adam(own, rate)
     learner.train()
     for step in range(steps):
-        tasks = streams(per_step, n_way=n_way, n_each=n_each, seed=seed + 1 + step)
+        tasks = streams(per_step, n_way=n_way, n_each=n_each, seed=seed + 1 + step, noise=noise)
         optimizer.zero_grad()
         learner.batch_loss(tasks).loss.backward()
+        torch.nn.utils.clip_grad_norm_(own, 1.0)
         optimizer.step()
     return learner.eval()
 
 
 @torch.no_grad()
-def recall(learner, *, n_way, n_each, n_streams=100, seed=1_000_000):
+def recall(learner, *, n_way, n_each, n_streams=100, seed=1_000_000, noise=LOUDNESS):
     """The share of texts that are classified right, of those whose class came up before."""
-    return learner.eval().batch_loss(streams(n_streams, n_way=n_way, n_each=n_each, seed=seed)).accuracy
+    return learner.eval().batch_loss(streams(n_streams, n_way=n_way, n_each=n_each, seed=seed, noise=noise)).accuracy

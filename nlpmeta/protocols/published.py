@@ -53,12 +53,12 @@ CLINC_OOS = Protocol(
 )
 STREAM = Protocol(
     name="stream",
-    summary="500 streams of 5 classes, each presented 10 times in random order, classified before the label is told",
+    summary="200 streams of 5 classes, each presented 10 times in random order, classified before the label is told",
     draws_from="test split",
     draw=draws.streams,
     n_ways=(5,),
     n_shots=(10,),
-    n_episodes=500,
+    n_episodes=200,
     presentations=(1, 2, 5, 10),
 )
 PROTOCOLS = {each.name: each for each in (KSHOT_ALL, N_WAY, PROTAUGMENT, MTEB_8SHOT, CLINC_OOS, STREAM)}
