@@ -3,6 +3,7 @@
 # make quality     ruff, formatting, types
 # make bench       the measurements of results/*.json, on the data sets in ../shared/data
 # make bench-meta  the part of them that compares the shipped checkpoint with the frozen encoder
+# make bench-streams  streams of unseen classes and of an unseen language, the ablations where they were trained
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH := torch==2.13.0
 
-.PHONY: demo test quality lock bench bench-meta clean
+.PHONY: demo test quality lock bench bench-meta bench-streams clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -40,16 +41,19 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	touch $@
 
 # Long measurements, by hand: minutes to an hour on two cores; results/*.json are written by them.
-bench: $(VENV)/.installed bench-meta
+bench: $(VENV)/.installed bench-meta bench-streams
 	$(BIN)/python benchmarks/frozen.py
 
 bench-meta: $(VENV)/.installed
 	$(BIN)/python benchmarks/meta.py
 
+bench-streams: $(VENV)/.installed
+	$(BIN)/python benchmarks/streams.py
+
 lock:
 	$(PYTHON) -m venv --clear .lock-venv
 	.lock-venv/bin/python -m pip --quiet install $(TORCH)
-	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,test,dev]'
+	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,test,dev,plot]'
 	echo "# Every version that was tested together, with Python 3.11; written by 'make lock'." > requirements.lock
 	.lock-venv/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
 	rm -rf .lock-venv

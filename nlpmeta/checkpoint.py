@@ -102,6 +102,8 @@ def describe(folder: Path) -> dict[str, Json]:
         }
     except (KeyError, TypeError) as error:
         raise ModelFolderError(f"{folder / MANIFEST} is damaged ({error}). Save the model again.") from error
+    if "memory" in manifest:
+        facts["memory"] = manifest["memory"]
     measured = ("data", "lang", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "scored_on")
     return facts | {name: report[name] for name in measured if name in report}
 

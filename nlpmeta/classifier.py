@@ -1,7 +1,7 @@
 """A few-shot text classifier with scikit-learn's manners: fit, predict, save, load."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -289,6 +289,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 write_examples(temporary, self._known_examples())
             if report is not None:
                 write_json(temporary / REPORT_FILE, report)
+            if isinstance(self.learner_, StreamLearner):
+                facts["memory"] = asdict(self.stream_memory())
             write_manifest(temporary, {"kind": "adapted", **facts})
 
     @classmethod

@@ -8,6 +8,7 @@ from conftest import make_encoder
 from stream_tasks import recall, streams, train
 
 from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.cli.app import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.learners.base import Support, Texts
@@ -150,7 +151,7 @@ def test_predicting_does_not_change_the_stream():
     torch.testing.assert_close(classifier.state_, before, rtol=0, atol=0)
 
 
-def test_a_stream_saved_halfway_goes_on_identically(tmp_path, encoder_folder):
+def test_a_stream_saved_halfway_goes_on_identically(tmp_path, encoder_folder, capsys):
     learner = MemoryAugmentedNetwork(TextEncoder.from_pretrained(str(encoder_folder)), rows=5, max_way=4)
     with torch.no_grad():
         for weight in learner.parameters():
@@ -162,6 +163,9 @@ def test_a_stream_saved_halfway_goes_on_identically(tmp_path, encoder_folder):
         classifier.partial_fit(text, topic)
     classifier.save_pretrained(tmp_path / "stream")
     loaded = FewShotClassifier.from_pretrained(tmp_path / "stream")
+    size = classifier.stream_memory().n_bytes
+    assert main(["info", str(tmp_path / "stream")]) == 0
+    assert f"memory     {size:,} bytes: 80 bytes a row" in capsys.readouterr().out
     for text, topic in stream[15:]:
         assert (loaded.predict_proba([text]) == classifier.predict_proba([text])).all()
         classifier.partial_fit(text, topic)

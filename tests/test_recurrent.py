@@ -79,16 +79,19 @@ def test_attention_forgets_what_lies_beyond_its_window():
     assert not torch.allclose(one[4], two[4])
 
 
-@pytest.mark.parametrize(("kind", "steps", "rate", "least"), [("snail", 120, 2e-3, 0.9), ("rnn", 300, 2e-3, 0.5)])
-def test_meta_training_teaches_them_to_learn(kind, steps, rate, least):
+@pytest.mark.parametrize(
+    ("kind", "n_way", "steps", "rate", "least"), [("snail", 3, 160, 2e-3, 0.9), ("rnn", 2, 600, 2e-3, 0.65)]
+)
+def test_meta_training_teaches_them_to_learn(kind, n_way, steps, rate, least):
+    shape = {"n_way": n_way, "n_each": 6, "noise": 0.3}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        learner = train(built(kind, dropout=0.0), steps=steps, n_way=3, n_each=6, rate=rate, noise=0.3)
-    assert recall(built(kind), n_way=3, n_each=6, noise=0.3) < 0.4
-    assert recall(learner, n_way=3, n_each=6, noise=0.3) > least
-    tasks = streams(40, n_way=3, n_each=6, seed=77, noise=0.3)
+        learner = train(built(kind, dropout=0.0), steps=steps, rate=rate, per_step=16, **shape)
+    assert recall(built(kind), **shape) < 1 / n_way + 0.08
+    assert recall(learner, **shape) > least
+    tasks = streams(40, seed=77, **shape)
     right = [learner.logits(learner.adapt(support), query).argmax(1) == query.labels for support, query in tasks]
-    assert torch.cat(right).float().mean() > 0.4
+    assert torch.cat(right).float().mean() > least - 0.05
 
 
 def test_what_was_never_meta_trained_is_refused_before_work(tmp_path):

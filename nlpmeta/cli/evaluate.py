@@ -95,7 +95,7 @@ def evaluate(
         if out is not None:
             add_rows(out, some)
     if plot is not None:
-        evaluate_plot.draw(rows, plot)
+        evaluate_plot.draw([row.json() for row in rows], plot)
     if json:
         out_json({"rows": [row.json() for row in rows]})
     else:

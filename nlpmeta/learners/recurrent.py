@@ -60,7 +60,8 @@ class RecurrentMetaLearner(StreamLearner):
         self.lstm = None if attention else nn.LSTM(hidden, hidden, batch_first=True)
         self.answer = nn.Linear(hidden, code_dim)
         if self.lstm is not None:  # a forget gate that starts open: Jozefowicz, Zaremba and Sutskever, ICML 2015
-            nn.init.ones_(self.lstm.bias_ih_l0[hidden : 2 * hidden])
+            with torch.no_grad():
+                dict(self.lstm.named_parameters())["bias_ih_l0"][hidden : 2 * hidden] = 1.0
 
     def blank(self) -> TaskState:
         if self.blocks is not None:
