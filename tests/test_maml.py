@@ -1,4 +1,5 @@
 import copy
+import weakref
 
 import pytest
 import torch
@@ -7,10 +8,11 @@ from test_lora import adapted_encoder
 from torch.func import functional_call
 
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.maml import ANIL, MAML, MetaSGD, Reptile
 from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.sampling import EpisodeSampler
 from nlpmeta.training.optimise import trainable
 
 
@@ -155,7 +157,7 @@ def test_chunks_of_a_large_support_give_the_same_steps(double_encoder, pool, mon
     learner = MAML(double_encoder, inner_steps=2, adapter_rate=0.3).double()
     support = learner.support(pool)
     whole = learner.adapt(support)
-    monkeypatch.setattr("nlpmeta.learners.maml._CHUNK_TOKENS", 16)
+    monkeypatch.setattr("nlpmeta.learners.inner_loop.CHUNK_TOKENS", 16)
     torch.testing.assert_close(learner.adapt(support), whole, rtol=1e-9, atol=1e-10)
 
 
@@ -170,3 +172,98 @@ def test_more_steps_than_were_trained_go_on_with_the_last_rate(double_encoder, e
 def test_impossible_options_are_refused(encoder, options):
     with pytest.raises(NLPMetaError, match="inner_steps must be at least 0"):
         MAML(encoder, **options)
+
+
+def ragged(learner, pool):
+    """Three tasks of 2, 3 and 3 classes with 1, 3 and 2 shots."""
+    tasks = []
+    for n_way, n_shot in ((2, 1), (3, 3), (3, 2)):
+        episode = EpisodeSampler([pool], n_way=n_way, n_shot=n_shot, n_query=2, seed=n_way).episode(0)
+        tasks.append((learner.support(episode.support), Support.of(episode.query)))
+    return tasks
+
+
+def losses_and_gradients(learner, tasks, groups):
+    learner.zero_grad()
+    losses = []
+    for group in groups:
+        found = learner.losses_and_logits([tasks[i] for i in group])
+        torch.stack([loss for loss, _ in found]).sum().backward()
+        losses += [loss.detach() for loss, _ in found]
+    return torch.stack(losses), {k: v.grad.clone() for k, v in learner.named_parameters() if v.grad is not None}
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize("early_weight", [0.0, 0.4])
+def test_tasks_side_by_side_are_tasks_one_by_one(pool, first_order, early_weight):
+    encoder = adapted_encoder(modules=("query", "value", "dense"))
+    options = {"inner_steps": 2, "adapter_rate": 0.03, "names": True, "early_weight": early_weight}
+    learner = MAML(encoder, first_order=first_order, rates="layer", head_rate=0.5, temperature=0.2, **options)
+    tasks = ragged(learner, pool)
+    apart, side_by_side = (losses_and_gradients(learner, tasks, groups) for groups in ([[0], [1], [2]], [[0, 1, 2]]))
+    torch.testing.assert_close(side_by_side[0], apart[0], rtol=1e-5, atol=1e-5)
+    assert set(side_by_side[1]) == set(apart[1]) == {k for k, v in learner.named_parameters() if v.requires_grad}
+    for name, gradient in apart[1].items():
+        torch.testing.assert_close(side_by_side[1][name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_early_steps_have_their_share_of_the_loss(double_encoder, episode):
+    learner = MAML(double_encoder, inner_steps=2, adapter_rate=0.3, temperature=0.2, early_weight=0.4).double()
+    support, query = sides(learner, episode)
+    after = []
+    for steps in range(3):
+        learner.inner_steps = steps
+        scores = learner.logits(learner.adapt(support), query)
+        after.append(F.cross_entropy(scores, query.labels))
+    ((loss, _),) = learner.losses_and_logits([(support, query)])
+    torch.testing.assert_close(loss, 0.2 * after[0] + 0.2 * after[1] + 0.6 * after[2])
+
+
+class Kept:
+    """A tensor that the graph holds on to."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def kept_bytes(learner, support, steps):
+    """Bytes that are kept for going back through the inner loop."""
+    learner.inner_steps, alive = steps, weakref.WeakSet()
+
+    def keep(tensor):
+        alive.add(kept := Kept(tensor))
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        state = learner.adapt(support)
+    assert state["head/weight"].requires_grad
+    storages = {kept.tensor.untyped_storage().data_ptr(): kept.tensor.untyped_storage().nbytes() for kept in alive}
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_a_step_keeps_no_more_than_its_adapters_and_head(pool, first_order):
+    learner = MAML(adapted_encoder(modules=("query",)), first_order=first_order)
+    support = learner.support(pool)
+    start, one, three = (kept_bytes(learner, support, steps) for steps in (0, 1, 3))
+    state_bytes = sum(4 * value.numel() for value in learner.adapt(support).values())
+    assert one - start <= 4 * state_bytes < start
+    assert three - one <= 4 * 2 * state_bytes
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_texts", "groups"),
+    [
+        ("auto", [10, 12], [[0, 1]]),
+        ("auto", [100, 12], [[0], [1]]),
+        ("loop", [10, 12], [[0], [1]]),
+        ("vectorised", [100, 120], [[0, 1]]),
+    ],
+)
+def test_small_tasks_go_side_by_side(encoder, asked, n_texts, groups):
+    assert MAML(encoder, task_batching=asked).together(n_texts) == groups
+
+
+def test_an_unknown_task_batching_is_refused(encoder):
+    with pytest.raises(UnknownNameError, match="no task_batching named 'all'"):
+        MAML(encoder, task_batching="all")

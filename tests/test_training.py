@@ -272,6 +272,30 @@ def test_learners_that_embed_their_texts_themselves_are_trained_too():
     torch.testing.assert_close(weights(learner), weights(same), rtol=1e-4, atol=1e-5)
 
 
+def test_when_memory_runs_out_halves_of_the_tasks_give_the_same_update():
+    asked = []
+
+    class Greedy(type(noisy_learner())):
+        inputs = "tokens"
+
+        def together(self, n_texts):
+            return [list(range(len(n_texts)))]
+
+        def losses_and_logits(self, tasks):
+            asked.append(len(tasks))
+            found = super().losses_and_logits(tasks)
+            if len(tasks) > 1:
+                found[0][0].backward(retain_graph=True)  # a gradient that must not stay
+                torch.empty(1 << 55)
+            return found
+
+    learner = Greedy(noisy_learner().encoder, temperature=0.1)
+    settings = TrainSettings(steps=2, episodes_per_step=3, **FAST)
+    trained(settings, learner=learner)
+    assert asked == [3, 1, 2, 1, 1] * 2
+    torch.testing.assert_close(weights(learner), weights(trained(settings)[0]), rtol=1e-4, atol=1e-5)
+
+
 def test_class_names_are_trained_on_and_are_no_clue_to_the_controls(tmp_path):
     train, heldout = samplers()
     learner = PrototypicalNetwork(noisy_learner().encoder, temperature=0.1, names=True)

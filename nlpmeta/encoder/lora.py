@@ -62,6 +62,7 @@ def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int)
         raise NLPMetaError(
             f"No linear layer of this encoder is named {' or '.join(settings.modules)}; it has {', '.join(known)}."
         ) from error
+    _read_rows(encoder)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in adapter_weights(encoder).items():
         with torch.no_grad():
@@ -168,6 +169,7 @@ def load_adapter(encoder: "TextEncoder", folder: Path) -> None:
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
     except (SafetensorError, ValueError, TypeError) as error:
         raise ModelFolderError(f"The adapter in {folder} is damaged or not for this encoder: {error}") from error
+    _read_rows(encoder)
     _fill(adapter_weights(encoder), stored, folder)
     encoder.eval()
 
@@ -184,6 +186,24 @@ def _fill(weights: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor], fol
             if weight.shape != stored[names[name]].shape:
                 raise ModelFolderError(f"{names[name]} in {folder} has the shape of another encoder.")
             weight.copy_(stored[names[name]])
+
+
+class RowLinear(nn.Linear):
+    """A linear layer whose weight may be one for every row of a batch: ``(n, out, in)`` for inputs ``(n, width, in)``.
+
+    Weights of that shape come from ``functional_call``: the texts of many tasks, each with the adapter of its task, go
+    through the frozen weights in one product.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if self.weight.dim() == 2 else input @ self.weight.transpose(1, 2)
+
+
+def _read_rows(encoder: "TextEncoder") -> None:
+    """Let the thin matrices of the adapters take a weight for every row."""
+    for layer in _adapted(encoder):
+        for thin in (layer.lora_A[NAME], layer.lora_B[NAME]):
+            thin.__class__ = RowLinear  # peft built them; all but ``forward`` stays
 
 
 def _adapted(encoder: "TextEncoder") -> "Iterator[LoraLayer]":

@@ -137,16 +137,21 @@ class TextEncoder(nn.Module):
         tokens: Tokens,
         *,
         adapter: Mapping[str, Tensor] | None = None,
+        adapter_of: Tensor | None = None,
         batch_tokens: int = BATCH_TOKENS,
         advance: Advance | None = None,
     ) -> Tensor:
-        """``forward`` for texts that are tokens already; ``advance`` hears of every batch that is done."""
+        """``forward`` for texts that are tokens already; ``advance`` hears of every batch that is done.
+
+        With ``adapter_of`` ``(n,)`` the weights in ``adapter`` are stacked, ``(n_adapters, ...)``, and it says which of
+        them each text is embedded with.
+        """
         if not tokens:
             return torch.empty(0, self.dim, device=self.device)
         groups = length_batches([len(ids) for ids in tokens], batch_tokens=batch_tokens)
         parts = []
         for group in groups:
-            parts.append(self._embed_batch([tokens[row] for row in group], adapter))
+            parts.append(self._embed_batch([tokens[row] for row in group], _rows(adapter, adapter_of, group)))
             if advance is not None:
                 advance(len(group))
         order = torch.tensor([row for group in groups for row in group], device=self.device)
@@ -196,6 +201,16 @@ def encode_stream(encoder: TextEncoder, texts: Iterator[str], *, chunk: int) -> 
 
     while batch := list(islice(texts, chunk)):
         yield batch, encoder.encode(batch)
+
+
+def _rows(
+    adapter: Mapping[str, Tensor] | None, adapter_of: Tensor | None, group: Sequence[int]
+) -> Mapping[str, Tensor] | None:
+    """The weights for the texts of a group: one set for all, or one for each."""
+    if adapter is None or adapter_of is None:
+        return adapter
+    which = adapter_of[torch.tensor(group, device=adapter_of.device)]
+    return {name: weight.index_select(0, which) for name, weight in adapter.items()}
 
 
 @contextmanager

@@ -43,6 +43,7 @@ class Views(TextEncoder):
         tokens: Tokens,
         *,
         adapter: Mapping[str, Tensor] | None = None,
+        adapter_of: Tensor | None = None,
         batch_tokens: int = BATCH_TOKENS,
         advance: Advance | None = None,
     ) -> Tensor:
@@ -54,7 +55,11 @@ class Views(TextEncoder):
             with adapter_scaled(self, factor), adapter_merged(self):
                 parts.append(
                     super().embed_tokens(
-                        tokens, adapter=adapter, batch_tokens=batch_tokens, advance=advance if last else None
+                        tokens,
+                        adapter=adapter,
+                        adapter_of=adapter_of,
+                        batch_tokens=batch_tokens,
+                        advance=advance if last else None,
                     )
                 )
         return torch.cat(parts, dim=1)

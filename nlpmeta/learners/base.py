@@ -158,6 +158,26 @@ class Learner(nn.Module, ABC):
         """``episode_loss`` of several tasks, for a learner that takes them side by side; ``None`` for one by one."""
         return None
 
+    def losses_and_logits(self, tasks: Sequence[tuple[Support, Support]]) -> list[tuple[Tensor, Tensor]]:
+        """``episode_loss`` ``()`` of each support and query set, and the scores of the query ``(n_query, n_way)``."""
+        return [self._loss_and_logits(support, query) for support, query in tasks]
+
+    def together(self, n_texts: Sequence[int]) -> list[list[int]]:
+        """Which tasks of ``n_texts`` texts go through one forward and backward pass, as groups of their numbers.
+
+        All where embeddings are computed outside; otherwise one by one, so that one graph at a time is in memory.
+        """
+        each = list(range(len(n_texts)))
+        return [each] if self.inputs == "embeddings" else [[i] for i in each]
+
+    def _loss_and_logits(self, support: Support, query: Support) -> tuple[Tensor, Tensor]:
+        if type(self).episode_loss is Learner.episode_loss:
+            logits = self.logits(self.adapt(support), query).float()
+            return F.cross_entropy(logits, query.labels), logits
+        loss = self.episode_loss(support, query)
+        with torch.no_grad():
+            return loss, self.logits(self.adapt(support), query)
+
 
 learners: Registry[Learner] = Registry("method", "nlpmeta.learners")
 

@@ -1,27 +1,36 @@
 """Model-agnostic meta-learning over LoRA adapters, and the members of its family that differ by an option."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.encoder.batches import length_batches
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, balanced_weights, learners
+from nlpmeta.errors import NLPMetaError, UnknownNameError
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
+from nlpmeta.learners.inner_loop import (
+    ADAPTER,
+    BIAS,
+    WEIGHT,
+    TaskTexts,
+    exact_step,
+    first_order_step,
+    task_losses,
+    task_scores,
+)
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
+    from nlpmeta.encoder.text_encoder import TextEncoder
 
 Rates = Literal["step", "layer"]
-_ADAPTER, _WEIGHT, _BIAS = "adapter/", "head/weight", "head/bias"
-_CHUNK_TOKENS = 4096
+TaskBatching = Literal["auto", "loop", "vectorised"]
+_SMALL = 32
+"""Texts a task up to which several go through the encoder at once; beyond, one product is large enough."""
 
 
 @learners.register("maml")
@@ -56,6 +65,8 @@ class MAML(PrototypicalNetwork):
         first_order: bool = True,
         head_only: bool | None = None,
         rates: Rates | None = None,
+        early_weight: float = 0.0,
+        task_batching: TaskBatching = "auto",
         temperature: float = 0.05,
         names: bool = False,
         name_weight: float = 1.0,
@@ -67,15 +78,20 @@ class MAML(PrototypicalNetwork):
             inner_steps: gradient steps on a support set; like ``head_only`` and ``rates``, what is usual for the class.
             adapter_rate: inner rate of the adapters at the start; learned.
             head_rate: inner rate of the head at the start; learned.
-            first_order: leave out how the inner gradients depend on the start; second order keeps all steps in memory.
+            first_order: leave out how the inner gradients depend on the start; the exact gradient costs
+                three to four times as much and no more memory.
             head_only: adapt the head and leave the adapters as they were meta-trained.
             rates: a rate for every step, or for every step and layer.
+            early_weight: share of the query loss that is taken before the last inner step, evenly over the steps
+                (Antoniou et al., section 4: multi-step loss). Where we differ: the share stays as it is.
+            task_batching: tasks of a training step one by one, side by side, or side by side where they are small.
             temperature: of the head that adaptation starts from.
             names: read the names of the classes.
             name_weight: how many texts a name counts as at the start.
 
         Raises:
-            NLPMetaError: if a rate is not positive or ``inner_steps`` is negative.
+            NLPMetaError: if a rate is not positive, ``inner_steps`` is negative or ``early_weight`` not in 0 to 1.
+            UnknownNameError: if ``task_batching`` is none of the three.
         """
         inner_steps = self.usual_steps if inner_steps is None else inner_steps
         super().__init__(encoder, metric="cosine", temperature=temperature, names=names, name_weight=name_weight)
@@ -83,7 +99,12 @@ class MAML(PrototypicalNetwork):
             raise NLPMetaError(
                 f"inner_steps must be at least 0 and rates positive; got {inner_steps}, {adapter_rate}, {head_rate}."
             )
-        self.inner_steps, self.first_order = inner_steps, first_order
+        if not 0 <= early_weight < 1:
+            raise NLPMetaError(f"early_weight is a share from 0 to below 1; got {early_weight}.")
+        if task_batching not in get_args(TaskBatching):
+            raise UnknownNameError("task_batching", task_batching, get_args(TaskBatching))
+        self.inner_steps, self.first_order, self.early_weight = inner_steps, first_order, early_weight
+        self.task_batching: TaskBatching = task_batching
         self.head_only = self.usual_head_only if head_only is None else head_only
         self.rates: Rates = self.usual_rates if rates is None else rates
         self._group = _groups(() if self.head_only else adapter_weights(encoder), self.rates)
@@ -102,21 +123,12 @@ class MAML(PrototypicalNetwork):
         return cls(trained.encoder, temperature=temperature, names=weight is not None, name_weight=weight or 1.0)
 
     def adapt(self, support: Support) -> TaskState:
-        # Copies in the graph: the head's start depends on the stored weights, which inner gradients must not follow.
-        adapter = {} if self.head_only else adapter_weights(self.encoder)
-        fast = {name: weight.clone() for name, weight in adapter.items()}
-        prototypes = super().adapt(support)["prototypes"]
-        weight = F.normalize(prototypes, dim=1) / self.log_temperature.exp()
-        state = {**{_ADAPTER + name: value for name, value in fast.items()}, _WEIGHT: weight}
-        state[_BIAS] = weight.new_zeros(support.n_way)
-        tokens = self.encoder.tokenize(support.texts)
-        for step in range(self.inner_steps):
-            gradients = self._gradients(state, tokens, support)
-            state = {name: value - self._rate(name, step) * gradients[name] for name, value in state.items()}
-        return state
+        return {name: value[0] for name, value in self._steps([support])[-1].items()}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
-        return self._scores(state, self.encoder.tokenize(queries.texts))
+        one = torch.zeros(len(queries), dtype=torch.long, device=state[WEIGHT].device)
+        texts = TaskTexts(self.encoder.tokenize(queries.texts), one, one, one, one[:1] + len(state[WEIGHT]))
+        return task_scores(self.encoder, {name: value[None] for name, value in state.items()}, texts)
 
     def queries(self, state: TaskState, texts: Sequence[str]) -> Texts:
         return Texts(tuple(texts))
@@ -127,46 +139,65 @@ class MAML(PrototypicalNetwork):
             "first_order": self.first_order,
             "head_only": self.head_only,
             "rates": self.rates,
+            "early_weight": self.early_weight,
             "names": self.reads_names,
         }
 
-    def _scores(self, state: Mapping[str, Tensor], tokens: "Tokens") -> Tensor:
-        fast = {name.removeprefix(_ADAPTER): value for name, value in state.items() if name.startswith(_ADAPTER)}
-        features = self.encoder.embed_tokens(tokens, adapter=fast or None)
-        return F.linear(F.normalize(features, dim=1), state[_WEIGHT], state[_BIAS])
+    def together(self, n_texts: Sequence[int]) -> list[list[int]]:
+        small = sum(n_texts) <= _SMALL * len(n_texts)
+        if self.task_batching == "vectorised" or (self.task_batching == "auto" and small):
+            return [list(range(len(n_texts)))]
+        return super().together(n_texts)
 
-    def _gradients(self, state: Mapping[str, Tensor], tokens: "Tokens", support: Support) -> dict[str, Tensor]:
-        """The gradient of the inner loss in every tensor of ``state``; without a graph in first order."""
-        weights = balanced_weights(support.labels, support.n_way) / len(support)
-        if not self.first_order and torch.is_grad_enabled():
-            return self._second_order_gradients(state, tokens, support, weights)
-        total = {name: torch.zeros_like(value) for name, value in state.items()}
-        leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
-        for group in length_batches([len(ids) for ids in tokens], batch_tokens=_CHUNK_TOKENS):
-            rows = torch.tensor(group, device=support.labels.device)
-            with torch.enable_grad():
-                scores = self._scores(leaves, [tokens[row] for row in group])
-                losses = F.cross_entropy(scores, support.labels[rows], reduction="none")
-                found = torch.autograd.grad((weights[rows] * losses).sum(), list(leaves.values()))
-            for name, gradient in zip(leaves, found, strict=True):
-                total[name] += gradient
-        return total
+    def losses_and_logits(self, tasks: Sequence[tuple[Support, Support]]) -> list[tuple[Tensor, Tensor]]:
+        if type(self).episode_loss is not Learner.episode_loss:
+            return super().losses_and_logits(tasks)
+        steps = self._steps([support for support, _ in tasks])
+        queries = [query for _, query in tasks]
+        texts = TaskTexts.of(self.encoder, queries)
+        early = self.early_weight / max(len(steps) - 1, 1)
+        scores, losses = torch.empty(0), torch.zeros((), device=texts.labels.device)
+        for i, states in enumerate(steps if early else steps[-1:], start=0 if early else len(steps) - 1):
+            scores = task_scores(self.encoder, states, texts)
+            plain = TaskTexts(texts.tokens, texts.labels, texts.task_of, _even(queries), texts.n_way)
+            losses = losses + task_losses(scores, plain) * (early if i + 1 < len(steps) else 1 - early * i)
+        return [(losses[i], scores[texts.task_of == i, : query.n_way]) for i, query in enumerate(queries)]
 
-    def _second_order_gradients(
-        self, state: Mapping[str, Tensor], tokens: "Tokens", support: Support, weights: Tensor
-    ) -> dict[str, Tensor]:
-        inputs = {k: value if value.requires_grad else value.detach().requires_grad_() for k, value in state.items()}
-        with _differentiable_twice(self.encoder):
-            losses = F.cross_entropy(self._scores(inputs, tokens), support.labels, reduction="none")
-            found = torch.autograd.grad((weights * losses).sum(), list(inputs.values()), create_graph=True)
-        return dict(zip(inputs, found, strict=True))
+    def _steps(self, supports: Sequence[Support]) -> list[TaskState]:
+        """The states of all tasks, stacked, at the start and after each inner step."""
+        states = [self._start(supports)]
+        texts = TaskTexts.of(self.encoder, supports)
+        exact = not self.first_order and torch.is_grad_enabled()
+        for step in range(self.inner_steps):
+            rates = torch.stack([self._rate(name, step) for name in states[-1]])
+            states.append((exact_step if exact else first_order_step)(self.encoder, states[-1], texts, rates))
+        return states
+
+    def _start(self, supports: Sequence[Support]) -> TaskState:
+        """The stored adapters, once for each task, and the heads that its prototypes make."""
+        words = [support.names.texts if support.names is not None and self.reads_names else () for support in supports]
+        sizes = [len(part) for pair in zip(supports, words, strict=True) for part in pair]
+        every = [text for support, names in zip(supports, words, strict=True) for text in support.texts + names]
+        ends, embedded = list(accumulate(sizes, initial=0)), self.encoder(every)
+        widest, heads = max(support.n_way for support in supports), []
+        for i, (support, names) in enumerate(zip(supports, words, strict=True)):
+            first, middle, last = ends[2 * i : 2 * i + 3]
+            known = replace(support, features=embedded[first:middle], names=None)
+            spoken = Texts(names, embedded[middle:last])
+            prototypes = super().adapt(replace(known, names=spoken) if names else known)["prototypes"]
+            heads.append(F.pad(F.normalize(prototypes, dim=1), (0, 0, 0, widest - support.n_way)))
+        weight = torch.stack(heads) / self.log_temperature.exp()
+        stored = {} if self.head_only else adapter_weights(self.encoder)
+        # Copies in the graph: the head's start depends on the stored weights, which inner gradients must not follow.
+        state = {ADAPTER + name: torch.stack([value] * len(supports)) for name, value in stored.items()}
+        return {**state, WEIGHT: weight, BIAS: weight.new_zeros(weight.shape[:2])}
 
     def _rate(self, name: str, step: int) -> Tensor:
         """The rate of a tensor at a step; steps beyond those that were trained go on with the last one's."""
         step = min(step, len(self.log_head_rates) - 1)
-        if self.log_adapter_rates is None or not name.startswith(_ADAPTER):
+        if self.log_adapter_rates is None or not name.startswith(ADAPTER):
             return self.log_head_rates[step].exp()
-        return self.log_adapter_rates[step, self._group[name.removeprefix(_ADAPTER)]].exp()
+        return self.log_adapter_rates[step, self._group[name.removeprefix(ADAPTER)]].exp()
 
 
 @learners.register("anil")
@@ -209,7 +240,7 @@ class Reptile(MAML):
         )
         with torch.no_grad():
             adapted = self.adapt(both)
-        start = {_ADAPTER + name: value for name, value in adapter_weights(self.encoder).items()}
+        start = {ADAPTER + name: value for name, value in adapter_weights(self.encoder).items()}
         return sum(((start[name] - adapted[name]).square().sum() for name in start), torch.zeros(())) / 2
 
 
@@ -222,13 +253,6 @@ def _groups(names: "Mapping[str, Tensor] | tuple[()]", rates: Rates) -> dict[str
     return {name: place[layer] for name, layer in layers.items()}
 
 
-@contextmanager
-def _differentiable_twice(encoder: "TextEncoder") -> "Iterator[None]":
-    """An attention that has a second derivative, for a block: the fused one has none."""
-    backbone = encoder.backbone
-    before = backbone.config._attn_implementation
-    backbone.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        backbone.set_attn_implementation(before)
+def _even(queries: Sequence[Support]) -> Tensor:
+    """The weights of a plain mean over the texts of each task, in one row."""
+    return torch.cat([query.labels.new_full((len(query),), 1 / len(query), dtype=torch.float) for query in queries])

@@ -78,31 +78,20 @@ def episodic_loss(
 ) -> tuple[Tensor, float]:
     """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries."""
     tasks = [_sides(learner, episode, texts) for episode in episodes]
-    together = learner.batch_loss(tasks)
-    if together is not None:
-        return together.loss, together.accuracy
-    losses, correct = [], []
-    for support, query in tasks:
-        loss, logits = loss_and_logits(learner, support, query)
-        losses.append(loss)
-        correct.append(float((logits.argmax(1) == query.labels).float().mean()))
-    return torch.stack(losses).mean(), sum(correct) / len(correct)
+    side_by_side = learner.batch_loss(tasks)
+    if side_by_side is not None:
+        return side_by_side.loss, side_by_side.accuracy
+    found = learner.losses_and_logits(tasks)
+    right = [
+        float((logits.argmax(1) == q.labels).float().mean()) for (_, logits), (_, q) in zip(found, tasks, strict=True)
+    ]
+    return torch.stack([loss for loss, _ in found]).mean(), sum(right) / len(right)
 
 
 def _sides(learner: Learner, episode: Episode, texts: TextPass | KnownPass | None) -> tuple[Support, Support]:
     support = learner.support(episode.support, None if texts is None else texts.of)
     query = Support.of(episode.query, None if texts is None else texts.of(episode.query.texts))
     return support, replace(query, labels=query.labels.to(learner.encoder.device))
-
-
-def loss_and_logits(learner: Learner, support: Support, query: Support) -> tuple[Tensor, Tensor]:
-    """``episode_loss`` and the scores of the query; a learner with a loss of its own is asked for both."""
-    if type(learner).episode_loss is Learner.episode_loss:
-        logits = learner.logits(learner.adapt(support), query).float()
-        return F.cross_entropy(logits, query.labels), logits
-    loss = learner.episode_loss(support, query)
-    with torch.no_grad():
-        return loss, learner.logits(learner.adapt(support), query)
 
 
 def supervised_contrastive(features: Tensor, classes: Sequence[str], temperature: float) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 from nlpmeta.data import Episode
@@ -43,8 +44,7 @@ class Stepper:
         self._optimizer.zero_grad()
         for turn in range(self._settings.accumulate):
             for group, share in self._groups(self._episodes(step, turn)):
-                for name, value in self._gradients(group, share).items():
-                    totals[name] = totals.get(name, 0.0) + value * (1.0 if name in _COUNTS else share)
+                self._add(group, share, totals)
         average_gradients(self._weights, self._accelerator)
         factor = rate_factor(step, self._settings)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -60,13 +60,34 @@ class Stepper:
         return [self.sampler.episode(first + i) for i in range(self._accelerator.process_index, size, world)]
 
     def _groups(self, episodes: list[Episode]) -> list[tuple[list[Episode], float]]:
-        """Episodes whose loss is computed together, with their share: all of them where embeddings are shared.
+        """Episodes whose loss is computed together, with their share."""
+        sizes = [len(episode.support) + len(episode.query) for episode in episodes]
+        groups = self._learner.together(sizes)
+        return [([episodes[i] for i in group], len(group) / len(episodes)) for group in groups]
 
-        A learner that embeds its texts itself takes them one by one, so that one graph at a time is in memory.
+    def _add(self, episodes: list[Episode], share: float, totals: dict[str, float]) -> None:
+        """Add the gradient of ``share`` times the mean loss over ``episodes``, and its log lines to ``totals``.
+
+        Where memory runs out, the halves of the group are taken one after the other: the same gradient.
         """
-        if self._learner.inputs == "embeddings":
-            return [(episodes, 1.0)]
-        return [([episode], 1 / len(episodes)) for episode in episodes]
+        kept = self._gradients_so_far() if len(episodes) > 1 else {}
+        try:
+            values = self._gradients(episodes, share)
+        except RuntimeError as error:
+            if len(episodes) == 1 or not should_reduce_batch_size(error):
+                raise
+        else:
+            for name, value in values.items():
+                totals[name] = totals.get(name, 0.0) + value * (1.0 if name in _COUNTS else share)
+            return
+        for name, weight in self._weights.items():
+            weight.grad = kept.get(name)
+        half = len(episodes) // 2
+        for part in (episodes[:half], episodes[half:]):
+            self._add(part, share * len(part) / len(episodes), totals)
+
+    def _gradients_so_far(self) -> dict[str, torch.Tensor]:
+        return {name: weight.grad.clone() for name, weight in self._weights.items() if weight.grad is not None}
 
     def _gradients(self, episodes: list[Episode], share: float) -> dict[str, float]:
         """Add the gradient of ``share`` times the mean loss over ``episodes``, divided by the number of turns."""

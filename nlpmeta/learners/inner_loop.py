@@ -1,0 +1,163 @@
+"""The inner loop on several tasks at once: an adapter and a head for each, and one set of frozen weights for all."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlpmeta.encoder.batches import length_batches
+from nlpmeta.learners.base import Support, TaskState, balanced_weights
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
+
+ADAPTER, WEIGHT, BIAS = "adapter/", "head/weight", "head/bias"
+CHUNK_TOKENS, CHUNK_TOKENS_TWICE = 4096, 1024
+"""Tokens whose activations are in memory at a time: for a gradient, and for one that is differentiated once more."""
+_NEVER = -1e9
+
+
+@dataclass(frozen=True, eq=False)
+class TaskTexts:
+    """Texts of several tasks in one row: ``task_of`` ``(n,)`` says whose each is, ``labels`` ``(n,)`` its class there.
+
+    ``weights`` ``(n,)`` sum to 1 over each task, with every class of a task weighing the same; ``n_way`` has the number
+    of classes of each task. Ways and shots may differ from task to task.
+    """
+
+    tokens: "Tokens"
+    labels: Tensor
+    task_of: Tensor
+    weights: Tensor
+    n_way: Tensor
+
+    @classmethod
+    def of(cls, encoder: "TextEncoder", parts: Sequence[Support]) -> "TaskTexts":
+        """The texts of ``parts``, one task each, as tokens."""
+        device = parts[0].labels.device
+        sizes = torch.tensor([len(part) for part in parts], device=device)
+        return cls(
+            encoder.tokenize([text for part in parts for text in part.texts]),
+            torch.cat([part.labels for part in parts]),
+            torch.arange(len(parts), device=device).repeat_interleave(sizes),
+            torch.cat([balanced_weights(part.labels, part.n_way) / len(part) for part in parts]).to(device),
+            torch.tensor([part.n_way for part in parts], device=device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def chunks(self, chunk_tokens: int) -> Iterator["TaskTexts"]:
+        """The same texts in groups of similar length with at most so many tokens, padding included."""
+        for group in length_batches([len(ids) for ids in self.tokens], batch_tokens=chunk_tokens):
+            rows = torch.tensor(group, device=self.labels.device)
+            tokens = [self.tokens[row] for row in group]
+            yield TaskTexts(tokens, self.labels[rows], self.task_of[rows], self.weights[rows], self.n_way)
+
+
+def task_scores(encoder: "TextEncoder", states: Mapping[str, Tensor], texts: TaskTexts) -> Tensor:
+    """Class scores ``(n, widest)``: those of classes that a task does not have are so low that their share is 0.
+
+    Args:
+        encoder: texts to vectors.
+        states: adapters and heads of the tasks, stacked, ``(n_tasks, ...)``.
+        texts: of the same tasks.
+    """
+    adapter = {name.removeprefix(ADAPTER): value for name, value in states.items() if name.startswith(ADAPTER)}
+    weight, bias = states[WEIGHT], states[BIAS]
+    if len(weight) == 1:  # one adapter for all texts is cheaper than one for each
+        features = encoder.embed_tokens(texts.tokens, adapter={k: v[0] for k, v in adapter.items()} or None)
+        return F.linear(F.normalize(features, dim=1), weight[0], bias[0])
+    features = encoder.embed_tokens(texts.tokens, adapter=adapter or None, adapter_of=texts.task_of)
+    scores = torch.einsum("nd,nwd->nw", F.normalize(features, dim=1), weight[texts.task_of]) + bias[texts.task_of]
+    beyond = torch.arange(weight.size(1), device=weight.device) >= texts.n_way[texts.task_of].unsqueeze(1)
+    return scores.masked_fill(beyond, _NEVER)
+
+
+def task_losses(scores: Tensor, texts: TaskTexts) -> Tensor:
+    """The mean cross-entropy of each task, ``(n_tasks,)``; classes of a task weigh the same."""
+    losses = texts.weights * F.cross_entropy(scores, texts.labels, reduction="none")
+    return losses.new_zeros(len(texts.n_way)).index_add(0, texts.task_of, losses)
+
+
+def first_order_step(encoder: "TextEncoder", states: TaskState, texts: TaskTexts, rates: Tensor) -> TaskState:
+    """``states - rates * gradient`` with a gradient that carries no graph; ``rates`` has one for each tensor.
+
+    Source: Finn, Abbeel and Levine, ICML 2017 (arXiv:1703.03400), section 5.2. Nothing of the passes through the
+    encoder is kept.
+    """
+    found = [torch.zeros_like(value) for value in states.values()]
+    leaves = {name: value.detach().requires_grad_() for name, value in states.items()}
+    for chunk in texts.chunks(CHUNK_TOKENS):
+        with torch.enable_grad():
+            loss = task_losses(task_scores(encoder, leaves, chunk), chunk).sum()
+            for total, part in zip(found, torch.autograd.grad(loss, list(leaves.values())), strict=True):
+                total += part
+    return _moved(states, found, rates)
+
+
+def exact_step(encoder: "TextEncoder", states: TaskState, texts: TaskTexts, rates: Tensor) -> TaskState:
+    """``first_order_step`` whose derivative is exact, with no more than ``states`` kept for it.
+
+    Going back, the step is taken again and its gradient differentiated in the direction that is asked for, a
+    Hessian-vector product (Pearlmutter, 1994), chunk by chunk: memory grows with neither steps nor texts.
+    """
+    stepped = _ExactStep.apply(encoder, texts, tuple(states), rates, *states.values())  # type: ignore[no-untyped-call]
+    return dict(zip(states, stepped, strict=True))
+
+
+class _ExactStep(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: "torch.autograd.function.FunctionCtx",
+        encoder: "TextEncoder",
+        texts: TaskTexts,
+        names: tuple[str, ...],
+        rates: Tensor,
+        *values: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.encoder, ctx.texts, ctx.names = encoder, texts, names  # type: ignore[attr-defined]
+        ctx.save_for_backward(rates, *values)
+        return tuple(first_order_step(encoder, dict(zip(names, values, strict=True)), texts, rates).values())
+
+    @staticmethod
+    def backward(ctx: "torch.autograd.function.FunctionCtx", *above: Tensor) -> tuple[Tensor | None, ...]:
+        rates, *values = ctx.saved_tensors  # type: ignore[attr-defined]
+        encoder, texts, names = ctx.encoder, ctx.texts, ctx.names  # type: ignore[attr-defined]
+        below = [one.clone() for one in above]
+        slope = torch.zeros_like(rates)
+        leaves = {name: value.detach().requires_grad_() for name, value in zip(names, values, strict=True)}
+        inputs = list(leaves.values())
+        for chunk in texts.chunks(CHUNK_TOKENS_TWICE):
+            with torch.enable_grad(), _differentiable_twice(encoder):
+                loss = task_losses(task_scores(encoder, leaves, chunk), chunk).sum()
+                gradients = torch.autograd.grad(loss, inputs, create_graph=True)
+                along = torch.stack([(one * up).sum() for one, up in zip(gradients, above, strict=True)])
+                products = torch.autograd.grad((rates.detach() * along).sum(), inputs)
+            slope -= along.detach()
+            for total, product in zip(below, products, strict=True):
+                total -= product
+        return None, None, None, slope, *below
+
+
+def _moved(states: TaskState, gradients: Sequence[Tensor], rates: Tensor) -> TaskState:
+    return {
+        name: value - rate * gradient
+        for (name, value), gradient, rate in zip(states.items(), gradients, rates, strict=True)
+    }
+
+
+@contextmanager
+def _differentiable_twice(encoder: "TextEncoder") -> "Iterator[None]":
+    """An attention that has a second derivative, for a block: the fused one has none."""
+    backbone = encoder.backbone
+    before = backbone.config._attn_implementation
+    backbone.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        backbone.set_attn_implementation(before)
