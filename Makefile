@@ -12,6 +12,7 @@
 # make bench-maml    tasks a second and memory of MAML, ours and other packages'
 # make bench-auto    how auto does on held-out tasks, and whether what it says of itself is true
 # make learn-auto    what auto starts from, learned anew from auxiliary tasks (after a new checkpoint)
+# make bench-streams streams of unseen classes and of an unseen language, the ablations where they were trained
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +24,7 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-auto learn-auto bench-meta bench-frozen docs clean
+.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-streams bench-auto learn-auto bench-meta bench-frozen docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -97,6 +98,9 @@ bench-auto: $(VENV)/.installed
 
 learn-auto: $(VENV)/.installed
 	$(BIN)/python benchmarks/learn_auto.py
+
+bench-streams: $(VENV)/.installed
+	$(BIN)/python benchmarks/streams.py
 
 lock:
 	$(PYTHON) -m venv --clear .lock-venv

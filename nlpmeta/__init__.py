@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from nlpmeta.learners.base import Learner as Learner
     from nlpmeta.learners.logistic import LogisticHead as LogisticHead
     from nlpmeta.learners.maml import MAML as MAML
+    from nlpmeta.learners.mann import MemoryAugmentedNetwork as MemoryAugmentedNetwork
     from nlpmeta.learners.matching import MatchingNetwork as MatchingNetwork
     from nlpmeta.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
+    from nlpmeta.learners.recurrent import RecurrentMetaLearner as RecurrentMetaLearner
     from nlpmeta.learners.ridge import RidgeHead as RidgeHead
     from nlpmeta.learners.siamese import SiameseNetwork as SiameseNetwork
     from nlpmeta.protocols import evaluate as evaluate
@@ -37,10 +39,12 @@ _HOMES = {
     "LogisticHead": "nlpmeta.learners.logistic",
     "MAML": "nlpmeta.learners.maml",
     "MatchingNetwork": "nlpmeta.learners.matching",
+    "MemoryAugmentedNetwork": "nlpmeta.learners.mann",
     "NLPMetaError": "nlpmeta.errors",
     "OnlineClassifier": "nlpmeta.adaptation.online",
     "PrototypicalNetwork": "nlpmeta.learners.prototypical",
     "Recipe": "nlpmeta.recipes",
+    "RecurrentMetaLearner": "nlpmeta.learners.recurrent",
     "RidgeHead": "nlpmeta.learners.ridge",
     "SiameseNetwork": "nlpmeta.learners.siamese",
     "Source": "nlpmeta.sources.base",

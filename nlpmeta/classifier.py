@@ -1,7 +1,7 @@
 """A few-shot text classifier with scikit-learn's manners: fit, predict, save, load."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar, overload
@@ -26,10 +26,12 @@ from nlpmeta.examples import (
 )
 from nlpmeta.files import new_folder, write_bytes, write_json
 from nlpmeta.learners.base import Learner, learners
+from nlpmeta.learners.streams import Footprint, StreamLearner
 from nlpmeta.manifest import Json, read_manifest, write_manifest
 from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_labels, write_labels
 from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
 from nlpmeta.starting import starting_learner
+from nlpmeta.streaming import Stream, as_batch
 from nlpmeta.tensors import read_tensors
 from nlpmeta.trust.answers import label_sets, out_of_scope_scores, task_report
 
@@ -61,6 +63,7 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         state_: what it learnt about the task, as named tensors.
     """
 
+    learner_: Learner
     examples_: Examples | None
     # Without it the mixin would put an attribute on every new instance, which scikit-learn does not allow.
     _hub_mixin_config: "ClassVar[dict[str, object]]" = {}  # type: ignore[misc]
@@ -106,10 +109,17 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         Only the new texts are embedded; the method then adapts to all examples. Where the score of a class depends on
         its own examples alone (``prototypical``, ``knn``, ...) the scores of the other classes stay as they are.
 
+        A method that reads a stream (``mann``, ``rnn``, ``snail``) writes the new texts into its memory, in constant
+        time, and keeps no examples; it may start from nothing. ``X`` and ``y`` may be one text and its label.
+
         Raises:
-            DataError: as ``fit``.
+            DataError: as ``fit``, or if a stream has no room for another class.
             NLPMetaError: if this model was loaded from a folder that does not hold its examples.
         """
+        X, y = as_batch(X, y)
+        learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner()
+        if isinstance(learner, StreamLearner):
+            return self._write(learner, *checked_pairs(X, y))
         if not hasattr(self, "state_"):
             return self.fit(X, y)
         texts, labels = checked_pairs(X, y)
@@ -137,6 +147,8 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         number, left = self._class(label), len(self.classes_) - 1
         if left < 2:
             raise DataError(f"Without {label!r} one class would be left; a classifier needs at least two.")
+        if isinstance(self.learner_, StreamLearner):
+            return self._keep(self.learner_, self._stream().without(self.learner_, number))
         return self._learn(self.learner_, self._known_examples().without(number))
 
     def rename_class(self, old: Label, new: Label) -> "FewShotClassifier":
@@ -148,7 +160,48 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         check_is_fitted(self)
         if new in self.classes_.tolist():
             raise DataError(f"There is a class {new!r} already.")
+        if isinstance(self.learner_, StreamLearner):
+            return self._keep(self.learner_, self._stream().renamed(self._class(old), new))
         return self._learn(self.learner_, self._known_examples().renamed(self._class(old), new))
+
+    def reset(self) -> "FewShotClassifier":
+        """Forget all examples and classes; what the learner was meta-trained to stays."""
+        for name in ("state_", "classes_", "examples_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return self
+
+    def stream_memory(self) -> Footprint:
+        """How large the memory of a stream is, in bytes, in all and for each row and class.
+
+        Raises:
+            NLPMetaError: if the method does not read a stream.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.learner_, StreamLearner):
+            raise NLPMetaError(
+                "This method keeps its examples and has no memory of fixed size; mann, rnn and snail have."
+            )
+        return self.learner_.footprint(self.state_)
+
+    @torch.no_grad()
+    def _write(
+        self, learner: StreamLearner, texts: tuple[str, ...], labels: "NDArray[np.generic]"
+    ) -> "FewShotClassifier":
+        stream = self._stream() if hasattr(self, "state_") else Stream.new(learner)
+        return self._keep(learner, stream.plus(learner, texts, labels, learner.encoder.encode))
+
+    def _stream(self) -> Stream:
+        return Stream(self.state_, self.classes_)
+
+    def _keep(self, learner: StreamLearner, stream: Stream) -> "FewShotClassifier":
+        state = {name: tensor.contiguous() for name, tensor in stream.state.items()}
+        self.learner_, self.state_, self.classes_, self.examples_ = learner, state, stream.classes, None
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there is anything to predict with."""
+        return hasattr(self, "state_")
 
     @classmethod
     def adapted(cls, learner: Learner, support: LabeledTexts, *, embed: "Embed | None" = None) -> "FewShotClassifier":
@@ -180,6 +233,8 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
 
     def _known_examples(self) -> "Examples":
         if self.examples_ is None:
+            if isinstance(self.learner_, StreamLearner):
+                raise NLPMetaError("This method reads a stream and keeps no examples; save without include_support.")
             raise NLPMetaError(
                 "This model was saved without its examples, so its classes cannot be changed. "
                 "Fit it again, or save it with include_support=True."
@@ -285,6 +340,8 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
                 write_examples(temporary, self._known_examples())
             if report is not None:
                 write_json(temporary / REPORT_FILE, report)
+            if isinstance(self.learner_, StreamLearner):
+                facts["memory"] = asdict(self.stream_memory())
             write_manifest(temporary, {"kind": "adapted", **facts})
 
     def push_to_hub(  # type: ignore[override]  # private by default, and never with the examples unless told

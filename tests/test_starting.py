@@ -12,7 +12,9 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
-from nlpmeta.starting import SHIPPED, find_checkpoint, starting_learner
+from nlpmeta.recipes import Recipe
+from nlpmeta.recipes.run import build_learner
+from nlpmeta.starting import SHIPPED, checkpoint_folder, find_checkpoint, own_checkpoint, starting_learner
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +51,30 @@ def test_none_is_the_frozen_encoder_and_so_is_default_with_another_encoder(encod
     assert find_checkpoint("none", encoder=DEFAULT_ENCODER) is None
     assert find_checkpoint("default", encoder=str(encoder_folder)) is None
     assert find_checkpoint("default", encoder=DEFAULT_ENCODER) == SHIPPED
+
+
+def test_a_method_with_a_checkpoint_of_its_own_starts_from_that():
+    folder = find_checkpoint("default", encoder=DEFAULT_ENCODER, method="mann")
+    assert folder == own_checkpoint("mann") == SHIPPED.parent / "mann"
+    assert find_checkpoint("default", encoder=DEFAULT_ENCODER, method="ridge") == SHIPPED
+    assert checkpoint_folder("mann") == folder
+    assert own_checkpoint("../mann") is None
+    assert read_manifest(folder)["learner"]["name"] == "mann"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 4_000_000
+
+
+def test_the_adapters_of_a_start_without_an_adapter_stay_as_they_are(checkpoint, encoder_folder):
+    data = [{"source": "starter", "n_way": 2}]
+    recipe = Recipe(
+        learner="mann",
+        adapter=None,
+        start=str(checkpoint),
+        data=data,
+        encoder={"name": str(encoder_folder), "max_length": 32},
+    )
+    encoder = build_learner(recipe).encoder
+    assert has_adapter(encoder)
+    assert not any(weight.requires_grad for weight in encoder.parameters())
 
 
 def test_a_checkpoint_that_is_not_there_or_has_another_encoder_is_refused(checkpoint, encoder_folder):

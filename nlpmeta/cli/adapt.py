@@ -131,9 +131,11 @@ class StartFrom:
         from nlpmeta.encoder.weights import DEFAULT_ENCODER
         from nlpmeta.errors import NLPMetaError
         from nlpmeta.learners.maml import MAML
-        from nlpmeta.starting import starting_learner
+        from nlpmeta.starting import check_meta_trained, find_checkpoint, starting_learner
 
-        learner = starting_learner(self.method, encoder=self.encoder or DEFAULT_ENCODER, checkpoint=self.checkpoint)
+        name = self.encoder or DEFAULT_ENCODER
+        learner = starting_learner(self.method, encoder=name, checkpoint=self.checkpoint)
+        check_meta_trained(learner, self.method, find_checkpoint(self.checkpoint, encoder=name, method=self.method))
         if self.inner_steps is None:
             return learner
         if not isinstance(learner, MAML):

@@ -16,10 +16,12 @@ EXAMPLES = """Examples:
 
   nlpmeta evaluate prototypical --protocol protaugment --data banking77 --data-dir ../shared/data
 
+  nlpmeta evaluate mann,prototypical@mann --protocol stream --data injongo --lang sw --data-dir ../shared/data
+
   nlpmeta evaluate logistic,auto@default --data injongo --lang sw,kin --data-dir ../shared/data --out results.json
 """
 
-_SILENT = {"out", "json", "quiet"}
+_SILENT = {"out", "plot", "json", "quiet"}
 """Options that change no figure."""
 
 
@@ -38,7 +40,7 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Corpus name, CSV, TSV, JSONL or Parquet file, or Hub id.")] = "starter",
     lang: Annotated[str | None, typer.Option(help="Languages between commas, or 'all' for each in turn.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="kshot-all, n-way, protaugment, mteb-8shot or clinc-oos.")
+        str | None, typer.Option(help="kshot-all, n-way, protaugment, mteb-8shot, clinc-oos or stream.")
     ] = None,
     shots: Annotated[str | None, typer.Option(help="Support texts of each class, several between commas.")] = None,
     ways: Annotated[str | None, typer.Option(help="Classes of an episode: 'all', or a number.")] = None,
@@ -47,6 +49,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Decides what is drawn.", min=0)] = None,
     test_data: Annotated[str | None, typer.Option(help="Score on this data, not the test split.")] = None,
     split: Annotated[str, typer.Option(help="The split that support texts come from.")] = "train",
+    fold: Annotated[int | None, typer.Option(help="Only the test classes of this published fold.", min=0)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")] = None,
     no_prefix: Annotated[bool, typer.Option("--no-prefix", help="Nothing before a text ('query: ' for E5).")] = False,
@@ -55,6 +58,7 @@ def evaluate(
     label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
     lang_column: Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")] = None,
     out: Annotated[Path | None, typer.Option(help="Results file that the rows are added to.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of accuracy by presentation (protocol stream).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
 ) -> None:
@@ -63,7 +67,7 @@ def evaluate(
     Several methods are scored on the same episodes, and their differences to the first one are shown. Embeddings are
     computed once per text and kept for the next run. docs/evaluation.md describes every protocol.
     """
-    from nlpmeta.cli import evaluate_output
+    from nlpmeta.cli import evaluate_output, evaluate_plot
     from nlpmeta.cli.console import out_json, say
     from nlpmeta.cli.methods import check_names, learners_of
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
@@ -75,8 +79,10 @@ def evaluate(
     chosen = _protocol(protocol, n_ways)
     shapes = shapes_of(chosen, n_shots=n_shots, n_ways=n_ways, n_episodes=episodes, max_query=max_query, seed=seed)
     check_names(names)
+    if plot is not None:
+        evaluate_plot.check(plot, chosen)
     columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
-    choice = DataChoice(data=data, data_dir=data_dir, test_data=test_data, split=split, **columns)
+    choice = DataChoice(data=data, data_dir=data_dir, test_data=test_data, split=split, fold=fold, **columns)
     langs = choice.languages(None if lang is None else lang.split(","))
     if out is not None:
         read_rows(out)  # a file that is none of ours is said before the work
@@ -90,6 +96,8 @@ def evaluate(
         rows += some
         if out is not None:
             add_rows(out, some)
+    if plot is not None:
+        evaluate_plot.draw([row.json() for row in rows], plot)
     if json:
         out_json({"rows": [row.json() for row in rows]})
     else:

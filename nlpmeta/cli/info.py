@@ -51,6 +51,10 @@ def _said(value: "Json") -> str:
     """A list with its length, a measured share in percent, anything else as it is."""
     if isinstance(value, list):
         return f"{len(value)}: {', '.join(map(str, value))}"
+    if isinstance(value, dict) and "n_bytes" in value:
+        rows = f"{value['bytes_per_row']} bytes a row ({value['rows_in_use']} of {value['n_rows']} in use), "
+        classes = f"{value['bytes_per_class']} bytes a class ({value['n_way']} of {value['max_way']})"
+        return f"{value['n_bytes']:,} bytes: {rows if value['n_rows'] else ''}{classes}"
     if isinstance(value, dict):
         mean, half = value.get("mean"), value.get("ci95")
         if not isinstance(mean, float):

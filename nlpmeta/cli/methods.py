@@ -8,7 +8,7 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.protocols import Protocol
-from nlpmeta.starting import find_checkpoint, starting_learner
+from nlpmeta.starting import check_meta_trained, find_checkpoint, own_checkpoint, starting_learner
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -23,7 +23,7 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         method, _, checkpoint = name.partition("@")
         if checkpoint:
-            find_checkpoint(checkpoint, encoder=DEFAULT_ENCODER)
+            find_checkpoint(checkpoint, encoder=DEFAULT_ENCODER, method=method)
         if not Path(name).is_dir():
             learners[method]
 
@@ -34,7 +34,8 @@ def learners_of(
     """The learners that ``names`` stand for; methods share one encoder, a checkpoint brings its own.
 
     Args:
-        names: names of learners, checkpoint folders, or a method on a checkpoint's encoder: ``auto@default``.
+        names: names of learners, checkpoint folders, or a method on a checkpoint's encoder: ``auto@default``. A method
+            with a checkpoint of its own in the package starts from that.
         protocol: may fix options of a method.
         encoder: a folder or Hub id.
         prefix: what goes before every text; ``None`` for what the encoder was trained with.
@@ -46,11 +47,16 @@ def learners_of(
     found: dict[str, Learner] = {}
     for name in names:
         method, _, checkpoint = name.partition("@")
-        if checkpoint:
+        own = own_checkpoint(method) is not None and encoder == DEFAULT_ENCODER and prefix is None
+        if checkpoint or (own and not Path(name).is_dir()):
+            checkpoint = checkpoint or "default"
             found[name] = starting_learner(method, checkpoint=checkpoint)
+            folder = find_checkpoint(checkpoint, encoder=DEFAULT_ENCODER, method=method)
+            check_meta_trained(found[name], method, folder)
         elif Path(name).is_dir():
             found[name] = read_learner(Path(name), read_manifest(Path(name))).requires_grad_(False)
         else:
             options = protocol.options.get(name, {})
             found[name] = learners[name](shared_encoder(encoder, prefix=prefix), **options)
+            check_meta_trained(found[name], name, None)
     return found

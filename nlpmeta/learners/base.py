@@ -69,6 +69,14 @@ class Support(Texts):
         return cls(data.texts, features, torch.tensor(data.labels, device=device), data.n_way, names)
 
 
+@dataclass(frozen=True, eq=False)
+class BatchLoss:
+    """The mean loss of several tasks, shape ``()``, and how much of what they predicted was right."""
+
+    loss: Tensor
+    accuracy: float
+
+
 class Learner(nn.Module, ABC):
     """Turns a support set into a task state, and a task state and texts into class scores.
 
@@ -83,6 +91,8 @@ class Learner(nn.Module, ABC):
     """Whether a loss on the query set has a gradient in the encoder, so that the learner can be meta-trained."""
     independent_classes: ClassVar[bool] = False
     """Whether the score of a class depends on the support of that class alone."""
+    needs_meta_training: ClassVar[bool] = False
+    """Whether it can do nothing before it was meta-trained."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
@@ -168,6 +178,10 @@ class Learner(nn.Module, ABC):
     def episode_loss(self, support: Support, query: Support) -> Tensor:
         """Cross-entropy on the query set after adapting to the support set, shape ``()``."""
         return F.cross_entropy(self.logits(self.adapt(support), query), query.labels)
+
+    def batch_loss(self, tasks: Sequence[tuple[Support, Support]]) -> BatchLoss | None:
+        """``episode_loss`` of several tasks, for a learner that takes them side by side; ``None`` for one by one."""
+        return None
 
     def losses_and_logits(self, tasks: Sequence[tuple[Support, Support]]) -> list[tuple[Tensor, Tensor]]:
         """``episode_loss`` ``()`` of each support and query set, and the scores of the query ``(n_query, n_way)``."""

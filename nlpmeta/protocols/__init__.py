@@ -2,7 +2,16 @@
 
 from nlpmeta.protocols.base import Material, Protocol, Shape, Tasks, Ways
 from nlpmeta.protocols.materials import DataChoice
-from nlpmeta.protocols.published import CLINC_OOS, KSHOT_ALL, MTEB_8SHOT, N_WAY, PROTAUGMENT, PROTOCOLS, protocol
+from nlpmeta.protocols.published import (
+    CLINC_OOS,
+    KSHOT_ALL,
+    MTEB_8SHOT,
+    N_WAY,
+    PROTAUGMENT,
+    PROTOCOLS,
+    STREAM,
+    protocol,
+)
 from nlpmeta.protocols.results import Row
 from nlpmeta.protocols.runs import Run, evaluate
 
@@ -13,6 +22,7 @@ __all__ = [
     "N_WAY",
     "PROTAUGMENT",
     "PROTOCOLS",
+    "STREAM",
     "DataChoice",
     "Material",
     "Protocol",

@@ -72,7 +72,8 @@ class Protocol:
     """A way to measure with all its constants.
 
     ``draws_from`` says what of a data set is needed. ``options`` holds, by the name of a method, what the protocol
-    fixes about it. Shots and ways of a ``fixed`` protocol cannot be chosen.
+    fixes about it. Shots and ways of a ``fixed`` protocol cannot be chosen. A protocol with ``presentations`` takes the
+    support of an episode for a stream; these are the ones that a table shows.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Protocol:
     options: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
     in_scope_accuracy: float | None = None
     fixed: bool = False
+    presentations: tuple[int, ...] = ()
 
     def check(self, n_ways: tuple[Ways, ...], n_shots: tuple[int, ...]) -> None:
         """Make sure that these are tasks of this protocol.

@@ -10,6 +10,7 @@ from nlpmeta.protocols.base import Material, Shape, Tasks
 from nlpmeta.sampling import EpisodeSampler, KShotSampler, Sampler, generator
 from nlpmeta.sampling.index import Index
 from nlpmeta.sampling.published import InTurn, ShuffledDraws, WithOutOfScope
+from nlpmeta.sampling.streams import StreamSampler
 
 EPISODE_QUERIES = 5
 """Query texts of each class in an episode with few classes."""
@@ -47,6 +48,20 @@ def clinc_oos(material: Material, shape: Shape) -> Tasks:
 def n_way(material: Material, shape: Shape) -> Tasks:
     """Episodes of a few classes, support and query from one pool."""
     return _episodes((_given(material.pool),), shape)
+
+
+def streams(material: Material, shape: Shape) -> Tasks:
+    """Streams of a few classes, each presented ``n_shot`` times, all in random order."""
+    pool, n_shot = _given(material.pool), shape.n_shot
+    n_way = max(2, len(Index(pool).rich(n_shot + 1))) if shape.n_way == "all" else shape.n_way
+    sampler = EpisodeSampler([pool], n_way=n_way, n_shot=n_shot, n_query=1, seed=shape.seed)
+    return Tasks(
+        shape=shape,
+        sampler=StreamSampler(sampler, seed=shape.seed),
+        n_episodes=shape.n_episodes,
+        n_ways=(n_way,),
+        texts=tuple(dict.fromkeys(pool.texts)),
+    )
 
 
 def folds(material: Material, shape: Shape) -> Tasks:

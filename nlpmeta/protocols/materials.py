@@ -9,7 +9,7 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError
 from nlpmeta.protocols.base import Material, Protocol
 from nlpmeta.sources.base import Source
-from nlpmeta.sources.folds import POOL_SPLIT, folds
+from nlpmeta.sources.folds import POOL_SPLIT, LabelFold, folds
 from nlpmeta.sources.loading import load_source
 
 _PUBLISHED_NAMES = {"oos": "clinc150"}
@@ -18,7 +18,10 @@ _PUBLISHED_NAMES = {"oos": "clinc150"}
 
 @dataclass(frozen=True, kw_only=True)
 class DataChoice:
-    """Which data to evaluate on: names as ``load_source`` takes them, and the split that the support comes from."""
+    """Which data to evaluate on: names as ``load_source`` takes them, and the split that the support comes from.
+
+    With ``fold`` only the test classes of that published fold are drawn from.
+    """
 
     data: str
     data_dir: Path | None = None
@@ -27,6 +30,7 @@ class DataChoice:
     text_column: str | None = None
     label_column: str | None = None
     lang_column: str | None = None
+    fold: int | None = None
 
     @cached_property
     def source(self) -> Source:
@@ -63,7 +67,10 @@ class DataChoice:
             return Material(folds=self._folds())
         source = self.source
         if protocol.draws_from == "test split":
-            return Material(pool=source.load(lang, "test" if "test" in source.splits() else self.split))
+            pool = source.load(lang, "test" if "test" in source.splits() else self.split)
+            return Material(pool=pool if self.fold is None else pool.with_classes(self._fold(self.fold).test))
+        if self.fold is not None:
+            raise DataError(f"{protocol.name} draws from all classes; a fold is for n-way and stream.")
         pool, test = source.load(lang, self.split), self._test(source, lang)
         return Material(pool=pool, test=test, out_of_scope=_out_of_scope(source, protocol, lang))
 
@@ -75,6 +82,12 @@ class DataChoice:
         if "test" in source.splits() and self.split != "test":
             return source.load(lang, "test")
         return None
+
+    def _fold(self, number: int) -> LabelFold:
+        published = folds(_PUBLISHED_NAMES.get(self.data, self.data), self.data_dir)
+        if number >= len(published):
+            raise DataError(f"{self.data} has folds 0 to {len(published) - 1}; fold {number} was asked for.")
+        return published[number]
 
     def _folds(self) -> tuple[LabeledTexts, ...]:
         published = folds(_PUBLISHED_NAMES.get(self.data, self.data), self.data_dir)

@@ -40,7 +40,7 @@ class Tables:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """The scores of one method, episode by episode."""
 
     in_scope_accuracy: float | None
@@ -55,10 +55,7 @@ class _Tally:
         """Take one episode in; only what the summary needs is kept."""
         truth = np.asarray(score.episode.query.labels)
         probabilities = score.probabilities.double().cpu().numpy()
-        predictions = probabilities.argmax(1)
-        self.accuracy.append(float((predictions == truth).mean()))
-        self.labels.append((truth, predictions))
-        self.bins.append(calibration_bins(truth, probabilities))
+        self.note(truth, probabilities)
         self.seconds.append(score.adapt_seconds)
         if score.out_of_scope is not None:
             outside = score.out_of_scope.double().cpu().numpy()
@@ -67,6 +64,26 @@ class _Tally:
             self.auroc.append(oos_auroc(labels, table))
             if self.in_scope_accuracy is not None:
                 self.recall.append(oos_recall(labels, table, in_scope_accuracy=self.in_scope_accuracy))
+
+    def note(self, truth: "NDArray[np.int64]", probabilities: "NDArray[np.float64]") -> None:
+        """Take in true labels ``(n,)`` and what was predicted, ``(n, n_way)``."""
+        predictions = probabilities.argmax(1)
+        self.accuracy.append(float((predictions == truth).mean()))
+        self.labels.append((truth, predictions))
+        self.bins.append(calibration_bins(truth, probabilities))
+
+    def summary(self) -> "Summary":
+        """All of it, summed up."""
+        n_query = round(float(np.mean([len(truth) for truth, _ in self.labels])))
+        return Summary(
+            accuracies=tuple(self.accuracy),
+            macro_f1s=tuple(macro_f1_of_each(self.labels)),
+            calibration_error=_pooled_error(np.stack(self.bins)),
+            oos_auroc=Interval.of(self.auroc) if self.auroc else None,
+            oos_recall=Interval.of(self.recall) if self.recall else None,
+            n_query=n_query,
+            adapt_seconds=float(np.mean(self.seconds)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +139,7 @@ def measure(
     for table in embeds.values():
         if table is not None:
             table.prime(tasks.texts, show_progress=show_progress)
-    tallies = {name: _Tally(protocol.in_scope_accuracy) for name in methods}
+    tallies = {name: Tally(protocol.in_scope_accuracy) for name in methods}
     small = all(table is not None for table in embeds.values())
     with track("Episodes", tasks.n_episodes, show=show_progress) as advance, _threads(1 if small else None):
         for index in range(tasks.n_episodes):
@@ -130,7 +147,12 @@ def measure(
             for name, learner in methods.items():
                 tallies[name].add(score_episode(learner, episode, embeds[name]))
             advance(1)
-    return {name: _summary(tally) for name, tally in tallies.items()}
+    return {name: tally.summary() for name, tally in tallies.items()}
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """One thread inside the block, see ``_threads``."""
+    return _threads(1)
 
 
 def _threads(limit: int | None) -> AbstractContextManager[object]:
@@ -142,18 +164,6 @@ def _threads(limit: int | None) -> AbstractContextManager[object]:
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=limit)  # type: ignore[no-any-return]  # threadpoolctl is not typed
-
-
-def _summary(tally: _Tally) -> Summary:
-    return Summary(
-        accuracies=tuple(tally.accuracy),
-        macro_f1s=tuple(macro_f1_of_each(tally.labels)),
-        calibration_error=_pooled_error(np.stack(tally.bins)),
-        oos_auroc=Interval.of(tally.auroc) if tally.auroc else None,
-        oos_recall=Interval.of(tally.recall) if tally.recall else None,
-        n_query=round(float(np.mean([len(truth) for truth, _ in tally.labels]))),
-        adapt_seconds=float(np.mean(tally.seconds)),
-    )
 
 
 def _pooled_error(bins: Bins) -> Interval:

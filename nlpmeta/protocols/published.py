@@ -51,7 +51,17 @@ CLINC_OOS = Protocol(
     n_episodes=5,
     in_scope_accuracy=0.8,
 )
-PROTOCOLS = {each.name: each for each in (KSHOT_ALL, N_WAY, PROTAUGMENT, MTEB_8SHOT, CLINC_OOS)}
+STREAM = Protocol(
+    name="stream",
+    summary="200 streams of 5 classes, each presented 10 times in random order, classified before the label is told",
+    draws_from="test split",
+    draw=draws.streams,
+    n_ways=(5,),
+    n_shots=(10,),
+    n_episodes=200,
+    presentations=(1, 2, 5, 10),
+)
+PROTOCOLS = {each.name: each for each in (KSHOT_ALL, N_WAY, PROTAUGMENT, MTEB_8SHOT, CLINC_OOS, STREAM)}
 
 
 def protocol(name: str) -> Protocol:

@@ -26,7 +26,10 @@ MOST_LISTED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """All that decides the figures of a row: two runs with equal settings must give equal figures."""
+    """All that decides the figures of a row: two runs with equal settings must give equal figures.
+
+    ``fold`` and ``presentation`` are ``None``, and not in a row, where the protocol does not ask for them.
+    """
 
     data: str
     lang: str | None
@@ -41,6 +44,8 @@ class Setting:
     test_data: str | None
     method_options: "Mapping[str, Option]"
     encoder: "EncoderUse"
+    fold: int | None = None
+    presentation: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,9 @@ class Row:
 
         row: dict[str, Json] = {name: value for name, value in asdict(self.setting).items()}
         row["encoder"] = self.setting.encoder.json()
+        for name in ("fold", "presentation"):
+            if row[name] is None:
+                del row[name]
         row["n_query"] = self.summary.n_query
         row["accuracy"] = self.summary.accuracy.json()
         if len(self.summary.accuracies) <= MOST_LISTED:
@@ -139,12 +147,12 @@ def add_rows(path: Path, rows: Sequence[Row]) -> None:
     """
     with disk_errors_said_plainly(path), _lock(path):
         stored = {_key(row): row for row in [*read_rows(path), *(row.json() for row in rows)]}
-        ordered = sorted(stored.values(), key=lambda row: [str(row[name]).rjust(12) for name in _ORDER])
+        ordered = sorted(stored.values(), key=lambda row: [str(row.get(name, "")).rjust(12) for name in _ORDER])
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in ordered)
         write_text(path, f'{{"rows": [\n{lines}\n]}}\n')
 
 
-_ORDER = ("data", "lang", "protocol", "n_way", "n_shot", "method")
+_ORDER = ("data", "lang", "protocol", "n_way", "n_shot", "method", "presentation")
 _SETTING = tuple(Setting.__dataclass_fields__)
 
 

@@ -8,9 +8,10 @@ from nlpmeta.encoder.store import embeddings_folder
 from nlpmeta.learners.base import Learner
 from nlpmeta.protocols.base import Protocol, Shape, Tasks, Ways
 from nlpmeta.protocols.materials import DataChoice
-from nlpmeta.protocols.measure import Tables, measure
+from nlpmeta.protocols.measure import Summary, Tables, measure
 from nlpmeta.protocols.published import KSHOT_ALL
 from nlpmeta.protocols.results import EncoderUse, Row, Setting
+from nlpmeta.protocols.streams import measure_streams
 
 
 def evaluate(
@@ -111,11 +112,22 @@ class Run:
                 yield self._rows(tasks, spelled, tables)
 
     def _rows(self, tasks: Tasks, lang: str | None, tables: Tables) -> list[Row]:
+        if self.protocol.presentations:
+            found = measure_streams(self.methods, tasks, tables=tables, show_progress=self.show_progress)
+            counts = sorted({count for each in found.values() for count in each})
+            parts = {count: {name: each[count] for name, each in found.items()} for count in counts}
+            return [row for count in counts for row in self._compared(parts[count], tasks, lang, count)]
         summaries = measure(self.methods, self.protocol, tasks, tables=tables, show_progress=self.show_progress)
+        return self._compared(summaries, tasks, lang)
+
+    def _compared(
+        self, summaries: Mapping[str, Summary], tasks: Tasks, lang: str | None, presentation: int | None = None
+    ) -> list[Row]:
+        """A row for each method, with its difference to the first."""
         first = next(iter(summaries))
         return [
             Row(
-                setting=self._setting(name, tasks, lang),
+                setting=self._setting(name, tasks, lang, presentation),
                 summary=summary,
                 baseline=first if name != first else None,
                 gains=summary.gain_over(summaries[first]) if name != first else None,
@@ -124,7 +136,7 @@ class Run:
             for name, summary in summaries.items()
         ]
 
-    def _setting(self, name: str, tasks: Tasks, lang: str | None) -> Setting:
+    def _setting(self, name: str, tasks: Tasks, lang: str | None, presentation: int | None) -> Setting:
         learner = self.methods[name]
         return Setting(
             data=self.choice.data,
@@ -140,4 +152,6 @@ class Run:
             test_data=self.choice.test_data,
             method_options=learner.config(),
             encoder=EncoderUse.of(learner.encoder),
+            fold=self.choice.fold,
+            presentation=presentation,
         )

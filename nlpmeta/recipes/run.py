@@ -12,6 +12,7 @@ from nlpmeta.files import write_json
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.recipes.schema import Recipe
 from nlpmeta.recipes.tasks import sampler_of, training_sampler
+from nlpmeta.starting import checkpoint_folder
 from nlpmeta.training import TrainResult, TrainSettings, check_trainable, meta_train
 from nlpmeta.training.engine import make_accelerator
 from nlpmeta.training.resume import refuse_old_run
@@ -81,7 +82,9 @@ def build_learner(recipe: Recipe) -> Learner:
     kind, choice = learners[recipe.learner], recipe.encoder
     encoder = TextEncoder.from_pretrained(choice.name, revision=choice.revision, max_length=choice.max_length)
     if recipe.start is not None:
-        load_adapter(encoder, Path(recipe.start))
+        load_adapter(encoder, checkpoint_folder(recipe.start))
+        if recipe.adapter is None:
+            encoder.requires_grad_(False)
     elif recipe.adapter is not None:
         add_adapter(encoder, recipe.adapter, seed=recipe.seed)
     try:

@@ -88,9 +88,13 @@ class Recipe(TrainSettings):
     )
     encoder: EncoderChoice = Field(default_factory=EncoderChoice, description="the encoder that training starts from")
     adapter: AdapterSettings | None = Field(
-        default_factory=AdapterSettings, description="the LoRA adapters; null trains the learner's own weights alone"
+        default_factory=AdapterSettings,
+        description="the LoRA adapters; null trains the learner's own weights alone, on cached embeddings",
     )
-    start: str | None = Field(None, description="a checkpoint folder whose adapter is trained further")
+    start: str | None = Field(
+        None,
+        description="a checkpoint whose adapter is trained further, or stays as it is where adapter is null",
+    )
     data: tuple[TrainTasks, ...] = Field(min_length=1, description="the parts of the training data")
     heldout: tuple[HeldOutTasks, ...] = Field((), description="the held-out tasks")
     storage: Storage = Field("exact", description="exact, or float16 for an adapter of half the size")

@@ -8,8 +8,9 @@ import torch
 from nlpmeta.data import Episode
 from nlpmeta.encoder.text_encoder import Tokens
 from nlpmeta.evaluation import score_episode
-from nlpmeta.learners.base import Learner
+from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.sampling import Sampler, generator
+from nlpmeta.training.known_texts import KnownTexts
 from nlpmeta.training.text_pass import TokenCache
 
 _CONTROL_FROM = 1 << 40  # episode numbers that training never reaches
@@ -42,11 +43,12 @@ class HeldOut:
         n_control: int,
         seed: int,
         tokens: TokenCache,
+        known: KnownTexts | None = None,
     ) -> None:
         self._sets = {name: [each.episode(i) for i in range(n_episodes)] for name, each in evaluate.items()}
         control = [training.episode(_CONTROL_FROM + i) for i in range(n_control)]
         self._control = [shuffled(episode, seed, i) for i, episode in enumerate(control)]
-        self._tokens = tokens
+        self._tokens, self._known = tokens, known
 
     def texts(self, learner: Learner) -> list[str]:
         """All distinct texts that ``learner`` reads when it is scored."""
@@ -65,7 +67,9 @@ class HeldOut:
         return Measurement(heldout, control, chance)
 
     @torch.no_grad()
-    def _table(self, learner: Learner) -> "_Table":
+    def _table(self, learner: Learner) -> Embed:
+        if self._known is not None:
+            return self._known
         texts = self.texts(learner)
         tokens: Tokens = self._tokens(texts)
         return _Table(texts, learner.encoder.embed_tokens(tokens))
@@ -94,6 +98,6 @@ def shuffled(episode: Episode, seed: int, index: int) -> Episode:
     return replace(episode, support=support, query=replace(episode.query, label_names=numbers))
 
 
-def _accuracy(learner: Learner, episodes: list[Episode], embed: _Table | None) -> float:
+def _accuracy(learner: Learner, episodes: list[Episode], embed: Embed | None) -> float:
     scores = [score_episode(learner, episode, embed).accuracy for episode in episodes]
     return sum(scores) / len(scores)

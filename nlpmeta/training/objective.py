@@ -11,6 +11,7 @@ from torch import Tensor
 from nlpmeta.data import Episode
 from nlpmeta.learners.base import Learner, Support
 from nlpmeta.training.across import texts_of_all
+from nlpmeta.training.known_texts import KnownPass
 from nlpmeta.training.settings import TrainSettings
 from nlpmeta.training.text_pass import TextPass
 
@@ -26,7 +27,7 @@ class Losses:
 def losses(
     learner: Learner,
     episodes: Sequence[Episode],
-    texts: TextPass | None,
+    texts: TextPass | KnownPass | None,
     settings: TrainSettings,
     accelerator: Accelerator,
 ) -> Losses:
@@ -72,20 +73,25 @@ def _class_of(episodes: Sequence[Episode]) -> dict[str, str]:
     return found
 
 
-def episodic_loss(learner: Learner, episodes: Sequence[Episode], texts: TextPass | None) -> tuple[Tensor, float]:
+def episodic_loss(
+    learner: Learner, episodes: Sequence[Episode], texts: TextPass | KnownPass | None
+) -> tuple[Tensor, float]:
     """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries."""
-    tasks = []
-    for episode in episodes:
-        support = learner.support(episode.support, None if texts is None else texts.of)
-        query = Support.of(episode.query, None if texts is None else texts.of(episode.query.texts))
-        if texts is None:
-            query = replace(query, labels=query.labels.to(learner.encoder.device))
-        tasks.append((support, query))
+    tasks = [_sides(learner, episode, texts) for episode in episodes]
+    side_by_side = learner.batch_loss(tasks)
+    if side_by_side is not None:
+        return side_by_side.loss, side_by_side.accuracy
     found = learner.losses_and_logits(tasks)
     right = [
         float((logits.argmax(1) == q.labels).float().mean()) for (_, logits), (_, q) in zip(found, tasks, strict=True)
     ]
     return torch.stack([loss for loss, _ in found]).mean(), sum(right) / len(right)
+
+
+def _sides(learner: Learner, episode: Episode, texts: TextPass | KnownPass | None) -> tuple[Support, Support]:
+    support = learner.support(episode.support, None if texts is None else texts.of)
+    query = Support.of(episode.query, None if texts is None else texts.of(episode.query.texts))
+    return support, replace(query, labels=query.labels.to(learner.encoder.device))
 
 
 def supervised_contrastive(features: Tensor, classes: Sequence[str], temperature: float) -> Tensor:

@@ -20,10 +20,11 @@ def trainable(learner: Learner) -> tuple[dict[str, nn.Parameter], dict[str, nn.P
     Raises:
         NLPMetaError: if there is nothing to train.
     """
-    adapter = {f"encoder.backbone.{name}": weight for name, weight in adapter_weights(learner.encoder).items()}
+    adapters = {name: weight for name, weight in adapter_weights(learner.encoder).items() if weight.requires_grad}
+    adapter = {f"encoder.backbone.{name}": weight for name, weight in adapters.items()}
     own = {name: w for name, w in learner.named_parameters() if w.requires_grad and not name.startswith("encoder.")}
     if not adapter and not own:
-        raise NLPMetaError("There is nothing to train: the encoder has no adapter and the learner no weights.")
+        raise NLPMetaError("There is nothing to train: the encoder has no adapter that may and the learner no weights.")
     return adapter, own
 
 

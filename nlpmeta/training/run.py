@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.encoder.lower_states import lower_states
+from nlpmeta.encoder.store import embeddings_folder
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
 from nlpmeta.training.forecast import forecast_states
 from nlpmeta.training.heldout import HeldOut, Measurement
 from nlpmeta.training.journal import Journal
+from nlpmeta.training.known_texts import KnownTexts
 from nlpmeta.training.optimise import MovingAverage, make_optimizer, put, trainable
 from nlpmeta.training.progress import Progress
 from nlpmeta.training.resume import Checkpoints, refuse_old_run
@@ -57,7 +59,9 @@ class Run:
         self.optimizer = make_optimizer(learner, settings)
         self.average = MovingAverage(self.weights, settings.ema)
         tokens = TokenCache(learner.encoder)
-        self.stepper = Stepper(learner, sampler, settings, accelerator, tokens, self.optimizer, self.weights)
+        fixed = learner.inputs == "embeddings" and not any(w.requires_grad for w in learner.encoder.parameters())
+        known = KnownTexts(learner.encoder, embeddings_folder()) if fixed else None
+        self.stepper = Stepper(learner, sampler, settings, accelerator, tokens, known, self.optimizer, self.weights)
         self.heldout = HeldOut(
             evaluate,
             sampler,
@@ -65,6 +69,7 @@ class Run:
             n_control=settings.control_episodes if evaluate else 0,
             seed=settings.seed,
             tokens=tokens,
+            known=known,
         )
         self.journal = Journal(out, settings, accelerator, show_progress=show_progress)
         self.checkpoints = Checkpoints(out, settings, is_main=accelerator.is_main_process)

@@ -10,6 +10,7 @@ from torch import nn
 from nlpmeta.data import Episode
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
+from nlpmeta.training.known_texts import KnownPass, KnownTexts
 from nlpmeta.training.objective import losses
 from nlpmeta.training.optimise import average_gradients, rate_factor
 from nlpmeta.training.settings import TrainSettings
@@ -28,11 +29,12 @@ class Stepper:
         settings: TrainSettings,
         accelerator: Accelerator,
         tokens: TokenCache,
+        known: KnownTexts | None,
         optimizer: torch.optim.Optimizer,
         weights: Mapping[str, nn.Parameter],
     ) -> None:
         self._learner, self.sampler, self._settings = learner, sampler, settings
-        self._accelerator, self._tokens, self._weights = accelerator, tokens, weights
+        self._accelerator, self._tokens, self._known, self._weights = accelerator, tokens, known, weights
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._optimizer = accelerator.prepare_optimizer(optimizer)
 
@@ -98,11 +100,14 @@ class Stepper:
         texts.backward()
         return {**parts.values, "texts": float(texts.n_texts), "tokens": float(texts.n_tokens)}
 
-    def _encode(self, episodes: list[Episode]) -> TextPass:
+    def _encode(self, episodes: list[Episode]) -> TextPass | KnownPass:
+        texts = [text for e in episodes for text in self._learner.texts_of(e.support) + e.query.texts]
+        if self._known is not None:
+            return KnownPass(self._known, texts)
         return TextPass(
             self._learner.encoder,
             self._tokens,
-            [text for e in episodes for text in self._learner.texts_of(e.support) + e.query.texts],
+            texts,
             accelerator=self._accelerator,
             keep_tokens=self._settings.chunk_tokens,
         )

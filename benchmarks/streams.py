@@ -1,0 +1,32 @@
+"""Streams of classes that were never seen, and of a language that never was: results/streams.json and two pictures.
+
+    python benchmarks/streams.py --data-dir ../shared/data     # make bench-streams
+    python benchmarks/streams.py --dry-run                     # the commands, to run them by hand
+
+The ablations are measured where they were trained: nlpmeta train rnn, nlpmeta train snail (into runs/). On the frozen
+encoder: ``mann@none``, the network before meta-training; ``prototypical``, the running mean of each class;
+``matching``, attention over all examples. ``prototypical@default`` is the running mean on the meta-trained encoder,
+which has seen CLINC150's classes.
+"""
+
+import sys
+from pathlib import Path
+
+from running import main
+
+from nlpmeta.cli.evaluate_plot import draw
+from nlpmeta.protocols.results import read_rows
+
+OUT = Path("results/streams.json")
+ABLATIONS = ",".join(f"{name}@runs/{name}" for name in ("rnn", "snail") if Path(f"runs/{name}").is_dir())
+METHODS = ["mann,prototypical,mann@none", "matching,prototypical@default", *([ABLATIONS] if ABLATIONS else [])]
+DATA = {"clinc150": "clinc150 --fold 4", "injongo": "injongo --lang swa"}
+RUNS = [f"{methods} --protocol stream --data {data}" for data in DATA.values() for methods in METHODS]
+
+if __name__ == "__main__":
+    code = main(RUNS, OUT, __doc__)
+    for data in DATA:
+        rows = [row for row in read_rows(OUT) if row["data"] == data]
+        if rows:
+            draw(rows, Path(f"docs/streams-{data}.png"))
+    sys.exit(code)

@@ -1,0 +1,154 @@
+"""Recurrent meta-learners: no memory but what a network carries along, or what it can attend to."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nlpmeta.learners.base import Option, TaskState, learners
+from nlpmeta.learners.causal_attention import CausalAttention
+from nlpmeta.learners.streams import Looked, StreamLearner
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+_NONE = -1
+
+
+@learners.register("rnn")
+class RecurrentMetaLearner(StreamLearner):
+    """Reads a stream of texts and labels with a recurrent network, or with causal attention, that was trained to learn.
+
+    With ``attention`` off it is an LSTM that hears each text with the label of the text before it; all that it knows of
+    the task is in its state. Source: Hochreiter, Younger and Conwell, ICANN 2001, in the form of Santoro et al. 2016
+    (arXiv:1605.06065), whose memory it is without. With ``attention`` on, a text attends to the labelled texts before
+    it. Source: SNAIL, Mishra, Rohaninejad, Chen and Abbeel, ICLR 2018 (arXiv:1707.03141). Where we differ: there are
+    blocks of attention alone, as the order of the texts says nothing about their classes, and a window of ``context``
+    texts. The answer of either is a vector that is compared with the codes of the classes.
+    """
+
+    needs_meta_training = True
+
+    def __init__(
+        self,
+        encoder: "TextEncoder",
+        *,
+        attention: bool = False,
+        hidden: int = 256,
+        max_way: int = 64,
+        code_dim: int = 64,
+        context: int = 512,
+        dropout: float = 0.2,
+    ) -> None:
+        """Build from an encoder.
+
+        Args:
+            encoder: texts to vectors.
+            attention: causal attention instead of an LSTM.
+            hidden: units of the LSTM, or width of the attention blocks.
+            max_way: the most classes of a stream.
+            code_dim: numbers of a class's code.
+            context: the labelled texts that attention reaches back to; unused without.
+            dropout: of embeddings in meta-training.
+        """
+        super().__init__(encoder, max_way=max_way, code_dim=code_dim)
+        self.attention, self.hidden, self.context = attention, hidden, context
+        self.blur = nn.Dropout(dropout)
+        self.project = nn.Linear(encoder.dim, hidden)
+        self.hear = nn.Linear(code_dim, hidden, bias=False)
+        self.blocks = CausalAttention(hidden, window=context) if attention else None
+        self.lstm = None if attention else nn.LSTM(hidden, hidden, batch_first=True)
+        self.answer = nn.Linear(hidden, code_dim)
+        if self.lstm is not None:  # a forget gate that starts open: Jozefowicz, Zaremba and Sutskever, ICML 2015
+            with torch.no_grad():
+                dict(self.lstm.named_parameters())["bias_ih_l0"][hidden : 2 * hidden] = 1.0
+
+    def blank(self) -> TaskState:
+        if self.blocks is not None:
+            return self.blocks.blank()
+        zeros = torch.zeros(1, self.hidden)
+        return {"hidden": zeros, "cell": zeros.clone(), "last": torch.full((1,), _NONE)}
+
+    def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> Looked:
+        if self.blocks is not None:
+            told = None if slots is None else self._texts(features) + self.hear(_codes_at(codes, slots))
+            answers = self.blocks.ask(memory, self._texts(features))
+            after = memory if told is None else self.blocks.written(memory, told)
+        else:
+            answers, after = self._listen(memory, features, codes, slots)
+        return Looked(self._scores(answers.unsqueeze(1), codes).squeeze(1), after)
+
+    def run(self, features: Tensor, slots: Tensor, codes: Tensor) -> Tensor:
+        """As the steps one by one, computed side by side."""
+        heard = self.hear(codes.gather(1, slots.unsqueeze(2).expand(-1, -1, self.code_dim)))
+        texts = self._texts(features)
+        if self.blocks is not None:
+            return self._scores(self.blocks.run(texts, texts + heard), codes)
+        assert self.lstm is not None  # noqa: S101  # for the type checker
+        before = torch.cat([torch.zeros_like(heard[:, :1]), heard[:, :-1]], dim=1)
+        return self._scores(self.lstm(texts + before)[0], codes)
+
+    def config(self) -> dict[str, Option]:
+        return {
+            "attention": self.attention,
+            "hidden": self.hidden,
+            "max_way": self.max_way,
+            "code_dim": self.code_dim,
+            "context": self.context,
+            "dropout": self.blur.p,
+        }
+
+    def _listen(
+        self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None
+    ) -> tuple[Tensor, TaskState]:
+        """What the LSTM answers ``(n, hidden)``, and its state."""
+        assert self.lstm is not None  # noqa: S101  # for the type checker
+        n, last = len(features), memory["last"]
+        heard = self.hear(_codes_at(codes, last.clamp(min=0))) * (last != _NONE).unsqueeze(1)
+        state = tuple(memory[name].expand(n, -1).unsqueeze(0).contiguous() for name in ("hidden", "cell"))
+        answers, (hidden, cell) = self.lstm((self._texts(features) + heard).unsqueeze(1), state)
+        if slots is None:
+            return answers[:, 0], memory
+        return answers[:, 0], {"hidden": hidden[0], "cell": cell[0], "last": slots.view(-1)}
+
+    def _texts(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.project(
+            self.blur(features) * features.size(-1) ** 0.5
+        )  # unit vectors are small inputs
+        return projected
+
+    def _scores(self, answers: Tensor, codes: Tensor) -> Tensor:
+        """Answers ``(n, length, hidden)`` against the codes; ``(n, length, n_slots)``."""
+        scores: Tensor = self.answer(answers) @ codes.transpose(1, 2)
+        return scores
+
+
+@learners.register("snail")
+class AttentiveMetaLearner(RecurrentMetaLearner):
+    """``RecurrentMetaLearner`` with its attention switched on, under a name of its own."""
+
+    def __init__(
+        self,
+        encoder: "TextEncoder",
+        *,
+        attention: bool = True,
+        hidden: int = 128,
+        max_way: int = 64,
+        code_dim: int = 64,
+        context: int = 512,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(
+            encoder,
+            attention=attention,
+            hidden=hidden,
+            max_way=max_way,
+            code_dim=code_dim,
+            context=context,
+            dropout=dropout,
+        )
+
+
+def _codes_at(codes: Tensor, slots: Tensor) -> Tensor:
+    """The code of a slot of each stream, ``(n, code_dim)``."""
+    return codes[torch.arange(len(slots), device=slots.device), slots]

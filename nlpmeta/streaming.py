@@ -1,0 +1,88 @@
+"""A classifier whose learner reads a stream: one example in, constant time, nothing kept but a memory of fixed size."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from nlpmeta.errors import DataError
+from nlpmeta.learners.base import TaskState
+from nlpmeta.learners.streams import SLOTS, StreamLearner
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """What a stream has come to: its memory, and its classes, sorted."""
+
+    state: TaskState
+    classes: "NDArray[np.generic]"
+
+    @classmethod
+    def new(cls, learner: StreamLearner) -> "Stream":
+        """A stream that has seen nothing."""
+        return cls(learner.empty(), np.empty(0, dtype=str))
+
+    def plus(
+        self,
+        learner: StreamLearner,
+        texts: Sequence[str],
+        labels: "NDArray[np.generic]",
+        embed: Callable[[Sequence[str]], Tensor],
+    ) -> "Stream":
+        """After writing ``texts`` one by one; this one stays as it is, also if that fails.
+
+        Raises:
+            DataError: if the labels are of another kind than before, or there is no room for their classes.
+        """
+        known: list[object] = self.classes.tolist()
+        if known and labels.dtype.kind != self.classes.dtype.kind:
+            raise DataError(
+                f"The new label {labels.tolist()[0]!r} is not of the kind of the known ones, such as {known[0]!r}."
+            )
+        new = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
+        if len(known) + len(new) > learner.max_way:
+            raise DataError(
+                f"This stream has room for {learner.max_way} classes; it knows {len(known)} and {len(new)} more came. "
+                "Remove a class, or take a learner with a larger max_way."
+            )
+        state, order = self.state, known + new
+        number = {label: i for i, label in enumerate(order)}
+        for row, label in zip(embed(texts), labels.tolist(), strict=True):
+            state = learner.write(state, row, number[label])
+        every = np.asarray(order, dtype=np.result_type(self.classes, labels) if known else labels.dtype)
+        return replace(self, state=state, classes=every)._sorted()
+
+    def without(self, learner: StreamLearner, number: int) -> "Stream":
+        """Without a class."""
+        return replace(self, state=learner.without(self.state, number), classes=np.delete(self.classes, number))
+
+    def renamed(self, number: int, label: object) -> "Stream":
+        """With another label for a class.
+
+        Raises:
+            DataError: if the new label is of another kind.
+        """
+        new = np.asarray([label if i == number else each for i, each in enumerate(self.classes.tolist())])
+        if new.dtype.kind != self.classes.dtype.kind:
+            raise DataError(
+                f"The new label {label!r} is not of the kind of the old one, {self.classes[number].item()!r}."
+            )
+        return replace(self, classes=new)._sorted()
+
+    def _sorted(self) -> "Stream":
+        order = np.argsort(self.classes, kind="stable")
+        slots = self.state[SLOTS]
+        return Stream({**self.state, SLOTS: slots[slots.new_tensor(order)]}, self.classes[order])
+
+
+def as_batch(
+    X: "Sequence[str] | ArrayLike",  # noqa: N803
+    y: "ArrayLike",
+) -> "tuple[Sequence[str] | ArrayLike, ArrayLike]":
+    """One text and its label as a list of each; anything else as it is."""
+    return ([X], np.asarray([y])) if isinstance(X, str) else (X, y)
