@@ -190,3 +190,21 @@ def test_merged_adapters_come_apart_again_when_the_block_fails():
     with pytest.raises(KeyboardInterrupt), adapter_merged(encoder):
         raise KeyboardInterrupt
     assert torch.equal(encoder(TEXTS).detach(), apart)
+
+
+@pytest.mark.parametrize("batch_tokens", [8, 1024])
+def test_each_text_is_embedded_with_the_adapter_that_is_its_own(batch_tokens):
+    encoder = adapted_encoder()
+    texts = [" ".join(["ball"] * length) for length in (5, 1, 3, 2, 4, 1)]
+    owner = torch.tensor([2, 0, 1, 1, 0, 2])
+    generator = torch.Generator().manual_seed(0)
+    stacked = {
+        name: weight.detach() + torch.randn(3, *weight.shape, generator=generator)
+        for name, weight in adapter_weights(encoder).items()
+    }
+    together = encoder.embed_tokens(
+        encoder.tokenize(texts), adapter=stacked, adapter_of=owner, batch_tokens=batch_tokens
+    )
+    for row, text in enumerate(texts):
+        alone = encoder([text], adapter={name: weight[owner[row]] for name, weight in stacked.items()})
+        torch.testing.assert_close(together[row], alone[0], rtol=1e-5, atol=1e-5)

@@ -106,12 +106,14 @@ def test_second_order_agrees_with_finite_differences(double_encoder, episode):
         assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(float((weight.grad * direction).sum()), rel=1e-4)
 
 
-def test_the_gradient_of_a_rate_is_that_of_the_loss(double_encoder, episode):
-    learner = MetaSGD(double_encoder, inner_steps=1, adapter_rate=0.2, temperature=0.2).double()
+@pytest.mark.parametrize(("first_order", "inner_steps"), [(True, 1), (False, 2)])
+def test_the_gradient_of_a_rate_is_that_of_the_loss(double_encoder, episode, first_order, inner_steps):
+    options = {"inner_steps": inner_steps, "first_order": first_order, "adapter_rate": 0.2, "temperature": 0.2}
+    learner = MetaSGD(double_encoder, **options).double()
     support, query = sides(learner, episode)
     learner.episode_loss(support, query).backward()
     rates = learner.log_adapter_rates
-    assert rates.shape == (1, 2)  # one for each of the two layers
+    assert rates.shape == (inner_steps, 2)  # one for each of the two layers
     for layer in range(2):
         losses = []
         for shift in (1e-5, -1e-5):

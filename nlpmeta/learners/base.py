@@ -76,6 +76,15 @@ class BatchLoss:
     loss: Tensor
     accuracy: float
 
+    @classmethod
+    def of(cls, found: Sequence[tuple[Tensor, Tensor]], queries: Sequence[Support]) -> BatchLoss:
+        """From the loss ``()`` of each task and the scores ``(n_query, n_way)`` of its queries."""
+        right = [
+            float((logits.argmax(1) == query.labels).float().mean())
+            for (_, logits), query in zip(found, queries, strict=True)
+        ]
+        return cls(torch.stack([loss for loss, _ in found]).mean(), sum(right) / len(right))
+
 
 class Learner(nn.Module, ABC):
     """Turns a support set into a task state, and a task state and texts into class scores.
@@ -179,13 +188,10 @@ class Learner(nn.Module, ABC):
         """Cross-entropy on the query set after adapting to the support set, shape ``()``."""
         return F.cross_entropy(self.logits(self.adapt(support), query), query.labels)
 
-    def batch_loss(self, tasks: Sequence[tuple[Support, Support]]) -> BatchLoss | None:
-        """``episode_loss`` of several tasks, for a learner that takes them side by side; ``None`` for one by one."""
-        return None
-
-    def losses_and_logits(self, tasks: Sequence[tuple[Support, Support]]) -> list[tuple[Tensor, Tensor]]:
-        """``episode_loss`` ``()`` of each support and query set, and the scores of the query ``(n_query, n_way)``."""
-        return [self._loss_and_logits(support, query) for support, query in tasks]
+    def batch_loss(self, tasks: Sequence[tuple[Support, Support]]) -> BatchLoss:
+        """The mean ``episode_loss`` of several support and query sets; a learner may take them side by side."""
+        found = [self._loss_and_logits(support, query) for support, query in tasks]
+        return BatchLoss.of(found, [query for _, query in tasks])
 
     def together(self, n_texts: Sequence[int]) -> list[list[int]]:
         """Which tasks of ``n_texts`` texts go through one forward and backward pass, as groups of their numbers.

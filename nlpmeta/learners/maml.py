@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.owners import encode_for_owners
 from nlpmeta.errors import NLPMetaError, UnknownNameError
-from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
+from nlpmeta.learners.base import BatchLoss, Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.learners.inner_loop import (
     ADAPTER,
     BIAS,
@@ -80,8 +80,8 @@ class MAML(PrototypicalNetwork):
             inner_steps: gradient steps on a support set; like ``head_only`` and ``rates``, what is usual for the class.
             adapter_rate: inner rate of the adapters at the start; learned.
             head_rate: inner rate of the head at the start; learned.
-            first_order: leave out how the inner gradients depend on the start; the exact gradient costs
-                three to four times as much and no more memory.
+            first_order: leave out how the inner gradients depend on the start; the exact gradient takes every step once
+                more on the way back.
             head_only: adapt the head and leave the adapters as they were meta-trained.
             rates: a rate for every step, or for every step and layer.
             early_weight: share of the query loss that is taken before the last inner step, evenly over the steps
@@ -172,18 +172,21 @@ class MAML(PrototypicalNetwork):
         heads = (states[owner] for owner in owners)
         return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
 
+    def batch_loss(self, tasks: Sequence[tuple[Support, Support]]) -> BatchLoss:
+        if type(self).episode_loss is not Learner.episode_loss:  # Reptile, whose loss is not that of the query
+            return super().batch_loss(tasks)
+        return BatchLoss.of(self.losses_and_logits(tasks), [query for _, query in tasks])
+
     def losses_and_logits(self, tasks: Sequence[tuple[Support, Support]]) -> list[tuple[Tensor, Tensor]]:
-        if type(self).episode_loss is not Learner.episode_loss:
-            return super().losses_and_logits(tasks)
+        """The query loss ``()`` of each task and the scores ``(n_query, n_way)``, all tasks side by side."""
         steps = self._steps([support for support, _ in tasks])
         queries = [query for _, query in tasks]
-        texts = TaskTexts.of(self.encoder, queries)
-        early = self.early_weight / max(len(steps) - 1, 1)
-        scores, losses = torch.empty(0), torch.zeros((), device=texts.labels.device)
-        for i, states in enumerate(steps if early else steps[-1:], start=0 if early else len(steps) - 1):
-            scores = task_scores(self.encoder, states, texts)
-            plain = TaskTexts(texts.tokens, texts.labels, texts.task_of, _even(queries), texts.n_way)
-            losses = losses + task_losses(scores, plain) * (early if i + 1 < len(steps) else 1 - early * i)
+        texts = replace(TaskTexts.of(self.encoder, queries), weights=_even(queries))
+        scores = task_scores(self.encoder, steps[-1], texts)
+        losses = task_losses(scores, texts)
+        if self.early_weight and self.inner_steps:
+            early = [task_losses(task_scores(self.encoder, states, texts), texts) for states in steps[:-1]]
+            losses = losses.lerp(torch.stack(early).mean(0), self.early_weight)
         return [(losses[i], scores[texts.task_of == i, : query.n_way]) for i, query in enumerate(queries)]
 
     def _steps(self, supports: Sequence[Support]) -> list[TaskState]:

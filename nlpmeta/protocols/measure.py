@@ -1,7 +1,7 @@
 """Score several methods on the same episodes, each text embedded once, and sum up what came out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,19 @@ class Tables:
         if id(encoder) not in self._tables:
             self._tables[id(encoder)] = EmbeddingTable(encoder, self._folder)
         return self._tables[id(encoder)]
+
+    def primed(
+        self, methods: Mapping[str, Learner], texts: Sequence[str], *, show_progress: bool
+    ) -> dict[str, EmbeddingTable | None]:
+        """The table of each method, with ``texts`` in it; ``None`` for one that embeds its texts itself."""
+        found = {
+            name: self.of(learner.eval().encoder) if learner.inputs == "embeddings" else None
+            for name, learner in methods.items()
+        }
+        for table in found.values():
+            if table is not None:
+                table.prime(texts, show_progress=show_progress)
+        return found
 
 
 @dataclass
@@ -132,13 +145,7 @@ def measure(
         tables: embeddings that are known already.
         show_progress: progress bars on standard error.
     """
-    embeds = {
-        name: tables.of(learner.eval().encoder) if learner.inputs == "embeddings" else None
-        for name, learner in methods.items()
-    }
-    for table in embeds.values():
-        if table is not None:
-            table.prime(tasks.texts, show_progress=show_progress)
+    embeds = tables.primed(methods, tasks.texts, show_progress=show_progress)
     tallies = {name: Tally(protocol.in_scope_accuracy) for name in methods}
     small = all(table is not None for table in embeds.values())
     with track("Episodes", tasks.n_episodes, show=show_progress) as advance, _threads(1 if small else None):

@@ -110,13 +110,7 @@ def measure_streams(
         tables: embeddings that are known already.
         show_progress: progress bars on standard error.
     """
-    embeds = {
-        name: tables.of(learner.eval().encoder) if learner.inputs == "embeddings" else None
-        for name, learner in methods.items()
-    }
-    for table in embeds.values():
-        if table is not None:
-            table.prime(tasks.texts, show_progress=show_progress)
+    embeds = tables.primed(methods, tasks.texts, show_progress=show_progress)
     tallies: dict[str, dict[int, Tally]] = {name: {} for name in methods}
     with track("Streams", tasks.n_episodes, show=show_progress) as advance, one_thread():
         for index in range(tasks.n_episodes):

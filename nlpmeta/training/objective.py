@@ -78,14 +78,8 @@ def episodic_loss(
 ) -> tuple[Tensor, float]:
     """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries."""
     tasks = [_sides(learner, episode, texts) for episode in episodes]
-    side_by_side = learner.batch_loss(tasks)
-    if side_by_side is not None:
-        return side_by_side.loss, side_by_side.accuracy
-    found = learner.losses_and_logits(tasks)
-    right = [
-        float((logits.argmax(1) == q.labels).float().mean()) for (_, logits), (_, q) in zip(found, tasks, strict=True)
-    ]
-    return torch.stack([loss for loss, _ in found]).mean(), sum(right) / len(right)
+    found = learner.batch_loss(tasks)
+    return found.loss, found.accuracy
 
 
 def _sides(learner: Learner, episode: Episode, texts: TextPass | KnownPass | None) -> tuple[Support, Support]:
