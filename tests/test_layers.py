@@ -53,7 +53,7 @@ WITHIN = {
     "saved_task": {"examples"},
     "manifest": {"files"},
     "classifier": {"examples", "saved_task", "sharing"},
-    "export": {"classifier"},
+    "export": {"classifier", "saved_task"},
     "adaptation": {"classifier"},
     "__main__": {"cli"},
 }
