@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--start", type=int, default=0, help="number of the first mutation")
+    parser.add_argument("--kind", choices=sorted(SHARES), help="only this loader")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     wrong = 0
@@ -30,6 +31,8 @@ def main() -> int:
         folder = Path(temporary)
         ground = prepare(folder / "ground", save_encoder(folder / "saved"))
         for kind, load in cases(ground).items():
+            if asked.kind not in (None, kind):
+                continue
             count, start = Counter[str](), time.perf_counter()
             slowest = 0.0
             for number in range(asked.start, asked.start + round(SHARES[kind] * asked.files)):

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +69,12 @@ def kill_save_pretrained(encoder: str, work: Path, kills: int, random_: random.R
     folder, found = work / "model", []
     models[0].save_pretrained(folder)
 
-    def save() -> None:
-        for model in models[::-1]:
+    def save(first: int) -> None:
+        for model in (models[first], models[1 - first]):
             model.save_pretrained(folder, overwrite=True)
 
-    for _ in range(kills):
-        after_a_kill(save, random_, 0.1)
+    for number in range(kills):
+        after_a_kill(partial(save, number % 2), random_, 0.15)
         loaded = FewShotClassifier.from_pretrained(folder).predict_proba(TEXTS)
         found.append(
             "first" if np.array_equal(loaded, scores[0]) else "second" if np.array_equal(loaded, scores[1]) else "?"
@@ -89,12 +90,12 @@ def kill_checkpoint(encoder: str, work: Path, kills: int, random_: random.Random
     (folder / "metrics.jsonl").write_text("{}\n")
     save_checkpoint(learners[0], folder, {"steps": 0})
 
-    def save() -> None:
-        for number in (1, 0):
+    def save(first: int) -> None:
+        for number in (first, 1 - first):
             save_checkpoint(learners[number], folder, {"steps": number})
 
-    for _ in range(kills):
-        after_a_kill(save, random_, 0.1)
+    for number in range(kills):
+        after_a_kill(partial(save, number % 2), random_, 0.15)
         loaded = adapter_weights(load_checkpoint(folder).encoder)
         same = [all(torch.equal(w, adapter_weights(each.encoder)[n]) for n, w in loaded.items()) for each in learners]
         steps = json.loads((folder / "nlpmeta.json").read_text())["training"]["steps"]

@@ -369,6 +369,11 @@ def test_the_card_passes_the_validation_of_the_hub_library_and_says_what_was_mea
     for said in ("78.8 ± 2.1", "60.5 ± 2.5", "4.2 points apart", "food → money (12)", "curve.png", "sw", "12 texts"):
         assert said in card.text, said
     assert "languages other than sw" in card.text and "pieces a word" in card.text
+    assert "| shots | 1 | 5 |\n|---|---|---|\n| accuracy, % | 50.0 ± 10.0 | 78.8 |\n" in card.text
+    assert {result.metric_name for result in card.data.eval_results} == {
+        "Accuracy (5 shots, 5 draws, 95 % interval ± 2.1 points)",
+        "Macro-F1 (5 shots, 5 draws, 95 % interval ± 2.0 points)",
+    }
     assert "42 to 87 % are usual" in card.text and "food and money" in card.text
     provenance = json.loads(remote(hub)["provenance.json"])
     assert [each["name"] for each in provenance["meta_trained_on"]] == [

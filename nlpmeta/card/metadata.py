@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from nlpmeta.card.facts import CardFacts, Measurement
+from nlpmeta.card.facts import CardFacts, Measurement, Score
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -46,7 +46,7 @@ def eval_results_yaml(facts: CardFacts) -> str | None:
         task_id=facts.languages[0] if len(facts.languages) == 1 else "default",
         value=round(100 * measured.accuracy.mean, 2),
         dataset_revision=measured.data.hub_revision,
-        notes=_notes(measured),
+        notes=_notes(measured, measured.accuracy),
     )
     return str(yaml_dump(eval_result_entries_to_yaml([entry]), sort_keys=False))
 
@@ -66,7 +66,7 @@ def _results(facts: CardFacts, measured: Measurement) -> "list[EvalResult]":
             dataset_split=measured.split,
             dataset_revision=measured.data.hub_revision,
             metric_type=metric,
-            metric_name=f"{title} ({_notes(measured)})",
+            metric_name=f"{title} ({_notes(measured, score)})",
             metric_value=round(score.mean, 4),
         )
         for metric, title, score in scores
@@ -74,7 +74,7 @@ def _results(facts: CardFacts, measured: Measurement) -> "list[EvalResult]":
     ]
 
 
-def _notes(measured: Measurement) -> str:
+def _notes(measured: Measurement, score: Score) -> str:
     shots = "all examples" if measured.n_shot is None else f"{measured.n_shot} shots"
-    half = measured.accuracy.ci95
+    half = score.ci95
     return f"{shots}, {measured.draws} draws" + (f", 95 % interval ± {100 * half:.1f} points" if half else "")

@@ -24,13 +24,14 @@ def card(facts: CardFacts, name: str) -> str:
         labels=facts.labels,
         labels_said=_labels(facts.labels),
         n_support=facts.n_support,
-        size=f"{facts.bytes / 1e6:.1f} MB",
+        size=f"{facts.bytes / 1e6:.1f} MB" if facts.bytes >= 100_000 else f"{facts.bytes / 1e3:.0f} kB",
         has_adapter="adapter_config.json" in facts.files,
         has_picture=facts.has_picture,
         measured=measured,
         how_measured="" if measured is None else _how(measured),
         calibration=None if measured is None else _calibration(measured),
         confused="" if measured is None else _confused(measured),
+        curve_table="" if measured is None else _curve_table(measured),
         support_said=_support(facts),
         start_said=_start(facts),
         not_tested=_not_tested(facts),
@@ -67,6 +68,13 @@ def _calibration(measured: Measurement) -> str | None:
         return None
     points = 100 * measured.calibration_error
     return f"confidence and accuracy are {points:.1f} points apart on average (expected calibration error, 15 bins)."
+
+
+def _curve_table(measured: Measurement) -> str:
+    rows = [("shots", [str(shots) for shots, _ in measured.curve])]
+    rows.append(("accuracy, %", [score.said() for _, score in measured.curve]))
+    lines = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
+    return "\n".join([lines[0], "|---" * (len(measured.curve) + 1) + "|", lines[1]])
 
 
 def _confused(measured: Measurement) -> str:
