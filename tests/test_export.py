@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.export.folders import export
-from nlpmeta.export.head import linear_head
+from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.knn import NearestNeighbours
 from nlpmeta.learners.logistic import LogisticHead
@@ -47,7 +48,7 @@ def classifier(kind, encoder_folder, pool):
 def on_both(encoder_folder, pool):
     """``auto`` whose head reads the adapted and the frozen encoder: the state is put there, as a choice may fall so."""
     made = classifier("auto", encoder_folder, pool)
-    head = made.learner_._candidates["logistic on both"].head
+    head = made.learner_.candidates["logistic on both"].head
     features = made.learner_.encoder.encode(pool.texts)
     from nlpmeta.learners.base import Support
 
@@ -106,7 +107,12 @@ def test_a_folder_of_sentence_transformers_gives_the_same_probabilities(made, tm
     encoders = [sentence_transformers.SentenceTransformer(str(part)) for part in parts if part.exists()]
     features = np.concatenate([each.encode(TEXTS, show_progress_bar=False) for each in encoders], axis=1)
     head = {name: tensor.numpy() for name, tensor in load_file(tmp_path / "out" / "head.safetensors").items()}
-    close(torch.from_numpy(features @ head["weight"].T + head["bias"]).softmax(1), made)
+    if "shares" in head:
+        scores = torch.from_numpy(np.einsum("nd,hwd->hnw", features, head["weight"]) + head["bias"][:, None])
+        mean = (scores.softmax(2) * torch.from_numpy(head["shares"])[:, None, None]).sum(0)
+        close((mean.log() / torch.from_numpy(head["temperature"])).softmax(1), made)
+    else:
+        close(torch.from_numpy(features @ head["weight"].T + head["bias"]).softmax(1), made)
     assert json.loads((tmp_path / "out" / "labels.json").read_text())["labels"] == made.classes_.tolist()
 
 
@@ -141,11 +147,11 @@ def test_a_head_that_is_not_linear_is_refused_before_anything_is_written(head, e
 def test_a_wrong_head_would_be_noticed(encoder_folder, pool):
     from nlpmeta.errors import WorkFailedError
     from nlpmeta.export.folders import sequence_classifier
-    from nlpmeta.export.head import LinearHead, plain_encoders
+    from nlpmeta.export.head import plain_encoders
 
     made = classifier("ridge", encoder_folder, pool)
-    head = linear_head(made.learner_, made.state_)
-    wrong = LinearHead(head.weight * 1.01, head.bias, head.normalise)
+    head = linear_heads(made.learner_, made.state_)
+    wrong = replace(head, weight=head.weight * 1.01)
     with pytest.raises(WorkFailedError, match="off; nothing was written"):
         sequence_classifier(made, wrong, plain_encoders(made.learner_, made.state_))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
-from nlpmeta.export.head import LinearHead, linear_head, plain_encoders
+from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
 from nlpmeta.export.tokenizer import end_tokens, whole_tokenizer
 from nlpmeta.files import new_folder, write_bytes, write_json, write_text
 
@@ -36,7 +36,7 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
     """Write ``classifier`` to ``folder`` with all that it needs, the encoder included.
 
     Args:
-        classifier: an adapted model with a linear head.
+        classifier: an adapted model whose head is linear or a mixture of linear ones.
         folder: made if absent.
         form: for which library.
         overwrite: replace an existing folder, once the new one is complete.
@@ -49,15 +49,15 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
         raise UnknownNameError("form", form, get_args(Form))
     if missing := [name for name in _NEEDS.get(form, ()) if find_spec(name) is None]:
         raise NLPMetaError(f"Exporting to {form} needs {' and '.join(missing)}: {_ADVICE[form]}")
-    head = linear_head(classifier.learner_, classifier.state_)
+    heads = linear_heads(classifier.learner_, classifier.state_)
     with new_folder(folder, overwrite=overwrite) as temporary:
         encoders = plain_encoders(classifier.learner_, classifier.state_)
         writers = {"transformers": _transformers, "sentence-transformers": _sentences, "onnx": _onnx}
-        writers[form](classifier, head, encoders, temporary)
+        writers[form](classifier, heads, encoders, temporary)
 
 
 def sequence_classifier(
-    classifier: FewShotClassifier, head: LinearHead, encoders: "Sequence[PreTrainedModel]"
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]"
 ) -> "NLPMetaForSequenceClassification":
     """The model as a module of ``transformers``, compared with the classifier.
 
@@ -72,7 +72,9 @@ def sequence_classifier(
     config = NLPMetaConfig(
         encoders=[each.config.to_dict() for each in encoders],
         encoder_options=no_pooler,
-        normalise=head.normalise,
+        normalise=heads.normalise,
+        shares=heads.shares.tolist(),
+        mixture_temperature=heads.temperature,
         max_tokens=classifier.learner_.encoder.max_length,
         end_tokens=end_tokens(classifier.learner_.encoder),
         id2label=dict(enumerate(names)),
@@ -80,7 +82,7 @@ def sequence_classifier(
     )
     model = NLPMetaForSequenceClassification(config)
     model.encoders = nn.ModuleList(encoders)
-    model.classifier.weight.data, model.classifier.bias.data = head.weight.clone(), head.bias.clone()
+    model.classifier.weight.data, model.classifier.bias.data = heads.weight.flatten(0, 1), heads.bias.flatten()
     _compare(model.eval(), classifier)
     return model
 
@@ -97,11 +99,11 @@ def _compare(model: "NLPMetaForSequenceClassification", classifier: FewShotClass
 
 
 def _transformers(
-    classifier: FewShotClassifier, head: LinearHead, encoders: "Sequence[PreTrainedModel]", folder: Path
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
 ) -> None:
     from nlpmeta.export import modeling
 
-    model = sequence_classifier(classifier, head, encoders)
+    model = sequence_classifier(classifier, heads, encoders)
     code = "modeling_nlpmeta"
     model.config.auto_map = {
         "AutoConfig": f"{code}.NLPMetaConfig",
@@ -113,7 +115,7 @@ def _transformers(
 
 
 def _sentences(
-    classifier: FewShotClassifier, head: LinearHead, encoders: "Sequence[PreTrainedModel]", folder: Path
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
 ) -> None:
     """Each view is a folder of its own; the first is the top folder."""
     from safetensors.torch import save
@@ -121,7 +123,7 @@ def _sentences(
     from sentence_transformers.models import Normalize, Pooling, Transformer
 
     tokenizer = whole_tokenizer(classifier.learner_.encoder)
-    sequence_classifier(classifier, head, encoders)  # only to compare
+    sequence_classifier(classifier, heads, encoders)  # only to compare
     for number, encoder in enumerate(encoders):
         part = folder if number == 0 else folder / "second"
         plain = folder / ".plain"
@@ -129,11 +131,16 @@ def _sentences(
         tokenizer.save_pretrained(plain)
         transformer = Transformer(str(plain), max_seq_length=classifier.learner_.encoder.max_length)
         modules: list[nn.Module] = [transformer, Pooling(encoder.config.hidden_size, "mean")]
-        SentenceTransformer(modules=[*modules, *([Normalize()] if head.normalise else [])]).save_pretrained(
+        SentenceTransformer(modules=[*modules, *([Normalize()] if heads.normalise else [])]).save_pretrained(
             str(part), create_model_card=False
         )
         shutil.rmtree(plain)
-    write_bytes(folder / HEAD_FILE, save({"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}))
+    if len(heads.shares) == 1:
+        tensors = {"weight": heads.weight[0].contiguous(), "bias": heads.bias[0].contiguous()}
+    else:
+        mixture = {"shares": heads.shares, "temperature": torch.tensor(heads.temperature)}
+        tensors = {"weight": heads.weight, "bias": heads.bias} | mixture
+    write_bytes(folder / HEAD_FILE, save(tensors))
     write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
 
 
@@ -149,8 +156,10 @@ class _Probabilities(nn.Module):
         return logits.softmax(1)
 
 
-def _onnx(classifier: FewShotClassifier, head: LinearHead, encoders: "Sequence[PreTrainedModel]", folder: Path) -> None:
-    model = sequence_classifier(classifier, head, encoders)
+def _onnx(
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
+) -> None:
+    model = sequence_classifier(classifier, heads, encoders)
     for encoder in encoders:
         encoder.set_attn_implementation("eager")
     model.config.max_tokens = 1 << 30  # the tokenizer cuts; a graph does not branch

@@ -1,4 +1,4 @@
-"""What an adapted model comes down to where other libraries take it: encoders without adapters, and a linear layer."""
+"""What an adapted model comes down to where other libraries take it: encoders without adapters, and linear layers."""
 
 import copy
 from collections.abc import Mapping
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from nlpmeta.encoder.lora import adapter_merged, adapter_scaled, adapter_weights
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Learner, TaskState, Texts
 from nlpmeta.learners.maml import MAML
+from nlpmeta.learners.stacking import mixed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,60 +27,70 @@ _PROBES, _CLOSE = 64, 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class LinearHead:
-    """Scores ``features @ weight.T + bias``: weight ``(n_way, dim)``, bias ``(n_way,)``.
+class LinearHeads:
+    """Linear heads and how their probabilities are mixed: the mean by ``shares``, then a ``temperature``.
 
-    ``normalise`` says whether features are scaled to unit length first.
+    Scores ``features @ weight.T + bias`` of each head: weight ``(n_heads, n_way, dim)``, bias ``(n_heads, n_way)``;
+    shares ``(n_heads,)`` of sum 1. ``normalise`` says whether features are scaled to unit length first.
     """
 
     weight: Tensor
     bias: Tensor
+    shares: Tensor
+    temperature: float
     normalise: bool
+
+    def logits(self, features: Tensor) -> Tensor:
+        """From embeddings ``(n, dim)`` to scores ``(n, n_way)``."""
+        scores = torch.einsum("nd,hwd->hnw", features, self.weight) + self.bias.unsqueeze(1)
+        return mixed(scores.log_softmax(2), self.shares) / self.temperature
 
 
 @torch.no_grad()
-def linear_head(learner: Learner, state: TaskState) -> LinearHead:
-    """The linear layer that gives the same probabilities as ``learner`` with ``state``.
+def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
+    """The linear layers that give the same probabilities as ``learner`` with ``state``; one but for mixtures.
 
-    It is read off the scores of unit vectors and compared with the learner on random ones, so that any head that is
+    They are read off the scores of unit vectors and compared with the learner on random ones, so that any head that is
     linear can be exported, whatever it is called. A constant that all classes share drops out of the softmax.
 
     Raises:
-        NLPMetaError: if the head is not linear (neighbours, siamese and matching networks).
+        NLPMetaError: if a head is not linear (neighbours, siamese and matching networks).
     """
     if isinstance(learner, MAML):
-        return LinearHead(state["head/weight"].detach(), state["head/bias"].detach(), normalise=True)
+        weight, bias = state["head/weight"].detach(), state["head/bias"].detach()
+        return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1), 1.0, normalise=True)
     if learner.inputs == "embeddings":
         views = len(learner.views(state))
-        width = int(learner.encoder.backbone.config.hidden_size)
-        scores = _centred(_scores(learner, state, torch.cat([torch.zeros(1, views * width), torch.eye(views * width)])))
+        width = views * int(learner.encoder.backbone.config.hidden_size)
+        units = torch.cat([torch.zeros(1, width), torch.eye(width)])
+        scores, shares, temperature = _parts(learner, state, units)
+        scores = scores - scores.mean(2, keepdim=True)
+        weight, bias = (scores[:, 1:] - scores[:, :1]).transpose(1, 2).contiguous(), scores[:, 0].clone()
         for normalise in {learner.encoder.normalise: None, True: None}:
-            head = LinearHead((scores[1:] - scores[0]).T.contiguous(), scores[0].clone(), normalise)
-            if _agrees(head, learner, state, views):
-                return head
+            heads = LinearHeads(weight, bias, shares, float(temperature), normalise)
+            if _agrees(heads, learner, state, views):
+                return heads
     raise NLPMetaError(
         f"The head of this model ({type(learner).__name__}) is not linear, and other libraries take no other. "
         "Adapt with --method auto, prototypical, ridge, logistic or maml."
     )
 
 
-def _agrees(head: LinearHead, learner: Learner, state: TaskState, views: int) -> bool:
-    dim = head.weight.shape[1]
-    probes = torch.randn(_PROBES, dim, generator=torch.Generator().manual_seed(0))
-    if head.normalise:
+def _agrees(heads: LinearHeads, learner: Learner, state: TaskState, views: int) -> bool:
+    probes = torch.randn(_PROBES, heads.weight.shape[2], generator=torch.Generator().manual_seed(0))
+    if heads.normalise:
         probes = torch.cat([F.normalize(part, dim=1) for part in probes.chunk(views, dim=1)], dim=1)
-    ours = F.linear(probes, head.weight, head.bias).softmax(1)
-    theirs = _scores(learner, state, probes).softmax(1)
-    return bool((ours - theirs).abs().max() < _CLOSE)
+    scores, shares, temperature = _parts(learner, state, probes)
+    theirs = mixed(scores.log_softmax(2), shares) / temperature
+    return bool((heads.logits(probes).softmax(1) - theirs.softmax(1)).abs().max() < _CLOSE)
 
 
-def _scores(learner: Learner, state: TaskState, features: Tensor) -> Tensor:
+def _parts(learner: Learner, state: TaskState, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     texts = Texts(("",) * len(features), features.to(learner.encoder.device))
-    return learner.logits(state, texts).float().cpu()
-
-
-def _centred(scores: Tensor) -> Tensor:
-    return scores - scores.mean(1, keepdim=True)
+    if isinstance(learner, AutoHead):
+        scores, shares, temperature = (part.float().cpu() for part in learner.parts(state, texts))
+        return scores, shares, temperature
+    return learner.logits(state, texts).float().cpu().unsqueeze(0), torch.ones(1), torch.ones(())
 
 
 def plain_encoders(learner: Learner, state: TaskState) -> "list[PreTrainedModel]":

@@ -15,7 +15,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 class NLPMetaConfig(PretrainedConfig):
     """A configuration for each encoder and what happens around them.
 
-    ``normalise``: embeddings have unit length; ``max_tokens``: what a text is cut to, its last ``end_tokens`` kept.
+    ``normalise``: embeddings have unit length; ``max_tokens``: what a text is cut to, its last ``end_tokens`` kept;
+    ``shares``: of each linear layer, whose probabilities are averaged; ``mixture_temperature``: of that mean.
     """
 
     model_type = "nlpmeta"
@@ -27,15 +28,18 @@ class NLPMetaConfig(PretrainedConfig):
         normalise: bool = True,
         max_tokens: int = 128,
         end_tokens: int = 1,
+        shares: Sequence[float] = (1.0,),
+        mixture_temperature: float = 1.0,
         **kwargs: Any,  # noqa: ANN401  # what every configuration of transformers takes
     ) -> None:
         self.encoders, self.encoder_options = list(encoders), dict(encoder_options or {})
         self.normalise, self.max_tokens, self.end_tokens = normalise, max_tokens, end_tokens
+        self.shares, self.mixture_temperature = list(shares), mixture_temperature
         super().__init__(**kwargs)
 
 
 class NLPMetaForSequenceClassification(PreTrainedModel):
-    """A linear layer on the embeddings of one or two encoders: the mean over real tokens, scaled to unit length."""
+    """Linear layers on the embeddings of one or two encoders: the mean over real tokens, scaled to unit length."""
 
     config_class = NLPMetaConfig
     base_model_prefix = "encoders"
@@ -47,7 +51,7 @@ class NLPMetaForSequenceClassification(PreTrainedModel):
         configs = [AutoConfig.for_model(**values) for values in config.encoders]
         self.encoders = nn.ModuleList(AutoModel.from_config(each, **config.encoder_options) for each in configs)
         width = sum(each.hidden_size for each in configs)
-        self.classifier = nn.Linear(width, len(config.id2label or {}))
+        self.classifier = nn.Linear(width, len(config.shares) * len(config.id2label or {}))
         self.post_init()
 
     def forward(  # noqa: D102
@@ -62,9 +66,16 @@ class NLPMetaForSequenceClassification(PreTrainedModel):
         if input_ids.shape[1] > self.config.max_tokens:
             input_ids, mask = self._cut(input_ids, mask)
         parts = [self._embed(encoder, input_ids, mask) for encoder in self.encoders]
-        logits = self.classifier(torch.cat(parts, dim=1))
+        logits = self._mix(self.classifier(torch.cat(parts, dim=1)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _mix(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores of all layers ``(n, n_layers * n_way)`` to the logarithm of their mean, ``(n, n_way)``."""
+        shares = torch.tensor(self.config.shares, dtype=scores.dtype, device=scores.device)
+        each = scores.unflatten(1, (len(shares), -1)).log_softmax(2) + shares.log().view(1, -1, 1)
+        logits: torch.Tensor = each.logsumexp(1) / self.config.mixture_temperature
+        return logits
 
     def _embed(self, encoder: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         hidden = encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state

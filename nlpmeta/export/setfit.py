@@ -43,6 +43,11 @@ def import_setfit(folder: Path | str) -> FewShotClassifier:
     tensors = read_tensors(path)
     weight = next((tensors[name] for name in _WEIGHTS if name in tensors), None)
     bias = next((tensors[name] for name in _BIASES if name in tensors), None)
+    if weight is not None and weight.ndim == 3:
+        raise ModelFolderError(
+            f"{path} holds a mixture of {len(weight)} heads, as 'nlpmeta export' writes it. Load the model that it was "
+            "made from, or export one that was adapted with --method logistic."
+        )
     if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise ModelFolderError(f"{path} does not hold a linear head: 'weight' (classes, dim) and 'bias' (classes,).")
     if len(weight) == 1:  # scikit-learn's single row for two classes

@@ -116,16 +116,19 @@ class AutoHead(Learner):
         return state
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
+        scores, shares, temperature = self.parts(state, queries)
+        return mixed(scores.log_softmax(2), shares) / temperature
+
+    def parts(self, state: TaskState, queries: Texts) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of every head ``(n_heads, n_query, n_way)``, its share ``(n_heads,)``, the mixture's temperature."""
         if queries.features is None:
             queries = self.queries(state, queries.texts)
-        parts, weights = [], []
+        scores, shares = [], []
         for name in self.heads(state):
             inner = {key.partition("/")[2]: value for key, value in state.items() if key.startswith(f"{name}/")}
-            scores = self.score(name, inner, queries, self.factors(state)) / inner["scores_over"]
-            parts.append(scores.log_softmax(1))
-            weights.append(inner.get("share", scores.new_ones(())))  # a model of an older release has one head
-        temperature = state.get("mixture/temperature", parts[0].new_ones(()))
-        return mixed(torch.stack(parts), torch.stack(weights)) / temperature
+            scores.append(self.score(name, inner, queries, self.factors(state)) / inner["scores_over"])
+            shares.append(inner.get("share", scores[-1].new_ones(())))  # a model of an older release has one head
+        return torch.stack(scores), torch.stack(shares), state.get("mixture/temperature", scores[0].new_ones(()))
 
     def queries(self, state: TaskState, texts: Sequence[str]) -> Texts:
         """Texts with the embeddings that the chosen heads read: a view that none of them sees is not computed."""
@@ -149,7 +152,7 @@ class AutoHead(Learner):
         return candidate.head.logits(inner, replace(queries, features=features))
 
     def heads(self, state: TaskState) -> list[str]:
-        """The names of the heads in ``state``.
+        """The names of the heads in ``state``, always in the same order, so that sums over them are the same.
 
         Raises:
             NLPMetaError: if one of them is not known to this release.
@@ -161,7 +164,7 @@ class AutoHead(Learner):
                 raise NLPMetaError(
                     f"This model was adapted with a head {name!r} that is not known here. Adapt it again."
                 )
-        return found
+        return [name for name in self.candidates if name in found]
 
     def known(self, support: Support) -> Support:
         """The support with its embeddings, and without names that seem to say nothing about the classes."""
