@@ -105,7 +105,7 @@ bench-streams: $(VENV)/.installed
 lock:
 	$(PYTHON) -m venv --clear .lock-venv
 	.lock-venv/bin/python -m pip --quiet install $(TORCH)
-	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,report,test,dev]'
+	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,plot,test,dev]'
 	echo "# Every version that was tested together, with Python 3.11; written by 'make lock'." > requirements.lock
 	.lock-venv/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
 	rm -rf .lock-venv

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.report.drawing import check_matplotlib
 
 if TYPE_CHECKING:
     from nlpmeta.protocols import Protocol
@@ -25,8 +25,7 @@ def check(path: Path, protocol: "Protocol") -> None:
         raise NLPMetaError(f"--plot draws accuracy by presentation; {protocol.name} has none, --protocol stream does.")
     if path.suffix.lower() != ".png":
         raise NLPMetaError(f"--plot writes a PNG; name it so, not {path.name!r}.")
-    if find_spec("matplotlib") is None:
-        raise NLPMetaError("--plot needs matplotlib. Install it with: pip install 'nlpmeta[plot]'")
+    check_matplotlib()
 
 
 def draw(rows: "Sequence[Mapping[str, Json]]", path: Path) -> None:

@@ -54,7 +54,7 @@ def check_matplotlib() -> None:
         NLPMetaError: if matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise NLPMetaError("Pictures need matplotlib: pip install 'nlpmeta[report]'.")
+        raise NLPMetaError("Pictures need matplotlib: pip install 'nlpmeta[plot]'.")
 
 
 @contextmanager
