@@ -1,6 +1,6 @@
 """Runs the documents: every command and every Python block, in order, each document in a folder of its own.
 
-    python tests/documents.py WORK_FOLDER      # writes WORK_FOLDER/results.json
+    python tests/documents.py WORK_FOLDER [DOCUMENT ...]      # writes WORK_FOLDER/results.json
 
 It is a process of its own, because documents define learners and sources that other tests must not see. What takes
 minutes as written is run on less: see ``SMALLER``. Making a virtual environment, installing and training for hours are
@@ -19,6 +19,10 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+from hub_fixture import turn_client_to
+from hub_server import running_hub
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -140,14 +144,18 @@ def prepare(folder):
     export(swahili.select(rows), folder / "mine.csv")
     export(swahili.select(rows[::2]), folder / "train.csv")
     export(swahili.select(rows[1::2]), folder / "test.csv")
+    lines = "\n".join(swahili.select(rows).texts) + "\n"
+    (folder / "unlabelled.txt").write_text(lines, encoding="utf-8")
 
 
 def main():
     work = Path(sys.argv[1]).resolve()
     wanted = [Path(each).resolve() for each in sys.argv[2:]] or documents()
     results = {}
-    for path in wanted:
-        results |= run_document(path, work)
+    with running_hub() as hub, pytest.MonkeyPatch.context() as patch:  # a document pushes and loads what it pushed
+        turn_client_to(hub.url, work / "caches", patch)
+        for path in wanted:
+            results |= run_document(path, work)
     (work / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
