@@ -24,6 +24,7 @@ READ_IF_THERE = (
 )
 """Files that a model may have; one that is there has to be listed."""
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}[a-z0-9.+]{0,20}")
+_MEMORY = ("n_bytes", "n_way", "max_way", "bytes_per_class", "n_rows", "rows_in_use", "bytes_per_row")
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 
@@ -124,7 +125,10 @@ def describe(folder: Path) -> dict[str, Json]:
             "saved_by": f"nlpmeta {manifest['nlpmeta']}",
             "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         }
-    except (KeyError, TypeError) as error:
+        if "memory" in manifest:
+            memory = mapping(manifest["memory"])
+            facts["memory"] = {name: int(cast("int", memory[name])) for name in _MEMORY}
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / MANIFEST} is damaged ({error}). Save the model again.") from error
     measured = ("data", "lang", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "scored_on")
     return facts | {name: report[name] for name in measured if name in report}
