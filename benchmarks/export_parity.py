@@ -36,8 +36,12 @@ def with_sentences(folder: Path, texts: list[str]) -> np.ndarray:
     parts = [part for part in (folder, folder / "second") if part.exists()]
     encode = [SentenceTransformer(str(part)).encode(texts, show_progress_bar=False) for part in parts]
     head = load_file(folder / "head.safetensors")
-    scores = torch.from_numpy(np.concatenate(encode, axis=1)) @ head["weight"].T + head["bias"]
-    return scores.softmax(1).numpy()
+    features = torch.from_numpy(np.concatenate(encode, axis=1))
+    if "shares" not in head:
+        return (features @ head["weight"].T + head["bias"]).softmax(1).numpy()
+    each = torch.einsum("nd,hwd->hnw", features, head["weight"]) + head["bias"].unsqueeze(1)
+    mean = (each.softmax(2) * head["shares"].view(-1, 1, 1)).sum(0)
+    return (mean.log() / head["temperature"]).softmax(1).numpy()
 
 
 def with_onnx(folder: Path, texts: list[str]) -> np.ndarray:

@@ -25,6 +25,7 @@ from nlpmeta.examples import (
     write_examples,
 )
 from nlpmeta.files import new_folder, write_bytes, write_json
+from nlpmeta.hub.download import Fetching
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.learners.streams import Footprint, StreamLearner
 from nlpmeta.manifest import Json, read_manifest, write_manifest
@@ -407,14 +408,8 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
             ModelFolderError: if it is damaged, incomplete or of a newer format.
             NetworkError: if it is not on this machine and the Hub does not bring it.
         """
-        folder = find_model(
-            name,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
+        how = Fetching(revision, token, cache_dir, force_download, local_files_only)
+        folder = find_model(name, how)
         manifest = read_manifest(folder)
         if folder != Path(name):
             check_encoder_of_stranger(manifest, str(name))

@@ -1,5 +1,6 @@
 """Plain fine-tuning as a contender: a linear head on the pooled encoder, trained whole or by LoRA adapters."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,9 @@ class _FineTuning(Contender):
         self._seed, self._encoder = seed, TextEncoder.from_pretrained(self.encoder, normalise=False)
         self._weights = self._trained_weights()
 
+    @abstractmethod
     def _trained_weights(self) -> dict[str, nn.Parameter]:
         """What is trained of the encoder, by name."""
-        raise NotImplementedError
 
     def adapt(self, support: LabeledTexts) -> _Tuned:
         encoder, steps = self._encoder, STEPS if self.max_steps is None else min(STEPS, self.max_steps)

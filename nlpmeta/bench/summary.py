@@ -13,6 +13,8 @@ from nlpmeta.metrics import error_of_bins
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_MEGA = 1e6
+
 
 @dataclass(frozen=True, order=True)
 class Method:
@@ -79,6 +81,26 @@ class Group:
     def mean(self, name: str) -> float:
         """The mean of a measured figure."""
         return float(np.mean(self.values(name)))
+
+    def cells(self) -> tuple[str, ...]:
+        """What tables show: task, shots, method, draws, then the figures.
+
+        Accuracy, macro-F1 and calibration error are in percent, then come seconds of adaptation, predictions a second,
+        MB of memory and MB to keep.
+        """
+        return (
+            self.task.title,
+            str(self.task.n_shot),
+            self.method.title,
+            str(len(self.lines)),
+            self.accuracy.percent(),
+            self.macro_f1.percent(),
+            f"{100 * self.calibration_error:.1f}",
+            f"{self.mean('adapt_seconds'):.2f}",
+            f"{self.mean('predictions_per_second'):.0f}",
+            f"{self.mean('peak_bytes') / _MEGA:.0f}",
+            f"{self.mean('artefact_bytes') / _MEGA:.2f}",
+        )
 
     @property
     def is_cut(self) -> bool:

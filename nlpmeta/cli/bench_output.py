@@ -19,25 +19,7 @@ def show(store: "Store") -> None:
     groups = groups_of(lines)
     if groups:
         headers = ("task", "shots", "method", "draws", "accuracy, %", "macro-F1, %", "ECE, %", "adapt, s")
-        out_table(
-            (*headers, "texts/s", "peak MB", "to keep, MB"),
-            [
-                (
-                    group.task.title,
-                    str(group.task.n_shot),
-                    group.method.title,
-                    str(len(group.lines)),
-                    group.accuracy.percent(),
-                    group.macro_f1.percent(),
-                    f"{100 * group.calibration_error:.1f}",
-                    f"{group.mean('adapt_seconds'):.2f}",
-                    f"{group.mean('predictions_per_second'):.0f}",
-                    f"{group.mean('peak_bytes') / _MEGA:.0f}",
-                    f"{group.mean('artefact_bytes') / _MEGA:.2f}",
-                )
-                for group in groups
-            ],
-        )
+        out_table((*headers, "texts/s", "peak MB", "to keep, MB"), [group.cells() for group in groups])
     series = series_of(lines)
     if series:
         out_table(

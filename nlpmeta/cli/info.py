@@ -29,9 +29,10 @@ def info(
     """Print what a model folder holds, after checking that it is whole. The encoder is not loaded."""
     from nlpmeta.checkpoint import describe
     from nlpmeta.cli.console import out_json
+    from nlpmeta.hub.download import Fetching
     from nlpmeta.sharing.share import find_model
 
-    facts = describe(find_model(model, revision=revision))
+    facts = describe(find_model(model, Fetching(revision)))
     if json:
         out_json(facts)
     else:

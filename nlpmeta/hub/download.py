@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,24 +29,24 @@ def looks_like_repository(name: str) -> bool:
     return looks_like_name(name) and not os.path.exists(name)
 
 
-def download_folder(
-    name: str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: Path | str | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-) -> Path:
-    """The top folder of a model repository, in the Hub's cache, with all its files from one commit.
+@dataclass(frozen=True)
+class Fetching:
+    """Which commit of a model, and how it may be fetched.
 
-    Args:
-        name: ``owner/model``.
-        revision: a branch, tag or commit.
-        token: for private models; by default the one that ``hf auth login`` stored, or ``HF_TOKEN``.
-        cache_dir: by default the Hub's cache of this user.
-        force_download: do not take files from the cache.
-        local_files_only: take them from there only.
+    ``revision`` is a branch, tag or commit; ``token`` is for private models (by default the one that ``hf auth login``
+    stored, or ``HF_TOKEN``); ``cache_dir`` is by default the Hub's cache of this user; ``force_download`` takes no file
+    from there, ``local_files_only`` all of them.
+    """
+
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: Path | str | None = None
+    force_download: bool = False
+    local_files_only: bool = False
+
+
+def download_folder(name: str, how: Fetching) -> Path:
+    """The top folder of the model repository ``owner/model``, in the Hub's cache, with all its files from one commit.
 
     Raises:
         NLPMetaError: if the Hub has no such model or revision, or the name cannot be one.
@@ -55,11 +56,12 @@ def download_folder(
     from huggingface_hub import snapshot_download
 
     checked_id(name)
-    if local_files_only or is_offline():
+    revision, cache_dir = how.revision, how.cache_dir
+    if how.local_files_only or is_offline():
         return _cached(name, revision, cache_dir, why="only this machine may be used (HF_HUB_OFFLINE)")
     try:
         with said_plainly(name, revision):
-            info = in_time(lambda: _info(name, revision, token))
+            info = in_time(lambda: _info(name, revision, how.token))
     except NetworkError as error:
         return _cached(name, revision, cache_dir, why=str(error).rstrip("."))
     wanted = _wanted(name, info)
@@ -68,9 +70,9 @@ def download_folder(
         folder = snapshot_download(
             name,
             revision=info.sha,
-            token=token,
+            token=how.token,
             cache_dir=cache_dir,
-            force_download=force_download,
+            force_download=how.force_download,
             allow_patterns=wanted,
         )
         _remember(name, revision, str(info.sha), cache_dir)

@@ -8,7 +8,6 @@ from nlpmeta.bench.store import Store
 from nlpmeta.bench.summary import Group
 from nlpmeta.report.drawing import COLOURS, DARK, Picture
 
-_MEGA = 1e6
 _HEADERS = (
     *("task", "shots", "method", "draws", "accuracy, %", "macro-F1, %", "calibration error, %", "adaptation, s"),
     *("predictions/s", "peak memory, MB", "to keep, MB"),
@@ -67,27 +66,11 @@ def _figure(each: Picture) -> str:
 
 def _table(groups: Sequence[Group]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in _HEADERS)
-    rows = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(group))}</tr>" for group in groups)
+    rows = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in group.cells())}</tr>" for group in groups)
     return (
         '<div class="scroll" tabindex="0" role="group" aria-label="All figures"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     )
-
-
-def _cells(group: Group) -> list[str]:
-    return [
-        group.task.title,
-        str(group.task.n_shot),
-        group.method.title,
-        str(len(group.lines)),
-        group.accuracy.percent(),
-        group.macro_f1.percent(),
-        f"{100 * group.calibration_error:.1f}",
-        f"{group.mean('adapt_seconds'):.2f}",
-        f"{group.mean('predictions_per_second'):.0f}",
-        f"{group.mean('peak_bytes') / _MEGA:.0f}",
-        f"{group.mean('artefact_bytes') / _MEGA:.2f}",
-    ]
 
 
 def _css() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.hub.download import download_folder, looks_like_repository
+from nlpmeta.hub.download import Fetching, download_folder, looks_like_repository
 from nlpmeta.hub.push import Pushed, Target, push_folder
 from nlpmeta.sharing.gather import gather
 from nlpmeta.sharing.staging import OWNED, stage
@@ -58,33 +58,19 @@ def plan(folder: Path, target: Target, sharing: Sharing) -> list[Planned]:
         return [Planned(path.relative_to(staged).as_posix(), path.stat().st_size) for path in files]
 
 
-def find_model(
-    name: Path | str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: Path | str | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-) -> Path:
+def find_model(name: Path | str, how: Fetching | None = None) -> Path:
     """The folder ``name``, or the model ``owner/name`` of the Hub in the cache of this machine.
 
     Raises:
         NLPMetaError: if a revision is asked of a folder, or the Hub has no such model.
         NetworkError: if the model is neither on this machine nor to be had.
     """
-    if not looks_like_repository(str(name)):
-        if revision is not None:
-            raise NLPMetaError(f"{name} is a folder and has no revisions; leave revision={revision!r} out.")
-        return Path(name)
-    return download_folder(
-        str(name),
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        force_download=force_download,
-        local_files_only=local_files_only,
-    )
+    how = how or Fetching()
+    if looks_like_repository(str(name)):
+        return download_folder(str(name), how)
+    if how.revision is not None:
+        raise NLPMetaError(f"{name} is a folder and has no revisions; leave revision={how.revision!r} out.")
+    return Path(name)
 
 
 def owned_target(name: str, *, private: bool | None, revision: str | None, as_pull_request: bool) -> Target:
