@@ -105,6 +105,17 @@ def test_scores_are_the_logarithm_of_the_weighted_mean_of_the_heads_probabilitie
     torch.testing.assert_close(auto.logits(state, queries) * state["mixture/temperature"], total.log())
 
 
+def test_the_order_of_a_state_does_not_change_a_bit(adapted):
+    auto = AutoHead(adapted)
+    for seed in range(5):
+        support, queries, _ = task(1.5, 1.5, n_shot=5, seed=seed)
+        state = auto.adapt(support)
+        assert len(auto.heads(state)) > 1
+        backwards = dict(reversed(state.items()))  # a file of tensors has no order
+        assert auto.heads(backwards) == auto.heads(state)
+        assert torch.equal(auto.logits(backwards, queries), auto.logits(state, queries))
+
+
 def test_with_one_shot_the_weights_are_those_of_experience(adapted):
     auto = AutoHead(adapted)
     support, _, _ = task(4.0, 0.0, n_shot=1)

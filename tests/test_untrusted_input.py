@@ -280,3 +280,13 @@ def test_weights_that_transformers_would_make_up_are_refused(encoder_folder, tmp
         save_file(changed, copy / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ModelFolderError, match="do not fit its config.json; 1 are missing|cannot be loaded"):
             TextEncoder.from_pretrained(str(copy))
+
+
+@pytest.mark.parametrize("memory", ["much", {"n_bytes": "\x1b[5m"}, {"n_bytes": 1}, None])
+def test_a_memory_that_is_no_size_is_refused(folder, memory, capsys):
+    manifest = json.loads((folder / "nlpmeta.json").read_text())
+    (folder / "nlpmeta.json").write_text(json.dumps({**manifest, "memory": memory}))
+    assert main(["info", str(folder)]) == 1
+    said = capsys.readouterr()
+    assert "is damaged" in said.err
+    assert "\x1b" not in said.err + said.out
