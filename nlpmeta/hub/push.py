@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -171,7 +171,7 @@ def _commit(api: "HfApi", folder: Path, target: Target, message: str, *, created
     if not changed and not deleted:
         return pushed
     if target.as_pull_request and (request := _open_request(api, target.name, message, files)) is not None:
-        return _with(pushed, commit=request[0], pull_request=request[1])
+        return replace(pushed, commit=request[0], pull_request=request[1])
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=files[name]) for name in changed]
     done = api.create_commit(
         target.name,
@@ -181,13 +181,7 @@ def _commit(api: "HfApi", folder: Path, target: Target, message: str, *, created
         create_pr=target.as_pull_request,
         parent_commit=info.sha,
     )
-    return _with(pushed, commit=done.oid, pull_request=done.pr_url)
-
-
-def _with(pushed: Pushed, *, commit: str, pull_request: str | None) -> Pushed:
-    from dataclasses import replace
-
-    return replace(pushed, commit=commit, pull_request=pull_request)
+    return replace(pushed, commit=done.oid, pull_request=done.pr_url)
 
 
 def _open_request(api: "HfApi", name: str, title: str, files: Mapping[str, Path]) -> tuple[str, str] | None:
