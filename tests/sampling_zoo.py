@@ -30,6 +30,9 @@ from nlpmeta.sampling import (
     UserSampler,
     language_balanced,
 )
+from nlpmeta.sampling.clusters import ClusterSampler
+from nlpmeta.sampling.masked_words import MaskedWordSampler
+from nlpmeta.sampling.views import SentenceViewSampler
 
 LANGS = ("en-US", "sw-KE", "deu")
 CLASSES = ("alarm_set", "alarm_stop", "mail_read", "mail_send", "music_play", "music_stop")
@@ -97,6 +100,20 @@ def zoo(seed: int = 7) -> dict[str, Sampler]:
             n_texts=3,
             seed=seed,
         ),
+    }
+
+
+def zoo_without_labels(seed: int = 7) -> dict[str, Sampler]:
+    """Every kind of sampler that reads texts alone."""
+    rng, words = np.random.default_rng(0), [f"{a}{b}" for a in "bdfgklm" for b in "aeiou"]
+    texts = [" ".join(rng.choice(words, 6)) for _ in range(300)]
+    sizes = {"n_way": Range(3, 6), "n_shot": Range(1, 2), "n_query": 2, "seed": seed}
+    clusters = ClusterSampler(texts, **sizes, n_clusters=12, n_partitions=3, letter_groups=2)
+    clusters.renew(lambda asked: np.asarray([[t.count(w[0]) for w in words] for t in asked], dtype=np.float32))
+    return {
+        "masked words": MaskedWordSampler(texts, **sizes, mask="[MASK]", most_common=0.3),
+        "views": SentenceViewSampler(texts, **sizes, mask="[MASK]"),
+        "clusters": clusters,
     }
 
 

@@ -4,8 +4,10 @@ import sys
 import time
 from pathlib import Path
 
-from meta_task import noisy_learner, samplers
+from meta_task import KEYS, noisy_learner, noisy_pool, samplers
 
+from nlpmeta.sampling import MixtureSampler
+from nlpmeta.sampling.clusters import ClusterSampler
 from nlpmeta.training import TrainResult, TrainSettings, meta_train
 
 SETTINGS = TrainSettings(
@@ -13,6 +15,7 @@ SETTINGS = TrainSettings(
     eval_every=4,
     eval_episodes=4,
     checkpoint_every=3,
+    renew_every=5,  # between two checkpoints: the clusters of the killed run are not those of its weights
     keep_checkpoints=2,
     learning_rate=5e-3,
     contrastive_weight=0.3,
@@ -24,15 +27,17 @@ class Slow:
     """Episodes that take their time, so that there is time to kill the process."""
 
     def __init__(self, sampler: object, seconds: float) -> None:
-        self._sampler, self._seconds = sampler, seconds
+        self.sampler, self._seconds = sampler, seconds
 
     def episode(self, index: int) -> object:
         time.sleep(self._seconds)
-        return self._sampler.episode(index)
+        return self.sampler.episode(index)
 
 
 def run(out: Path, *, resume: bool, seconds: float = 0.0, **changes: object) -> tuple[object, TrainResult]:
-    train, heldout = samplers()
+    labelled, heldout = samplers()
+    clusters = ClusterSampler(noisy_pool(KEYS[:16]).texts, n_way=5, n_shot=1, n_query=3, seed=0, n_clusters=12)
+    train = MixtureSampler([labelled, clusters], weights=[2, 1], seed=0)
     learner = noisy_learner(dropout=0.2)  # dropout draws from torch's random numbers, which must be restored
     result = meta_train(
         learner,

@@ -50,8 +50,9 @@ def predict(
 
     With --abstain a text gets one label where the model is sure, several (a | b) where it is not, or "unsure".
     """
-    from nlpmeta.cli.predict_input import interactive, lines_of, table_texts
+    from nlpmeta.cli.predict_input import interactive
     from nlpmeta.errors import NLPMetaError
+    from nlpmeta.sources.texts import lines_of, texts_of_file
 
     if texts and file:
         raise NLPMetaError("Give texts or --file, not both.")
@@ -60,7 +61,7 @@ def predict(
     if texts:
         source, chunk = iter(texts), CHUNK
     elif file is not None:
-        source, chunk = table_texts(file, text_column), CHUNK
+        source, chunk = texts_of_file(file, text_column), CHUNK
     else:
         source, chunk = lines_of(sys.stdin.buffer, "standard input"), 1 if interactive(sys.stdin) else CHUNK
     from nlpmeta.classifier import FewShotClassifier

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlpmeta.cli.predict_input import table_texts
 from nlpmeta.errors import DataError
+from nlpmeta.sources.texts import texts_of_file
 
 if TYPE_CHECKING:
     from nlpmeta.classifier import FewShotClassifier
@@ -20,7 +20,7 @@ def unlabelled(path: Path, text_column: str | None) -> list[str]:
     Raises:
         DataError: if it is missing, not UTF-8, empty, or a table without such a column.
     """
-    texts = list(dict.fromkeys(table_texts(path, text_column)))
+    texts = list(dict.fromkeys(texts_of_file(path, text_column)))
     if not texts:
         raise DataError(f"{path} holds no texts to choose from.")
     return texts

@@ -127,6 +127,12 @@ class TextEncoder(nn.Module):
         device: torch.device = next(self.backbone.parameters()).device
         return device
 
+    @property
+    def mask_token(self) -> str | None:
+        """What stands for a masked word in a text, if the tokenizer has such a token."""
+        token: str | None = self.tokenizer.mask_token
+        return token
+
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """The token ids of each text, prefix and special tokens included, cut to ``max_length``."""
         if not texts:

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.recipes.schema import Recipe
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -36,7 +40,7 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply changes such as ``steps=100`` or ``data.0.weight=2``.
+    """Read a recipe and apply changes such as ``steps=100``, ``data.0.weight=2`` or, for all parts, ``data.n_query=1``.
 
     A recipe may name another one as its ``base``, whose keys hold where it has none itself.
 
@@ -56,11 +60,22 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         if not equals or not key.strip():
             raise NLPMetaError(f"{change!r} is not a change of a recipe; write key=value, for example steps=100.")
         try:
-            OmegaConf.update(config, key.strip(), safe_load(value), merge=False, force_add=True)
+            for place in _places(config, key.strip()):
+                OmegaConf.update(config, place, safe_load(value), merge=False, force_add=True)
         except (YAMLError, OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
             raise NLPMetaError(f"{change!r} cannot be applied to {path}: {' '.join(str(error).split())}") from error
     values = OmegaConf.to_container(config, resolve=True)
     return Recipe.parse({str(k): v for k, v in values.items()} if isinstance(values, dict) else {}, where=str(path))
+
+
+def _places(config: "DictConfig", key: str) -> list[str]:
+    """The key itself, or, where it names a list and no number in it, the key in each part of the list."""
+    from omegaconf import OmegaConf
+
+    name, dot, rest = key.partition(".")
+    if not dot or rest.split(".")[0].isdigit() or not OmegaConf.is_list(config.get(name)):
+        return [key]
+    return [f"{name}.{number}.{rest}" for number in range(len(config[name]))]
 
 
 def _values(path: Path, children: tuple[Path, ...] = ()) -> dict[str, object]:

@@ -47,7 +47,7 @@ def run_recipe(
     check_resumable(recipe, out) if resume else refuse_old_run(out)
     learner = build_learner(recipe)
     check_trainable(learner, settings)
-    sampler = training_sampler(recipe.data, seed=recipe.seed, data_dir=data_dir)
+    sampler = training_sampler(recipe.data, seed=recipe.seed, data_dir=data_dir, mask=learner.encoder.mask_token)
     heldout = {part.name: sampler_of(part, seed=_HELDOUT_SEED, data_dir=data_dir) for part in recipe.heldout}
     accelerator = make_accelerator(settings, out)
     facts = training_facts(recipe)
@@ -98,7 +98,7 @@ def training_facts(recipe: Recipe) -> dict[str, Json]:
     return {
         "recipe_digest": recipe.digest(),
         "recipe": recipe.model_dump(mode="json"),
-        "sets": sorted({part.source for part in recipe.data}),
+        "sets": sorted({part.source if part.file is None else Path(part.file).name for part in recipe.data}),
         "leave_out_langs": sorted({lang for part in recipe.data for lang in part.leave_out_langs}),
     }
 

@@ -15,10 +15,17 @@ from nlpmeta.training.settings import TrainSettings
 Size = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
+RAW_KINDS = ("masked-words", "clusters", "views")
+"""Kinds of tasks that read nothing but texts."""
+
+
 class Tasks(Settings):
     """Tasks drawn from one data set: which of its texts, and the shape of the episodes."""
 
     source: str = Field(description="a data set: a name of the catalogue, a file, or a Hub id")
+    file: str | None = Field(
+        None, description="kinds without labels: a file of texts, one a line or a column of a table, read in its place"
+    )
     split: str = Field("train", description="the split the texts come from")
     langs: tuple[str, ...] | None = Field(None, description="only these languages, in any spelling; null for all")
     leave_out_langs: tuple[str, ...] = Field((), description="languages that must not be read")
@@ -27,8 +34,12 @@ class Tasks(Settings):
     leave_out_labels_of: tuple[str, ...] = Field((), description="data sets whose class names must not be used")
     fold: int | None = Field(None, ge=0, description="a published fold with disjoint classes; null for none")
     part: Literal["train", "valid", "test"] = Field("train", description="the part of the fold")
-    kind: Literal["nway", "crosslingual"] = Field(
-        "nway", description="nway: one language an episode; crosslingual: support in one, query in another"
+    kind: Literal["nway", "crosslingual", "masked-words", "clusters", "views"] = Field(
+        "nway",
+        description=(
+            "nway: one language an episode; crosslingual: support in one, query in another; without labels: "
+            "masked-words (which word is missing), clusters (of the embeddings), views (which text is it a part of)"
+        ),
     )
     n_way: Size = Field(10, description="classes of an episode: a number, or [lowest, highest]")
     n_shot: Size = Field((1, 3), description="support texts of each class: a number, or [lowest, highest]")
@@ -40,7 +51,14 @@ class Tasks(Settings):
     language_temperature: float = Field(
         3.33, gt=0, description="1 draws languages by their number of texts, more makes them more equal"
     )
-
+    n_texts: int = Field(
+        20_000, ge=2, description="kinds without labels: texts that are read at most, drawn by the seed"
+    )
+    n_clusters: int = Field(200, ge=2, description="clusters: how many in each partition")
+    n_partitions: int = Field(4, ge=1, description="clusters: partitions that episodes are drawn from")
+    letter_groups: int = Field(
+        1, ge=1, description="clusters: groups of texts by their letters, roughly languages, whose means are taken off"
+    )
     hard_share: float = Field(
         0.0, ge=0, le=1, description="share of the episodes that are the hardest of four drawn, judged by letters alone"
     )
@@ -51,7 +69,18 @@ class Tasks(Settings):
             size = getattr(self, name)
             if isinstance(size, tuple) and size[0] > size[1]:
                 raise ValueError(f"{name} must be [lowest, highest], got {list(size)}")
+        by_label = ("labels", "leave_out_labels", "leave_out_labels_of", "fold")
+        given = [name for name in by_label if getattr(self, name) not in (None, ())]
+        if self.reads_labels and self.file is not None:
+            raise ValueError(f"file is for the kinds {', '.join(RAW_KINDS)}; for others name the file as the source")
+        if not self.reads_labels and given:
+            raise ValueError(f"tasks of the kind {self.kind} read no labels, so {', '.join(given)} cannot be used")
         return self
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the tasks are made from labels, or from texts alone."""
+        return self.kind not in RAW_KINDS
 
     def range_of(self, name: Literal["n_way", "n_shot"]) -> Range:
         """A size as a range."""

@@ -5,35 +5,49 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from nlpmeta import languages
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.recipes.schema import Tasks, TrainTasks
-from nlpmeta.sampling import EpisodeSampler, Range, Sampler
+from nlpmeta.sampling import EpisodeSampler, Range, Sampler, generator
+from nlpmeta.sampling.clusters import ClusterSampler
 from nlpmeta.sampling.crosslingual import CrossLingualSampler
 from nlpmeta.sampling.difficulty import DifficultySampler
 from nlpmeta.sampling.index import Index
+from nlpmeta.sampling.leaks import fingerprint
+from nlpmeta.sampling.masked_words import MaskedWordSampler
 from nlpmeta.sampling.mixture import MixtureSampler, temperature_weights
 from nlpmeta.sampling.pools import leave_out, split_by
 from nlpmeta.sampling.sentences import sentences_of
+from nlpmeta.sampling.views import SentenceViewSampler
 from nlpmeta.sources.base import Source
 from nlpmeta.sources.folds import POOL_SPLIT, folds
 from nlpmeta.sources.loading import load_source
+from nlpmeta.sources.texts import texts_of_file
+
+_CHOICE = 4  # a stream of random numbers of its own: which texts of a large set are read
 
 
-def training_sampler(parts: Sequence[TrainTasks], *, seed: int, data_dir: Path | None) -> MixtureSampler:
-    """Episodes from all parts, in the shares that their weights say."""
-    samplers = [sampler_of(part, seed=seed, data_dir=data_dir) for part in parts]
+def training_sampler(
+    parts: Sequence[TrainTasks], *, seed: int, data_dir: Path | None, mask: str | None = None
+) -> MixtureSampler:
+    """Episodes from all parts, in the shares that their weights say; ``mask`` is the encoder's mask token."""
+    samplers = [sampler_of(part, seed=seed, data_dir=data_dir, mask=mask) for part in parts]
     return MixtureSampler(samplers, weights=[part.weight for part in parts], seed=seed)
 
 
-def sampler_of(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
+def sampler_of(part: Tasks, *, seed: int, data_dir: Path | None, mask: str | None = None) -> Sampler:
     """The episodes of one part.
 
     Raises:
-        NLPMetaError: if no language of it can fill an episode.
+        NLPMetaError: if no language of it can fill an episode, or the encoder has no mask token and the part needs one.
     """
-    plain = _plain_sampler(part, seed=seed, data_dir=data_dir)
+    if part.reads_labels:
+        plain = _plain_sampler(part, seed=seed, data_dir=data_dir)
+    else:
+        plain = _sampler_without_labels(part, raw_texts(part, seed=seed, data_dir=data_dir), seed=seed, mask=mask)
     return DifficultySampler(plain, share=part.hard_share, seed=seed) if part.hard_share else plain
 
 
@@ -50,6 +64,35 @@ def _plain_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
             query_langs=part.query_langs,
         )
     return _one_language_each(pool, part, seed)
+
+
+def _sampler_without_labels(part: Tasks, texts: list[str], *, seed: int, mask: str | None) -> Sampler:
+    n_way, n_shot, n_query = part.range_of("n_way"), part.range_of("n_shot"), part.n_query
+    if part.kind == "clusters":
+        return ClusterSampler(
+            texts,
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=n_query,
+            seed=seed,
+            n_clusters=part.n_clusters,
+            n_partitions=part.n_partitions,
+            letter_groups=part.letter_groups,
+        )
+    if mask is None:
+        raise NLPMetaError(f"Tasks of the kind {part.kind} need an encoder whose tokenizer has a mask token.")
+    kind = MaskedWordSampler if part.kind == "masked-words" else SentenceViewSampler
+    return kind(texts, n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, mask=mask)
+
+
+def raw_texts(part: Tasks, *, seed: int, data_dir: Path | None) -> list[str]:
+    """The texts of a part and nothing else of it: distinct after normalisation, at most ``n_texts``, in their order."""
+    texts = read_pool(part, data_dir=data_dir).texts if part.file is None else texts_of_file(Path(part.file))
+    distinct = list({fingerprint(text): text for text in texts}.values())
+    if len(distinct) <= part.n_texts:
+        return distinct
+    chosen = generator(seed, 0, stream=_CHOICE).choice(len(distinct), part.n_texts, replace=False)
+    return [distinct[row] for row in np.sort(chosen)]
 
 
 def read_pool(part: Tasks, *, data_dir: Path | None) -> LabeledTexts:

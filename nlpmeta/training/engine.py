@@ -10,6 +10,7 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
 from nlpmeta.training.journal import check_trackers
+from nlpmeta.training.memory_forecast import forecast_memory
 from nlpmeta.training.optimise import trainable
 from nlpmeta.training.run import Run, TrainResult
 from nlpmeta.training.settings import TrainSettings
@@ -62,6 +63,10 @@ def meta_train(
     learner.to(accelerator.device).train()
     run = Run(learner, sampler, settings, out, evaluate or {}, accelerator, on_best, show_progress)
     with run.cached_states(say):
+        if run.encoder_trains and (say is not None or accelerator.num_processes > 1):  # all processes, or none
+            forecast = forecast_memory(run.stepper, run.weights)
+            if say is not None:
+                say(f"Memory: {forecast}.")
         return run.go(resume=resume)
 
 

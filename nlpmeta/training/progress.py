@@ -12,15 +12,19 @@ class Progress:
 
     step: int = 0
     first: float | None = None
+    last: float | None = None
     best: float | None = None
     best_step: int = 0
     waiting: int = 0
     training_sum: float = 0.0
     training_count: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    partitions: dict[str, Tensor] = field(default_factory=dict)
+    """The clusters that tasks are drawn from, by the number of their sampler."""
 
     def improved(self, accuracy: float, weights: Mapping[str, Tensor]) -> bool:
         """Whether ``accuracy`` is the best so far; if so ``weights`` are remembered."""
+        self.last = accuracy
         if self.best is not None and accuracy <= self.best:
             self.waiting += 1
             return False
@@ -44,5 +48,5 @@ class Progress:
         return mean
 
     def numbers(self) -> dict[str, float | int | None]:
-        """All but the weights, for JSON."""
-        return {name: value for name, value in vars(self).items() if name != "best_weights"}
+        """All but the tensors, for JSON."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, dict)}

@@ -17,6 +17,7 @@ from nlpmeta.training.journal import Journal
 from nlpmeta.training.known_texts import KnownTexts
 from nlpmeta.training.optimise import MovingAverage, make_optimizer, put, trainable
 from nlpmeta.training.progress import Progress
+from nlpmeta.training.renewal import Renewal
 from nlpmeta.training.resume import Checkpoints, refuse_old_run
 from nlpmeta.training.settings import TrainSettings
 from nlpmeta.training.step import Stepper
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. ``best_accuracy`` is the held-out mean of the weights that the learner was left with."""
+    """How a run ended. ``best_accuracy`` is the held-out mean of the weights that the learner was left with.
+
+    These are the weights of ``best_step``, which is the last one where the settings keep the last.
+    """
 
     steps: int
     best_step: int
@@ -59,9 +63,12 @@ class Run:
         self.optimizer = make_optimizer(learner, settings)
         self.average = MovingAverage(self.weights, settings.ema)
         tokens = TokenCache(learner.encoder)
-        fixed = learner.inputs == "embeddings" and not any(w.requires_grad for w in learner.encoder.parameters())
-        known = KnownTexts(learner.encoder, embeddings_folder()) if fixed else None
+        self.encoder_trains = learner.inputs == "tokens" or bool(adapter)
+        known = None if self.encoder_trains else KnownTexts(learner.encoder, embeddings_folder())
         self.stepper = Stepper(learner, sampler, settings, accelerator, tokens, known, self.optimizer, self.weights)
+        self.progress = Progress()
+        self.renewal = Renewal(sampler, learner, tokens, show_progress=show_progress)
+        self.renewal.renew(self.progress)
         self.heldout = HeldOut(
             evaluate,
             sampler,
@@ -73,7 +80,6 @@ class Run:
         )
         self.journal = Journal(out, settings, accelerator, show_progress=show_progress)
         self.checkpoints = Checkpoints(out, settings, is_main=accelerator.is_main_process)
-        self.progress = Progress()
 
     @contextmanager
     def cached_states(self, say: Callable[[str], None] | None) -> Iterator[None]:
@@ -102,8 +108,8 @@ class Run:
         self._leave_best()
         return TrainResult(
             steps=progress.step,
-            best_step=progress.best_step,
-            best_accuracy=progress.best,
+            best_step=progress.best_step if self.settings.keep == "best" else progress.step,
+            best_accuracy=progress.best if self.settings.keep == "best" else progress.last,
             first_accuracy=progress.first,
             stopped_early=stopped,
             seconds=time.perf_counter() - start_time,
@@ -112,6 +118,7 @@ class Run:
     def _start(self, resume: bool) -> None:
         if resume:
             self.checkpoints.restore(self.weights, self.average, self.optimizer, self.progress)
+            self.renewal.restore(self.progress)
         elif self.out is not None:
             refuse_old_run(self.out)
         self.journal.cut_after(self.progress.step)
@@ -122,6 +129,8 @@ class Run:
 
     def _one(self, step: int) -> None:
         began = time.perf_counter()
+        if step and step % self.settings.renew_every == 0:
+            self.renewal.renew(self.progress)
         values: dict[str, object] = {"step": step + 1, **self.stepper.take(step)}
         self.average.update(step)
         self.progress.add_training_accuracy(float(str(values["accuracy"])))
@@ -162,8 +171,9 @@ class Run:
                 self.on_best(self.progress.step)
 
     def _leave_best(self) -> None:
-        """Leave the learner with the weights that were best on held-out tasks, or else with the average."""
-        put(self.weights, self.progress.best_weights or self.average.average)
+        """Leave the learner with the weights that were best on held-out tasks, or else with the last average."""
+        best = self.progress.best_weights if self.settings.keep == "best" else {}
+        put(self.weights, best or self.average.average)
         self.learner.eval()
 
 

@@ -31,6 +31,12 @@ class TrainSettings(Settings):
     contrastive_weight: float = Field(0.0, ge=0, description="weight of the supervised contrastive loss")
     contrastive_temperature: float = Field(0.05, gt=0, description="temperature of the supervised contrastive loss")
     anchor_weight: float = Field(0.0, ge=0, description="weight of the distance to the frozen encoder's embeddings")
+    renew_every: int = Field(
+        100, ge=1, description="steps between two clusterings, where tasks are clusters of embeddings"
+    )
+    keep: Literal["best", "last"] = Field(
+        "best", description="the weights that are left: best on the held-out tasks, or the last"
+    )
     eval_every: int = Field(50, ge=1, description="steps between two measurements on held-out tasks")
     eval_episodes: int = Field(10, ge=1, description="episodes of each held-out set")
     control_episodes: int = Field(4, ge=0, description="label-shuffled control episodes at each measurement")

@@ -33,7 +33,7 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         weights: Mapping[str, nn.Parameter],
     ) -> None:
-        self._learner, self.sampler, self._settings = learner, sampler, settings
+        self.learner, self.sampler, self._settings = learner, sampler, settings
         self._accelerator, self._tokens, self._known, self._weights = accelerator, tokens, known, weights
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._optimizer = accelerator.prepare_optimizer(optimizer)
@@ -43,8 +43,9 @@ class Stepper:
         totals: dict[str, float] = {}
         self._optimizer.zero_grad()
         for turn in range(self._settings.accumulate):
-            for group, share in self._groups(self._episodes(step, turn)):
-                self._add(group, share, totals)
+            episodes = self._episodes(step, turn)
+            for group in self._groups(episodes):
+                self._add(group, len(group) / len(episodes), totals)
         average_gradients(self._weights, self._accelerator)
         factor = rate_factor(step, self._settings)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -59,11 +60,19 @@ class Stepper:
         first = (step * self._settings.accumulate + turn) * size
         return [self.sampler.episode(first + i) for i in range(self._accelerator.process_index, size, world)]
 
-    def _groups(self, episodes: list[Episode]) -> list[tuple[list[Episode], float]]:
-        """Episodes whose loss is computed together, with their share."""
+    def groups_of(self, step: int) -> list[list[Episode]]:
+        """The groups of episodes of the first turn of a step; each is one forward and backward pass."""
+        return self._groups(self._episodes(step, 0))
+
+    def tokens_at_once(self, episodes: list[Episode]) -> int:
+        """Tokens of a group whose activations are in memory together, padding aside."""
+        tokens = sum(map(len, self._tokens(self._texts(episodes))))
+        return tokens if self.learner.inputs == "tokens" else min(tokens, self._settings.chunk_tokens)
+
+    def _groups(self, episodes: list[Episode]) -> list[list[Episode]]:
+        """Episodes whose loss is computed together."""
         sizes = [len(episode.support) + len(episode.query) for episode in episodes]
-        groups = self._learner.together(sizes)
-        return [([episodes[i] for i in group], len(group) / len(episodes)) for group in groups]
+        return [[episodes[i] for i in group] for group in self.learner.together(sizes)]
 
     def _add(self, episodes: list[Episode], share: float, totals: dict[str, float]) -> None:
         """Add the gradient of ``share`` times the mean loss over ``episodes``, and its log lines to ``totals``.
@@ -72,7 +81,7 @@ class Stepper:
         """
         kept = self._gradients_so_far() if len(episodes) > 1 else {}
         try:
-            values = self._gradients(episodes, share)
+            values = self.gradients(episodes, share)
         except RuntimeError as error:
             if len(episodes) == 1 or not should_reduce_batch_size(error):
                 raise
@@ -89,23 +98,26 @@ class Stepper:
     def _gradients_so_far(self) -> dict[str, torch.Tensor]:
         return {name: weight.grad.clone() for name, weight in self._weights.items() if weight.grad is not None}
 
-    def _gradients(self, episodes: list[Episode], share: float) -> dict[str, float]:
+    def gradients(self, episodes: list[Episode], share: float) -> dict[str, float]:
         """Add the gradient of ``share`` times the mean loss over ``episodes``, divided by the number of turns."""
-        texts = self._encode(episodes) if self._learner.inputs == "embeddings" else None
+        texts = self._encode(episodes) if self.learner.inputs == "embeddings" else None
         with self._accelerator.autocast():
-            parts = losses(self._learner, episodes, texts, self._settings, self._accelerator)
+            parts = losses(self.learner, episodes, texts, self._settings, self._accelerator)
         self._accelerator.backward(parts.to_minimise * (share / self._settings.accumulate))
         if texts is None:
             return parts.values
         texts.backward()
         return {**parts.values, "texts": float(texts.n_texts), "tokens": float(texts.n_tokens)}
 
+    def _texts(self, episodes: list[Episode]) -> list[str]:
+        return list(dict.fromkeys(text for e in episodes for text in self.learner.texts_of(e.support) + e.query.texts))
+
     def _encode(self, episodes: list[Episode]) -> TextPass | KnownPass:
-        texts = [text for e in episodes for text in self._learner.texts_of(e.support) + e.query.texts]
+        texts = self._texts(episodes)
         if self._known is not None:
             return KnownPass(self._known, texts)
         return TextPass(
-            self._learner.encoder,
+            self.learner.encoder,
             self._tokens,
             texts,
             accelerator=self._accelerator,

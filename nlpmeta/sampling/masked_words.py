@@ -1,0 +1,118 @@
+"""Tasks without labels: which word is missing?"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.sampling.base import Range, generator
+from nlpmeta.sampling.leaks import fingerprint
+from nlpmeta.sampling.shape import Shape
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_FEWEST = 3  # words of a text that can be known without one of them
+_SPARE = 2  # times as many words as ways are masked, as some have too few texts that still differ
+
+
+class MaskedWordSampler:
+    """A class is a word: texts that had it, with the mask in its place. No text is twice in an episode.
+
+    Every word of an episode is masked in all of its texts, so that none gives another class away; texts that are then
+    the same are used once. Words are runs of two or more letters, case aside; scripts that put no spaces between words
+    have few that repeat, and then few classes.
+
+    Source: SMLMT, Bansal, Jha, Munkhdalai and McCallum, EMNLP 2020 (arXiv:2009.08445), section 3.1. Where we differ:
+    the words of an episode are masked in each other's texts too, and frequent words are left out.
+
+    Args:
+        texts: the only thing that is read.
+        n_way: words of an episode.
+        n_shot: support texts of each word.
+        n_query: query texts of each word.
+        seed: decides the draws.
+        mask: what stands for a masked word: the mask token of the encoder.
+        most_common: words in more than this share of the texts are left out; they say little of what a text is about.
+
+    Raises:
+        NLPMetaError: if too few words are in enough texts.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        *,
+        n_way: int | Range,
+        n_shot: int | Range,
+        n_query: int,
+        seed: int,
+        mask: str,
+        most_common: float = 0.02,
+    ) -> None:
+        self.texts, self.seed, self.mask = tuple(texts), seed, mask
+        self.shape = Shape.of(n_way, n_shot, n_query)
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, text in enumerate(self.texts):
+            words = words_of(text)
+            for word in sorted(set(words)) if len(words) >= _FEWEST else ():
+                rows[word].append(row)
+        most = max(self.shape.need, int(most_common * len(self.texts)))
+        self._rows = {word: found for word, found in rows.items() if self.shape.need <= len(found) <= most}
+        self.words = tuple(sorted(self._rows))
+        """The words that can be drawn."""
+        if len(self.words) < self.shape.n_way.low:
+            raise NLPMetaError(
+                f"{len(self.words)} words are in {self.shape.need} to {most} of the {len(self.texts)} texts; tasks of "
+                f"masked words, of {self.shape.n_way.low} ways, need more texts, fewer ways, or fewer shots."
+            )
+
+    def episode(self, index: int) -> Episode:
+        """Episode ``index``; support and query texts are grouped by word.
+
+        Raises:
+            NLPMetaError: if the words share so few texts that the least number of ways cannot be filled.
+        """
+        rng = generator(self.seed, index)
+        n_way, n_shot = self.shape.n_way.draw(rng, most=len(self.words)), self.shape.n_shot.draw(rng)
+        size, seen = n_shot + self.shape.n_query, set[str]()
+        words = [self.words[number] for number in rng.permutation(len(self.words))[: _SPARE * n_way]]
+        drawn: dict[str, list[str]] = {}
+        for word in words:
+            found = self._texts_without(words, rng.permuted(self._rows[word]).tolist(), size, seen)
+            if len(found) == size:
+                drawn[word] = list(found.values())
+                seen.update(found)
+            if len(drawn) == n_way:
+                break
+        if len(drawn) < self.shape.n_way.low:
+            raise NLPMetaError(f"Only {len(drawn)} words have {size} texts of their own. Lower n_way or n_shot.")
+        return Episode(_side(drawn, slice(0, n_shot)), _side(drawn, slice(n_shot, size)))
+
+    def _texts_without(self, words: list[str], rows: list[int], size: int, seen: set[str]) -> dict[str, str]:
+        """The first ``size`` of these texts that differ from each other and from those seen, masked, by fingerprint."""
+        found: dict[str, str] = {}
+        for row in rows:
+            text = masked(self.texts[row], words, self.mask)
+            mark = fingerprint(text)
+            if mark not in seen and mark not in found:
+                found[mark] = text
+            if len(found) == size:
+                break
+        return found
+
+
+def _side(drawn: dict[str, list[str]], part: slice) -> LabeledTexts:
+    texts = [each[part] for each in drawn.values()]
+    labels = tuple(label for label, each in enumerate(texts) for _ in each)
+    return LabeledTexts(tuple(text for each in texts for text in each), labels, tuple(drawn))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, case folded, in their order."""
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def masked(text: str, words: Sequence[str], mask: str) -> str:
+    """The text with the mask in place of these words (which are case folded)."""
+    barred = set(words)
+    return _WORD.sub(lambda found: mask if found.group().casefold() in barred else found.group(), text)

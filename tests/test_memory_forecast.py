@@ -1,0 +1,80 @@
+"""What is said of memory before a run, against what its steps then take."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from meta_task import noisy_encoder, noisy_learner, samplers
+
+from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.learners.maml import MAML
+from nlpmeta.training import TrainSettings, meta_train
+from nlpmeta.training.engine import make_accelerator
+from nlpmeta.training.memory_forecast import _Peak, forecast_memory
+from nlpmeta.training.run import Run
+
+
+def run_of(learner, **settings):
+    settings = TrainSettings(steps=2, control_episodes=0, **settings)
+    accelerator: Accelerator = make_accelerator(settings, None)
+    return Run(learner, samplers()[0], settings, None, {}, accelerator, None, False)
+
+
+def maml(**options):
+    encoder = noisy_encoder()
+    add_adapter(encoder, AdapterSettings(rank=2, modules=("query", "value")), seed=0)
+    return MAML(encoder, inner_steps=2, **options)
+
+
+def test_the_peak_counts_what_lives_at_once_and_forgets_what_is_gone():
+    known = torch.ones(1000)
+    with _Peak([known]) as memory:
+        for _ in range(3):
+            a = torch.ones(256)  # 1,024 bytes, replaced by the next
+        b = a + 1
+        known.view(10, 100)
+        del a, b
+        torch.ones(16)
+    assert memory.most == 2 * 1024  # one and the one that replaces it, then one and the sum
+    assert memory._now == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (noisy_learner, {"episodes_per_step": 4}),
+        (noisy_learner, {"episodes_per_step": 4, "contrastive_weight": 0.5, "anchor_weight": 0.5}),
+        (lambda: maml(task_batching="vectorised"), {"episodes_per_step": 4}),
+        (lambda: maml(task_batching="loop"), {"episodes_per_step": 4}),
+        (lambda: maml(first_order=False), {"episodes_per_step": 1}),
+    ],
+    ids=["prototypical", "with other losses", "maml, side by side", "maml, one by one", "maml, second order"],
+)
+def test_a_step_takes_about_what_was_forecast(make, settings):
+    run = run_of(make(), **settings)
+    forecast = forecast_memory(run.stepper, run.weights)
+    known = [*run.learner.parameters(), *run.learner.buffers()]
+    with _Peak(known) as memory:
+        run.stepper.take(0)
+    assert 0.7 * memory.most < forecast.peak < 1.8 * memory.most + 200_000
+
+
+def test_a_forecast_changes_neither_weights_nor_gradients_nor_random_numbers():
+    run = run_of(noisy_learner())
+    before = [weight.detach().clone() for weight in run.weights.values()]
+    state = torch.get_rng_state()
+    forecast_memory(run.stepper, run.weights)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(weight.grad is None for weight in run.weights.values())
+    assert all(torch.equal(a, b) for a, b in zip(before, run.weights.values(), strict=True))
+
+
+def test_it_is_said_before_the_first_step_and_not_of_an_encoder_that_is_fixed():
+    said = []
+    meta_train(noisy_learner(), samplers()[0], settings=TrainSettings(steps=1), say=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("Memory: about ")
+    learner = noisy_learner()
+    for weight in adapter_weights(learner.encoder).values():
+        weight.requires_grad_(False)
+    meta_train(learner, samplers()[0], settings=TrainSettings(steps=1), say=said.append)
+    assert len(said) == 1
