@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from nlpmeta.checkpoint import read_learner, write_learner
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.cache import Remembered
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
 from nlpmeta.examples import (
@@ -26,7 +27,7 @@ from nlpmeta.examples import (
 )
 from nlpmeta.files import new_folder, write_bytes, write_json
 from nlpmeta.hub.download import Fetching
-from nlpmeta.learners.base import Learner, learners
+from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.streams import Footprint, StreamLearner
 from nlpmeta.manifest import Json, read_manifest, write_manifest
 from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_labels, write_labels
@@ -66,6 +67,8 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
 
     learner_: Learner
     examples_: Examples | None
+    _names: Remembered | None = None
+    """The embeddings of class names, so that a change of the classes need not compute them again."""
     # Without it the mixin would put an attribute on every new instance, which scikit-learn does not allow.
     _hub_mixin_config: "ClassVar[dict[str, object]]" = {}  # type: ignore[misc]
 
@@ -109,6 +112,7 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
 
         Only the new texts are embedded; the method then adapts to all examples. Where the score of a class depends on
         its own examples alone (``prototypical``, ``knn``, ...) the scores of the other classes stay as they are.
+        ``auto`` fits its heads again, and weighs them anew once the examples are 1.5 times as many or as few.
 
         A method that reads a stream (``mann``, ``rnn``, ``snail``) writes the new texts into its memory, in constant
         time, and keeps no examples; it may start from nothing. ``X`` and ``y`` may be one text and its label.
@@ -124,7 +128,7 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         if not hasattr(self, "state_"):
             return self.fit(X, y)
         texts, labels = checked_pairs(X, y)
-        return self._learn(self.learner_, self._known_examples().plus(texts, labels))
+        return self._learn(self.learner_, self._known_examples().plus(texts, labels), before=self.state_)
 
     def add_class(self, label: Label, texts: Sequence[str]) -> "FewShotClassifier":
         """Add a class with its example texts; as ``partial_fit``.
@@ -150,7 +154,7 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
             raise DataError(f"Without {label!r} one class would be left; a classifier needs at least two.")
         if isinstance(self.learner_, StreamLearner):
             return self._keep(self.learner_, self._stream().without(self.learner_, number))
-        return self._learn(self.learner_, self._known_examples().without(number))
+        return self._learn(self.learner_, self._known_examples().without(number), before=self.state_)
 
     def rename_class(self, old: Label, new: Label) -> "FewShotClassifier":
         """Give a class another label; methods that read the names of classes read the new one.
@@ -163,7 +167,8 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
             raise DataError(f"There is a class {new!r} already.")
         if isinstance(self.learner_, StreamLearner):
             return self._keep(self.learner_, self._stream().renamed(self._class(old), new))
-        return self._learn(self.learner_, self._known_examples().renamed(self._class(old), new))
+        renamed = self._known_examples().renamed(self._class(old), new)
+        return self._learn(self.learner_, renamed, before=self.state_)
 
     def reset(self) -> "FewShotClassifier":
         """Forget all examples and classes; what the learner was meta-trained to stays."""
@@ -220,15 +225,28 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         return cls(learner)._learn(learner.eval(), examples, embed=known)
 
     @torch.no_grad()
-    def _learn(self, learner: Learner, examples: "Examples", *, embed: "Embed | None" = None) -> "FewShotClassifier":
-        """Adapt to ``examples``; what was learned before stays if that fails."""
+    def _learn(
+        self,
+        learner: Learner,
+        examples: "Examples",
+        *,
+        embed: "Embed | None" = None,
+        before: TaskState | None = None,
+    ) -> "FewShotClassifier":
+        """Adapt to ``examples``, from what was learned ``before`` if anything; that stays if this fails."""
         at_least_two(examples.classes)
         if learner.inputs == "embeddings":
             examples = examples.embedded(embed or learner.encoder.encode)
         support = learner.support(examples.data(), embed)
-        support = replace(support, features=examples.features)
+        names = support.names
+        if names is not None and learner.inputs == "embeddings" and names.features is None:
+            if self._names is None or self._names.encoder is not learner.encoder:
+                self._names = Remembered(learner.encoder)
+            names = replace(names, features=self._names(names.texts))
+        support = replace(support, features=examples.features, names=names)
         # Stored as a file stores it: another memory layout would round differently after loading.
-        state = {name: tensor.contiguous() for name, tensor in learner.adapt(support).items()}
+        learned = learner.adapt(support) if before is None else learner.readapt(support, before)
+        state = {name: tensor.contiguous() for name, tensor in learned.items()}
         self.learner_, self.state_, self.classes_, self.examples_ = learner, state, examples.classes, examples
         return self
 

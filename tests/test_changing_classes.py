@@ -125,3 +125,71 @@ def test_impossible_changes_are_refused_and_change_nothing(encoder, task):
     with pytest.raises(DataError, match="holds no texts"):
         classifier.add_class(name, [])
     np.testing.assert_array_equal(classifier.predict_proba(texts), before)
+
+
+def heads_judged(monkeypatch):
+    """How many supports have been judged so far, as a list of their sizes."""
+    from nlpmeta.learners.auto import AutoHead
+
+    sizes, plain = [], AutoHead.judge
+    monkeypatch.setattr(AutoHead, "judge", lambda self, known: sizes.append(len(known)) or plain(self, known))
+    return sizes
+
+
+def test_auto_weighs_its_heads_anew_only_when_much_has_changed(encoder, task, monkeypatch):
+    texts, labels, more, name = task
+    sizes = heads_judged(monkeypatch)
+    classifier = FewShotClassifier(encoder=encoder).fit(texts, labels)
+    shares = {key: value for key, value in classifier.state_.items() if key.endswith("/share")}
+    classifier.partial_fit(texts[:1], labels[:1])
+    assert sizes == [len(texts)]
+    assert {key: value for key, value in classifier.state_.items() if key.endswith("/share")} == shares
+    classifier.add_class(name, more)  # half as many again
+    assert sizes == [len(texts), len(texts) + 1 + len(more)]
+    classifier.remove_class(name)
+    assert len(sizes) == 2 + (3 * (len(texts) + 1) <= 2 * (len(texts) + 1 + len(more)))
+
+
+def test_auto_refits_its_heads_as_a_fit_with_these_shares_would(encoder, task):
+    texts, labels, *_ = task
+    grown = FewShotClassifier(encoder=encoder).fit(texts[1:], labels[1:]).partial_fit(texts[:1], labels[:1])
+    whole = FewShotClassifier(encoder=encoder).fit(texts[1:] + texts[:1], labels[1:] + labels[:1])
+    for key, value in whole.state_.items():
+        if key in grown.state_ and not key.endswith(("share", "scores_over", "held_out", "judged")):
+            torch.testing.assert_close(grown.state_[key], value, rtol=1e-3, atol=1e-3)
+
+
+def test_a_first_second_example_or_a_name_that_says_nothing_is_much(encoder, task, monkeypatch):
+    texts, labels, *_ = task
+    first = [labels.index(label) for label in sorted(set(labels))]
+    sizes = heads_judged(monkeypatch)
+    one_each = FewShotClassifier(encoder=encoder).fit([texts[i] for i in first], [labels[i] for i in first])
+    one_each.partial_fit([texts[i + 1] for i in first], [labels[i + 1] for i in first])
+    assert len(sizes) == 2  # something can be held out now
+    known = FewShotClassifier(encoder=encoder).fit(texts, [f"set the {label}" for label in labels])
+    known.rename_class(f"set the {labels[0]}", "17")
+    assert len(sizes) == 4
+
+
+def test_a_model_of_an_older_release_is_judged_anew(encoder, task, monkeypatch):
+    texts, labels, *_ = task
+    classifier = FewShotClassifier(encoder=encoder).fit(texts, labels)
+    del classifier.state_["mixture/judged"]
+    sizes = heads_judged(monkeypatch)
+    classifier.partial_fit(texts[:1], labels[:1])
+    assert len(sizes) == 1
+
+
+def test_class_names_are_embedded_once(encoder, task, monkeypatch):
+    texts, labels, more, name = task
+    seen, plain = [], TextEncoder.embed_tokens
+    monkeypatch.setattr(
+        TextEncoder, "embed_tokens", lambda self, tokens, **k: seen.append(len(tokens)) or plain(self, tokens, **k)
+    )
+    words = [f"about {label}" for label in labels]
+    classifier = FewShotClassifier(encoder=encoder).fit(texts, words)
+    assert sum(seen) == len(texts) + len(set(labels))
+    classifier.add_class(f"about {name}", more)
+    assert sum(seen) == len(texts) + len(set(labels)) + len(more) + 1
+    classifier.remove_class(f"about {name}")
+    assert sum(seen) == len(texts) + len(set(labels)) + len(more) + 1

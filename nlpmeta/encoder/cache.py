@@ -14,6 +14,24 @@ CHUNK = 1024
 """Texts between two writes to disk: what a run that is killed can lose."""
 
 
+class Remembered:
+    """The embeddings of a handful of texts, such as class names, each computed when it is first asked for.
+
+    The encoder must not change while this lives.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.encoder = encoder
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """The embeddings of ``texts`` in their order, shape ``(len(texts), dim)``."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if missing:
+            self._known.update(zip(missing, self.encoder.encode(missing), strict=True))
+        return torch.stack([self._known[text] for text in texts])
+
+
 class EmbeddingTable:
     """The embeddings of a frozen encoder, each distinct text encoded once.
 

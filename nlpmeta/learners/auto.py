@@ -1,6 +1,6 @@
 """The learner that weighs heads on the adapted and on the frozen encoder by what the support set says of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ SMALLEST_SHARE = 0.05
 WORTH_A_VIEW = 0.25
 """A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
 TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0)
+JUDGE_AGAIN = 1.5
+"""Heads are judged anew once a support set has grown, or shrunk, by this factor since they were judged last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,18 +103,41 @@ class AutoHead(Learner):
     def adapt_to(self, known: Support, judged: Judged) -> TaskState:
         """``adapt`` to a support whose heads are judged already."""
         weights = self.weights(judged, known)
-        temperature = float(self.experience.temperature.at(len(known) / known.n_way, known.n_way))
-        state: TaskState = {}
-        for name, weight, over in zip(judged.heads, weights.tolist(), judged.temperatures, strict=True):
-            if weight > 0:
-                candidate = self.candidates[name]
-                facts = {"share": torch.tensor(weight), "scores_over": torch.tensor(over)}
-                inner = candidate.head.adapt(self.seen(known, candidate)) | facts
-                state |= {f"{name}/{key}": value for key, value in inner.items()}
-        state["mixture/temperature"] = torch.tensor(temperature)
-        state["mixture/prototypes"] = class_means(self.read(known, state), known.labels, known.n_way)
-        state["mixture/n_shot"] = torch.tensor(len(known) / known.n_way)
+        every = zip(judged.heads, weights.tolist(), judged.temperatures, strict=True)
+        state = self._fitted(known, {name: (weight, over) for name, weight, over in every if weight > 0})
+        temperature = float(state["mixture/temperature"])
         state["mixture/held_out"] = held_out_likelihood(judged, weights, known.labels, temperature)
+        state["mixture/judged"] = _judged_on(known)
+        return state
+
+    @torch.no_grad()
+    def readapt(self, support: Support, before: TaskState) -> TaskState:
+        """Fit the heads again; judge them again, which takes most of the time, only if much has changed.
+
+        That is if the examples have become 1.5 times as many or as few since the heads were judged, if something can be
+        held out for the first time, or if the names of the classes have come to say something or ceased to.
+        """
+        known = self.known(support)
+        if not _still_judged(before.get("mixture/judged"), _judged_on(known)):
+            return self.adapt_to(known, self.judge(known))
+        heads = {
+            name: (float(before[f"{name}/share"]), float(before[f"{name}/scores_over"])) for name in self.heads(before)
+        }
+        kept = {key: before[key] for key in ("mixture/held_out", "mixture/judged")}
+        return self._fitted(known, heads) | kept
+
+    def _fitted(self, known: Support, heads: Mapping[str, tuple[float, float]]) -> TaskState:
+        """The heads that have a share, by name with what their scores are divided by, and what the mixture needs."""
+        state: TaskState = {}
+        for name, (share, over) in heads.items():
+            candidate = self.candidates[name]
+            facts = {"share": torch.tensor(share), "scores_over": torch.tensor(over)}
+            inner = candidate.head.adapt(self.seen(known, candidate)) | facts
+            state |= {f"{name}/{key}": value for key, value in inner.items()}
+        n_shot = len(known) / known.n_way
+        state["mixture/temperature"] = torch.tensor(float(self.experience.temperature.at(n_shot, known.n_way)))
+        state["mixture/prototypes"] = class_means(self.read(known, state), known.labels, known.n_way)
+        state["mixture/n_shot"] = torch.tensor(n_shot)
         return state
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
@@ -238,6 +263,17 @@ def held_out_likelihood(judged: Judged, weights: Tensor, labels: Tensor, tempera
         return torch.empty(0)
     scores = (mixed(judged.held_out, weights) / temperature).log_softmax(1)
     return scores[torch.arange(len(labels)), labels].sort().values
+
+
+def _judged_on(known: Support) -> Tensor:
+    """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``."""
+    return torch.tensor([len(known), min(n_folds(known), 2), known.names is not None])
+
+
+def _still_judged(then: Tensor | None, now: Tensor) -> bool:
+    if then is None or not torch.equal(then[1:], now[1:]):
+        return False
+    return max(int(then[0]), int(now[0])) < JUDGE_AGAIN * min(int(then[0]), int(now[0]))
 
 
 def _names_help(support: Support) -> bool:

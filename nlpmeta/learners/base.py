@@ -115,6 +115,13 @@ class Learner(nn.Module, ABC):
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         """Class scores of shape ``(n_query, n_way)``: higher is better; their softmax estimates probabilities."""
 
+    def readapt(self, support: Support, before: TaskState) -> TaskState:
+        """Learn the task again after examples came or went; ``before`` is what was learned from the earlier ones.
+
+        A learner may keep what a few examples hardly change; one that does says so.
+        """
+        return self.adapt(support)
+
     def config(self) -> dict[str, Option]:
         """Keyword arguments that rebuild this learner: ``type(self)(encoder, **self.config())``."""
         return {}
