@@ -2,8 +2,8 @@
 
     python benchmarks/change_classes.py --data-dir ../shared/data          # a minute
 
-Medians over five changes of a model of `auto` on MASSIVE, Swahili, five texts a class. Encoding is measured beside, on the
-same texts, and taken off.
+Medians over five changes of a model of `auto` on MASSIVE, Afrikaans, five texts a class. Encoding is measured beside,
+on the same texts, and taken off.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> int:
     from nlpmeta import FewShotClassifier
     from nlpmeta.sources.loading import load_source
 
-    pool = load_source("massive", data_dir=asked.data_dir).load("sw", "train")
+    pool = load_source("massive", data_dir=asked.data_dir).load("af", "train")
     texts = defaultdict(list)
     for text, name in zip(pool.texts, pool.names(), strict=True):
         texts[name].append(text)

@@ -128,7 +128,7 @@ def test_letters_tell_scripts_apart():
 
 def test_what_cannot_be_drawn_is_said():
     sizes = {"n_way": 3, "n_shot": 1, "n_query": 1, "seed": 0}
-    with pytest.raises(NLPMetaError, match="0 words are in 2 to 2 of the 2 texts"):
+    with pytest.raises(NLPMetaError, match="0 words are in 2 to 8 of the 2 texts"):
         MaskedWordSampler(["one two three", "four five six"], **sizes, mask="_")
     with pytest.raises(NLPMetaError, match="1 of 3 texts have 3 different words or more"):
         SentenceViewSampler(["ab", "two words", "now there are four"], **sizes, mask="_")

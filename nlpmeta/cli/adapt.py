@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from nlpmeta.adaptation.trial import Stopwatch, Task, Trial
+    from nlpmeta.adaptation.unlabelled import FromTexts
     from nlpmeta.classifier import FewShotClassifier
     from nlpmeta.data import LabeledTexts
     from nlpmeta.encoder.cache import EmbeddingTable
@@ -25,6 +26,8 @@ EXAMPLES = """Examples:
   nlpmeta adapt --data train.jsonl --test-data test.jsonl --shots 10 --json
 
   nlpmeta adapt --data mine.csv --shots all --suggest unlabelled.txt
+
+  nlpmeta adapt --data mine.csv --shots 5 --unlabelled corpus.txt
 """
 
 
@@ -61,6 +64,9 @@ def adapt(
     draws: Annotated[int, typer.Option(help="Support sets to draw and score.", min=1)] = 5,
     rare: Annotated[RareChoice, typer.Option(help="Classes with fewer than --shots examples.")] = RareChoice.error,
     suggest: Annotated[Path | None, typer.Option(help="Unlabelled texts; name the ten to label next.")] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Texts to learn the language from first; kept only if the support gains.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the model.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of --out.")] = False,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
@@ -78,13 +84,14 @@ def adapt(
     from nlpmeta.adaptation.trial import Stopwatch, Task
     from nlpmeta.cli import adapt_output
     from nlpmeta.cli.console import out_json
-    from nlpmeta.cli.suggest import suggestions, unlabelled
+    from nlpmeta.cli.suggest import suggestions, texts_without_labels
     from nlpmeta.sampling import KShotSampler, keep_classes
     from nlpmeta.sources.loading import load_source
 
     start, watch = perf_counter(), Stopwatch()
     n_shot = _shots(shots)
-    candidates = None if suggest is None else unlabelled(suggest, text_column)
+    candidates = None if suggest is None else texts_without_labels(suggest, text_column)
+    raw = None if unlabelled is None else texts_without_labels(unlabelled, text_column)
     columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
     with watch.stage("data"):
         pool = load_source(data, data_dir=data_dir, **columns).load(lang)
@@ -92,13 +99,21 @@ def adapt(
         kept = pool if ways is None else keep_classes(pool, ways, seed=seed)
         sampler = KShotSampler(kept, n_shot=n_shot, seed=seed, test=test, rare=rare.value)
         task = Task.of(sampler, n_draws=draws, seed=seed)
+        raw = None if raw is None else _others(raw, pool, test)
     asked = {"data": data, "lang": lang, "shots": n_shot, "ways": ways, "method": method, "encoder": encoder}
     asked |= {"checkpoint": checkpoint} | ({} if inner_steps is None else {"inner_steps": inner_steps})
     asked |= {"test_data": test_data, "seed": seed, "rare": rare.value, "digest": pool.digest()}
+    asked |= {} if unlabelled is None else {"unlabelled": str(unlabelled)}
     name = f"{Path(data).stem}-{lang or 'all'}-{shots}-shot"
     place = choose_place(out, name=name, task=asked, overwrite=overwrite)
     start_from = StartFrom(method, encoder, checkpoint, inner_steps)
-    trial, classifier, table = _run(start_from, task, watch, quiet=quiet)
+    with watch.stage("import_and_load"):
+        learner = start_from.learner()
+    learned = None
+    if raw is not None:
+        with watch.stage("learn_from_texts"):
+            learner, learned = _learn_from_texts(start_from, raw, task.support, seed=seed, quiet=quiet)
+    trial, classifier, table = _run(learner, method, task, watch, quiet=quiet)
     found = _look(classifier, task, table, watch)
     next_ones = None if candidates is None else suggestions(classifier, task.support, candidates, table)
     watch.seconds["total"] = perf_counter() - start
@@ -106,11 +121,13 @@ def adapt(
     report["task_report"] = None if found is None else found.json()
     if next_ones is not None:
         report["label_next"] = next_ones
+    if learned is not None:
+        report["learned_from_texts"] = learned.json()
     classifier.save_pretrained(place.folder, overwrite=place.replace, report=report)
     if json:
         out_json(report)
     else:
-        adapt_output.show(trial, place.folder, watch, found=found, label_next=next_ones)
+        adapt_output.show(trial, place.folder, watch, found=found, label_next=next_ones, learned=learned)
 
 
 @dataclass(frozen=True)
@@ -143,21 +160,46 @@ class StartFrom:
         return learner.stepping(self.inner_steps)
 
 
+def _others(texts: list[str], *parts: "LabeledTexts | None") -> list[str]:
+    """The texts that are in none of the labelled data, which is scored on."""
+    from nlpmeta.sampling.leaks import fingerprint
+
+    known = {fingerprint(text) for part in parts if part is not None for text in part.texts}
+    return [text for text in texts if fingerprint(text) not in known]
+
+
+def _learn_from_texts(
+    start_from: StartFrom, texts: list[str], support: "LabeledTexts", *, seed: int, quiet: bool
+) -> "tuple[Learner, FromTexts]":
+    from nlpmeta.adaptation.unlabelled import learn_from_texts
+    from nlpmeta.cli.console import say
+    from nlpmeta.encoder.weights import DEFAULT_ENCODER
+
+    return learn_from_texts(
+        start_from.method,
+        texts,
+        support,
+        encoder=start_from.encoder or DEFAULT_ENCODER,
+        checkpoint=start_from.checkpoint,
+        seed=seed,
+        show_progress=not quiet,
+        say=None if quiet else say,
+    )
+
+
 def _run(
-    start_from: StartFrom, task: "Task", watch: "Stopwatch", *, quiet: bool
+    learner: "Learner", method: str, task: "Task", watch: "Stopwatch", *, quiet: bool
 ) -> "tuple[Trial, FewShotClassifier, EmbeddingTable]":
     """The trial, the classifier that is saved, and the embeddings that are known."""
-    with watch.stage("import_and_load"):
-        from nlpmeta.adaptation.trial import run_trial
-        from nlpmeta.classifier import FewShotClassifier
-        from nlpmeta.cli.console import say
-        from nlpmeta.encoder.cache import EmbeddingTable
+    from nlpmeta.adaptation.trial import run_trial
+    from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.cli.console import say
+    from nlpmeta.encoder.cache import EmbeddingTable
 
-        learner = start_from.learner()
     if not quiet and learner.encoder.files is not None:
         say(learner.encoder.files.said)
     table = EmbeddingTable(learner.encoder)
-    trial = run_trial(learner, task, method=start_from.method, table=table, watch=watch, show_progress=not quiet)
+    trial = run_trial(learner, task, method=method, table=table, watch=watch, show_progress=not quiet)
     return trial, FewShotClassifier.adapted(learner, task.support, embed=table), table
 
 

@@ -8,6 +8,7 @@ from nlpmeta.cli.console import out, out_table, printable
 
 if TYPE_CHECKING:
     from nlpmeta.adaptation.trial import Measured, Stopwatch, Trial
+    from nlpmeta.adaptation.unlabelled import FromTexts
     from nlpmeta.checkpoint import Json
     from nlpmeta.evaluation import Interval
     from nlpmeta.trust.mismatch import TaskReport
@@ -53,6 +54,7 @@ def show(
     *,
     found: "TaskReport | None" = None,
     label_next: Sequence[str] | None = None,
+    learned: "FromTexts | None" = None,
 ) -> None:
     """The same for a person, with what the support set says of the task, and the texts to label next."""
     support = trial.task.support
@@ -62,6 +64,8 @@ def show(
         _show_confused(trial.method)
         if trial.frozen_is_better:
             out("Note: the frozen encoder did better here; such tasks were not in meta-training. Try --checkpoint none")
+    if learned is not None:
+        out(str(learned))
     for line in found.lines() if found is not None else ():
         out(printable(line))
     if trial.task.left_out:

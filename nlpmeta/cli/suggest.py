@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MOST = 10
 
 
-def unlabelled(path: Path, text_column: str | None) -> list[str]:
+def texts_without_labels(path: Path, text_column: str | None) -> list[str]:
     """The distinct texts of a file.
 
     Raises:
@@ -22,7 +22,7 @@ def unlabelled(path: Path, text_column: str | None) -> list[str]:
     """
     texts = list(dict.fromkeys(texts_of_file(path, text_column)))
     if not texts:
-        raise DataError(f"{path} holds no texts to choose from.")
+        raise DataError(f"{path} holds no texts.")
     return texts
 
 

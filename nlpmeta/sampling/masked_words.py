@@ -12,6 +12,7 @@ from nlpmeta.sampling.shape import Shape
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _FEWEST = 3  # words of a text that can be known without one of them
+_ALWAYS = 4  # times the texts that an episode needs of a word: what is not too common in any corpus
 _SPARE = 2  # times as many words as ways are masked, as some have too few texts that still differ
 
 
@@ -56,7 +57,7 @@ class MaskedWordSampler:
             words = words_of(text)
             for word in sorted(set(words)) if len(words) >= _FEWEST else ():
                 rows[word].append(row)
-        most = max(self.shape.need, int(most_common * len(self.texts)))
+        most = max(_ALWAYS * self.shape.need, int(most_common * len(self.texts)))
         self._rows = {word: found for word, found in rows.items() if self.shape.need <= len(found) <= most}
         self.words = tuple(sorted(self._rows))
         """The words that can be drawn."""
