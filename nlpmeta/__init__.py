@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nlpmeta.adaptation.meta_online import OnlineMetaLearner as OnlineMetaLearner
     from nlpmeta.adaptation.online import OnlineClassifier as OnlineClassifier
     from nlpmeta.adaptation.store import AdapterStore as AdapterStore
     from nlpmeta.classifier import FewShotClassifier as FewShotClassifier
@@ -42,6 +43,7 @@ _HOMES = {
     "MemoryAugmentedNetwork": "nlpmeta.learners.mann",
     "NLPMetaError": "nlpmeta.errors",
     "OnlineClassifier": "nlpmeta.adaptation.online",
+    "OnlineMetaLearner": "nlpmeta.adaptation.meta_online",
     "PrototypicalNetwork": "nlpmeta.learners.prototypical",
     "Recipe": "nlpmeta.recipes",
     "RecurrentMetaLearner": "nlpmeta.learners.recurrent",

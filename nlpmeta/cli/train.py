@@ -17,6 +17,12 @@ EXAMPLES = """Examples:
   nlpmeta train protonet --resume
 
   accelerate launch --num_processes 2 -m nlpmeta train protonet
+
+  nlpmeta train --online tickets.csv reviews.csv out=runs/mine        # learn on from the checkpoint of the package
+
+  nlpmeta train --online reviews-may.csv out=runs/mine --resume
+
+  nlpmeta train --online out=runs/mine --rollback 1
 """
 
 
@@ -26,15 +32,34 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file, or the name of a shipped recipe; with --online, a data set.")
+    ],
     changes: Annotated[list[str] | None, typer.Argument(help="Keys to change: steps=100 seed=1 out=runs/mine")] = None,
     *,
+    online: Annotated[
+        bool, typer.Option("--online", help="Tasks in place of a recipe: learn from one data set after another.")
+    ] = False,
+    rollback: Annotated[
+        int | None, typer.Option(help="With --online: take back what the last tasks taught.", min=1)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out, if there is one.")] = False,
     data_dir: Annotated[Path | None, typer.Option(help="Mirror folder of the public data sets.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
 ) -> None:
     """Meta-train a learner; the finished checkpoint and metrics.jsonl lie in the folder of the key out."""
+    if online:
+        from nlpmeta.cli.train_online import learn_on
+
+        learn_on(
+            [recipe, *(changes or [])], resume=resume, rollback=rollback, data_dir=data_dir, as_json=json, quiet=quiet
+        )
+        return
+    if rollback is not None:
+        from nlpmeta.errors import NLPMetaError
+
+        raise NLPMetaError("--rollback goes with --online.")
     from nlpmeta.recipes import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
