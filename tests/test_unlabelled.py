@@ -101,7 +101,7 @@ def test_the_command_leaves_out_what_it_scores_on_and_says_what_it_did(tmp_path,
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join([*texts, "ball goal"]) + "\n", encoding="utf-8")
     asked = ["adapt", "--data", str(table), "--shots", "3", "--draws", "2", "--encoder", str(encoder_folder)]
-    asked += ["--unlabelled", str(corpus), "--out", str(tmp_path / "model")]
+    asked += ["--unlabelled", str(corpus), "--unlabelled-steps", "3", "--out", str(tmp_path / "model")]
     assert main([*asked, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     found = report["learned_from_texts"]
@@ -109,4 +109,4 @@ def test_the_command_leaves_out_what_it_scores_on_and_says_what_it_did(tmp_path,
     assert isinstance(found["kept"], bool)
     assert (tmp_path / "model" / "adapter_config.json").is_file() == found["kept"]
     assert main([*asked, "--overwrite"]) == 0
-    assert "Unlabelled texts: 60 steps on" in capsys.readouterr().out
+    assert "Unlabelled texts: 3 steps on" in capsys.readouterr().out

@@ -67,6 +67,7 @@ def adapt(
     unlabelled: Annotated[
         Path | None, typer.Option(help="Texts to learn the language from first; kept only if the support gains.")
     ] = None,
+    unlabelled_steps: Annotated[int, typer.Option(help="Training steps on the texts of --unlabelled.", min=1)] = 60,
     out: Annotated[Path | None, typer.Option(help="Folder for the model.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of --out.")] = False,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
@@ -103,7 +104,7 @@ def adapt(
     asked = {"data": data, "lang": lang, "shots": n_shot, "ways": ways, "method": method, "encoder": encoder}
     asked |= {"checkpoint": checkpoint} | ({} if inner_steps is None else {"inner_steps": inner_steps})
     asked |= {"test_data": test_data, "seed": seed, "rare": rare.value, "digest": pool.digest()}
-    asked |= {} if unlabelled is None else {"unlabelled": str(unlabelled)}
+    asked |= {} if unlabelled is None else {"unlabelled": str(unlabelled), "unlabelled_steps": unlabelled_steps}
     name = f"{Path(data).stem}-{lang or 'all'}-{shots}-shot"
     place = choose_place(out, name=name, task=asked, overwrite=overwrite)
     start_from = StartFrom(method, encoder, checkpoint, inner_steps)
@@ -112,7 +113,9 @@ def adapt(
     learned = None
     if raw is not None:
         with watch.stage("learn_from_texts"):
-            learner, learned = _learn_from_texts(start_from, raw, task.support, seed=seed, quiet=quiet)
+            learner, learned = _learn_from_texts(
+                start_from, raw, task.support, steps=unlabelled_steps, seed=seed, quiet=quiet
+            )
     trial, classifier, table = _run(learner, method, task, watch, quiet=quiet)
     found = _look(classifier, task, table, watch)
     next_ones = None if candidates is None else suggestions(classifier, task.support, candidates, table)
@@ -169,7 +172,7 @@ def _others(texts: list[str], *parts: "LabeledTexts | None") -> list[str]:
 
 
 def _learn_from_texts(
-    start_from: StartFrom, texts: list[str], support: "LabeledTexts", *, seed: int, quiet: bool
+    start_from: StartFrom, texts: list[str], support: "LabeledTexts", *, steps: int, seed: int, quiet: bool
 ) -> "tuple[Learner, FromTexts]":
     from nlpmeta.adaptation.unlabelled import learn_from_texts
     from nlpmeta.cli.console import say
@@ -181,6 +184,7 @@ def _learn_from_texts(
         support,
         encoder=start_from.encoder or DEFAULT_ENCODER,
         checkpoint=start_from.checkpoint,
+        steps=steps,
         seed=seed,
         show_progress=not quiet,
         say=None if quiet else say,

@@ -63,6 +63,10 @@ class Tasks(Settings):
         0.0, ge=0, le=1, description="share of the episodes that are the hardest of four drawn, judged by letters alone"
     )
 
+    merge_share: float = Field(
+        0.0, ge=0, le=1, description="share of the episodes whose classes are put together two by two"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name in ("n_way", "n_shot"):

@@ -18,6 +18,7 @@ from nlpmeta.sampling.difficulty import DifficultySampler
 from nlpmeta.sampling.index import Index
 from nlpmeta.sampling.leaks import fingerprint
 from nlpmeta.sampling.masked_words import MaskedWordSampler
+from nlpmeta.sampling.merged import MergedClassesSampler
 from nlpmeta.sampling.mixture import MixtureSampler, temperature_weights
 from nlpmeta.sampling.pools import leave_out, split_by
 from nlpmeta.sampling.sentences import sentences_of
@@ -48,7 +49,8 @@ def sampler_of(part: Tasks, *, seed: int, data_dir: Path | None, mask: str | Non
         plain = _plain_sampler(part, seed=seed, data_dir=data_dir)
     else:
         plain = _sampler_without_labels(part, raw_texts(part, seed=seed, data_dir=data_dir), seed=seed, mask=mask)
-    return DifficultySampler(plain, share=part.hard_share, seed=seed) if part.hard_share else plain
+    chosen = DifficultySampler(plain, share=part.hard_share, seed=seed) if part.hard_share else plain
+    return MergedClassesSampler(chosen, share=part.merge_share, seed=seed) if part.merge_share else chosen
 
 
 def _plain_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:

@@ -19,6 +19,8 @@ class Progress:
     training_sum: float = 0.0
     training_count: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    groups: dict[str, Tensor] = field(default_factory=dict)
+    """The logarithm of the weight of each group of tasks."""
     partitions: dict[str, Tensor] = field(default_factory=dict)
     """The clusters that tasks are drawn from, by the number of their sampler."""
 

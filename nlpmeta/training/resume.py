@@ -124,6 +124,7 @@ def _collect(
         for part, value in optimizer.state[weight].items():
             tensors[f"{part}/{name}"] = torch.as_tensor(value).clone()
     tensors |= {f"best/{name}": weight.clone() for name, weight in progress.best_weights.items()}
+    tensors |= {f"groups/{name}": log for name, log in progress.groups.items()}
     tensors |= {f"partitions/{name}": found for name, found in progress.partitions.items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
@@ -149,6 +150,7 @@ def _distribute(
         optimizer.state[weight] = {part: v if part == "step" else v.to(weight.device) for part, v in state.items()}
     progress.best_weights = {name: value.to(weights[name].device) for name, value in under("best/").items()}
     progress.partitions = under("partitions/")
+    progress.groups.update(under("groups/"))
     torch.set_rng_state(tensors["random"])
     if "random_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random_cuda"])

@@ -12,6 +12,7 @@ from nlpmeta.encoder.store import embeddings_folder
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
 from nlpmeta.training.forecast import forecast_states
+from nlpmeta.training.groups import GroupWeights
 from nlpmeta.training.heldout import HeldOut, Measurement
 from nlpmeta.training.journal import Journal
 from nlpmeta.training.known_texts import KnownTexts
@@ -65,8 +66,11 @@ class Run:
         tokens = TokenCache(learner.encoder)
         self.encoder_trains = learner.inputs == "tokens" or bool(adapter)
         known = None if self.encoder_trains else KnownTexts(learner.encoder, embeddings_folder())
-        self.stepper = Stepper(learner, sampler, settings, accelerator, tokens, known, self.optimizer, self.weights)
         self.progress = Progress()
+        groups = GroupWeights(settings.worst_group, self.progress.groups) if settings.worst_group else None
+        self.stepper = Stepper(
+            learner, sampler, settings, accelerator, tokens, known, self.optimizer, self.weights, groups
+        )
         self.renewal = Renewal(sampler, learner, tokens, show_progress=show_progress)
         self.renewal.renew(self.progress)
         self.heldout = HeldOut(

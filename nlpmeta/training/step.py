@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 from nlpmeta.data import Episode
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
+from nlpmeta.training.groups import GroupWeights, group_of
 from nlpmeta.training.known_texts import KnownPass, KnownTexts
 from nlpmeta.training.objective import losses
 from nlpmeta.training.optimise import average_gradients, rate_factor
@@ -32,9 +34,12 @@ class Stepper:
         known: KnownTexts | None,
         optimizer: torch.optim.Optimizer,
         weights: Mapping[str, nn.Parameter],
+        groups: GroupWeights | None = None,
     ) -> None:
         self.learner, self.sampler, self._settings = learner, sampler, settings
         self._accelerator, self._tokens, self._known, self._weights = accelerator, tokens, known, weights
+        self._group_weights = groups
+        self._losses: list[tuple[str, float]] = []
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._optimizer = accelerator.prepare_optimizer(optimizer)
 
@@ -46,6 +51,9 @@ class Stepper:
             episodes = self._episodes(step, turn)
             for group in self._groups(episodes):
                 self._add(group, len(group) / len(episodes), totals)
+            if self._group_weights is not None:
+                self._group_weights.update(gather_object(self._losses))
+                self._losses = []
         average_gradients(self._weights, self._accelerator)
         factor = rate_factor(step, self._settings)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -70,7 +78,9 @@ class Stepper:
         return tokens if self.learner.inputs == "tokens" else min(tokens, self._settings.chunk_tokens)
 
     def _groups(self, episodes: list[Episode]) -> list[list[Episode]]:
-        """Episodes whose loss is computed together."""
+        """Episodes whose loss is computed together; one by one where each has a weight of its own."""
+        if self._group_weights is not None:
+            return [[episode] for episode in episodes]
         sizes = [len(episode.support) + len(episode.query) for episode in episodes]
         return [[episodes[i] for i in group] for group in self.learner.together(sizes)]
 
@@ -79,13 +89,18 @@ class Stepper:
 
         Where memory runs out, the halves of the group are taken one after the other: the same gradient.
         """
+        factor = 1.0
+        if self._group_weights is not None:
+            factor = self._group_weights.factor(group_of(episodes[0], self._settings.group_by))
         kept = self._gradients_so_far() if len(episodes) > 1 else {}
         try:
-            values = self.gradients(episodes, share)
+            values = self.gradients(episodes, share * factor)
         except RuntimeError as error:
             if len(episodes) == 1 or not should_reduce_batch_size(error):
                 raise
         else:
+            if self._group_weights is not None:
+                self._losses += [(group_of(each, self._settings.group_by), values["episodic"]) for each in episodes]
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + value * (1.0 if name in _COUNTS else share)
             return

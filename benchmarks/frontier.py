@@ -1,0 +1,227 @@
+"""Learning without labels, and learning that goes on: the tables of docs/frontier.md, in results/frontier.json.
+
+    nlpmeta train unsupervised-multilingual --data-dir ../shared/data      # first; about 20 minutes on 2 cores
+    python benchmarks/frontier.py --part without-labels                    # 10 minutes
+    python benchmarks/frontier.py --part language                          # 10 minutes
+    python benchmarks/frontier.py --part online                            # 30 minutes
+
+Rows that are there already are replaced, the others stay.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+OUT, ROWS = Path("results/frontier.json"), Path("results/without_labels.json")
+FROZEN = "logistic,ridge,prototypical"
+WITHOUT_LABELS = "runs/unsupervised-multilingual"
+SETS = (
+    "--data injongo --lang swa --shots 1,5",
+    "--data massive --lang sw --shots 1,5",
+    "--data sib200 --lang swh_Latn --shots 1,5",
+    "--data banking77 --shots 1,5",
+    "--data sms-spam --shots 4,8",
+)
+
+
+def without_labels(data_dir: Path) -> int:
+    """The checkpoint that saw no label, beside the frozen encoder, on the sets of make bench-meta."""
+    methods = f"{FROZEN},auto@none,prototypical@{WITHOUT_LABELS},logistic@{WITHOUT_LABELS},auto@{WITHOUT_LABELS}"
+    for which in SETS:
+        words = ["evaluate", methods, *which.split(), "--data-dir", str(data_dir), "--out", str(ROWS)]
+        if code := subprocess.run([sys.executable, "-m", "nlpmeta", *words], check=False).returncode:
+            return code
+    return 0
+
+
+def language(data_dir: Path, *, draws: int, steps: int) -> dict[str, Any]:
+    """500 unlabelled Swahili sentences of Home Assistant's corpus before Injongo swa, with the guard and without."""
+    from nlpmeta.adaptation.unlabelled import learn_from_texts
+    from nlpmeta.evaluation import paired_difference, score_episode
+    from nlpmeta.sampling import KShotSampler, generator
+    from nlpmeta.sources.loading import load_source
+    from nlpmeta.starting import starting_learner
+
+    every = sorted(set(load_source("home-assistant").load("sw").texts))
+    picked = generator(0, 0, stream=3).choice(len(every), min(500, len(every)), replace=False)
+    texts = [every[i] for i in sorted(picked.tolist())]
+    source = load_source("injongo", data_dir=data_dir)
+    train, test = source.load("swa", "train"), source.load("swa", "test")
+    before, rows = starting_learner("auto"), []
+    for shots in (1, 5):
+        sampler = KShotSampler(train, n_shot=shots, seed=0, test=test)
+        accuracies: dict[str, list[float]] = {"before": [], "after": [], "guarded": []}
+        kept = []
+        for draw in range(draws):
+            episode = sampler.episode(draw)
+            start = time.perf_counter()
+            learner, found = learn_from_texts("auto", texts, episode.support, steps=steps, seed=draw)
+            seconds = time.perf_counter() - start
+            accuracies["before"].append(score_episode(before, episode).accuracy)
+            accuracies["guarded"].append(score_episode(learner, episode).accuracy)
+            kept.append(found.kept)
+            print(f"{shots} shots, draw {draw}: {found} ({seconds:.0f} s)", flush=True)
+        gain = paired_difference(accuracies["before"], accuracies["guarded"])
+        facts = {"shots": shots, "n_texts": len(texts), "steps": steps, "kept": sum(kept), "draws": draws}
+        rows.append({**facts, **accuracies})
+        print(f"{shots} shots: kept {sum(kept)} of {draws}; {gain.percent()}", flush=True)
+    return {"language": rows}
+
+
+def tasks(data_dir: Path) -> Iterator[tuple[str, Any, Any]]:
+    """Forty tasks in a fixed order: name, texts to learn from, texts to measure on; no test split, nothing held out."""
+    from nlpmeta.sources.loading import load_source
+
+    def parts(name: str, lang: str | None, split: str, n_way: int, most: int) -> list[tuple[str, Any, Any]]:
+        pool = load_source(name, data_dir=data_dir).load(lang, split)
+        names = [n for n, count in pool.counts().items() if count >= 16]
+        groups = [names[i : i + n_way] for i in range(0, len(names), n_way)]
+        found = []
+        for number, group in enumerate(group for group in groups if len(group) >= 2):
+            part = pool.with_classes(group)
+            rng = np.random.default_rng(number)
+            order = rng.permutation(len(part))[:most]
+            cut = len(order) // 2
+            halves = (part.select(sorted(order[:cut].tolist())), part.select(sorted(order[cut:].tolist())))
+            found.append((f"{name} {lang or ''} {number}".replace("  ", " "), *halves))
+        return found
+
+    banking, clinc = parts("banking77", None, "train", 11, 600), parts("clinc150", None, "train", 15, 600)
+    massive = [parts("massive", lang, "train", 20, 600)[0] for lang in ("de", "fr", "es", "hi", "ar", "zh", "id", "af")]
+    topics = [parts("sib200", lang, "train", 7, 400)[0] for lang in ("ibo", "xho", "arb", "hau", "som", "amh", "lin")]
+    injongo = [parts("injongo", lang, "train", 40, 600)[0] for lang in ("hau", "xho", "amh", "ibo", "wol", "sna")]
+    spam = [parts(name, None, "train", 2, 400)[0] for name in ("sms-spam", "spamassassin")]
+    kinds = [banking, clinc, massive, topics, injongo, spam]
+    queue = [task for column in itertools.zip_longest(*kinds) for task in column if task is not None]
+    yield from queue[:40]
+
+
+def leader_on(start: str, steps: int) -> Any:
+    """An online meta-learner on the shipped checkpoint, or on the frozen encoder with fresh adapters."""
+    from nlpmeta.adaptation.meta_online import OnlineMetaLearner, OnlineTaskSettings
+    from nlpmeta.encoder.lora import AdapterSettings, add_adapter
+    from nlpmeta.encoder.text_encoder import TextEncoder
+    from nlpmeta.learners.prototypical import PrototypicalNetwork
+
+    settings = OnlineTaskSettings(steps=steps, buffer=40, versions=0)
+    if start != "none":
+        return OnlineMetaLearner.start(start, settings)
+    encoder = TextEncoder.from_pretrained()
+    add_adapter(encoder, AdapterSettings(rank=16, alpha=32), seed=0)
+    return OnlineMetaLearner(PrototypicalNetwork(encoder, metric="cosine", temperature=0.05, names=True), settings)
+
+
+class FineTuned:
+    """Plain fine-tuning of the same adapters on the classes of all tasks so far, with as many texts a step."""
+
+    def __init__(self, leader: Any, texts_a_step: int) -> None:
+        self.leader, self.texts_a_step = leader, texts_a_step
+        self.texts: list[str] = []
+        self.classes: list[int] = []
+        self.n_classes = 0
+
+    def learn(self, task: Any, number: int) -> None:
+        import torch
+
+        self.texts += task.texts
+        self.classes += [self.n_classes + label for label in task.labels]
+        self.n_classes += task.n_way
+        encoder, rng = self.leader.learner.encoder, np.random.default_rng(number)
+        adapters = [weight for name, weight in self.leader._weights.items() if name.startswith("encoder.")]
+        head = torch.nn.Linear(encoder.dim, self.n_classes)
+        optimizer = torch.optim.AdamW(
+            [{"params": adapters, "lr": self.leader.settings.learning_rate}, {"params": head.parameters(), "lr": 1e-2}]
+        )
+        for _ in range(self.leader.settings.steps):
+            rows = rng.choice(len(self.texts), min(self.texts_a_step, len(self.texts)), replace=False)
+            features = encoder([self.texts[row] for row in rows])
+            labels = torch.tensor([self.classes[row] for row in rows])
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(head(features) / 0.05, labels).backward()
+            optimizer.step()
+
+
+def online(data_dir: Path, *, steps: int, start: str, texts_a_step: int) -> dict[str, Any]:
+    """Accuracy at arrival and at the end: never updating, fine-tuning on all so far, following the leader."""
+    queue = list(tasks(data_dir))
+    follow, never, tuned = leader_on(start, steps), leader_on(start, 0), leader_on(start, 0)
+    fine = FineTuned(leader_on(start, steps), texts_a_step)
+    tuned.learner = fine.leader.learner
+    rows: dict[str, list[float]] = {"follow": [], "never": [], "fine-tune": []}
+    learned_after: dict[str, list[float]] = {name: [] for name in rows}
+    begun = time.perf_counter()
+    for number, (name, learn, test) in enumerate(queue):
+        for arm, leader in (("follow", follow), ("never", never), ("fine-tune", tuned)):
+            arrival = leader.meet(learn, name=name, test=test)
+            rows[arm].append(arrival.on_arrival)
+            learned_after[arm].append(arrival.after)
+        fine.learn(learn, number)
+        means = {arm: f"{100 * np.mean(values):.1f}" for arm, values in rows.items()}
+        print(f"{number + 1} {name}: {means} ({time.perf_counter() - begun:.0f} s)", flush=True)
+    ends = {
+        arm: list(leader.review().accuracies.values()) for arm, leader in (("follow", follow), ("fine-tune", tuned))
+    }
+    forgotten = float(np.mean(np.asarray(learned_after["follow"]) - np.asarray(ends["follow"])))
+    return {
+        f"online from {start}": {
+            "steps": steps,
+            "tasks": [name for name, *_ in queue],
+            "on_arrival": rows,
+            "after": learned_after,
+            "at_the_end": ends,
+            "forgetting": forgotten,
+            "texts_a_step": texts_a_step,
+        }
+    }
+
+
+def show_online(found: dict[str, Any]) -> None:
+    from nlpmeta.evaluation import paired_difference
+
+    for name, part in found.items():
+        if not name.startswith("online"):
+            continue
+        table = Table("way of going on", "at arrival, %", "difference to following (95 %)", title=name)
+        follow = part["on_arrival"]["follow"]
+        for arm, values in part["on_arrival"].items():
+            gain = "" if arm == "follow" else paired_difference(values, follow).percent()
+            table.add_row(arm, f"{100 * np.mean(values):.1f}", gain)
+        Console().print(table)
+        print(f"forgetting: {100 * part['forgetting']:.2f} points")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("without-labels", "language", "online"), required=True)
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="optimiser steps, by default 60 (language) and 8 (online)")
+    parser.add_argument("--start", default="none", help="online: none (fresh adapters) or a checkpoint")
+    parser.add_argument(
+        "--texts-a-step", type=int, default=77, help="online: of fine-tuning; episodes have 77 on average"
+    )
+    asked = parser.parse_args()
+    if asked.part == "without-labels":
+        return without_labels(asked.data_dir)
+    if asked.part == "language":
+        found = language(asked.data_dir, draws=asked.draws, steps=asked.steps or 60)
+    else:
+        found = online(asked.data_dir, steps=asked.steps or 8, start=asked.start, texts_a_step=asked.texts_a_step)
+    before = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    OUT.write_text(json.dumps({**before, **found}, indent=1) + "\n", encoding="utf-8")
+    show_online(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
