@@ -13,6 +13,11 @@ SHIPPED = _CHECKPOINTS / "multilingual"
 """The checkpoint that comes with the package; its card lies beside it."""
 
 
+def shipped_checkpoints() -> list[Path]:
+    """The folders of the checkpoints that come with the package, by name."""
+    return sorted(folder for folder in _CHECKPOINTS.iterdir() if folder.is_dir())
+
+
 def own_checkpoint(method: str) -> Path | None:
     """The checkpoint of the package that is for this method alone, such as ``mann``."""
     folder = _CHECKPOINTS / method
@@ -28,7 +33,7 @@ def checkpoint_folder(asked: str) -> Path:
     folders = [Path(asked), _CHECKPOINTS / asked] if asked != "default" else [SHIPPED]
     found = next((folder for folder in folders if folder.is_dir()), None)
     if found is None:
-        shipped = ", ".join(sorted(folder.name for folder in _CHECKPOINTS.iterdir() if folder.is_dir()))
+        shipped = ", ".join(folder.name for folder in shipped_checkpoints())
         raise NLPMetaError(
             f"There is no checkpoint folder {asked!r}. Give a folder, 'default', 'none', or one that comes with the "
             f"package: {shipped}."

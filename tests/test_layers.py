@@ -35,7 +35,7 @@ ROWS = [
         "trust",
     },
     {"classifier", "adaptation", "examples", "saved_task", "sharing", "export", "streaming"},
-    {"bench", "report"},
+    {"bench", "report", "doctor"},
     {"cli", "__main__"},
 ]
 # Within a row, these rooms may use those: a source draws from templates, an evaluation needs a metric.

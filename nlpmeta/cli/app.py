@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import typer
 
-from nlpmeta.cli import adapt, bench, data, evaluate, export, info, predict, push, recipes, report, train
+from nlpmeta.cli import adapt, bench, data, doctor, evaluate, export, info, predict, push, recipes, report, train
 from nlpmeta.cli.console import say
 from nlpmeta.errors import DataWarning, NLPMetaError
 
 INTERRUPTED = 130
-COMMANDS = (adapt, predict, info, push, export, evaluate, bench, report, train, recipes, data)
+COMMANDS = (adapt, predict, info, push, export, evaluate, bench, report, train, recipes, data, doctor)
 
 app = typer.Typer(
     name="nlpmeta",
