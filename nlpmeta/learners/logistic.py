@@ -72,11 +72,11 @@ class LogisticHead(Learner):
             features, weighed, weights = with_names(support, features, self.embed(support.names), self.name_weight)
         # The solution lies in the span of the support, so the problem is solved there: n_support columns, not dim.
         with threadpool_limits(limits=1):  # problems this small only wait for threads: measured 10 to 20 times slower
-            left, singular, right = np.linalg.svd(features.detach().double().cpu().numpy(), full_matrices=False)
-            rows, labels, n_texts = left * singular, weighed.cpu().numpy(), len(support)
+            basis, coordinates = np.linalg.qr(features.detach().double().cpu().numpy().T)
+            rows, labels, n_texts = coordinates.T, weighed.cpu().numpy(), len(support)
             penalty = self.inverse_penalty or _choose(rows[:n_texts], labels[:n_texts], self.n_folds)
             weight, bias = _fit(rows, labels, penalty, weights.cpu().numpy())
-        return {"weight": torch.from_numpy(weight @ right).to(features), "bias": torch.from_numpy(bias).to(features)}
+        return {"weight": torch.from_numpy(weight @ basis.T).to(features), "bias": torch.from_numpy(bias).to(features)}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         return F.linear(self.embed(queries), state["weight"], state["bias"])
