@@ -98,7 +98,7 @@ def tasks(data_dir: Path) -> Iterator[tuple[str, Any, Any]]:
 
     banking, clinc = parts("banking77", None, "train", 11, 600), parts("clinc150", None, "train", 15, 600)
     massive = [parts("massive", lang, "train", 20, 600)[0] for lang in ("de", "fr", "es", "hi", "ar", "zh", "id", "af")]
-    topics = [parts("sib200", lang, "train", 7, 400)[0] for lang in ("ibo", "xho", "arb", "hau", "som", "amh", "lin")]
+    topics = [parts("sib200", lang, "train", 7, 400)[0] for lang in ("ibo", "xho", "arb", "hau", "sna", "amh", "lin")]
     injongo = [parts("injongo", lang, "train", 40, 600)[0] for lang in ("hau", "xho", "amh", "ibo", "wol", "sna")]
     spam = [parts(name, None, "train", 2, 400)[0] for name in ("sms-spam", "spamassassin")]
     kinds = [banking, clinc, massive, topics, injongo, spam]
@@ -113,7 +113,7 @@ def leader_on(start: str, steps: int) -> Any:
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.learners.prototypical import PrototypicalNetwork
 
-    settings = OnlineTaskSettings(steps=steps, buffer=40, versions=0)
+    settings = OnlineTaskSettings(steps=steps, buffer=40, versions=0, n_shot=3, n_query=60)
     if start != "none":
         return OnlineMetaLearner.start(start, settings)
     encoder = TextEncoder.from_pretrained()

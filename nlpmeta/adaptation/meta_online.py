@@ -136,7 +136,7 @@ class OnlineMetaLearner:
                 put(self._weights, earlier)
                 raise
         self._versions = [*self._versions, earlier][-self.settings.versions :] if self.settings.versions else []
-        after = score_episode(self.learner.eval(), measure).accuracy
+        after = score_episode(self.learner.eval(), measure).accuracy if self.settings.steps else before
         arrival = Arrival(name, measure.n_way, before, after)
         self.arrivals.append(arrival)
         self._keep(_Kept(arrival, learn, measure), number)
