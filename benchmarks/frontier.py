@@ -45,14 +45,14 @@ def without_labels(data_dir: Path) -> int:
 
 
 def language(data_dir: Path, *, draws: int, steps: int) -> dict[str, Any]:
-    """500 unlabelled Swahili sentences of Home Assistant's corpus before Injongo swa, with the guard and without."""
+    """The Swahili sentences of the starter corpora, at most 500, read without their labels before Injongo swa."""
     from nlpmeta.adaptation.unlabelled import learn_from_texts
     from nlpmeta.evaluation import paired_difference, score_episode
     from nlpmeta.sampling import KShotSampler, generator
     from nlpmeta.sources.loading import load_source
     from nlpmeta.starting import starting_learner
 
-    every = sorted(set(load_source("home-assistant").load("sw").texts))
+    every = sorted({text for name in ("starter", "starter-spam") for text in load_source(name).load("sw").texts})
     picked = generator(0, 0, stream=3).choice(len(every), min(500, len(every)), replace=False)
     texts = [every[i] for i in sorted(picked.tolist())]
     source = load_source("injongo", data_dir=data_dir)
@@ -60,7 +60,7 @@ def language(data_dir: Path, *, draws: int, steps: int) -> dict[str, Any]:
     before, rows = starting_learner("auto"), []
     for shots in (1, 5):
         sampler = KShotSampler(train, n_shot=shots, seed=0, test=test)
-        accuracies: dict[str, list[float]] = {"before": [], "after": [], "guarded": []}
+        accuracies: dict[str, list[float]] = {"before": [], "guarded": []}
         kept = []
         for draw in range(draws):
             episode = sampler.episode(draw)
