@@ -105,6 +105,12 @@ def draw(rng: np.random.Generator, items: Integers, size: int) -> Integers:
     return rng.choice(items, size=size, replace=False)
 
 
+def grouped(texts: Sequence[Sequence[str]], label_names: Sequence[str]) -> LabeledTexts:
+    """The texts of each class, one class after another."""
+    labels = tuple(label for label, each in enumerate(texts) for _ in each)
+    return LabeledTexts(tuple(text for each in texts for text in each), labels, tuple(label_names))
+
+
 def labelled(pool: LabeledTexts, rows: Integers, label_names: tuple[str, ...]) -> LabeledTexts:
     """The rows ``(n_way, n)`` of a pool, those of class ``c`` in row ``c``, grouped by class."""
     flat = rows.ravel().tolist()

@@ -4,9 +4,10 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.data import Episode
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.sampling.base import Range, generator
+from nlpmeta.sampling.index import grouped
 from nlpmeta.sampling.leaks import fingerprint
 from nlpmeta.sampling.shape import Shape
 
@@ -87,7 +88,8 @@ class MaskedWordSampler:
                 break
         if len(drawn) < self.shape.n_way.low:
             raise NLPMetaError(f"Only {len(drawn)} words have {size} texts of their own. Lower n_way or n_shot.")
-        return Episode(_side(drawn, slice(0, n_shot)), _side(drawn, slice(n_shot, size)))
+        support, query = ([each[part] for each in drawn.values()] for part in (slice(n_shot), slice(n_shot, size)))
+        return Episode(grouped(support, tuple(drawn)), grouped(query, tuple(drawn)))
 
     def _texts_without(self, words: list[str], rows: list[int], size: int, seen: set[str]) -> dict[str, str]:
         """The first ``size`` of these texts that differ from each other and from those seen, masked, by fingerprint."""
@@ -100,12 +102,6 @@ class MaskedWordSampler:
             if len(found) == size:
                 break
         return found
-
-
-def _side(drawn: dict[str, list[str]], part: slice) -> LabeledTexts:
-    texts = [each[part] for each in drawn.values()]
-    labels = tuple(label for label, each in enumerate(texts) for _ in each)
-    return LabeledTexts(tuple(text for each in texts for text in each), labels, tuple(drawn))
 
 
 def words_of(text: str) -> list[str]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.data import Episode
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.sampling.base import Range, generator
+from nlpmeta.sampling.index import grouped
 from nlpmeta.sampling.leaks import fingerprint
 from nlpmeta.sampling.shape import Shape
 
@@ -68,7 +69,9 @@ class SentenceViewSampler:
         drawn = rng.choice(len(self.texts), size=n_way, replace=False)
         seen: set[str] = set()
         views = [self._views(self.texts[row], rng, n_shot + self.shape.n_query, seen) for row in drawn]
-        return Episode(_side([each[:n_shot] for each in views]), _side([each[n_shot:] for each in views]))
+        names = tuple(map(str, range(n_way)))
+        support, query = ([each[part] for each in views] for part in (slice(n_shot), slice(n_shot, None)))
+        return Episode(grouped(support, names), grouped(query, names))
 
     def _views(self, text: str, rng: np.random.Generator, size: int, seen: set[str]) -> list[str]:
         found: list[str] = []
@@ -93,11 +96,6 @@ class SentenceViewSampler:
             barred = set(rng.choice(len(units), size=lost, replace=False).tolist())
             kept = [unit for i, unit in enumerate(units) if i not in barred]
         return (" " if " " in text.strip() else "").join(kept)
-
-
-def _side(views: list[list[str]]) -> LabeledTexts:
-    labels = tuple(label for label, each in enumerate(views) for _ in each)
-    return LabeledTexts(tuple(view for each in views for view in each), labels, tuple(map(str, range(len(views)))))
 
 
 def units_of(text: str) -> list[str]:
