@@ -4,6 +4,7 @@ import pytest
 
 from nlpmeta.checkpoint import load_checkpoint
 from nlpmeta.cli.app import main
+from nlpmeta.training.resume import _checksum
 
 RECIPE = """\
 encoder: {{name: {encoder}, max_length: 32}}
@@ -60,6 +61,22 @@ def test_a_run_is_not_resumed_with_other_tasks(recipe, tmp_path, capsys):
     assert main(["train", recipe, "steps=2", out]) == 0
     assert main(["train", recipe, "steps=4", out, "data.0.n_way=2", "--resume"]) == 2
     assert "had another data" in capsys.readouterr().err
+
+
+def test_a_run_of_an_older_release_without_the_newer_keys_is_resumed(recipe, tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", recipe, "steps=2", "checkpoint_every=2", f"out={folder}"]) == 0
+    written = json.loads((folder / "recipe.json").read_text())
+    for part in written["data"]:
+        for key in ("file", "n_texts", "n_clusters", "merge_share"):
+            del part[key]
+    (folder / "recipe.json").write_text(json.dumps(written))
+    state = next((folder / "checkpoints").glob("step-*")) / "state.json"
+    facts = json.loads(state.read_text())
+    del facts["checksum"], facts["settings"]["renew_every"], facts["settings"]["worst_group"]
+    state.write_text(json.dumps({**facts, "checksum": _checksum(facts)}))
+    assert main(["train", recipe, "steps=4", f"out={folder}", "--resume"]) == 0
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize(

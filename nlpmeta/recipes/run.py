@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from nlpmeta.files import write_json
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.recipes.schema import Recipe
 from nlpmeta.recipes.tasks import sampler_of, training_sampler
+from nlpmeta.settings import SettingsError
 from nlpmeta.starting import checkpoint_folder
 from nlpmeta.training import TrainResult, TrainSettings, check_trainable, meta_train
 from nlpmeta.training.engine import make_accelerator
@@ -116,8 +118,11 @@ def check_resumable(recipe: Recipe, out: Path) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise NLPMetaError(f"{path} is damaged ({error}). Choose another out=.") from error
+    if isinstance(before, dict):  # keys that an older release did not have are as they are by default
+        with suppress(SettingsError):
+            before = Recipe.parse(before, where=str(path)).model_dump(mode="json")
     now = recipe.model_dump(mode="json", exclude={*TrainSettings.model_fields, "out", "storage"})
-    changed = [name for name, value in now.items() if before.get(name) != value]
+    changed = [name for name, value in now.items() if not isinstance(before, dict) or before.get(name) != value]
     if changed:
         raise NLPMetaError(
             f"The run in {out} had another {' and another '.join(changed)}. Resume it with the same one, which is in "

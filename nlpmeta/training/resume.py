@@ -95,7 +95,7 @@ class Checkpoints:
 
     def _check_settings(self, stored: object) -> None:
         now = self._settings.model_dump(mode="json")
-        before = stored if isinstance(stored, dict) else {}
+        before = {**TrainSettings().model_dump(mode="json"), **(stored if isinstance(stored, dict) else {})}
         changed = [name for name in now if name not in _MAY_CHANGE and now[name] != before.get(name)]
         if changed:
             said = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
