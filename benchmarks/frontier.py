@@ -108,7 +108,8 @@ def tasks(data_dir: Path) -> Iterator[tuple[str, Any, Any]]:
 
 def leader_on(start: str, steps: int) -> Any:
     """An online meta-learner on the shipped checkpoint, or on the frozen encoder with fresh adapters."""
-    from nlpmeta.adaptation.meta_online import OnlineMetaLearner, OnlineTaskSettings
+    from nlpmeta.adaptation.meta_online import OnlineMetaLearner
+    from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings
     from nlpmeta.encoder.lora import AdapterSettings, add_adapter
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.learners.prototypical import PrototypicalNetwork

@@ -9,7 +9,8 @@ import torch
 from meta_task import KEYS, noisy_learner, noisy_pool
 
 from nlpmeta.adaptation import meta_online
-from nlpmeta.adaptation.meta_online import OnlineMetaLearner, OnlineTaskSettings
+from nlpmeta.adaptation.meta_online import OnlineMetaLearner
+from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
@@ -229,3 +230,20 @@ def test_what_is_wrong_with_the_command_is_said_before_anything_is_learned(saved
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     assert main(["train", "--online", files[0], out, start, "steps=1", "n_shot=2"]) == 2
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_nothing_of_the_user_is_lost_when_a_state_is_saved(saved, tmp_path):
+    start, pool = saved
+    leader = OnlineMetaLearner.start(str(start), OnlineTaskSettings(steps=1, n_shot=2))
+    leader.meet(pool, name="topics")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(NLPMetaError, match=r"holds chapter\.txt, which would be lost"):
+        leader.save(tmp_path / "thesis")
+    leader.save(tmp_path / "online")
+    leader.save(tmp_path / "online")  # its own files are replaced
+    (tmp_path / "online" / "notes.txt").write_text("what I saw")
+    with pytest.raises(NLPMetaError, match=r"holds notes\.txt"):
+        leader.save(tmp_path / "online")
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+    assert (tmp_path / "online" / "notes.txt").read_text() == "what I saw"

@@ -1,61 +1,34 @@
 """Meta-training that goes on: tasks arrive one after another, and the adapters follow the meta leader."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from pydantic import Field
 from torch import Tensor
 
-from nlpmeta.checkpoint import Json, load_checkpoint, read_manifest, write_learner
+from nlpmeta.adaptation.meta_online_state import (
+    Arrival,
+    Kept,
+    OnlineTaskSettings,
+    State,
+    holds_state,
+    read_state,
+    write_state,
+)
+from nlpmeta.checkpoint import load_checkpoint
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
+from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation import score_episode
-from nlpmeta.files import new_folder, read_json, write_bytes, write_json
 from nlpmeta.learners.base import Learner
-from nlpmeta.manifest import write_manifest
 from nlpmeta.sampling import EpisodeSampler, KShotSampler, MixtureSampler, Range, Sampler, generator
 from nlpmeta.sampling.index import Index
 from nlpmeta.sampling.leaks import Known
-from nlpmeta.settings import Settings
 from nlpmeta.starting import checkpoint_folder
-from nlpmeta.tensors import read_tensors
 from nlpmeta.training import TrainSettings, meta_train
 from nlpmeta.training.optimise import put, trainable
 
-STATE_FILE, TASKS_FILE, VERSIONS_FILE = "online.json", "online-tasks.json", "online-versions.safetensors"
 _BUFFER, _FORGET = 2, 3  # streams of random numbers of their own
-
-
-class OnlineTaskSettings(Settings):
-    """How much is learned from each task that arrives, and what is kept of it."""
-
-    steps: int = Field(10, ge=0, description="optimiser steps after each task")
-    learning_rate: float = Field(1e-4, gt=0, description="rate of the adapters' weights")
-    newest_share: float = Field(0.5, gt=0, le=1, description="share of the episodes that are of the newest task")
-    buffer: int = Field(
-        20, ge=1, description="tasks that are kept to learn from again; beyond it one is drawn and dropped"
-    )
-    n_shot: int = Field(5, ge=1, description="support texts of each class when a task is measured")
-    n_query: int = Field(100, ge=1, description="texts that a task is measured on")
-    n_way: int = Field(20, ge=2, description="most classes of an episode that is learned from")
-    versions: int = Field(5, ge=0, description="earlier states that can be gone back to")
-    seed: int = Field(0, ge=0, description="decides everything that is drawn")
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """What became of one task; accuracies are those of the K-shot task that it makes."""
-
-    name: str
-    n_way: int
-    on_arrival: float
-    """Before anything was learned from it."""
-    after: float
-    """Right after."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +44,6 @@ class Review:
     """The mean over all tasks so far, kept or not."""
     regret: float
     forgetting: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Kept:
-    arrival: Arrival
-    learn: LabeledTexts
-    measure: Episode
 
 
 class OnlineMetaLearner:
@@ -102,7 +68,7 @@ class OnlineMetaLearner:
         self._weights = {**adapter, **own}
         self.arrivals: list[Arrival] = []
         """Every task so far."""
-        self._kept: list[_Kept] = []
+        self._kept: list[Kept] = []
         self._versions: list[dict[str, Tensor]] = []
 
     @classmethod
@@ -114,13 +80,16 @@ class OnlineMetaLearner:
         """
         return cls(load_checkpoint(checkpoint_folder(checkpoint)), settings)
 
-    def meet(self, task: LabeledTexts, *, name: str, test: LabeledTexts | None = None) -> Arrival:
+    def meet(
+        self, task: LabeledTexts, *, name: str, test: LabeledTexts | None = None, show_progress: bool = False
+    ) -> Arrival:
         """Measure a task, then learn from it.
 
         Args:
             task: labelled texts of two classes or more.
             name: what it is called in reports.
             test: texts to measure on; without it at most a fifth of the task is set aside for that.
+            show_progress: a bar, if standard error is a terminal.
 
         Raises:
             DataError: if a class has too few texts to be measured and learned from; nothing has changed then.
@@ -131,7 +100,7 @@ class OnlineMetaLearner:
         earlier = self._state()
         if self.settings.steps:
             try:
-                self._learn(learn, number)
+                self._learn(learn, number, show_progress)
             except BaseException:
                 put(self._weights, earlier)
                 raise
@@ -139,7 +108,7 @@ class OnlineMetaLearner:
         after = score_episode(self.learner.eval(), measure).accuracy if self.settings.steps else before
         arrival = Arrival(name, measure.n_way, before, after)
         self.arrivals.append(arrival)
-        self._keep(_Kept(arrival, learn, measure), number)
+        self._keep(Kept(arrival, learn, measure), number)
         return arrival
 
     def review(self) -> Review:
@@ -181,23 +150,10 @@ class OnlineMetaLearner:
         The folder holds the texts of the tasks in the buffer.
 
         Raises:
+            NLPMetaError: if the folder holds files that are not of an earlier state.
             WorkFailedError: if it cannot be written; what was there stays.
         """
-        from safetensors.torch import save
-
-        with new_folder(folder, overwrite=True) as temporary:
-            described = write_learner(temporary, self.learner)
-            state: dict[str, Json] = {
-                "settings": self.settings.model_dump(mode="json"),
-                "arrivals": [asdict(arrival) for arrival in self.arrivals],
-                "kept": [self.arrivals.index(each.arrival) for each in self._kept],
-            }
-            write_json(temporary / STATE_FILE, state)
-            write_json(temporary / TASKS_FILE, [_task_json(each) for each in self._kept])
-            versions = {f"{i}/{name}": value for i, one in enumerate(self._versions) for name, value in one.items()}
-            write_bytes(temporary / VERSIONS_FILE, save({name: value.contiguous() for name, value in versions.items()}))
-            facts: dict[str, Json] = {**(self.learner.encoder.trained or {}), "online_tasks": len(self.arrivals)}
-            write_manifest(temporary, {"kind": "checkpoint", **described, "training": facts})
+        write_state(folder, self.learner, State(self.settings, self.arrivals, self._kept, self._versions))
 
     @classmethod
     def load(cls, folder: Path, settings: OnlineTaskSettings | None = None) -> "OnlineMetaLearner":
@@ -207,21 +163,13 @@ class OnlineMetaLearner:
             NLPMetaError: if there is no such folder, or it is a checkpoint that is not of this kind.
             ModelFolderError: if it is damaged.
         """
-        read_manifest(folder)
-        if not (folder / STATE_FILE).is_file():
-            raise NLPMetaError(f"{folder} is no state of online meta-training; start one with OnlineMetaLearner.start.")
         learner = load_checkpoint(folder)
-        try:
-            state, tasks = read_json(folder / STATE_FILE), read_json(folder / TASKS_FILE)
-            self = cls(learner, settings or OnlineTaskSettings.parse(state["settings"], where=str(folder)))  # type: ignore[index]
-            self.arrivals = [Arrival(**each) for each in state["arrivals"]]  # type: ignore[index]
-            places = state["kept"]  # type: ignore[index]
-            self._kept = [_task(self.arrivals[i], each) for i, each in zip(places, tasks, strict=True)]  # type: ignore[call-overload]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, NLPMetaError):
-                raise
-            raise ModelFolderError(f"{folder / STATE_FILE} is damaged ({error}). Start anew.") from error
-        self._versions = _versions(read_tensors(folder / VERSIONS_FILE), self._weights, folder)
+        if not holds_state(folder):
+            raise NLPMetaError(f"{folder} is no state of online meta-training; start one with OnlineMetaLearner.start.")
+        self = cls(learner, settings)
+        state = read_state(folder, self._weights)
+        self.settings = settings or state.settings
+        self.arrivals, self._kept, self._versions = state.arrivals, state.kept, state.versions
         return self
 
     def _parted(self, task: LabeledTexts, test: LabeledTexts | None, number: int) -> tuple[LabeledTexts, Episode]:
@@ -239,7 +187,7 @@ class OnlineMetaLearner:
         _shape(learn, self.settings.n_way)
         return learn, measure
 
-    def _learn(self, newest: LabeledTexts, number: int) -> None:
+    def _learn(self, newest: LabeledTexts, number: int, show_progress: bool) -> None:
         settings = self.settings
         seed = int(generator(settings.seed, number, stream=_BUFFER).integers(2**31))
         older = [self._episodes(each.learn, seed) for each in self._kept]
@@ -249,13 +197,14 @@ class OnlineMetaLearner:
         weights = [settings.newest_share, 1 - settings.newest_share][: len(samplers)]
         rates = {"learning_rate": settings.learning_rate, "head_learning_rate": 10 * settings.learning_rate}
         how = TrainSettings(steps=settings.steps, seed=seed, warmup=1, final_rate=1.0, ema=0.0, **rates)
-        meta_train(self.learner, MixtureSampler(samplers, weights=weights, seed=seed), settings=how)
+        sampler = MixtureSampler(samplers, weights=weights, seed=seed)
+        meta_train(self.learner, sampler, settings=how, show_progress=show_progress)
 
     def _episodes(self, task: LabeledTexts, seed: int) -> EpisodeSampler:
         n_way, n_shot = _shape(task, self.settings.n_way)
         return EpisodeSampler([task], n_way=n_way, n_shot=n_shot, n_query=1, seed=seed)
 
-    def _keep(self, kept: _Kept, number: int) -> None:
+    def _keep(self, kept: Kept, number: int) -> None:
         """The newest task, and of the others a random one less where the buffer is full."""
         if len(self._kept) >= self.settings.buffer:
             rng = generator(self.settings.seed, number, stream=_FORGET)
@@ -279,33 +228,3 @@ def _shape(task: LabeledTexts, most_ways: int) -> tuple[Range, Range]:
     shots = min(4, counts[min(rich, max(2, rich // 2)) - 1] - 1)
     enough = int(np.sum(np.asarray(counts) >= shots + 1))
     return Range(2, max(2, min(most_ways, enough))), Range(1, shots)
-
-
-def _task_json(kept: _Kept) -> Json:
-    parts = {"learn": kept.learn, "support": kept.measure.support, "query": kept.measure.query}
-    return {
-        name: {"texts": part.texts, "labels": part.labels, "names": part.label_names} for name, part in parts.items()
-    }
-
-
-def _task(arrival: Arrival, found: dict[str, dict[str, Sequence[object]]]) -> _Kept:
-    def part(name: str) -> LabeledTexts:
-        values = found[name]
-        labels = tuple(int(str(label)) for label in values["labels"])
-        return LabeledTexts(tuple(map(str, values["texts"])), labels, tuple(map(str, values["names"])))
-
-    return _Kept(arrival, part("learn"), Episode(part("support"), part("query")))
-
-
-def _versions(
-    tensors: dict[str, Tensor], weights: dict[str, torch.nn.Parameter], folder: Path
-) -> list[dict[str, Tensor]]:
-    found: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        place, _, name = key.partition("/")
-        if not place.isdigit() or name not in weights or value.shape != weights[name].shape:
-            raise ModelFolderError(f"{folder / VERSIONS_FILE} does not fit the learner ({key[:60]!r}).")
-        found.setdefault(int(place), {})[name] = value
-    if any(set(one) != set(weights) for one in found.values()):
-        raise ModelFolderError(f"{folder / VERSIONS_FILE} does not fit the learner: weights are missing.")
-    return [found[place] for place in sorted(found)]

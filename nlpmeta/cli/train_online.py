@@ -33,7 +33,7 @@ def learn_on(
         if not quiet:
             say(f"Taken back: {', '.join(gone)}.")
     for name, pool in zip(names, pools, strict=True):
-        arrival = leader.meet(pool, name=Path(name).stem)
+        arrival = leader.meet(pool, name=Path(name).stem, show_progress=not quiet)
         leader.save(folder)
         if not quiet:
             say(f"{arrival.name}: {_percent(arrival.on_arrival)} % on arrival, {_percent(arrival.after)} % after")
@@ -52,10 +52,11 @@ def _asked(words: Sequence[str]) -> tuple[Path, str, dict[str, object], list[str
 
 
 def _leader(folder: Path, start: str, changes: dict[str, object], *, go_on: bool) -> "OnlineMetaLearner":
-    from nlpmeta.adaptation.meta_online import STATE_FILE, OnlineMetaLearner, OnlineTaskSettings
+    from nlpmeta.adaptation.meta_online import OnlineMetaLearner
+    from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings, holds_state
     from nlpmeta.errors import NLPMetaError
 
-    if not (folder / STATE_FILE).is_file():
+    if not holds_state(folder):
         if folder.exists() and any(folder.iterdir()):
             raise NLPMetaError(f"{folder} holds something else. Choose another out=.")
         return OnlineMetaLearner.start(start, OnlineTaskSettings.parse(changes, where="--online"))
