@@ -59,7 +59,7 @@ def test_a_step_takes_about_what_was_forecast(make, settings):
 
 
 def test_a_forecast_changes_neither_weights_nor_gradients_nor_random_numbers():
-    run = run_of(noisy_learner())
+    run = run_of(noisy_learner(dropout=0.2).train())
     before = [weight.detach().clone() for weight in run.weights.values()]
     state = torch.get_rng_state()
     forecast_memory(run.stepper, run.weights)

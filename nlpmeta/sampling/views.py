@@ -12,7 +12,6 @@ from nlpmeta.sampling.leaks import fingerprint
 from nlpmeta.sampling.shape import Shape
 
 _FEWEST = 3  # different words, or letters where there are no spaces, of a text that can be damaged and still be known
-
 _TRIES = 1000  # views of one text that are drawn for as many as are needed
 
 
