@@ -225,6 +225,8 @@ def test_what_is_wrong_with_the_command_is_said_before_anything_is_learned(saved
     assert main(["train", "--online", files[0], out, start, "stepz=3"]) == 2
     assert "Did you mean steps" in capsys.readouterr().err
     assert main(["train", "protonet-tiny", "--rollback", "1"]) == 2
+    assert main(["train", "--online", out, start]) == 2
+    assert "no data set to learn from" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

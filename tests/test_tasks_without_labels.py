@@ -9,7 +9,7 @@ import torch
 from meta_task import KEYS, noisy_learner, noisy_pool
 from sampling_zoo import assert_no_leak, digest, zoo_without_labels
 
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.recipes import tasks
 from nlpmeta.recipes.files import load_recipe
 from nlpmeta.recipes.run import run_recipe
@@ -132,7 +132,7 @@ def test_what_cannot_be_drawn_is_said():
         MaskedWordSampler(["one two three", "four five six"], **sizes, mask="_")
     with pytest.raises(NLPMetaError, match="1 of 3 texts have 3 different words or more"):
         SentenceViewSampler(["ab", "two words", "now there are four"], **sizes, mask="_")
-    with pytest.raises(NLPMetaError, match="need 20 texts"):
+    with pytest.raises(NLPMetaError, match="need 20 distinct texts; there are 2. Add texts"):
         ClusterSampler(["a", "b"], **sizes, n_clusters=10)
     with pytest.raises(NLPMetaError, match="call renew"):
         ClusterSampler(["a", "b", "c", "d", "e", "f"], **sizes, n_clusters=3).episode(0)
@@ -183,6 +183,13 @@ def test_a_file_is_read_in_place_of_the_source(tmp_path):
     recipe = load_recipe("unsupervised", [f"data.file={path}"])
     assert {part.file for part in recipe.data} == {str(path)}
     assert raw_texts(recipe.data[0], seed=0, data_dir=None) == ["One  text here", "and another one"]
+
+
+def test_a_file_without_a_text_is_named(tmp_path):
+    path = tmp_path / "empty.txt"
+    path.write_text(" \n\n")
+    with pytest.raises(DataError, match=r"empty\.txt holds no texts"):
+        raw_texts(part_of("clusters", file=str(path)), seed=0, data_dir=None)
 
 
 def test_so_many_texts_are_read_at_most_and_always_the_same():

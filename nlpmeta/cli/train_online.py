@@ -26,7 +26,7 @@ def learn_on(
 
     folder, start, changes, names = _asked(words)
     pools = [load_source(name, data_dir=data_dir).load() for name in names]  # all are read before anything is learned
-    leader = _leader(folder, start, changes, go_on=resume or rollback is not None)
+    leader = _leader(folder, start, changes, names, go_on=resume or rollback is not None)
     if rollback is not None:
         gone = leader.rollback(rollback)
         leader.save(folder)
@@ -51,7 +51,9 @@ def _asked(words: Sequence[str]) -> tuple[Path, str, dict[str, object], list[str
     return folder, start, {key: safe_load(value) for key, value in given.items()}, names
 
 
-def _leader(folder: Path, start: str, changes: dict[str, object], *, go_on: bool) -> "OnlineMetaLearner":
+def _leader(
+    folder: Path, start: str, changes: dict[str, object], names: list[str], *, go_on: bool
+) -> "OnlineMetaLearner":
     from nlpmeta.adaptation.meta_online import OnlineMetaLearner
     from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings, holds_state
     from nlpmeta.errors import NLPMetaError
@@ -59,6 +61,10 @@ def _leader(folder: Path, start: str, changes: dict[str, object], *, go_on: bool
     if not holds_state(folder):
         if folder.exists() and any(folder.iterdir()):
             raise NLPMetaError(f"{folder} holds something else. Choose another out=.")
+        if not names:
+            raise NLPMetaError(
+                f"There is no data set to learn from, and {folder} holds nothing yet. Name one, or a file."
+            )
         return OnlineMetaLearner.start(start, OnlineTaskSettings.parse(changes, where="--online"))
     if not go_on:
         raise NLPMetaError(f"{folder} holds what earlier tasks taught. Go on by --resume, or choose another out=.")

@@ -88,9 +88,15 @@ def _sampler_without_labels(part: Tasks, texts: list[str], *, seed: int, mask: s
 
 
 def raw_texts(part: Tasks, *, seed: int, data_dir: Path | None) -> list[str]:
-    """The texts of a part and nothing else of it: distinct after normalisation, at most ``n_texts``, in their order."""
+    """The texts of a part and nothing else of it: distinct after normalisation, at most ``n_texts``, in their order.
+
+    Raises:
+        DataError: if there are none.
+    """
     texts = read_pool(part, data_dir=data_dir).texts if part.file is None else texts_of_file(Path(part.file))
     distinct = list({fingerprint(text): text for text in texts}.values())
+    if not distinct:
+        raise DataError(f"{part.file or part.source} holds no texts.")
     if len(distinct) <= part.n_texts:
         return distinct
     chosen = generator(seed, 0, stream=_CHOICE).choice(len(distinct), part.n_texts, replace=False)

@@ -62,11 +62,15 @@ class ClusterSampler:
         letter_groups: int = 1,
     ) -> None:
         self.shape = Shape.of(n_way, n_shot, n_query)
-        if len(texts) < 2 * n_clusters or n_clusters < self.shape.n_way.low or min(n_partitions, letter_groups) < 1:
+        if n_clusters < self.shape.n_way.low or min(n_partitions, letter_groups) < 1:
             raise NLPMetaError(
-                f"{n_clusters} clusters (at least as many as ways, {self.shape.n_way.low}) need {2 * n_clusters} texts "
-                f"and 1 or more partitions and letter groups; got {len(texts)} texts, {n_partitions} partitions, "
-                f"{letter_groups} groups."
+                f"Need as many clusters as ways ({self.shape.n_way.low}) and 1 or more partitions and letter groups; "
+                f"got {n_clusters}, {n_partitions} and {letter_groups}."
+            )
+        if len(texts) < 2 * n_clusters:
+            raise NLPMetaError(
+                f"{n_clusters} clusters need {2 * n_clusters} distinct texts; there are {len(texts)}. Add texts, or "
+                "lower n_clusters."
             )
         self.texts, self.seed = tuple(texts), seed
         self.n_clusters, self.n_partitions, self.letter_groups = n_clusters, n_partitions, letter_groups
