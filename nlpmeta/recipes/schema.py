@@ -62,7 +62,9 @@ class Tasks(Settings):
     hard_share: float = Field(
         0.0, ge=0, le=1, description="share of the episodes that are the hardest of four drawn, judged by letters alone"
     )
-
+    split_share: float = Field(
+        0.0, ge=0, le=1, description="nway: share of the episodes whose classes are split in two by a telling word"
+    )
     merge_share: float = Field(
         0.0, ge=0, le=1, description="share of the episodes whose classes are put together two by two"
     )
@@ -77,6 +79,8 @@ class Tasks(Settings):
         given = [name for name in by_label if getattr(self, name) not in (None, ())]
         if self.reads_labels and self.file is not None:
             raise ValueError(f"file is for the kinds {', '.join(RAW_KINDS)}; for others name the file as the source")
+        if self.split_share and self.kind != "nway":
+            raise ValueError(f"split_share is for the kind nway, whose texts are of one language; not for {self.kind}")
         if not self.reads_labels and given:
             raise ValueError(f"tasks of the kind {self.kind} read no labels, so {', '.join(given)} cannot be used")
         return self

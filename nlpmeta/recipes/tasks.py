@@ -1,7 +1,7 @@
 """From the data parts of a recipe to samplers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from nlpmeta.sampling.merged import MergedClassesSampler
 from nlpmeta.sampling.mixture import MixtureSampler, temperature_weights
 from nlpmeta.sampling.pools import leave_out, split_by
 from nlpmeta.sampling.sentences import sentences_of
+from nlpmeta.sampling.split_classes import split_classes
 from nlpmeta.sampling.views import SentenceViewSampler
 from nlpmeta.sources.base import Source
 from nlpmeta.sources.folds import POOL_SPLIT, folds
@@ -65,7 +66,13 @@ def _plain_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
             support_langs=part.support_langs,
             query_langs=part.query_langs,
         )
-    return _one_language_each(pool, part, seed)
+    by_language = split_by(pool, "langs") if pool.langs is not None else {"": pool}
+    if not part.split_share:
+        return _one_language_each(by_language, part, seed)
+    need = part.range_of("n_shot").high + part.n_query
+    finer = {lang: split_classes(each, need=need) for lang, each in by_language.items()}
+    both = [_one_language_each(pools, part, seed) for pools in (by_language, finer)]
+    return MixtureSampler(both, weights=[1 - part.split_share, part.split_share], seed=seed)
 
 
 def _sampler_without_labels(part: Tasks, texts: list[str], *, seed: int, mask: str | None) -> Sampler:
@@ -158,9 +165,8 @@ def _labels_like(names: Sequence[str], others: Sequence[str], data_dir: Path | N
     return [name for name in names if _plain(name) in taken]
 
 
-def _one_language_each(pool: LabeledTexts, part: Tasks, seed: int) -> Sampler:
+def _one_language_each(pools: Mapping[str, LabeledTexts], part: Tasks, seed: int) -> Sampler:
     """Episodes within one language, languages balanced; ways end at what a language has, poorer ones are left out."""
-    pools = split_by(pool, "langs") if pool.langs is not None else {"": pool}
     n_way, n_shot = part.range_of("n_way"), part.range_of("n_shot")
     samplers, sizes, most = [], [], 0
     for each in pools.values():

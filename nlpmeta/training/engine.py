@@ -81,8 +81,8 @@ def check_trainable(learner: Learner, settings: TrainSettings) -> None:
         raise NLPMetaError(f"{name} cannot be meta-trained: its scores have no gradient. Use prototypical or ridge.")
     if settings.mixed_precision == "fp16" and learner.gradient_in_adapt:
         raise NLPMetaError(f"fp16 is refused for {name}: its inner steps have no loss scaling. Use bf16 or no.")
-    if learner.inputs == "tokens" and (settings.contrastive_weight or settings.anchor_weight):
-        raise NLPMetaError(f"{name} embeds its texts itself; contrastive_weight and anchor_weight must be 0.")
+    if learner.inputs == "tokens" and (settings.contrastive_weight or settings.anchor_weight or settings.mix_share):
+        raise NLPMetaError(f"{name} embeds its texts itself; contrastive_weight, anchor_weight, mix_share must be 0.")
     trainable(learner)
 
 

@@ -12,6 +12,7 @@ from nlpmeta.data import Episode
 from nlpmeta.learners.base import Learner, Support
 from nlpmeta.training.across import texts_of_all
 from nlpmeta.training.known_texts import KnownPass
+from nlpmeta.training.mixing import mix, mixing_of
 from nlpmeta.training.settings import TrainSettings
 from nlpmeta.training.text_pass import TextPass
 
@@ -40,7 +41,7 @@ def losses(
         settings: the weights.
         accelerator: where the other processes are.
     """
-    episodic, accuracy = episodic_loss(learner, episodes, texts)
+    episodic, accuracy = episodic_loss(learner, episodes, texts, mix_share=settings.mix_share, seed=settings.seed)
     total, said = episodic, episodic.detach()
     values = {"accuracy": accuracy, "episodic": float(episodic.detach())}
     if texts is not None and settings.contrastive_weight:
@@ -74,10 +75,29 @@ def _class_of(episodes: Sequence[Episode]) -> dict[str, str]:
 
 
 def episodic_loss(
-    learner: Learner, episodes: Sequence[Episode], texts: TextPass | KnownPass | None
+    learner: Learner,
+    episodes: Sequence[Episode],
+    texts: TextPass | KnownPass | None,
+    *,
+    mix_share: float = 0.0,
+    seed: int = 0,
 ) -> tuple[Tensor, float]:
-    """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries."""
+    """Mean loss over the episodes, shape ``()``, and the mean accuracy on their queries.
+
+    Args:
+        learner: what is trained.
+        episodes: the tasks.
+        texts: their embeddings, for a learner that takes embeddings.
+        mix_share: share of the episodes whose classes become mixtures of two; 0 for a learner that takes tokens.
+        seed: decides which, and how.
+    """
     tasks = [_sides(learner, episode, texts) for episode in episodes]
+    if mix_share and texts is not None:
+        ways = [mixing_of(episode, share=mix_share, seed=seed) for episode in episodes]
+        tasks = [
+            task if way is None else (mix(task[0], *way), mix(task[1], *way))
+            for task, way in zip(tasks, ways, strict=True)
+        ]
     found = learner.batch_loss(tasks)
     return found.loss, found.accuracy
 

@@ -41,6 +41,9 @@ class TrainSettings(Settings):
         0.0, ge=0, description="how fast weight goes to the groups with the highest loss (group DRO); 0 for not at all"
     )
     group_by: Literal["lang", "domain"] = Field("lang", description="what makes a group, for worst_group")
+    mix_share: float = Field(
+        0.0, ge=0, le=1, description="share of the episodes whose classes become mixtures of two, in the embeddings"
+    )
     eval_every: int = Field(50, ge=1, description="steps between two measurements on held-out tasks")
     eval_episodes: int = Field(10, ge=1, description="episodes of each held-out set")
     control_episodes: int = Field(4, ge=0, description="label-shuffled control episodes at each measurement")
