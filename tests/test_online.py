@@ -188,7 +188,7 @@ def test_a_saved_stream_continues_identically(encoder_folder, pool, tmp_path):
         answers = [each.receive([text])[0] for text in texts[40:]]
         for answer, label in zip(answers, labels[40:], strict=True):
             each.learn([answer.ticket], [label])
-        alarms = (each.alarms, each.stream.loss_alarm, each.stream.text_alarm)
+        alarms = (each.alarms, each.stream.loss_alarm, each.stream.text_alarm, each.stream.burst.alarm)
         results.append((answers, each.predict_proba(pool.texts).tolist(), alarms, each.record))
     assert results[0] == results[1]
     assert [m.n_labels for m in online.moments] == [m.n_labels for m in loaded.moments]

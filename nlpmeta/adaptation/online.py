@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SeenBy = Literal["labels", "texts", "burst"]
 MOST_WAITING = 100_000
 """Texts that are remembered while their labels are awaited; the oldest are forgotten first."""
 
@@ -34,11 +35,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Alarm:
-    """The stream has changed: seen at text ``n_texts`` and label ``n_labels`` of the stream, by labels or by texts."""
+    """The stream has changed: seen at text ``n_texts`` and label ``n_labels`` of the stream.
+
+    ``seen_by`` is ``labels`` where losses rose, ``texts`` where texts came that lie far from the known ones, and
+    ``burst`` where many came that are like one another.
+    """
 
     n_texts: int
     n_labels: int
-    seen_by: Literal["labels", "texts"]
+    seen_by: SeenBy
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +72,9 @@ class OnlineClassifier:
     the head starts from with its step size and the pull of the prototypes (``follow.followed``). The encoder and the
     classifier itself stay as they are, and at the start the scores are exactly the classifier's.
 
-    The alarm (``drift.DriftAlarm``) watches a head that does not learn, by its losses and by how far texts lie from the
-    known ones; false alarms come at most once in ``settings.one_in`` texts on average.
+    The alarm (``drift.DriftAlarm``) watches the losses of a head that does not learn, how far texts lie from the known
+    ones, and how like one another the newest are (``burst.Burst``); false alarms come at most once in
+    ``settings.one_in`` texts on average.
     """
 
     def __init__(self, classifier: FewShotClassifier, settings: OnlineSettings | None = None) -> None:
@@ -126,6 +132,7 @@ class OnlineClassifier:
             answers.append(Answer(ticket, self.classes_[best].item(), float(each[best])))
             self.stream = self.stream.watched(row)
             self._ring("texts", self.stream.text_alarm.sounds)
+            self._ring("burst", self.stream.burst.alarm.sounds)
         while len(self.waiting) > MOST_WAITING:
             del self.waiting[next(iter(self.waiting))]
         return answers
@@ -212,7 +219,7 @@ class OnlineClassifier:
             self.moments.append(Moment(self.stream.n_labels, self.recent_accuracy, self.stream))
             self.moments = self.moments[-self.settings.keep :]
 
-    def _ring(self, seen_by: Literal["labels", "texts"], sounds: bool) -> None:
+    def _ring(self, seen_by: SeenBy, sounds: bool) -> None:
         if sounds:
             self.alarms.append(Alarm(self.record.n_texts, self.record.n_labels, seen_by))
             self.stream = self.stream.referenced()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nlpmeta.adaptation.burst import Burst
 from nlpmeta.adaptation.drift import DriftAlarm
 from nlpmeta.adaptation.follow import Head
 from nlpmeta.adaptation.online import Alarm, Moment, OnlineClassifier, Waiting
@@ -86,12 +87,14 @@ def _tensors(stream: Stream) -> "TaskState":
     found |= {f"momentum/{name}": value for name, value in stream.momentum.items()}
     found |= {f"head/{name}": getattr(stream.head, name) for name in ("weight", "bias", "pull")}
     found |= {f"frozen/head/{name}": getattr(stream.frozen.head, name) for name in ("weight", "bias", "pull")}
+    found |= {"burst/earlier": stream.burst.earlier, "burst/recent": stream.burst.recent}
     return found | {"frozen/prototypes": stream.frozen.prototypes, "frozen/texts": stream.frozen.texts}
 
 
 def _facts(stream: Stream) -> dict[str, object]:
     alarms = {name: asdict(getattr(stream, name)) for name in ("loss_alarm", "text_alarm")}
-    return {**alarms, "n_labels": stream.n_labels}
+    burst = {"burst_alarm": asdict(stream.burst.alarm), "n_earlier": stream.burst.n_earlier}
+    return {**alarms, **burst, "n_labels": stream.n_labels}
 
 
 def _stream(number: int, facts: Mapping[str, Any], tensors: "TaskState") -> Stream:
@@ -107,9 +110,19 @@ def _stream(number: int, facts: Mapping[str, Any], tensors: "TaskState") -> Stre
         frozen=Frozen(Head(**part("frozen/head/")), own["frozen/prototypes"], own["frozen/texts"]),
         loss_alarm=_alarm(facts["loss_alarm"]),
         text_alarm=_alarm(facts["text_alarm"]),
+        burst=_burst(facts, own),
         n_labels=int(facts["n_labels"]),
         **{name: own[name] for name in _PARTS},
     )
+
+
+def _burst(facts: Mapping[str, Any], own: Mapping[str, Tensor]) -> Burst:
+    """The burst that was saved; a stream of a release that had none begins with the texts it knew."""
+    if "burst_alarm" not in facts:
+        like = _alarm(facts["text_alarm"])
+        return Burst.begin(own["frozen/texts"], DriftAlarm(like.one_in, like.seed + 1_000_000))
+    alarm = _alarm(facts["burst_alarm"])
+    return Burst(alarm, own["burst/earlier"], own["burst/recent"], int(facts["n_earlier"]))
 
 
 def _alarm(facts: Mapping[str, Any]) -> DriftAlarm:

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from nlpmeta.adaptation.burst import Burst
 from nlpmeta.adaptation.drift import DriftAlarm
 from nlpmeta.adaptation.follow import Head, Labelled, adapted, first_leader, followed
 from nlpmeta.learners.base import TaskState
 from nlpmeta.settings import Settings
 
 _CLOSENESS = 10.0  # what cosines are multiplied by, so that a pull of 1 is a strong one
+_APART = 5  # what each of the three alarms' levels is over the settings', which is for all of them
 _TASKS, _AHEAD = 4, 8  # stretches of a meta-step, and the labels after each that are predicted
 
 
@@ -61,6 +63,7 @@ class Stream:
     frozen: Frozen
     loss_alarm: DriftAlarm
     text_alarm: DriftAlarm
+    burst: Burst
     n_labels: int
 
     @classmethod
@@ -72,7 +75,7 @@ class Stream:
         head = Head(leader["weight"], leader["bias"], leader["pull"])
         counts = torch.bincount(labels, minlength=n_way).to(rows).unsqueeze(1)
         prototypes = torch.zeros(n_way, rows.size(1)).index_add(0, labels, rows) / counts
-        twice = 2 * settings.one_in  # two alarms that share the false ones
+        texts, level = F.normalize(rows, dim=1), _APART * settings.one_in
         return cls(
             leader=leader,
             momentum={name: torch.zeros_like(value) for name, value in leader.items()},
@@ -82,9 +85,10 @@ class Stream:
             rows=rows[order],
             base=base[order],
             labels=labels[order],
-            frozen=Frozen(head, prototypes, F.normalize(rows, dim=1)),
-            loss_alarm=DriftAlarm(twice, settings.seed),
-            text_alarm=DriftAlarm(twice, settings.seed + 1_000_000),
+            frozen=Frozen(head, prototypes, texts),
+            loss_alarm=DriftAlarm(level, settings.seed),
+            text_alarm=DriftAlarm(level, settings.seed + 1_000_000),
+            burst=Burst.begin(texts[order], DriftAlarm(level, settings.seed + 2_000_000)),
             n_labels=0,
         )
 
@@ -93,9 +97,10 @@ class Stream:
         return self.head.scores(rows, base, closeness(rows, self.prototypes))
 
     def watched(self, row: Tensor) -> "Stream":
-        """After a text without a label ``(dim,)``: how far it lies from all texts that were known at the reference."""
-        nearest = float((self.frozen.texts @ F.normalize(row, dim=0)).max())
-        return replace(self, text_alarm=self.text_alarm.after(-nearest))
+        """After a text without a label ``(dim,)``: how far it is from the known texts, and how near to the newest."""
+        text = F.normalize(row, dim=0)
+        nearest = float((self.frozen.texts @ text).max())
+        return replace(self, text_alarm=self.text_alarm.after(-nearest), burst=self.burst.after(text))
 
     def learned(self, row: Tensor, base: Tensor, label: int, settings: OnlineSettings) -> "Stream":
         """After one label: alarm, prototypes, replay, leader and head, in this order."""
@@ -127,7 +132,13 @@ class Stream:
     def referenced(self) -> "Stream":
         """With the head of now as the one that is watched, and fresh alarms."""
         frozen = Frozen(self.head, self.prototypes, F.normalize(self.rows, dim=1))
-        return replace(self, frozen=frozen, loss_alarm=self.loss_alarm.again(), text_alarm=self.text_alarm.again())
+        return replace(
+            self,
+            frozen=frozen,
+            loss_alarm=self.loss_alarm.again(),
+            text_alarm=self.text_alarm.again(),
+            burst=self.burst.again(),
+        )
 
     def _with_prototype(self, row: Tensor, label: int, settings: OnlineSettings) -> "Stream":
         prototypes, weights = self.prototypes.clone(), self.weights.clone()
