@@ -23,7 +23,7 @@ from rich.table import Table
 
 OUT = Path("results/task_shift.json")
 SEEDS = (0, 1, 2)
-EPISODES = 30
+EPISODES = 12
 BASE = Path(__file__).with_name("task_shift.yaml")
 VARIANTS = {
     "plain": (),
@@ -72,7 +72,7 @@ def measure(learner: Any, sets: Sets, data_dir: Path) -> dict[str, dict[str, lis
         for name, langs in sources.items():
             for lang in langs:
                 pool = load_source(name, data_dir=data_dir).load(lang, "dev")
-                n_way = {"injongo": 40, "massive": 40, "sib200": 7}[name]
+                n_way = {"injongo": 20, "massive": 20, "sib200": 7}[name]
                 sampler = EpisodeSampler([pool], n_way=n_way, n_shot=2, n_query=2, seed=17)
                 episodes = [sampler.episode(i) for i in range(EPISODES)]
                 found[group][f"{name} {lang}"] = [score_episode(learner, each, table).accuracy for each in episodes]
