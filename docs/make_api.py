@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nlpmeta
 
+PARTS = ("KeptClassifier",)
 PAGE = Path(__file__).parent / "api.md"
 HEAD = """# API reference
 
@@ -32,7 +33,7 @@ def main() -> int:
 
 
 def _entry(name: str, value: object) -> str:
-    """A class or function, and the public methods that the class itself defines."""
+    """A class or function, and the public methods of the class or of a part that it was divided into."""
     lines = [f"\n## {name}\n", _code(name, value), _prose(value)]
     if inspect.isclass(value):
         if not issubclass(value, Exception):
@@ -43,8 +44,8 @@ def _entry(name: str, value: object) -> str:
 
 
 def _members(kind: type) -> list[tuple[str, object]]:
-    found = []
-    for name, value in vars(kind).items():
+    found, parts = [], [each for each in kind.__mro__ if _is_part(each, kind)]
+    for name, value in [member for each in parts for member in vars(each).items()]:
         plain = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
         plain = plain.fget if isinstance(plain, property) else plain
         if not name.startswith("_") and inspect.isfunction(plain) and inspect.getdoc(plain):
@@ -52,8 +53,15 @@ def _members(kind: type) -> list[tuple[str, object]]:
     return found
 
 
+def _is_part(base: type, kind: type) -> bool:
+    """Whether it is the class itself, or a class that it was divided into and that has no entry of its own."""
+    return base is kind or base.__name__ in PARTS
+
+
 def _constructor(kind: type) -> str:
-    own = vars(kind).get("__init__")
+    own = next(
+        (vars(each)["__init__"] for each in kind.__mro__ if _is_part(each, kind) and "__init__" in vars(each)), None
+    )
     return _prose(own) if own is not None and own.__doc__ else ""
 
 

@@ -1,59 +1,39 @@
 """A few-shot text classifier with scikit-learn's manners: fit, predict, save, load."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, ClassVar, overload
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from nlpmeta.checkpoint import read_learner, write_learner
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.cache import Remembered
-from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
+from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.examples import (
     Examples,
     at_least_two,
     checked_pairs,
     checked_texts,
-    read_examples,
-    write_examples,
 )
-from nlpmeta.files import new_folder, write_bytes, write_json
-from nlpmeta.hub.download import Fetching
+from nlpmeta.kept_classifier import KeptClassifier, Label
 from nlpmeta.learners.base import Learner, TaskState, learners
-from nlpmeta.learners.streams import Footprint, StreamLearner
-from nlpmeta.manifest import Json, read_manifest, write_manifest
-from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_labels, write_labels
-from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
+from nlpmeta.learners.streams import StreamLearner
 from nlpmeta.starting import starting_learner
 from nlpmeta.streaming import Stream, as_batch
-from nlpmeta.tensors import read_tensors
 from nlpmeta.trust.answers import label_sets, out_of_scope_scores, task_report
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
 
-    from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.evaluation import Embed
-    from nlpmeta.hub.push import Pushed
     from nlpmeta.trust.label_set import LabelSet
     from nlpmeta.trust.mismatch import TaskReport
 
-TASK_FILE = "task.safetensors"
-LABELS_FILE = "labels.json"
-REPORT_FILE = "report.json"
-Label = str | int | float | bool
 
-
-class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_name="nlpmeta"):
+class FewShotClassifier(KeptClassifier):
     """Classifies texts after seeing a few labelled examples of each class.
 
     It follows scikit-learn's conventions: it can be cloned, put into a ``Pipeline`` and cross-validated. ``X`` is a
@@ -65,31 +45,8 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         state_: what it learnt about the task, as named tensors.
     """
 
-    learner_: Learner
-    examples_: Examples | None
     _names: Remembered | None = None
     """The embeddings of class names, so that a change of the classes need not compute them again."""
-    # Without it the mixin would put an attribute on every new instance, which scikit-learn does not allow.
-    _hub_mixin_config: "ClassVar[dict[str, object]]" = {}  # type: ignore[misc]
-
-    def __init__(
-        self,
-        method: "str | Learner" = "auto",
-        *,
-        encoder: "str | TextEncoder" = DEFAULT_ENCODER,
-        checkpoint: str = "default",
-    ) -> None:
-        """Choose a method and an encoder; nothing is loaded before ``fit``.
-
-        Args:
-            method: the name of a learner (``auto`` compares several on the support set) or a learner.
-            encoder: a folder, a Hub id or a loaded encoder; ignored if ``method`` is a learner, which has its own.
-            checkpoint: what adaptation starts from: ``default`` (the one of the package, if the encoder is its own),
-                a checkpoint folder, or ``none`` for the frozen encoder.
-        """
-        self.method = method
-        self.encoder = encoder
-        self.checkpoint = checkpoint
 
     def fit(self, X: "Sequence[str] | ArrayLike", y: "ArrayLike") -> "FewShotClassifier":  # noqa: N803
         """Adapt to ``X``, a text for each label in ``y``.
@@ -177,19 +134,6 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
                 delattr(self, name)
         return self
 
-    def stream_memory(self) -> Footprint:
-        """How large the memory of a stream is, in bytes, in all and for each row and class.
-
-        Raises:
-            NLPMetaError: if the method does not read a stream.
-        """
-        check_is_fitted(self)
-        if not isinstance(self.learner_, StreamLearner):
-            raise NLPMetaError(
-                "This method keeps its examples and has no memory of fixed size; mann, rnn and snail have."
-            )
-        return self.learner_.footprint(self.state_)
-
     @torch.no_grad()
     def _write(
         self, learner: StreamLearner, texts: tuple[str, ...], labels: "NDArray[np.generic]"
@@ -249,16 +193,6 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
         state = {name: tensor.contiguous() for name, tensor in learned.items()}
         self.learner_, self.state_, self.classes_, self.examples_ = learner, state, examples.classes, examples
         return self
-
-    def _known_examples(self) -> "Examples":
-        if self.examples_ is None:
-            if isinstance(self.learner_, StreamLearner):
-                raise NLPMetaError("This method reads a stream and keeps no examples; save without include_support.")
-            raise NLPMetaError(
-                "This model was saved without its examples, so its classes cannot be changed. "
-                "Fit it again, or save it with include_support=True."
-            )
-        return self.examples_
 
     def _class(self, label: Label) -> int:
         known: list[object] = self.classes_.tolist()
@@ -326,120 +260,6 @@ class FewShotClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_n
     def _scores(self, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
         check_is_fitted(self)
         return self.learner_.logits(self.state_, self.learner_.queries(self.state_, checked_texts(X)))
-
-    def save_pretrained(  # type: ignore[override]  # the mixin's does the same with options that we do not need
-        self,
-        folder: Path | str,
-        *,
-        overwrite: bool = False,
-        report: "Mapping[str, Json] | None" = None,
-        include_support: bool = False,
-    ) -> None:
-        """Write the adapted model to a folder of its own; the encoder is named, not copied.
-
-        Args:
-            folder: where to; made if absent.
-            overwrite: replace an existing folder, once the new one is complete.
-            report: what was measured when the model was made.
-            include_support: write the examples too, texts and embeddings, so that classes can be added after loading.
-
-        Raises:
-            NLPMetaError: if the folder exists and ``overwrite`` is off.
-            WorkFailedError: if it cannot be written; nothing half-written stays.
-        """
-        from safetensors.torch import save
-
-        check_is_fitted(self)
-        with new_folder(Path(folder), overwrite=overwrite) as temporary:
-            facts = write_learner(temporary, self.learner_)
-            state = {name: tensor.cpu().contiguous() for name, tensor in self.state_.items()}
-            write_bytes(temporary / TASK_FILE, save(state))
-            write_labels(temporary / LABELS_FILE, self.classes_)
-            if include_support:
-                write_examples(temporary, self._known_examples())
-            if report is not None:
-                write_json(temporary / REPORT_FILE, report)
-            if isinstance(self.learner_, StreamLearner):
-                facts["memory"] = asdict(self.stream_memory())
-            write_manifest(temporary, {"kind": "adapted", **facts})
-
-    def push_to_hub(  # type: ignore[override]  # private by default, and never with the examples unless told
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        commit_message: str | None = None,
-        token: str | None = None,
-        report: "Mapping[str, Json] | None" = None,
-        sharing: Sharing | None = None,
-    ) -> "Pushed":
-        """Push the adapted model to the Hugging Face Hub, with a card, in one commit.
-
-        Args:
-            repo_id: ``user/name``; made if absent.
-            private: whether a repository that is made is private; it is unless this is ``False``.
-            revision: the branch; made if absent.
-            create_pr: open a pull request instead of changing the branch.
-            commit_message: the first line of the commit.
-            token: by default the one that ``hf auth login`` stored, or ``HF_TOKEN``.
-            report: what was measured when the model was made, for the card.
-            sharing: licence, languages, and whether the examples are published.
-
-        Raises:
-            NLPMetaError: if nobody is logged in, or the encoder is a folder that nobody else has.
-            NetworkError: if the Hub cannot be reached or refuses; the repository then is as it was.
-        """
-        with TemporaryDirectory(prefix="nlpmeta-save-") as temporary:
-            sharing = sharing or Sharing()
-            folder = Path(temporary) / "model"
-            self.save_pretrained(folder, report=report, include_support=sharing.include_support)
-            target = owned_target(repo_id, private=private, revision=revision, as_pull_request=create_pr)
-            if commit_message is not None:
-                sharing = replace(sharing, message=commit_message)
-            return push_model(folder, target, sharing, token=token)
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]  # the mixin passes further options on to a constructor
-        cls,
-        name: Path | str,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: Path | str | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-    ) -> "FewShotClassifier":
-        """Load what ``save_pretrained`` or ``push_to_hub`` wrote; predictions are the same to the last bit.
-
-        Args:
-            name: a folder, or ``user/name`` on the Hub.
-            revision: a branch, tag or commit of the Hub.
-            token: for private models; by default the one that ``hf auth login`` stored, or ``HF_TOKEN``.
-            cache_dir: where downloads are kept; by default the Hub's cache of this user.
-            force_download: do not take files from there.
-            local_files_only: take them from there only.
-
-        Raises:
-            NLPMetaError: if there is no such folder, model or revision.
-            ModelFolderError: if it is damaged, incomplete or of a newer format.
-            NetworkError: if it is not on this machine and the Hub does not bring it.
-        """
-        how = Fetching(revision, token, cache_dir, force_download, local_files_only)
-        folder = find_model(name, how)
-        manifest = read_manifest(folder)
-        if folder != Path(name):
-            check_encoder_of_stranger(manifest, str(name))
-        if manifest.get("kind") != "adapted":
-            raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
-        learner = read_learner(folder, manifest)
-        self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
-        self.learner_, self.state_ = learner, read_tensors(folder / TASK_FILE)
-        self.classes_ = read_labels(folder / LABELS_FILE)
-        check_state(learner, self.state_, len(self.classes_), folder / TASK_FILE)
-        self.examples_ = read_examples(folder, self.classes_, learner.encoder.device)
-        return self
 
     def _learner(self) -> Learner:
         if isinstance(self.method, Learner):

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlpmeta.classifier import LABELS_FILE, FewShotClassifier
+from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import Storage, adapter_weights, load_adapter, save_adapter
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.files import new_folder, write_bytes
+from nlpmeta.kept_classifier import LABELS_FILE
 from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
 from nlpmeta.learners.maml import MAML
 from nlpmeta.saved_task import read_labels, write_labels

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from nlpmeta.adaptation.record import Record
 from nlpmeta.adaptation.stream import OnlineSettings, Stream
-from nlpmeta.classifier import FewShotClassifier, Label
+from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
 from nlpmeta.examples import checked_texts
+from nlpmeta.kept_classifier import Label
 
 if TYPE_CHECKING:
     import numpy as np
