@@ -1,0 +1,222 @@
+"""The auxiliary tasks that ``learn_auto.py`` learns from: what each head says of them, and what a mixture would."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from auto_tasks import Pools
+from torch import Tensor
+
+from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.views import FROZEN, Views
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.auto import TEMPERATURES, AutoHead, Judged
+from nlpmeta.learners.base import Embed, Support, Texts, class_means
+from nlpmeta.learners.experience import Profile, Shrunk, Surface
+from nlpmeta.learners.heads import features_of, held_out_scores, n_folds
+from nlpmeta.learners.stacking import fitting_temperature, mixed
+from nlpmeta.trust.fitting import Size, surface
+from nlpmeta.trust.scope import N_CLUES, scope_clues
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHOTS = (1, 2, 3, 5, 8, 10, 16)
+MOST_SUPPORT = 420  # texts: larger tasks take a minute each and need experience least
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One auxiliary task: what each head says of held-out support texts, of the query and of texts out of scope."""
+
+    name: str
+    """Of its family."""
+    size: Size
+    support: Support
+    heads: tuple[str, ...]
+    held_out: tuple[Tensor, ...] | None
+    query: tuple[Tensor, ...]
+    """Scores ``(n_query + n_outside, n_way)`` of each head."""
+    labels: Tensor
+    features: Tensor
+
+    @property
+    def n_query(self) -> int:
+        """Texts in scope."""
+        return len(self.labels)
+
+
+def collect(auto: AutoHead, pools: Sequence[Pools], table: EmbeddingTable, columns: slice) -> list[Seen]:
+    """Every auxiliary task, each head adapted to it and to its folds."""
+    seen = []
+    for family in pools:
+        start, before = time.perf_counter(), len(seen)
+        for n_shot in (shot for shot in SHOTS if shot <= family.family.max_shot):
+            for number in range(family.family.n_tasks):
+                if found := _seen(auto, family, number, n_shot, lambda texts: table(texts)[:, columns]):
+                    seen.append(found)
+        print(f"{family.family.name}: {len(seen) - before} tasks, {time.perf_counter() - start:.0f} s", flush=True)
+    return seen
+
+
+def _seen(auto: AutoHead, family: Pools, number: int, n_shot: int, embed: Embed) -> Seen | None:
+    try:
+        episode = family.task(number, n_shot)
+    except NLPMetaError:  # too few texts of too many classes
+        return None
+    if len(episode.support) > MOST_SUPPORT:
+        return None
+    known = auto.known(auto.support(episode.support, embed))
+    heads, folds = auto.heads_for(known), n_folds(known)
+    features = embed(episode.query.texts + episode.out_of_scope)
+    queries = Texts(("",) * len(features), features)
+    views = {name: auto.seen(known, auto.candidates[name]) for name in heads}
+    held_out = [held_out_scores(auto.candidates[name].head, views[name], folds) for name in heads if folds > 1]
+    query = [auto.score(name, auto.candidates[name].head.adapt(views[name]), queries) for name in heads]
+    size = Size(family.family.data, len(known) / known.n_way, known.n_way, len(known))
+    labels = torch.tensor(episode.query.labels)
+    return Seen(family.family.name, size, known, heads, tuple(held_out) or None, tuple(query), labels, features)
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """What ``auto`` would make of an auxiliary task: log probabilities of held-out texts, the query, and others."""
+
+    seen: Seen
+    held_out: Tensor | None
+    query: Tensor
+    factors: tuple[float, ...]
+    """The views that are read."""
+
+    def true_query(self, over: float = 1.0) -> Tensor:
+        """The log probability of the true class of each query text, at a temperature."""
+        scores = (self.query[: self.seen.n_query] / over).log_softmax(1)
+        return scores[torch.arange(self.seen.n_query), self.seen.labels]
+
+    def clues(self, views: Views | None, over: Surface) -> Tensor:
+        """The clues to texts out of scope, for the query and the texts behind it."""
+        size, support = self.seen.size, self.seen.support
+
+        def read(features: Tensor) -> Tensor:
+            return (
+                features if views is None else torch.cat([features[:, views.columns(f)] for f in self.factors], dim=1)
+            )
+
+        scores = (self.query / float(over.at(size.n_shot, size.n_way))).log_softmax(1)
+        prototypes = class_means(read(features_of(support)), support.labels, support.n_way)
+        n_views = 1 if views is None else len(self.factors)
+        return scope_clues(scores, read(self.seen.features), prototypes, n_views=n_views, n_shot=size.n_shot)
+
+
+def one_shot_temperatures(seen: Sequence[Seen]) -> dict[str, float]:
+    """For each head the temperature that suits the query texts of most one-shot tasks."""
+    found: dict[str, list[float]] = {}
+    for task in seen:
+        if task.held_out is None:
+            for name, scores in zip(task.heads, task.query, strict=True):
+                best = fitting_temperature(scores[: task.n_query], task.labels, TEMPERATURES, doubt=0.0)
+                found.setdefault(name, []).append(best)
+    return {name: float(np.exp(np.median(np.log(each)))) for name, each in found.items()}
+
+
+def judged(task: Seen, one_shot: dict[str, float]) -> Judged:
+    """As ``AutoHead.judge``."""
+    if task.held_out is None:
+        return Judged(task.heads, tuple(one_shot[name] for name in task.heads), None)
+    return Judged.of(task.heads, task.held_out, task.support.labels)
+
+
+def query_parts(task: Seen, judgement: Judged) -> Tensor:
+    """Log probabilities of the query and other texts under each head, ``(n_heads, n, n_way)``."""
+    parts = zip(task.query, judgement.temperatures, strict=True)
+    return torch.stack([(scores / t).log_softmax(1) for scores, t in parts])
+
+
+def prior(tasks: Sequence[Seen], parts: Sequence[Tensor], heads: Sequence[str]) -> Surface:
+    """The weights whose mixture makes the query texts of tasks of each size most likely."""
+    place = {name: i for i, name in enumerate(heads)}
+    columns = []
+    for task, part in zip(tasks, parts, strict=True):
+        each = part[:, torch.arange(task.n_query), task.labels].double()
+        likely = np.zeros((len(heads), task.n_query))
+        likely[[place[name] for name in task.heads]] = (each - each.max(0).values).exp().numpy()
+        columns.append(likely)
+    likely, counts = np.concatenate(columns, axis=1), np.asarray([task.n_query for task in tasks])
+    of_task = np.repeat(np.arange(len(tasks)), counts)
+
+    def weights(near: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        kept = near[of_task] > 1e-4
+        some, each = likely[:, kept], (near / counts)[of_task][kept]
+        found = np.full(len(heads), 1 / len(heads))
+        for _ in range(60):  # expectation maximisation, as in stacking
+            shares = found[:, None] * some
+            total = (shares / shares.sum(0)) @ each + 1 / (len(heads) * len(tasks))
+            found = total / total.sum()
+        return found
+
+    return surface([task.size for task in tasks], weights)
+
+
+def blank(heads: Sequence[str], prior: Surface, strength: float, one_shot: dict[str, float]) -> Profile:
+    """A profile that knows how to weigh heads and nothing else yet."""
+    flat = Surface((1.0,), (2.0,), np.zeros((1, 1, 1)))
+    nothing = Shrunk(flat, 1.0, flat)
+    return Profile(
+        heads=tuple(heads),
+        prior=prior,
+        strength=strength,
+        one_shot_temperatures=one_shot,
+        temperature=Surface((1.0,), (2.0,), np.ones((1, 1, 1))),
+        levels=LEVELS,
+        quantiles=nothing,
+        accuracy=nothing,
+        band=flat,
+        clean=flat,
+        scope=(0.0,) * N_CLUES,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The auxiliary tasks of one profile, their heads judged, and priors that leave each family out."""
+
+    auto: AutoHead
+    tasks: list[Seen]
+    one_shot: dict[str, float]
+    judged: list[Judged]
+    parts: list[Tensor]
+    blind: dict[str, Surface]
+
+    @classmethod
+    def of(cls, auto: AutoHead, tasks: list[Seen]) -> "Study":
+        """Judge the heads on every task."""
+        one_shot = one_shot_temperatures(tasks)
+        found = [judged(task, one_shot) for task in tasks]
+        parts = [query_parts(task, each) for task, each in zip(tasks, found, strict=True)]
+        blind = {}
+        for family in sorted({task.size.family for task in tasks}):
+            others = [i for i, task in enumerate(tasks) if task.size.family != family]
+            blind[family] = prior([tasks[i] for i in others], [parts[i] for i in others], list(auto.candidates))
+        return cls(auto, tasks, one_shot, found, parts, blind)
+
+    def mixtures(self, strength: float) -> list[Mixture]:
+        """What ``auto`` makes of each task with the prior of the other families."""
+        found = []
+        for task, judgement, parts in zip(self.tasks, self.judged, self.parts, strict=True):
+            heads = list(self.auto.candidates)
+            self.auto.experience = blank(heads, self.blind[task.size.family], strength, self.one_shot)
+            weights = self.auto.weights(judgement, task.support)
+            held_out = None if judgement.held_out is None else mixed(judgement.held_out, weights)
+            read = {
+                f
+                for n, w in zip(task.heads, weights.tolist(), strict=True)
+                if w
+                for f in self.auto.candidates[n].factors
+            }
+            views = tuple(sorted(read, reverse=True)) if isinstance(self.auto.encoder, Views) else (FROZEN,)
+            found.append(Mixture(task, held_out, mixed(parts, weights), views))
+        return found
