@@ -19,6 +19,7 @@ SETS = {
     ("sms-spam", "en"): "SMS spam, 2 classes",
 }
 FROZEN = ("logistic", "ridge", "prototypical")
+META_TRAINED = ("prototypical@default", "maml@default")
 DEFAULT, WITHOUT_INJONGO = "auto@default", "auto@runs/without-injongo"
 HELD_OUT = ("swa", "kin", "zul", "yor", "hau", "lin")
 LEAVE_OUT = {
@@ -48,13 +49,14 @@ def gain(ours: Row, frozen: Row) -> str:
 
 
 def by_set(rows: Rows) -> None:
-    print("| task | shots | best frozen head | meta-trained prototypes | nlpmeta | difference |")
-    print("|---|---|---|---|---|---|")
+    print("| task | shots | best frozen head | meta-trained prototypes | MAML | nlpmeta | difference |")
+    print("|---|---|---|---|---|---|---|")
     for (data, lang), title in SETS.items():
         for shot in sorted({key[2] for key in rows if key[:2] == (data, lang) and key[3] == DEFAULT}):
             task = (data, lang, shot)
             frozen, ours = best_frozen(rows, task), rows[(*task, DEFAULT)]
-            cells = [f"{percent(frozen)} ({frozen['method']})", percent(rows[(*task, "prototypical@default")])]
+            cells = [f"{percent(frozen)} ({frozen['method']})"]
+            cells += [percent(rows[(*task, each)]) if (*task, each) in rows else "" for each in META_TRAINED]
             print(f"| {title} | {shot} | {' | '.join(cells)} | **{percent(ours)}** | {gain(ours, frozen)} |")
 
 
