@@ -27,11 +27,11 @@ EPISODES = 12
 BASE = Path(__file__).with_name("task_shift.yaml")
 VARIANTS = {
     "plain": (),
-    "worst_group=0.02": ("worst_group=0.02",),
+    "worst_group=0.2": ("worst_group=0.2",),
     "merge_share=0.3": ("data.merge_share=0.3",),
     "split_share=0.3": ("data.split_share=0.3",),
     "mix_share=0.3": ("mix_share=0.3",),
-    "all four": ("worst_group=0.02", "data.merge_share=0.3", "data.split_share=0.3", "mix_share=0.3"),
+    "all four": ("worst_group=0.2", "data.merge_share=0.3", "data.split_share=0.3", "mix_share=0.3"),
 }
 SHIFT = {
     "new languages": {"injongo": ("hau", "lin"), "massive": ("af-ZA",), "sib200": ("luo_Latn",)},

@@ -29,7 +29,7 @@ class OnlineSettings(Settings):
     meta_rate: float = Field(0.3, gt=0, description="rate of a meta-step")
     half_life: float = Field(15.0, gt=0, description="labels of a class after which one counts half in its prototype")
     capacity: int = Field(1024, ge=64, description="labels that are kept for replay")
-    one_in: int = Field(2000, ge=1, description="texts between false alarms, on average at least")
+    one_in: int = Field(2000, ge=1, description="texts between false alarms, on average; for bursts as measured")
     fading: float = Field(0.99, gt=0, lt=1, description="what a prediction counts less with each later one")
     keep_every: int = Field(100, ge=1, description="labels between two states that can be rolled back to")
     keep: int = Field(8, ge=1, description="such states that are kept")
