@@ -84,13 +84,22 @@ def test_a_checkpoint_that_is_not_there_or_has_another_encoder_is_refused(checkp
         find_checkpoint(str(checkpoint), encoder=str(encoder_folder))
 
 
-def test_the_shipped_checkpoint_is_whole_small_and_left_out_the_held_out_languages():
-    manifest = read_manifest(SHIPPED)
+@pytest.mark.parametrize("folder", [SHIPPED, own_checkpoint("maml")], ids=lambda folder: folder.name)
+def test_the_shipped_checkpoint_is_whole_small_and_left_out_the_held_out_languages(folder):
+    manifest = read_manifest(folder)
     assert manifest["kind"] == "checkpoint"
     assert manifest["encoder"]["id"] == DEFAULT_ENCODER
     assert {"sw", "rw", "zu", "yo"} <= set(manifest["training"]["leave_out_langs"])
     assert not {"banking77", "sms-spam", "youtube-spam", "popquorn"} & set(manifest["training"]["sets"])
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 4_000_000
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 4_000_000
+
+
+def test_maml_starts_from_a_checkpoint_of_its_own_and_its_relatives_from_the_one_of_all():
+    assert find_checkpoint("default", encoder=DEFAULT_ENCODER, method="maml") == SHIPPED.parent / "maml"
+    assert find_checkpoint("default", encoder=DEFAULT_ENCODER, method="anil") == SHIPPED
+    learner = starting_learner("maml")
+    assert (learner.inner_steps, learner.reads_names) == (3, True)
+    assert float(learner.log_head_rates.detach().exp().mean()) == pytest.approx(18.2, abs=0.1)
 
 
 def test_adapt_starts_from_a_checkpoint_and_its_baseline_stays_on_the_frozen_encoder(
