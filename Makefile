@@ -13,6 +13,9 @@
 # make bench-auto    how auto does on held-out tasks, and whether what it says of itself is true
 # make learn-auto    what auto starts from, learned anew from auxiliary tasks (after a new checkpoint)
 # make bench-streams streams of unseen classes and of an unseen language, the ablations where they were trained
+# make bench-spam    spam streams with a new campaign: recovery, alarms, false alarms
+# make bench-folds   ProtAugment's folds, trained on each fold's own classes
+# make bench-shift   robust weighting, task augmentation, raw text beside labels
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -24,7 +27,7 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-streams bench-auto learn-auto bench-meta bench-frozen docs clean
+.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-streams bench-auto learn-auto bench-meta bench-frozen bench-spam bench-folds bench-shift docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -101,6 +104,16 @@ learn-auto: $(VENV)/.installed
 
 bench-streams: $(VENV)/.installed
 	$(BIN)/python benchmarks/streams.py
+
+bench-spam: $(VENV)/.installed
+	$(BIN)/python benchmarks/spam_stream.py --data-dir $(DATA_DIR)
+
+bench-folds: $(VENV)/.installed
+	$(BIN)/python benchmarks/protaugment.py --data-dir $(DATA_DIR)
+
+bench-shift: $(VENV)/.installed
+	$(BIN)/python benchmarks/task_shift.py --part augmentation --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/task_shift.py --part hybrid --data-dir $(DATA_DIR)
 
 lock:
 	$(PYTHON) -m venv --clear .lock-venv
