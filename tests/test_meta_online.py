@@ -249,3 +249,11 @@ def test_nothing_of_the_user_is_lost_when_a_state_is_saved(saved, tmp_path):
         leader.save(tmp_path / "online")
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
     assert (tmp_path / "online" / "notes.txt").read_text() == "what I saw"
+
+
+def test_tasks_of_one_name_are_told_apart(saved):
+    start, pool = saved
+    leader = OnlineMetaLearner.start(str(start), OnlineTaskSettings(steps=0, n_shot=2))
+    names = [leader.meet(pool, name="topics").name for _ in range(3)]
+    assert names == ["topics", "topics (2)", "topics (3)"]
+    assert list(leader.review().accuracies) == names

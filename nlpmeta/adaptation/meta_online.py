@@ -87,7 +87,7 @@ class OnlineMetaLearner:
 
         Args:
             task: labelled texts of two classes or more.
-            name: what it is called in reports.
+            name: what it is called in reports; ``name (2)`` where an earlier task is called so.
             test: texts to measure on; without it at most a fifth of the task is set aside for that.
             show_progress: a bar, if standard error is a terminal.
 
@@ -106,10 +106,17 @@ class OnlineMetaLearner:
                 raise
         self._versions = [*self._versions, earlier][-self.settings.versions :] if self.settings.versions else []
         after = score_episode(self.learner.eval(), measure).accuracy if self.settings.steps else before
-        arrival = Arrival(name, measure.n_way, before, after)
+        arrival = Arrival(self._own_name(name), measure.n_way, before, after)
         self.arrivals.append(arrival)
         self._keep(Kept(arrival, learn, measure), number)
         return arrival
+
+    def _own_name(self, name: str) -> str:
+        taken, number, own = {arrival.name for arrival in self.arrivals}, 1, name
+        while own in taken:
+            number += 1
+            own = f"{name} ({number})"
+        return own
 
     def review(self) -> Review:
         """Measure all tasks that are still kept once more.
