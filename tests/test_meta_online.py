@@ -214,7 +214,7 @@ def test_the_command_meets_tasks_goes_on_and_takes_back(saved, files, tmp_path, 
     assert "Go on by --resume" in capsys.readouterr().err
     assert main(["train", "--online", files[0], out, "--resume", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [each["name"] for each in found["arrivals"]] == ["task-1", "task-2", "task-1"]
+    assert [each["name"] for each in found["arrivals"]] == ["task-1", "task-2", "task-1 (2)"]
     assert main(["train", "--online", out, "--rollback", "2", "--json"]) == 0
     assert [each["name"] for each in json.loads(capsys.readouterr().out)["arrivals"]] == ["task-1"]
 
