@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from nlpmeta.adaptation import burst
 from nlpmeta.adaptation.burst import WINDOW, Burst, likeness
 from nlpmeta.adaptation.drift import DriftAlarm
+from nlpmeta.adaptation.online_files import _burst
 
 
 def directions(n, seed, *, centre=None, spread=1.0, dim=24):
@@ -87,3 +88,11 @@ def test_a_campaign_in_every_second_text_sounds_the_alarm_soon(seed):
     assert state.alarm.sounds
     assert not state.again().alarm.sounds
     assert torch.equal(state.again().earlier, state.earlier)
+
+
+def test_a_stream_saved_before_there_were_bursts_begins_with_what_it_knew():
+    known = directions(5, 0)
+    facts = {"text_alarm": {"one_in": 4000, "seed": 7, "losses": [0.5], "statistics": [0.0] * 9, "n_seen": 1}}
+    state = _burst(facts, {"frozen/texts": known})
+    assert torch.equal(state.earlier, known)
+    assert (state.alarm.one_in, state.alarm.n_seen, len(state.recent)) == (4000, 0, 0)
