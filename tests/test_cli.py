@@ -354,7 +354,7 @@ def test_interrupting_leaves_nothing_half_written(encoder_folder, table, tmp_pat
 
     code = "import sys, signal; import nlpmeta.checkpoint as c\nreal = c.write_manifest\n"
     code += "def slow(*a):\n    import os; os.kill(os.getpid(), signal.SIGINT); real(*a)\n"
-    code += "import nlpmeta.classifier as k; k.write_manifest = slow\n"
+    code += "import nlpmeta.kept_classifier as k; k.write_manifest = slow\n"
     code += "from nlpmeta.cli.app import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "adapt", "--data", table, "--encoder", encoder_folder]
     command += ["--out", tmp_path / "m"]
