@@ -20,7 +20,7 @@ def found():
 def test_everything_is_well_here():
     findings = found()
     assert {each.verdict for each in findings.values()} <= {"ok", "note"}
-    assert findings["checkpoints"].said == "whole: mann, multilingual"
+    assert findings["checkpoints"].said == "whole: maml, mann, multilingual"
     assert "torch" in findings["packages"].said
 
 
