@@ -1,6 +1,6 @@
 """The shipped checkpoint against the best frozen head on the same supports: results/meta.json and its tables.
 
-    python benchmarks/meta.py --data-dir ../shared/data                 # make bench-meta; about 70 minutes on 2 cores, half of it MAML
+    python benchmarks/meta.py --data-dir ../shared/data                 # make bench-meta; about 70 minutes on 2 cores
     python benchmarks/meta.py --dry-run                                 # the commands, to run them by hand
     python benchmarks/table.py                                          # the tables again, from the file
 
