@@ -255,3 +255,18 @@ def test_an_alarm_level_below_one_is_refused():
     with pytest.raises(NLPMetaError, match="at least 1"):
         DriftAlarm(0)
     assert math.isclose(DriftAlarm(5).level, 0.0)
+
+
+def test_a_burst_of_texts_that_are_alike_raises_the_alarm_once_without_any_label(encoder, pool):
+    online = begun(encoder, pool)
+    quiet, mixed_in = stream(pool, 150)[0], stream(pool, 40, seed=1)[0]
+    for text in quiet:
+        online.receive([text])
+    assert not online.alarms
+    for text in mixed_in:
+        online.receive([text])
+        online.receive(["ball goal ball goal"])
+    bursts = [alarm for alarm in online.alarms if alarm.seen_by == "burst"]
+    assert 1 <= len(bursts) <= 2  # it begins anew after it sounded
+    assert bursts[0].n_texts <= 190
+    assert bursts[0].n_labels == 0

@@ -22,13 +22,11 @@ from nlpmeta.training.run import Run
 
 
 def alarms():
-    """Of eight texts about alarms all have "please" and half "weekend"; of eight about lamps all have "please"."""
-    days = ["weekend", "monday"]
-    set_ = [
-        f"please wake me {days[i % 2]} at {word}" for i, word in enumerate("one two three four five six ten no".split())
-    ]
-    lamps = [f"please dim it {word}" for word in "one two three four five six ten no".split()]
-    return LabeledTexts.from_names(set_ + lamps, ["alarm"] * 8 + ["lamp"] * 8, langs=["en"] * 16)
+    """Of eight texts about alarms half have "monday", half "weekend", half "now"; of those about lamps all have "now"."""
+    days, numbers = ["weekend", "monday"], "one two three four five six ten no".split()
+    alarms_ = [f"please wake me {days[i % 2]} at {word}{' now' if i < 4 else ''}" for i, word in enumerate(numbers)]
+    lamps = [f"please dim it now {word}" for word in numbers]
+    return LabeledTexts.from_names(alarms_ + lamps, ["alarm"] * 8 + ["lamp"] * 8, langs=["en"] * 16)
 
 
 def test_a_class_is_split_by_the_word_that_tells_most():
