@@ -62,7 +62,7 @@ def test_what_is_remembered_is_bounded_and_every_text_as_likely_to_be_kept(monke
 
 
 def test_false_alarms_are_few_though_windows_overlap():
-    """4,000 texts in no order at a level that allows one in 10,000, were windows apart: two are tolerated, not twenty."""
+    """Of 4,000 texts in no order, at a level that allows one in 10,000 were windows apart."""
     sounded = 0
     for seed in range(8):
         state = Burst.begin(directions(60, 1000 + seed), DriftAlarm(10_000, seed))

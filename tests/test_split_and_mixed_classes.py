@@ -22,7 +22,7 @@ from nlpmeta.training.run import Run
 
 
 def alarms():
-    """Of eight texts about alarms half have "monday", half "weekend", half "now"; of those about lamps all have "now"."""
+    """Half of the texts about alarms have "monday", the others "weekend", half "now"; those about lamps "now"."""
     days, numbers = ["weekend", "monday"], "one two three four five six ten no".split()
     alarms_ = [f"please wake me {days[i % 2]} at {word}{' now' if i < 4 else ''}" for i, word in enumerate(numbers)]
     lamps = [f"please dim it now {word}" for word in numbers]
