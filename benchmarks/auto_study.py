@@ -13,7 +13,7 @@ from torch import Tensor
 from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.auto import TEMPERATURES, AutoHead, Judged
+from nlpmeta.learners.auto import TEMPERATURES, AutoHead, Judged, leads
 from nlpmeta.learners.base import Embed, Support, Texts, class_means
 from nlpmeta.learners.experience import Profile, Shrunk, Surface
 from nlpmeta.learners.heads import features_of, held_out_scores, n_folds
@@ -132,8 +132,8 @@ def judged(task: Seen, one_shot: dict[str, float]) -> Judged:
 
 def query_parts(task: Seen, judgement: Judged) -> Tensor:
     """Log probabilities of the query and other texts under each head, ``(n_heads, n, n_way)``."""
-    parts = zip(task.query, judgement.temperatures, strict=True)
-    return torch.stack([(scores / t).log_softmax(1) for scores, t in parts])
+    parts, lead = zip(task.query, judgement.temperatures, strict=True), leads(task.support.labels, task.support.n_way)
+    return torch.stack([(scores / t - lead).log_softmax(1) for scores, t in parts])
 
 
 def prior(tasks: Sequence[Seen], parts: Sequence[Tensor], heads: Sequence[str]) -> Surface:

@@ -9,7 +9,8 @@ from nlpmeta.encoder.lora import adapter_scaled
 from nlpmeta.encoder.store import EmbeddingStore
 from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.auto import AutoHead
+from nlpmeta.learners import auto as auto_module
+from nlpmeta.learners.auto import AutoHead, leads
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
@@ -103,6 +104,35 @@ def test_scores_are_the_logarithm_of_the_weighted_mean_of_the_heads_probabilitie
         scores = candidate.head.logits(inner, Texts(queries.texts, features)) / state[f"{name}/scores_over"]
         total = total + state[f"{name}/share"] * scores.softmax(1)
     torch.testing.assert_close(auto.logits(state, queries) * state["mixture/temperature"], total.log())
+
+
+def few_of_the_first_class(support, n_shot):
+    """The support with ``n_shot`` texts of class 0 and all of the others."""
+    of_first = torch.cumsum(support.labels == 0, 0)
+    kept = (support.labels != 0) | (of_first <= n_shot)
+    return Support(("",) * int(kept.sum()), support.features[kept], support.labels[kept], WAYS, support.names)
+
+
+def test_a_class_gives_away_the_lead_that_more_examples_gave_it():
+    assert torch.equal(leads(torch.tensor([0, 1, 2, 0, 1, 2]), 3), torch.zeros(3))
+    counts = torch.tensor([2, 8, 16, 100])
+    labels = torch.arange(4).repeat_interleave(counts)
+    expected = 0.75 * torch.tensor([1.0, 4.0, 8.0, 50.0]).log()
+    torch.testing.assert_close(leads(labels, 4), expected)
+
+
+def test_a_class_with_few_examples_is_predicted_nearly_as_often_as_the_others(adapted, monkeypatch):
+    auto, found = AutoHead(adapted), {}
+    for balance in (0.0, auto_module.BALANCE):
+        monkeypatch.setattr(auto_module, "BALANCE", balance)
+        times = 0
+        for seed in range(8):
+            support, queries, labels = task(2.0, 0.0, n_shot=9, seed=seed)
+            state = auto.adapt(few_of_the_first_class(support, 2))
+            times += int((auto.logits(state, queries).argmax(1) == 0).sum())
+        found[balance] = times / (8 * int((labels == 0).sum()))  # 1 if predicted as often as it is there
+    assert found[0.0] < 0.5  # of the time that it should be
+    assert found[auto_module.BALANCE] > found[0.0] + 0.25
 
 
 def test_the_order_of_a_state_does_not_change_a_bit(adapted):

@@ -54,6 +54,7 @@ def on_both(encoder_folder, pool):
 
     state = head.adapt(Support(tuple(pool.texts), features, torch.tensor(pool.labels), pool.n_way))
     made.state_ = {f"logistic on both/{k}": v for k, v in {**state, "scores_over": torch.tensor(0.7)}.items()}
+    made.state_["mixture/leads"] = torch.linspace(0, 2, pool.n_way)  # as with unequal numbers of examples
     return made
 
 

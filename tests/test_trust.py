@@ -150,30 +150,29 @@ def test_likeness_is_one_for_a_prototype_and_zero_for_what_is_as_far_as_they_are
     assert clues[:, 1].tolist() == [1.0, 0.0]
 
 
-def badge_by_hand(probabilities, features, most, seed):
-    """Algorithm 1 on gradients that are written out."""
-    p = probabilities.double().numpy()
-    gradients = np.stack(
-        [
-            np.outer(row - np.eye(len(row))[row.argmax()], x).ravel()
-            for row, x in zip(p, features.double().numpy(), strict=True)
-        ]
-    )
-    rng, chosen = np.random.default_rng(seed), [int(np.linalg.norm(gradients, axis=1).argmax())]
-    while len(chosen) < most:
-        nearest = np.min([((gradients - gradients[row]) ** 2).sum(1) for row in chosen], axis=0)
-        nearest[chosen] = 0
-        chosen.append(int(rng.choice(len(p), p=nearest / nearest.sum())))
-    return chosen
-
-
-def test_suggestions_are_those_of_badge_written_out():
+def test_suggestions_are_one_of_each_group_the_graver_one_first():
+    """Two tight groups and a lone text: with two asked for, one of each group where doubt is, the graver one first."""
     generator = torch.Generator().manual_seed(0)
-    probabilities = torch.randn(60, 4, generator=generator).softmax(1)
+    places = torch.eye(3)[[0] * 10 + [1] * 10 + [2]] + 0.05 * torch.randn(21, 3, generator=generator)
+    sure, unsure, torn = torch.tensor([0.98, 0.02]), torch.tensor([0.6, 0.4]), torch.tensor([0.5, 0.5])
+    probabilities = torch.stack([unsure] * 10 + [torn] * 10 + [sure])
+    first, second = most_worth_labelling(probabilities, places, most=2)
+    assert first in range(10, 20)
+    assert second in range(10)
+    doubtless = torch.stack([unsure] * 10 + [sure] * 10 + [torn])
+    assert most_worth_labelling(doubtless, places, most=2)[0] in range(10)
+    assert 20 in most_worth_labelling(doubtless, places, most=2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_single_suggestion_is_the_text_nearest_to_the_mean_weighted_by_doubt(seed):
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = torch.randn(60, 4, generator=generator).mul(3).softmax(1)
     features = torch.nn.functional.normalize(torch.randn(60, 8, generator=generator), dim=1)
-    for seed in range(3):
-        ours = most_worth_labelling(probabilities, features, most=10, seed=seed)
-        assert ours == badge_by_hand(probabilities, features, 10, seed)
+    places = torch.nn.functional.normalize(features - features.mean(0), dim=1).double().numpy()
+    doubt = 1 - probabilities.max(1).values.double().numpy()
+    centre = np.average(places, axis=0, weights=doubt)
+    assert most_worth_labelling(probabilities, features, most=1) == [int(((places - centre) ** 2).sum(1).argmin())]
 
 
 def test_a_text_that_says_the_same_again_is_not_suggested():

@@ -25,6 +25,9 @@ SMALLEST_SHARE = 0.05
 WORTH_A_VIEW = 0.25
 """A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
 TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0)
+BALANCE = 0.75
+"""How much of the lead that more examples give a class is taken back: chosen on auxiliary tasks
+(``benchmarks/unbalanced.py``)."""
 JUDGE_AGAIN = 1.5
 """Heads are judged anew once a support set has grown, or shrunk, by this factor since they were judged last."""
 
@@ -46,7 +49,8 @@ class Judged:
         """Judge heads by their ``scores`` ``(n_support, n_way)`` of texts that were held out."""
         doubt = 1 / (len(labels) + 1)  # as if one more text had every class alike
         over = [fitting_temperature(each, labels, TEMPERATURES, doubt=doubt) for each in scores]
-        parts = [(each / t).log_softmax(1) for each, t in zip(scores, over, strict=True)]
+        lead = leads(labels, scores[0].size(1)).to(scores[0])
+        parts = [(each / t - lead).log_softmax(1) for each, t in zip(scores, over, strict=True)]
         return cls(tuple(heads), tuple(over), torch.stack(parts))
 
 
@@ -61,7 +65,8 @@ class AutoHead(Learner):
     decides alone; names are then read only if they alone find the class of more support texts than chance.
 
     The scores of each head are divided by the temperature at which the held-out folds are most likely; those of the
-    mixture by one more, which was right on the auxiliary tasks. The state keeps the tensors of a head under
+    mixture by one more, which was right on the auxiliary tasks. Classes with more examples than others have their lead
+    taken back (``leads``). The state keeps the tensors of a head under
     ``<name>/``, so that it says itself what was chosen, and how likely held-out texts were, for label sets.
     """
 
@@ -134,6 +139,7 @@ class AutoHead(Learner):
             facts = {"share": torch.tensor(share), "scores_over": torch.tensor(over)}
             inner = candidate.head.adapt(self.seen(known, candidate)) | facts
             state |= {f"{name}/{key}": value for key, value in inner.items()}
+        state["mixture/leads"] = leads(known.labels, known.n_way)
         n_shot = len(known) / known.n_way
         state["mixture/temperature"] = torch.tensor(float(self.experience.temperature.at(n_shot, known.n_way)))
         state["mixture/prototypes"] = class_means(self.read(known, state), known.labels, known.n_way)
@@ -148,10 +154,10 @@ class AutoHead(Learner):
         """Scores of every head ``(n_heads, n_query, n_way)``, its share ``(n_heads,)``, the mixture's temperature."""
         if queries.features is None:
             queries = self.queries(state, queries.texts)
-        scores, shares = [], []
+        scores, shares, lead = [], [], state.get("mixture/leads", 0.0)
         for name in self.heads(state):
             inner = {key.partition("/")[2]: value for key, value in state.items() if key.startswith(f"{name}/")}
-            scores.append(self.score(name, inner, queries, self.factors(state)) / inner["scores_over"])
+            scores.append(self.score(name, inner, queries, self.factors(state)) / inner["scores_over"] - lead)
             shares.append(inner.get("share", scores[-1].new_ones(())))  # a model of an older release has one head
         return torch.stack(scores), torch.stack(shares), state.get("mixture/temperature", scores[0].new_ones(()))
 
@@ -255,6 +261,17 @@ class AutoHead(Learner):
         if computed is not None and features.size(1) < views.dim:
             views = views.select(computed)
         return torch.cat([features[:, views.columns(factor)] for factor in candidate.factors], dim=1)
+
+
+def leads(labels: Tensor, n_way: int) -> Tensor:
+    """What the score of each class is lowered by as it has more examples than the smallest one, ``(n_way,)``.
+
+    Source: logit adjustment, Menon et al., ICLR 2021, equation 9 (arXiv:2007.07314). Where we differ: three quarters of
+    the adjustment, because how many examples a class has may also say how frequent it is. With as many examples of
+    every class it is exactly 0.
+    """
+    counts = torch.bincount(labels, minlength=n_way)
+    return BALANCE * (counts / counts.min()).log()
 
 
 def held_out_likelihood(judged: Judged, weights: Tensor, labels: Tensor, temperature: float) -> Tensor:

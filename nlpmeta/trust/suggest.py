@@ -1,46 +1,45 @@
 """Which of many unlabelled texts to label next."""
 
 import numpy as np
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.errors import NLPMetaError
 
+_STARTS = 3  # of k-means, of which the best is taken
+_CERTAIN = 1e-6  # what a text counts for that leaves no doubt
+
 
 def most_worth_labelling(probabilities: Tensor, features: Tensor, *, most: int = 10, seed: int = 0) -> list[int]:
-    """Rows whose labels would change the model most and that differ from one another, the first ones first.
+    """Rows of texts that are uncertain and differ from one another, those that stand for most doubt first.
 
-    Source: BADGE, Ash, Zhang, Krishnamurthy, Langford and Agarwal, ICLR 2020, algorithm 1 (arXiv:1906.03671): k-means++
-    over the gradients of the loss in the last layer, were the most probable label the true one. Where we differ: the
-    first text is the one with the longest gradient, and distances are computed from the two factors of each gradient,
-    so that memory grows with texts and not with texts x classes x dimensions.
+    Source: diverse mini-batch active learning, Zhdanov 2019, section 3 (arXiv:1901.05954): k-means over the embeddings
+    with each text weighted by how uncertain its label is, and the text nearest to each centre. Where we differ: a text
+    counts with the probability that its most probable label is wrong, embeddings are centred and of unit length, and no
+    text is left out beforehand.
 
     Args:
         probabilities: of each text, ``(n, n_way)``.
         features: their embeddings, ``(n, dim)``.
-        most: how many to name.
-        seed: decides the draws.
+        most: how many to name; there are fewer if fewer texts differ.
+        seed: decides the start of k-means.
 
     Raises:
         NLPMetaError: if ``most`` is less than 1.
     """
+    from sklearn.cluster import KMeans
+
     if most < 1:
         raise NLPMetaError(f"At least one text must be asked for; got {most}.")
+    doubt = 1 - probabilities.double().max(1).values.numpy()
+    places = F.normalize((features - features.mean(0)).double(), dim=1).cpu().numpy()
+    _, first = np.unique(places.round(6), axis=0, return_index=True)
+    first.sort()
+    means = KMeans(min(most, len(first)), n_init=_STARTS, random_state=seed)
+    distances = means.fit_transform(places[first], sample_weight=doubt[first] + _CERTAIN)
+    weight = np.bincount(means.labels_, weights=doubt[first], minlength=distances.shape[1])
     chosen: list[int] = []
-    rng = np.random.default_rng(seed)
-    residual = probabilities.double().clone()
-    residual[torch.arange(len(residual)), residual.argmax(1)] -= 1  # (n, n_way): the gradient is its product with x
-    features = features.double()
-    lengths = residual.square().sum(1) * features.square().sum(1)
-    nearest = torch.full_like(lengths, float("inf"))
-    row = int(lengths.argmax())
-    while len(chosen) < min(most, len(residual)):
-        chosen.append(row)
-        shared = (residual @ residual[row]) * (features @ features[row])
-        nearest = torch.minimum(nearest, (lengths + lengths[row] - 2 * shared).clamp(min=0))
-        nearest[chosen] = 0
-        total = float(nearest.sum())
-        if total <= 0:  # all that is left equals what was chosen
-            break
-        row = int(rng.choice(len(residual), p=(nearest / total).numpy()))
+    for cluster in np.argsort(-weight, kind="stable"):
+        nearest = (int(first[row]) for row in distances[:, cluster].argsort(kind="stable"))
+        chosen.append(next(row for row in nearest if row not in chosen))
     return chosen

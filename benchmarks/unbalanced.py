@@ -1,0 +1,152 @@
+"""What unequal numbers of examples do to ``auto``, and how much of the lead of large classes is worth taking back.
+
+    python benchmarks/unbalanced.py --data-dir ../shared/data              # on the auxiliary tasks: to choose by
+    python benchmarks/unbalanced.py --data-dir ../shared/data --held-out   # on the tasks that are reported
+
+Each task draws a number of examples for each class at random from a short list, the smallest at least once. Accuracy is
+that of query texts weighted in two ways: as if all classes were equally frequent, and as if each were as frequent as in
+the support. ``fewest`` has as many examples of each class as the smallest has, the others thrown away.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from auto_tasks import AUXILIARY, HELD_OUT, Pools, table_of
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.files import write_json
+from nlpmeta.learners import auto as auto_module
+from nlpmeta.learners.auto import AutoHead
+from nlpmeta.learners.base import Embed, Texts
+from nlpmeta.sampling import generator
+from nlpmeta.starting import starting_learner
+
+RESULTS = Path("results/unbalanced.json")
+COUNTS = {"1 to 8": (1, 1, 2, 3, 5, 8), "2 to 10": (2, 2, 3, 5, 8, 10), "3 or 10": (3, 10), "16 or 60": (16, 60)}
+BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+FEWEST = "fewest"
+MOST_SUPPORT, TASKS = 160, 4
+
+
+def unequal(pools: Pools, number: int, counts: Sequence[int]) -> tuple[Episode, LabeledTexts, LabeledTexts] | None:
+    """A task, its unequal support, and the same with as many examples of each class as the smallest has."""
+    episode = _task(pools, number, max(counts)) or _task(pools, number, pools.family.max_shot)
+    if episode is None:
+        return None
+    rng, labels = generator(pools.family.seed + number, max(counts), stream=11), np.asarray(episode.support.labels)
+    drawn = rng.choice(counts, episode.n_way)
+    drawn[int(rng.integers(episode.n_way))] = counts[0]
+    if episode.n_way == 2:
+        drawn = rng.permutation([counts[0], counts[-1]])
+    rows = [np.flatnonzero(labels == label) for label in range(episode.n_way)]
+    support = _select(episode.support, [row[:n] for row, n in zip(rows, drawn, strict=True)])
+    fewest = _select(episode.support, [row[: counts[0]] for row in rows])
+    if len(support) > MOST_SUPPORT or min(map(len, rows)) < counts[0] or len(support) == len(fewest):
+        return None
+    return episode, support, fewest
+
+
+def _task(pools: Pools, number: int, n_shot: int) -> Episode | None:
+    try:
+        return pools.task(number, n_shot)
+    except NLPMetaError:  # too few texts of too many classes
+        return None
+
+
+def _select(data: LabeledTexts, rows: Sequence["np.typing.NDArray[np.int64]"]) -> LabeledTexts:
+    return data.select(sorted(int(row) for each in rows for row in each))
+
+
+def scores(auto: AutoHead, support: LabeledTexts, queries: Texts, embed: Embed, balance: float) -> torch.Tensor:
+    """Log probabilities of the query with so much of the lead taken back."""
+    auto_module.BALANCE = balance
+    return auto.logits(auto.adapt(auto.support(support, embed)), queries).double().log_softmax(1)
+
+
+def measured(
+    auto: AutoHead, pools: Pools, embed: Embed, balances: Sequence[float]
+) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """For each task: accuracy and negative log-likelihood, both weighted in both ways, by what is done."""
+    for name, counts in COUNTS.items():
+        for number in range(TASKS):
+            found = unequal(pools, number, counts)
+            if found is None:
+                continue
+            episode, support, fewest = found
+            queries = Texts(episode.query.texts, embed(episode.query.texts))
+            labels = torch.tensor(episode.query.labels)
+            there = torch.bincount(labels, minlength=episode.n_way).clamp(min=1)
+            each = {f"{b:g}": scores(auto, support, queries, embed, b) for b in balances}
+            each[FEWEST] = scores(auto, fewest, queries, embed, 0.0)
+            row = {}
+            frequent = torch.bincount(torch.tensor(support.labels), minlength=episode.n_way)
+            for done, found_scores in each.items():
+                right = (found_scores.argmax(1) == labels).double()
+                loss = -found_scores[torch.arange(len(labels)), labels]
+                row[done] = []
+                for share in (torch.ones(episode.n_way), frequent):
+                    weights = (share / there)[labels].double()
+                    row[done] += [float(value @ weights / weights.sum()) for value in (right, loss)]
+            yield name, row
+
+
+def measure(held_out: bool, data_dir: Path) -> dict[str, list[dict[str, list[float]]]]:
+    auto = starting_learner("auto")
+    if not isinstance(auto, AutoHead):
+        raise SystemExit("The method 'auto' is another one than this measures.")
+    found = defaultdict(list)
+    chosen = auto_module.BALANCE
+    balances = (0.0, chosen) if held_out else BALANCES
+    with threadpool_limits(limits=1), torch.no_grad():
+        for family in HELD_OUT if held_out else AUXILIARY:
+            pools = family.pools(data_dir)
+            for name, row in measured(auto, pools, table_of(auto, [pools]), balances):
+                found[name].append({"set": family.data, **row})
+            print(f"{family.name}: {sum(map(len, found.values()))} tasks so far", flush=True)
+    auto_module.BALANCE = chosen
+    return dict(found)
+
+
+def show(part: str, found: dict[str, list[dict[str, list[float]]]]) -> None:
+    """A table of means, the sets counting by their tasks."""
+    table = Table(
+        "examples", "tasks", "taken back", *(f"{n} {w}" for w in ("equal", "as support") for n in ("acc", "nll"))
+    )
+    for name, rows in found.items():
+        for done in (key for key in rows[0] if key != "set"):
+            means = np.asarray([row[done] for row in rows]).mean(0)
+            table.add_row(
+                name,
+                str(len(rows)),
+                done,
+                *(f"{100 * v:.1f}" if i % 2 == 0 else f"{v:.3f}" for i, v in enumerate(means)),
+            )
+    Console(width=120).print(part, table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--held-out", action="store_true", help="the tasks that are reported")
+    parser.add_argument("--show", action="store_true", help="print the tables again")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if not asked.show:
+        kept["held-out" if asked.held_out else "auxiliary"] = measure(asked.held_out, asked.data_dir)
+        write_json(RESULTS, kept)
+    for part, found in kept.items():
+        show(part, found)
+
+
+if __name__ == "__main__":
+    main()
