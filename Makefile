@@ -11,6 +11,7 @@
 # make docs          docs/api.md from the docstrings
 # make bench-maml    tasks a second and memory of MAML, ours and other packages'
 # make bench-auto    how auto does on held-out tasks, and whether what it says of itself is true
+# make bench-uneven  unequal numbers of examples, and what suggested labels are worth
 # make learn-auto    what auto starts from, learned anew from auxiliary tasks (after a new checkpoint)
 # make bench-streams streams of unseen classes and of an unseen language, the ablations where they were trained
 # make bench-spam    spam streams with a new campaign: recovery, alarms, false alarms
@@ -27,7 +28,7 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-streams bench-auto learn-auto bench-meta bench-frozen bench-spam bench-folds bench-shift docs clean
+.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-streams bench-auto learn-auto bench-meta bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -101,6 +102,12 @@ bench-auto: $(VENV)/.installed
 
 learn-auto: $(VENV)/.installed
 	$(BIN)/python benchmarks/learn_auto.py
+
+bench-uneven: $(VENV)/.installed
+	$(BIN)/python benchmarks/unbalanced.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/unbalanced.py --data-dir $(DATA_DIR) --held-out
+	$(BIN)/python benchmarks/suggest.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/suggest.py --data-dir $(DATA_DIR) --held-out
 
 bench-streams: $(VENV)/.installed
 	$(BIN)/python benchmarks/streams.py

@@ -20,6 +20,7 @@ from auto_tasks import AUXILIARY, HELD_OUT, Pools, table_of
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import NLPMetaError
@@ -35,6 +36,7 @@ COUNTS = {"1 to 8": (1, 1, 2, 3, 5, 8), "2 to 10": (2, 2, 3, 5, 8, 10), "3 or 10
 BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 FEWEST = "fewest"
 MOST_SUPPORT, TASKS = 160, 4
+Row = dict[str, object]
 
 
 def unequal(pools: Pools, number: int, counts: Sequence[int]) -> tuple[Episode, LabeledTexts, LabeledTexts] | None:
@@ -66,7 +68,7 @@ def _select(data: LabeledTexts, rows: Sequence["np.typing.NDArray[np.int64]"]) -
     return data.select(sorted(int(row) for each in rows for row in each))
 
 
-def scores(auto: AutoHead, support: LabeledTexts, queries: Texts, embed: Embed, balance: float) -> torch.Tensor:
+def scores(auto: AutoHead, support: LabeledTexts, queries: Texts, embed: Embed, balance: float) -> Tensor:
     """Log probabilities of the query with so much of the lead taken back."""
     auto_module.BALANCE = balance
     return auto.logits(auto.adapt(auto.support(support, embed)), queries).double().log_softmax(1)
@@ -87,23 +89,24 @@ def measured(
             there = torch.bincount(labels, minlength=episode.n_way).clamp(min=1)
             each = {f"{b:g}": scores(auto, support, queries, embed, b) for b in balances}
             each[FEWEST] = scores(auto, fewest, queries, embed, 0.0)
-            row = {}
             frequent = torch.bincount(torch.tensor(support.labels), minlength=episode.n_way)
-            for done, found_scores in each.items():
-                right = (found_scores.argmax(1) == labels).double()
-                loss = -found_scores[torch.arange(len(labels)), labels]
-                row[done] = []
-                for share in (torch.ones(episode.n_way), frequent):
-                    weights = (share / there)[labels].double()
-                    row[done] += [float(value @ weights / weights.sum()) for value in (right, loss)]
-            yield name, row
+            shares = [share / there for share in (torch.ones(episode.n_way), frequent)]
+            yield name, {done: figures(found_scores, labels, shares) for done, found_scores in each.items()}
 
 
-def measure(held_out: bool, data_dir: Path) -> dict[str, list[dict[str, list[float]]]]:
+def figures(log_probabilities: Tensor, labels: Tensor, shares: Sequence[Tensor]) -> list[float]:
+    """Accuracy and negative log-likelihood, with each text counting as the share of its class says, for all shares."""
+    right = (log_probabilities.argmax(1) == labels).double()
+    loss = -log_probabilities[torch.arange(len(labels)), labels]
+    weights = [share[labels].double() / share[labels].double().sum() for share in shares]
+    return [float(value @ each) for each in weights for value in (right, loss)]
+
+
+def measure(held_out: bool, data_dir: Path) -> dict[str, list[Row]]:
     auto = starting_learner("auto")
     if not isinstance(auto, AutoHead):
         raise SystemExit("The method 'auto' is another one than this measures.")
-    found = defaultdict(list)
+    found: dict[str, list[Row]] = defaultdict(list)
     chosen = auto_module.BALANCE
     balances = (0.0, chosen) if held_out else BALANCES
     with threadpool_limits(limits=1), torch.no_grad():
@@ -113,23 +116,31 @@ def measure(held_out: bool, data_dir: Path) -> dict[str, list[dict[str, list[flo
                 found[name].append({"set": family.data, **row})
             print(f"{family.name}: {sum(map(len, found.values()))} tasks so far", flush=True)
     auto_module.BALANCE = chosen
-    return dict(found)
+    return {name: means_by_set(rows) for name, rows in found.items()}
 
 
-def show(part: str, found: dict[str, list[dict[str, list[float]]]]) -> None:
-    """A table of means, the sets counting by their tasks."""
-    table = Table(
-        "examples", "tasks", "taken back", *(f"{n} {w}" for w in ("equal", "as support") for n in ("acc", "nll"))
-    )
+def means_by_set(rows: Sequence[Row]) -> list[Row]:
+    """One row for each set: its number of tasks and the means over them."""
+    found = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        some = [row for row in rows if row["set"] == name]
+        done = [key for key in some[0] if key != "set"]
+        means = {key: np.asarray([row[key] for row in some]).mean(0).round(4).tolist() for key in done}
+        found.append({"set": name, "tasks": len(some), **means})
+    return found
+
+
+def show(part: str, found: dict[str, list[Row]]) -> None:
+    """A table of means over tasks."""
+    columns = (f"{name} {weights}" for weights in ("equal", "as support") for name in ("acc", "nll"))
+    table = Table("examples", "tasks", "taken back", *columns)
     for name, rows in found.items():
-        for done in (key for key in rows[0] if key != "set"):
-            means = np.asarray([row[done] for row in rows]).mean(0)
-            table.add_row(
-                name,
-                str(len(rows)),
-                done,
-                *(f"{100 * v:.1f}" if i % 2 == 0 else f"{v:.3f}" for i, v in enumerate(means)),
-            )
+        tasks = [int(str(row["tasks"])) for row in rows]
+        for done in (key for key in rows[0] if key not in ("set", "tasks")):
+            means = np.average(np.asarray([row[done] for row in rows]), axis=0, weights=tasks)
+            right, loss, right_there, loss_there = means.tolist()
+            figures = (f"{100 * right:.1f}", f"{loss:.3f}", f"{100 * right_there:.1f}", f"{loss_there:.3f}")
+            table.add_row(name, str(sum(tasks)), done, *figures)
     Console(width=120).print(part, table)
 
 

@@ -110,6 +110,18 @@ def test_data_that_is_all_support_is_cross_validated_and_saved_whole(run, table,
     assert report["n_query"] == 48
 
 
+def test_a_class_with_one_example_does_not_keep_the_others_from_being_scored(run, tmp_path):
+    rows = [("ball goal", "sport"), ("goal match", "sport"), ("ball match", "sport"), ("match goal ball", "sport")]
+    rows += [("bank loan", "money"), ("loan bank", "money"), ("salt rice", "food")]
+    (tmp_path / "uneven.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    code, out, _ = run("adapt", "--data", "uneven.csv", "--shots", "all", "--json", "--out", "model")
+    report = json.loads(out)
+    assert code == 0
+    assert report["n_query"] == 6
+    assert report["scored_on"].startswith("4-fold cross-validation")
+    assert report["scored_on"].endswith("never scored, with one example: food")
+
+
 def test_one_example_a_class_is_enough_for_a_model_without_a_score(run, tmp_path):
     (tmp_path / "tiny.csv").write_text("text,label\nball goal,sport\nbank loan,money\n")
     code, out, _ = run("adapt", "--data", "tiny.csv", "--shots", 1, "--json", "--out", "model")

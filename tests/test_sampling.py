@@ -271,8 +271,22 @@ def test_folds_hold_every_row_once_and_every_class():
 
 def test_folds_count_a_repeated_text_once():
     pool = LabeledTexts.from_names(["x 1", "x 2", "X 3", "y", "z", "w"], ["a", "a", "a", "b", "b", "b"])
-    with pytest.raises(DataError, match="the smallest has 1"):
-        FoldSampler(pool, n_folds=2, seed=0)
+    sampler = FoldSampler(pool, n_folds=3, seed=0)
+    assert sampler.never_scored == ("a",)
+    assert all(set(sampler.episode(fold).query.names()) == {"b"} for fold in range(3))
+    with pytest.raises(DataError, match="the classes have 1 to 3"):
+        FoldSampler(pool, n_folds=4, seed=0)
+
+
+def test_small_classes_are_spread_over_the_folds():
+    pool = made(a=10, b=2, c=3, d=1, e=2)
+    sampler = FoldSampler(pool, n_folds=5, seed=0)
+    queries = [sampler.episode(fold).query for fold in range(5)]
+    held_out = Counter(name for query in queries for name in query.names())
+    assert held_out == {"a": 10, "b": 2, "c": 3, "e": 2}
+    assert {len(query) for query in queries} == {3, 4}  # 2 of class a, and 7 others over 5 folds
+    assert all(set(sampler.episode(fold).support.names()) == set("abcde") for fold in range(5))
+    assert sampler.never_scored == ("d",)
 
 
 # ---------------------------------------------------------------------------------------------- parts of a pool

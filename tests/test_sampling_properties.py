@@ -287,7 +287,8 @@ def test_a_separate_test_set_is_scored_whole_and_shares_nothing_with_the_support
 @fast
 @given(pools, st.integers(2, 4))
 def test_folds_part_the_pool_by_sentence(pool, n_folds):
-    if min(sentences_by_class(pool).values()) < n_folds:
+    counts = sentences_by_class(pool)
+    if max(counts.values()) < n_folds or min(counts.values()) < 1:
         with pytest.raises(DataError):
             FoldSampler(pool, n_folds=n_folds, seed=0)
         return
@@ -296,10 +297,13 @@ def test_folds_part_the_pool_by_sentence(pool, n_folds):
     for fold in range(n_folds):
         episode = sampler.episode(fold)
         assert_no_leak(episode)
-        assert set(episode.query.labels) == set(episode.support.labels) == set(range(pool.n_way))
+        assert set(episode.support.labels) == set(range(pool.n_way))
+        assert {name for name, count in counts.items() if count >= n_folds} <= set(episode.query.names())
         assert len(episode.support) + len(episode.query) == len(pool)
         queries += episode.query.texts
-    assert Counter(queries) == Counter(pool.texts)
+    names = pool.names()
+    owners = [(rows, Counter(names[row] for row in rows).most_common(1)[0][0]) for rows in sentences(pool)]
+    assert Counter(queries) == Counter(pool.texts[row] for rows, name in owners if counts[name] > 1 for row in rows)
 
 
 # ---------------------------------------------------------------------------------------------- leave-out lists

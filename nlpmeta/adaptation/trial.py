@@ -64,11 +64,14 @@ class Task:
             where = "the test file" if sampler.test is not None else "the rest of the data"
             return cls(sampler, n_draws, support, where, sampler.left_out)
         support = sampler.everything()
-        n_folds = min(MOST_FOLDS, min(support.counts().values()))
+        n_folds = min(MOST_FOLDS, max(support.counts().values()))
         if n_folds < 2:
-            return cls(sampler, 0, support, "nothing: one example of some class is all there is", {})
+            return cls(sampler, 0, support, "nothing: one example of each class is all there is", {})
         folds = FoldSampler(support, n_folds=n_folds, seed=seed)
-        return cls(folds, n_folds, support, f"{n_folds}-fold cross-validation: all examples are in the support", {})
+        where = f"{n_folds}-fold cross-validation: all examples are in the support"
+        if folds.never_scored:
+            where += f"; never scored, with one example: {', '.join(folds.never_scored)}"
+        return cls(folds, n_folds, support, where, {})
 
     @property
     def uses_all_examples(self) -> bool:

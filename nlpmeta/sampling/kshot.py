@@ -129,24 +129,30 @@ class FoldSampler:
     """Stratified folds of one small support set: fold ``i`` is the query, the others are the support.
 
     For data that is all support, where the only honest score is cross-validation. Rows of one sentence (the same text
-    after normalisation, or the same id) are in one fold.
+    after normalisation, or the same id) are in one fold. A class with fewer distinct texts than there are folds is in
+    the query of as many; the only text of a class is always support (``never_scored`` names such classes).
 
     Raises:
-        DataError: if a class has fewer distinct texts than there are folds.
+        DataError: if no class has as many distinct texts as there are folds, or some class none of its own.
     """
 
     def __init__(self, pool: LabeledTexts, *, n_folds: int, seed: int) -> None:
         index = Index(pool)
-        smallest = min(map(len, index.by_class))
-        if n_folds < 2 or smallest < n_folds:
+        sizes = [len(found) for found in index.by_class]
+        if n_folds < 2 or max(sizes) < n_folds or min(sizes) < 1:
             raise DataError(
-                f"{n_folds} folds (at least 2) need as many distinct texts of each class; the smallest has {smallest}."
+                f"{n_folds} folds (at least 2) need a class with as many distinct texts, and one at least in each class; "
+                f"the classes have {min(sizes)} to {max(sizes)}."
             )
         self.n_folds, self._pool = n_folds, pool
-        rng = generator(seed, 0)
-        fold_of = np.empty(len(index.sentences.labels), dtype=np.int64)
+        self.never_scored = tuple(name for name, size in zip(pool.label_names, sizes, strict=True) if size == 1)
+        rng, turn = generator(seed, 0), 0
+        fold_of = np.full(len(index.sentences.labels), -1, dtype=np.int64)
         for found in index.by_class:
-            fold_of[rng.permutation(found)] = np.arange(len(found)) % n_folds
+            small = len(found) < n_folds
+            if len(found) > 1:
+                fold_of[rng.permutation(found)] = (np.arange(len(found)) + turn * small) % n_folds
+                turn += len(found) * small  # small classes go on where the one before ended, so that folds are even
         self._fold = fold_of[index.sentences.of_row]
 
     def episode(self, index: int) -> Episode:
