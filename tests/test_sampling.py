@@ -274,7 +274,7 @@ def test_folds_count_a_repeated_text_once():
     sampler = FoldSampler(pool, n_folds=3, seed=0)
     assert sampler.never_scored == ("a",)
     assert all(set(sampler.episode(fold).query.names()) == {"b"} for fold in range(3))
-    with pytest.raises(DataError, match="the classes have 1 to 3"):
+    with pytest.raises(DataError, match="The classes have 1 to 3"):
         FoldSampler(pool, n_folds=4, seed=0)
 
 

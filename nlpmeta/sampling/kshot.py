@@ -141,8 +141,8 @@ class FoldSampler:
         sizes = [len(found) for found in index.by_class]
         if n_folds < 2 or max(sizes) < n_folds or min(sizes) < 1:
             raise DataError(
-                f"{n_folds} folds (at least 2) need a class with as many distinct texts, and one at least in each class; "
-                f"the classes have {min(sizes)} to {max(sizes)}."
+                f"{n_folds} folds (at least 2) need a class with as many distinct texts, and each class one or more. "
+                f"The classes have {min(sizes)} to {max(sizes)}."
             )
         self.n_folds, self._pool = n_folds, pool
         self.never_scored = tuple(name for name, size in zip(pool.label_names, sizes, strict=True) if size == 1)
