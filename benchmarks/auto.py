@@ -27,10 +27,11 @@ from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.views import FROZEN
 from nlpmeta.files import write_json
-from nlpmeta.learners.auto import AutoHead, Judged
+from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Texts
 from nlpmeta.learners.experience import FILE
 from nlpmeta.learners.heads import Candidate
+from nlpmeta.learners.judging import Judged
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.metrics import calibration_bins
 from nlpmeta.sampling import KShotSampler, generator

@@ -13,10 +13,11 @@ from torch import Tensor
 from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.auto import TEMPERATURES, AutoHead, Judged, leads
+from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Embed, Support, Texts, class_means
 from nlpmeta.learners.experience import Profile, Shrunk, Surface
 from nlpmeta.learners.heads import features_of, held_out_scores, n_folds
+from nlpmeta.learners.judging import TEMPERATURES, Judged, leads
 from nlpmeta.learners.stacking import fitting_temperature, mixed
 from nlpmeta.trust.fitting import Size, surface
 from nlpmeta.trust.scope import N_CLUES, scope_clues

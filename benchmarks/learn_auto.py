@@ -20,10 +20,11 @@ from threadpoolctl import threadpool_limits
 
 from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.files import write_json
-from nlpmeta.learners.auto import TEMPERATURES, AutoHead
+from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Embed
 from nlpmeta.learners.experience import FILE, Profile, Surface
 from nlpmeta.learners.heads import features_of
+from nlpmeta.learners.judging import TEMPERATURES
 from nlpmeta.starting import starting_learner
 from nlpmeta.trust.conformal import held_out_quantiles
 from nlpmeta.trust.diagnosis import log_odds

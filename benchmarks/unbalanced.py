@@ -25,7 +25,7 @@ from torch import Tensor
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.files import write_json
-from nlpmeta.learners import auto as auto_module
+from nlpmeta.learners import judging
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Embed, Texts
 from nlpmeta.sampling import generator
@@ -70,7 +70,7 @@ def _select(data: LabeledTexts, rows: Sequence["np.typing.NDArray[np.int64]"]) -
 
 def scores(auto: AutoHead, support: LabeledTexts, queries: Texts, embed: Embed, balance: float) -> Tensor:
     """Log probabilities of the query with so much of the lead taken back."""
-    auto_module.BALANCE = balance
+    judging.BALANCE = balance
     return auto.logits(auto.adapt(auto.support(support, embed)), queries).double().log_softmax(1)
 
 
@@ -107,7 +107,7 @@ def measure(held_out: bool, data_dir: Path) -> dict[str, list[Row]]:
     if not isinstance(auto, AutoHead):
         raise SystemExit("The method 'auto' is another one than this measures.")
     found: dict[str, list[Row]] = defaultdict(list)
-    chosen = auto_module.BALANCE
+    chosen = judging.BALANCE
     balances = (0.0, chosen) if held_out else BALANCES
     with threadpool_limits(limits=1), torch.no_grad():
         for family in HELD_OUT if held_out else AUXILIARY:
@@ -115,7 +115,7 @@ def measure(held_out: bool, data_dir: Path) -> dict[str, list[Row]]:
             for name, row in measured(auto, pools, table_of(auto, [pools]), balances):
                 found[name].append({"set": family.data, **row})
             print(f"{family.name}: {sum(map(len, found.values()))} tasks so far", flush=True)
-    auto_module.BALANCE = chosen
+    judging.BALANCE = chosen
     return {name: means_by_set(rows) for name, rows in found.items()}
 
 

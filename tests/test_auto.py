@@ -9,8 +9,8 @@ from nlpmeta.encoder.lora import adapter_scaled
 from nlpmeta.encoder.store import EmbeddingStore
 from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners import auto as auto_module
-from nlpmeta.learners.auto import AutoHead, leads
+from nlpmeta.learners import judging
+from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
@@ -114,17 +114,17 @@ def few_of_the_first_class(support, n_shot):
 
 
 def test_a_class_gives_away_the_lead_that_more_examples_gave_it():
-    assert torch.equal(leads(torch.tensor([0, 1, 2, 0, 1, 2]), 3), torch.zeros(3))
+    assert torch.equal(judging.leads(torch.tensor([0, 1, 2, 0, 1, 2]), 3), torch.zeros(3))
     counts = torch.tensor([2, 8, 16, 100])
     labels = torch.arange(4).repeat_interleave(counts)
     expected = 0.75 * torch.tensor([1.0, 4.0, 8.0, 50.0]).log()
-    torch.testing.assert_close(leads(labels, 4), expected)
+    torch.testing.assert_close(judging.leads(labels, 4), expected)
 
 
 def test_a_class_with_few_examples_is_predicted_nearly_as_often_as_the_others(adapted, monkeypatch):
     auto, found = AutoHead(adapted), {}
-    for balance in (0.0, auto_module.BALANCE):
-        monkeypatch.setattr(auto_module, "BALANCE", balance)
+    for balance in (0.0, judging.BALANCE):
+        monkeypatch.setattr(judging, "BALANCE", balance)
         times = 0
         for seed in range(8):
             support, queries, labels = task(2.0, 0.0, n_shot=9, seed=seed)
@@ -132,7 +132,7 @@ def test_a_class_with_few_examples_is_predicted_nearly_as_often_as_the_others(ad
             times += int((auto.logits(state, queries).argmax(1) == 0).sum())
         found[balance] = times / (8 * int((labels == 0).sum()))  # 1 if predicted as often as it is there
     assert found[0.0] < 0.5  # of the time that it should be
-    assert found[auto_module.BALANCE] > found[0.0] + 0.25
+    assert found[judging.BALANCE] > found[0.0] + 0.25
 
 
 def test_the_order_of_a_state_does_not_change_a_bit(adapted):

@@ -1,7 +1,7 @@
 """The learner that weighs heads on the adapted and on the frozen encoder by what the support set says of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,8 +14,9 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners
 from nlpmeta.learners.experience import experience
 from nlpmeta.learners.heads import WITHOUT_NAMES, Candidate, candidates, features_of, held_out_scores, n_folds
+from nlpmeta.learners.judging import Judged, held_out_likelihood, judged_on, leads, still_judged
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.learners.stacking import fitting_temperature, mixed, stacked
+from nlpmeta.learners.stacking import mixed, stacked
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -24,34 +25,6 @@ SMALLEST_SHARE = 0.05
 """A head that would count for less is left out."""
 WORTH_A_VIEW = 0.25
 """A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
-TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0)
-BALANCE = 0.75
-"""How much of the lead that more examples give a class is taken back: chosen on auxiliary tasks
-(``benchmarks/unbalanced.py``)."""
-JUDGE_AGAIN = 1.5
-"""Heads are judged anew once a support set has grown, or shrunk, by this factor since they were judged last."""
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """What the support set says of the heads.
-
-    ``held_out`` are log probabilities ``(n_heads, n_support, n_way)`` of texts that were held out, ``None`` where a
-    class has one text only; ``temperatures`` are what the scores of each head are divided by.
-    """
-
-    heads: tuple[str, ...]
-    temperatures: tuple[float, ...]
-    held_out: Tensor | None
-
-    @classmethod
-    def of(cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor) -> "Judged":
-        """Judge heads by their ``scores`` ``(n_support, n_way)`` of texts that were held out."""
-        doubt = 1 / (len(labels) + 1)  # as if one more text had every class alike
-        over = [fitting_temperature(each, labels, TEMPERATURES, doubt=doubt) for each in scores]
-        lead = leads(labels, scores[0].size(1)).to(scores[0])
-        parts = [(each / t - lead).log_softmax(1) for each, t in zip(scores, over, strict=True)]
-        return cls(tuple(heads), tuple(over), torch.stack(parts))
 
 
 @learners.register("auto")
@@ -112,7 +85,7 @@ class AutoHead(Learner):
         state = self._fitted(known, {name: (weight, over) for name, weight, over in every if weight > 0})
         temperature = float(state["mixture/temperature"])
         state["mixture/held_out"] = held_out_likelihood(judged, weights, known.labels, temperature)
-        state["mixture/judged"] = _judged_on(known)
+        state["mixture/judged"] = judged_on(known)
         return state
 
     @torch.no_grad()
@@ -123,7 +96,7 @@ class AutoHead(Learner):
         held out for the first time, or if the names of the classes have come to say something or ceased to.
         """
         known = self.known(support)
-        if not _still_judged(before.get("mixture/judged"), _judged_on(known)):
+        if not still_judged(before.get("mixture/judged"), judged_on(known)):
             return self.adapt_to(known, self.judge(known))
         heads = {
             name: (float(before[f"{name}/share"]), float(before[f"{name}/scores_over"])) for name in self.heads(before)
@@ -261,36 +234,6 @@ class AutoHead(Learner):
         if computed is not None and features.size(1) < views.dim:
             views = views.select(computed)
         return torch.cat([features[:, views.columns(factor)] for factor in candidate.factors], dim=1)
-
-
-def leads(labels: Tensor, n_way: int) -> Tensor:
-    """What the score of each class is lowered by as it has more examples than the smallest one, ``(n_way,)``.
-
-    Source: logit adjustment, Menon et al., ICLR 2021, equation 9 (arXiv:2007.07314). Where we differ: three quarters of
-    the adjustment, because how many examples a class has may also say how frequent it is. With as many examples of
-    every class it is exactly 0.
-    """
-    counts = torch.bincount(labels, minlength=n_way)
-    return BALANCE * (counts / counts.min()).log()
-
-
-def held_out_likelihood(judged: Judged, weights: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """The log probabilities of the true classes of the texts that were held out, rising; ``(0,)`` if none were."""
-    if judged.held_out is None:
-        return torch.empty(0)
-    scores = (mixed(judged.held_out, weights) / temperature).log_softmax(1)
-    return scores[torch.arange(len(labels)), labels].sort().values
-
-
-def _judged_on(known: Support) -> Tensor:
-    """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``."""
-    return torch.tensor([len(known), min(n_folds(known), 2), known.names is not None])
-
-
-def _still_judged(then: Tensor | None, now: Tensor) -> bool:
-    if then is None or not torch.equal(then[1:], now[1:]):
-        return False
-    return max(int(then[0]), int(now[0])) < JUDGE_AGAIN * min(int(then[0]), int(now[0]))
 
 
 def _names_help(support: Support) -> bool:

@@ -15,8 +15,9 @@ from nlpmeta.trust.mismatch import UNKNOWN, DoubtfulLabel, TaskReport
 
 if TYPE_CHECKING:
     from nlpmeta.data import LabeledTexts
-    from nlpmeta.learners.auto import AutoHead, Judged
+    from nlpmeta.learners.auto import AutoHead
     from nlpmeta.learners.base import Embed, Support
+    from nlpmeta.learners.judging import Judged
 
 CHANCE = 0.01
 """Right answers on held-out texts that random labels would give more often than this are no better than chance."""
