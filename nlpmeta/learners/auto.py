@@ -39,8 +39,8 @@ class AutoHead(Learner):
 
     The scores of each head are divided by the temperature at which the held-out folds are most likely; those of the
     mixture by one more, which was right on the auxiliary tasks. Classes with more examples than others have their lead
-    taken back (``leads``). The state keeps the tensors of a head under
-    ``<name>/``, so that it says itself what was chosen, and how likely held-out texts were, for label sets.
+    taken back (``judging.leads``). The state keeps the tensors of a head under ``<name>/``, so that it says itself what
+    was chosen, and how likely held-out texts were, for label sets.
     """
 
     differentiable = False
