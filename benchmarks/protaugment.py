@@ -1,6 +1,6 @@
 """ProtAugment's folds, meta-trained on the training classes of each fold alone: results/protaugment.json and its table.
 
-    python benchmarks/protaugment.py --data-dir ../shared/data                    # about 100 minutes on one core
+    python benchmarks/protaugment.py --data-dir ../shared/data                    # two to three hours on one core
     python benchmarks/protaugment.py --data-dir ../shared/data --sets liu         # a quarter of that
     python benchmarks/protaugment.py --show                                       # the table again
 
