@@ -121,6 +121,14 @@ def test_a_class_gives_away_the_lead_that_more_examples_gave_it():
     torch.testing.assert_close(judging.leads(labels, 4), expected)
 
 
+def test_heads_are_judged_with_the_lead_taken_back():
+    labels = torch.tensor([0, 1, 1, 1, 1])
+    scores = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    judged = judging.Judged.of(["one"], [scores], labels)
+    adjusted = scores / judged.temperatures[0] - 0.75 * torch.tensor([1.0, 4.0]).log()
+    torch.testing.assert_close(judged.held_out[0], adjusted.log_softmax(1))
+
+
 def test_a_class_with_few_examples_is_predicted_nearly_as_often_as_the_others(adapted, monkeypatch):
     auto, found = AutoHead(adapted), {}
     for balance in (0.0, judging.BALANCE):
