@@ -9,10 +9,8 @@ adapted to the examples, and again to them and ten texts with their labels: draw
 those whose label is least certain, those of BADGE, and what ``most_worth_labelling`` names. Scored on the query.
 """
 
-import argparse
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +18,12 @@ import torch
 from auto_tasks import AUXILIARY, HELD_OUT, Pools, table_of
 from rich.console import Console
 from rich.table import Table
-from threadpoolctl import threadpool_limits
+from running import in_two_parts
 from torch import Tensor
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import write_json
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import TaskState, Texts
 from nlpmeta.sampling import generator
@@ -97,17 +94,19 @@ def _with(support: LabeledTexts, pool: LabeledTexts, rows: list[int]) -> Labeled
     return LabeledTexts(texts, support.labels + tuple(place[names[row]] for row in rows), support.label_names)
 
 
-def measured(held_out: bool, data_dir: Path) -> Iterator[Row]:
+def measure(held_out: bool, data_dir: Path) -> list[Row]:
     auto = starting_learner("auto")
     if not isinstance(auto, AutoHead):
         raise SystemExit("The method 'auto' is another one than this measures.")
+    rows: list[Row] = []
     for family in HELD_OUT if held_out else AUXILIARY:
         pools = family.pools(data_dir)
         table = table_of(auto, [pools])
         tasks = [(number, n_shot) for number in range(TASKS) for n_shot in SHOTS]
         found = [row for each in tasks if (row := one_task(auto, pools, table, *each)) is not None]
         print(f"{family.name}: {len(found)} tasks", flush=True)
-        yield from found
+        rows += found
+    return rows
 
 
 def show(part: str, rows: list[Row]) -> None:
@@ -129,21 +128,5 @@ def show(part: str, rows: list[Row]) -> None:
     Console(width=140).print(part, table)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--held-out", action="store_true", help="the tasks that are reported")
-    parser.add_argument("--show", action="store_true", help="print the tables again")
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    if not asked.show:
-        with threadpool_limits(limits=1), torch.no_grad():
-            kept["held-out" if asked.held_out else "auxiliary"] = list(measured(asked.held_out, asked.data_dir))
-        write_json(RESULTS, kept)
-    for part, rows in kept.items():
-        show(part, rows)
-
-
 if __name__ == "__main__":
-    main()
+    in_two_parts(measure, show, RESULTS, __doc__)

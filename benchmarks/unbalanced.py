@@ -8,8 +8,6 @@ that of query texts weighted in two ways: as if all classes were equally frequen
 the support. ``fewest`` has as many examples of each class as the smallest has, the others thrown away.
 """
 
-import argparse
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,12 +17,11 @@ import torch
 from auto_tasks import AUXILIARY, HELD_OUT, Pools, table_of
 from rich.console import Console
 from rich.table import Table
-from threadpoolctl import threadpool_limits
+from running import in_two_parts
 from torch import Tensor
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import write_json
 from nlpmeta.learners import judging
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Embed, Texts
@@ -109,12 +106,11 @@ def measure(held_out: bool, data_dir: Path) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = defaultdict(list)
     chosen = judging.BALANCE
     balances = (0.0, chosen) if held_out else BALANCES
-    with threadpool_limits(limits=1), torch.no_grad():
-        for family in HELD_OUT if held_out else AUXILIARY:
-            pools = family.pools(data_dir)
-            for name, row in measured(auto, pools, table_of(auto, [pools]), balances):
-                found[name].append({"set": family.data, **row})
-            print(f"{family.name}: {sum(map(len, found.values()))} tasks so far", flush=True)
+    for family in HELD_OUT if held_out else AUXILIARY:
+        pools = family.pools(data_dir)
+        for name, row in measured(auto, pools, table_of(auto, [pools]), balances):
+            found[name].append({"set": family.data, **row})
+        print(f"{family.name}: {sum(map(len, found.values()))} tasks so far", flush=True)
     judging.BALANCE = chosen
     return {name: means_by_set(rows) for name, rows in found.items()}
 
@@ -144,20 +140,5 @@ def show(part: str, found: dict[str, list[Row]]) -> None:
     Console(width=120).print(part, table)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--held-out", action="store_true", help="the tasks that are reported")
-    parser.add_argument("--show", action="store_true", help="print the tables again")
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    if not asked.show:
-        kept["held-out" if asked.held_out else "auxiliary"] = measure(asked.held_out, asked.data_dir)
-        write_json(RESULTS, kept)
-    for part, found in kept.items():
-        show(part, found)
-
-
 if __name__ == "__main__":
-    main()
+    in_two_parts(measure, show, RESULTS, __doc__)
