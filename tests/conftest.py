@@ -18,7 +18,7 @@ from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.files import user_cache
 from nlpmeta.sampling import EpisodeSampler
 
-pytest_plugins = ("hub_fixture",)
+pytest_plugins = ("hub_fixture", "documents_beside")
 TOPICS = {"sport": "ball goal match team", "food": "rice soup bread salt", "money": "bank loan cash rate"}
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

