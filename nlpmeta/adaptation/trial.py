@@ -19,6 +19,7 @@ from nlpmeta.metrics import calibration_error
 from nlpmeta.sampling import FoldSampler, KShotSampler, Sampler
 
 MOST_FOLDS = 5
+_MOST_NAMED = 5  # classes, in a line
 
 
 @dataclass
@@ -70,7 +71,8 @@ class Task:
         folds = FoldSampler(support, n_folds=n_folds, seed=seed)
         where = f"{n_folds}-fold cross-validation: all examples are in the support"
         if folds.never_scored:
-            where += f"; never scored, with one example: {', '.join(folds.never_scored)}"
+            named, more = folds.never_scored[:_MOST_NAMED], len(folds.never_scored) - _MOST_NAMED
+            where += f"; never scored, with one example: {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
         return cls(folds, n_folds, support, where, {})
 
     @property
