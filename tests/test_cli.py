@@ -122,7 +122,7 @@ def test_a_class_with_one_example_does_not_keep_the_others_from_being_scored(run
     assert report["scored_on"].endswith("never scored, with one example: food")
     with (tmp_path / "uneven.csv").open("a") as file:
         file.writelines(f"cash {letter},rare_{letter}\n" for letter in "abcdef")
-    many = json.loads(run("adapt", "--data", "uneven.csv", "--shots", "all", "--json", "--out", "model")[1])
+    many = json.loads(run("adapt", "--data", "uneven.csv", "--shots", "all", "--json", "--out", "other")[1])
     assert many["scored_on"].endswith("one example: food, rare_a, rare_b, rare_c, rare_d and 2 more")
 
 
