@@ -14,9 +14,9 @@ def most_worth_labelling(probabilities: Tensor, features: Tensor, *, most: int =
     """Rows of texts that are uncertain and differ from one another, those that stand for most doubt first.
 
     Source: diverse mini-batch active learning, Zhdanov 2019, section 3 (arXiv:1901.05954): k-means over the embeddings
-    with each text weighted by how uncertain its label is, and the text nearest to each centre. Where we differ: a text
-    counts with the probability that its most probable label is wrong, embeddings are centred and of unit length, and no
-    text is left out beforehand.
+    with each text weighted by how uncertain its label is, and the text of each cluster nearest to its centre. Where we
+    differ: a text counts with the probability that its most probable label is wrong, embeddings are centred and of unit
+    length, and no text is left out beforehand.
 
     Args:
         probabilities: of each text, ``(n, n_way)``.
@@ -38,8 +38,5 @@ def most_worth_labelling(probabilities: Tensor, features: Tensor, *, most: int =
     means = KMeans(min(most, len(first)), n_init=_STARTS, random_state=seed)
     distances = means.fit_transform(places[first], sample_weight=doubt[first] + _CERTAIN)
     weight = np.bincount(means.labels_, weights=doubt[first], minlength=distances.shape[1])
-    chosen: list[int] = []
-    for cluster in np.argsort(-weight, kind="stable"):
-        nearest = (int(first[row]) for row in distances[:, cluster].argsort(kind="stable"))
-        chosen.append(next(row for row in nearest if row not in chosen))
-    return chosen
+    own = np.where(means.labels_[:, None] == np.arange(distances.shape[1]), distances, np.inf)
+    return [int(first[own[:, cluster].argmin()]) for cluster in np.argsort(-weight, kind="stable")]
