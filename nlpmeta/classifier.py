@@ -52,7 +52,8 @@ class FewShotClassifier(KeptClassifier):
         """Adapt to ``X``, a text for each label in ``y``.
 
         Raises:
-            DataError: if a text is not a string or is empty, lengths differ, or there are fewer than two classes.
+            DataError: if a text is not a string or is empty, a label is missing or of another kind than the others,
+                lengths differ, or there are fewer than two classes.
         """
         texts, labels = checked_pairs(X, y)
         examples = Examples.of(texts, labels)
@@ -234,6 +235,21 @@ class FewShotClassifier(KeptClassifier):
             return label_sets(self.learner_, self.state_, self._scores(X), self.classes_.tolist(), coverage=abstain)
         labels: NDArray[np.generic] = self.classes_[self.predict_proba(X).argmax(1)]
         return labels
+
+    def score(
+        self,
+        X: "Sequence[str] | ArrayLike",  # noqa: N803
+        y: "ArrayLike",
+        sample_weight: "ArrayLike | None" = None,
+    ) -> float:
+        """The share of the texts ``X`` that get the label in ``y``; the mean by ``sample_weight`` where that is given.
+
+        Raises:
+            DataError: as ``fit``.
+        """
+        texts, labels = checked_pairs(X, y)
+        right = [guess == label for guess, label in zip(self.predict(texts).tolist(), labels.tolist(), strict=True)]
+        return float(np.average(right, weights=None if sample_weight is None else np.asarray(sample_weight)))
 
     @torch.no_grad()
     def out_of_scope(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
+from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, visible
 from nlpmeta.files import read_json, write_bytes, write_json
+from nlpmeta.inputs import is_missing, values_of
+from nlpmeta.labels import checked_labels, classes_of, joined, kind_of, like, plain, words_of
 from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -35,13 +37,12 @@ class Examples:
     @classmethod
     def of(cls, texts: tuple[str, ...], labels: "NDArray[np.generic]", features: Tensor | None = None) -> "Examples":
         """Examples whose classes are the labels, sorted."""
-        return cls(texts, labels, features, np.unique(labels))
+        return cls(texts, labels, features, classes_of(labels))
 
     def data(self) -> LabeledTexts:
         """The same as labelled texts; classes are numbered in their order."""
         number = {label: i for i, label in enumerate(self.classes.tolist())}
-        names = tuple(str(label) for label in self.classes.tolist())
-        return LabeledTexts(self.texts, tuple(number[label] for label in self.labels.tolist()), names)
+        return LabeledTexts(self.texts, tuple(number[label] for label in self.labels.tolist()), words_of(self.classes))
 
     def embedded(self, embed: Callable[[Sequence[str]], Tensor]) -> "Examples":
         """With embeddings for every text; only those that are missing are computed."""
@@ -58,12 +59,7 @@ class Examples:
         Raises:
             DataError: if the new labels are of another kind: numbers among names.
         """
-        if self.labels.dtype.kind != labels.dtype.kind:
-            raise DataError(
-                f"The new label {labels.tolist()[0]!r} is not of the kind of the known ones, such as "
-                f"{self.labels.tolist()[0]!r}."
-            )
-        return Examples.of(self.texts + texts, np.concatenate([self.labels, labels]), self.features)
+        return Examples.of(self.texts + texts, joined(self.labels, labels), self.features)
 
     def without(self, number: int) -> "Examples":
         """Without the examples of a class."""
@@ -77,19 +73,18 @@ class Examples:
         Raises:
             DataError: if the new label is of another kind.
         """
-        old = self.classes[number]
-        new = [label if each == old.item() else each for each in self.labels.tolist()]
-        changed = np.asarray(new)
-        if changed.dtype.kind != self.labels.dtype.kind:
-            raise DataError(f"The new label {label!r} is not of the kind of the old one, {old.item()!r}.")
-        return Examples.of(self.texts, changed, self.features)
+        old = self.classes.tolist()[number]
+        if kind_of(label) is not kind_of(old):
+            raise DataError(f"The new label {label!r} is not of the kind of the old one, {old!r}.")
+        new = [label if each == old else each for each in self.labels.tolist()]
+        return Examples.of(self.texts, checked_labels(new), self.features)
 
 
 def write_examples(folder: Path, examples: Examples) -> None:
     """Write texts and labels as JSON, embeddings as safetensors."""
     from safetensors.torch import save
 
-    write_json(folder / TEXTS_FILE, {"texts": list(examples.texts), "labels": examples.labels.tolist()})
+    write_json(folder / TEXTS_FILE, {"texts": list(examples.texts), "labels": plain(examples.labels)})
     if examples.features is not None:
         write_bytes(folder / FEATURES_FILE, save({"features": examples.features.cpu().contiguous()}))
 
@@ -105,7 +100,7 @@ def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.de
         return None
     try:
         found = cast("dict[str, list[object]]", read_json(path))
-        texts, labels = tuple(map(str, found["texts"])), np.asarray(found["labels"], dtype=classes.dtype)
+        texts, labels = tuple(map(str, found["texts"])), like(found["labels"], classes)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         if isinstance(error, NLPMetaError):
             raise
@@ -130,20 +125,27 @@ def at_least_two(classes: "NDArray[np.generic]") -> None:
 
 
 def checked_texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N803
-    """The texts of ``X``, checked."""
-    if isinstance(X, str):
-        raise DataError("X must be a sequence of texts, not one string; put it into a list.")
-    values = X.tolist() if hasattr(X, "tolist") else list(X)  # type: ignore[arg-type]  # any iterable will do
+    """The texts of ``X``, checked; a table of one column is that column.
+
+    Raises:
+        DataError: if ``X`` is no column of texts, or one of them is missing, empty or no text.
+    """
+    values = values_of(X, name="X", what="texts")
+    if not values:
+        raise DataError("X holds no texts.")
+    texts: list[str] = []
     for row, value in enumerate(values):
+        if is_missing(value):
+            raise DataError(f"X must hold texts; row {row} is missing ({visible(repr(value))}).")
         if not isinstance(value, str):
-            raise DataError(f"X must hold strings; row {row} is {value!r} ({type(value).__name__}).")
+            shown = f"{visible(repr(value))[:60]} ({type(value).__name__})"
+            raise DataError(f"X must hold strings; row {row} is {shown}.")
         if not value.strip():
             raise DataError(f"X must hold texts; row {row} is empty.")
         if not is_unicode(value):
             raise DataError(f"X must hold texts; row {row} is no Unicode text (it holds half a character).")
-    if not values:
-        raise DataError("X holds no texts.")
-    return tuple(values)
+        texts.append(value)
+    return tuple(texts)
 
 
 def is_unicode(text: str) -> bool:
@@ -164,24 +166,7 @@ def checked_pairs(
     Raises:
         DataError: if a text or label cannot be used, or there are not as many of the one as of the other.
     """
-    texts, labels = checked_texts(X), _labels(y)
+    texts, labels = checked_texts(X), checked_labels(y)
     if len(texts) != len(labels):
         raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
     return texts, labels
-
-
-def _labels(y: "ArrayLike") -> "NDArray[np.generic]":
-    labels = np.asarray(y)
-    if labels.ndim != 1:
-        raise DataError(f"y must have one label a text; its shape is {labels.shape}.")
-    if labels.dtype.kind == "O":
-        labels = np.asarray([str(label) if isinstance(label, str) else label for label in labels.tolist()])
-    if labels.dtype.kind not in "UiufbO" or labels.dtype.kind == "O":
-        raise DataError(f"y must hold strings, numbers or booleans, all of one kind; its type is {labels.dtype}.")
-    if labels.dtype.kind == "U" and not is_unicode("".join(set(labels.tolist()))):
-        raise DataError("y holds a label that is no Unicode text (it holds half a character).")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise DataError("y holds a label that is not a number (NaN or infinite).")
-    if labels.dtype.kind == "f" and not (labels == labels.astype(int)).all():
-        raise DataError("y is continuous (it holds fractions); a classifier needs classes: strings or whole numbers.")
-    return labels

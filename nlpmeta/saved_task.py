@@ -11,18 +11,20 @@ from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.examples import is_unicode
 from nlpmeta.files import read_json, write_json
 from nlpmeta.hub.download import looks_like_name
+from nlpmeta.labels import like, plain
 from nlpmeta.learners.base import Learner, TaskState, Texts
 from nlpmeta.manifest import Json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_KINDS: dict[str, type] = {"U": str, "b": bool, "f": float, "i": int, "u": int}
+_KINDS: dict[str, type] = {"U": str, "S": str, "b": bool, "f": float, "i": int, "u": int}
 
 
 def write_labels(path: Path, classes: "NDArray[np.generic]") -> None:
     """Write labels of any type that JSON has."""
-    write_json(path, {"kind": classes.dtype.kind, "labels": classes.tolist()})
+    kind = classes.dtype.kind if classes.dtype.kind in _KINDS else "U"  # members of an enumeration, numpy's new strings
+    write_json(path, {"kind": kind, "labels": plain(classes)})
 
 
 def read_labels(path: Path) -> "NDArray[np.generic]":
@@ -33,7 +35,8 @@ def read_labels(path: Path) -> "NDArray[np.generic]":
     """
     found = read_json(path)
     labels = found.get("labels") if isinstance(found, dict) else None
-    kind = _KINDS.get(str(found.get("kind"))) if isinstance(found, dict) else None
+    said = str(found.get("kind")) if isinstance(found, dict) else ""
+    kind = _KINDS.get(said)
     if kind is None or not isinstance(labels, list) or not all(type(each) is kind for each in labels):
         raise ModelFolderError(f"{path} is damaged (it lists no classes). Save the model again.")
     if not is_unicode("".join(map(str, labels))):
@@ -41,7 +44,7 @@ def read_labels(path: Path) -> "NDArray[np.generic]":
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise ModelFolderError(f"{path} is damaged (its classes are not different). Save the model again.")
     try:
-        return np.asarray(labels, dtype=kind)
+        return like(labels, np.empty(0, dtype=bytes if said == "S" else kind))
     except (OverflowError, ValueError) as error:
         raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
 

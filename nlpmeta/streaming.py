@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from torch import Tensor
 
 from nlpmeta.errors import DataError
+from nlpmeta.labels import checked_labels, classes_of, joined, kind_of
 from nlpmeta.learners.base import TaskState
 from nlpmeta.learners.streams import SLOTS, StreamLearner
 
@@ -40,10 +41,7 @@ class Stream:
             DataError: if the labels are of another kind than before, or there is no room for their classes.
         """
         known: list[object] = self.classes.tolist()
-        if known and labels.dtype.kind != self.classes.dtype.kind:
-            raise DataError(
-                f"The new label {labels.tolist()[0]!r} is not of the kind of the known ones, such as {known[0]!r}."
-            )
+        every_label = joined(self.classes, labels)
         new = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
         if len(known) + len(new) > learner.max_way:
             raise DataError(
@@ -54,8 +52,8 @@ class Stream:
         number = {label: i for i, label in enumerate(order)}
         for row, label in zip(embed(texts), labels.tolist(), strict=True):
             state = learner.write(state, row, number[label])
-        every = np.asarray(order, dtype=np.result_type(self.classes, labels) if known else labels.dtype)
-        return replace(self, state=state, classes=every)._sorted()
+        first = [every_label.tolist().index(label) for label in order]
+        return replace(self, state=state, classes=every_label[first])._sorted()
 
     def without(self, learner: StreamLearner, number: int) -> "Stream":
         """Without a class."""
@@ -67,15 +65,15 @@ class Stream:
         Raises:
             DataError: if the new label is of another kind.
         """
-        new = np.asarray([label if i == number else each for i, each in enumerate(self.classes.tolist())])
-        if new.dtype.kind != self.classes.dtype.kind:
-            raise DataError(
-                f"The new label {label!r} is not of the kind of the old one, {self.classes[number].item()!r}."
-            )
+        old: list[object] = self.classes.tolist()
+        if kind_of(label) is not kind_of(old[number]):
+            raise DataError(f"The new label {label!r} is not of the kind of the old one, {old[number]!r}.")
+        new = checked_labels([label if i == number else each for i, each in enumerate(old)])
         return replace(self, classes=new)._sorted()
 
     def _sorted(self) -> "Stream":
-        order = np.argsort(self.classes, kind="stable")
+        known: list[object] = self.classes.tolist()
+        order = np.asarray([known.index(label) for label in classes_of(self.classes).tolist()])
         slots = self.state[SLOTS]
         return Stream({**self.state, SLOTS: slots[slots.new_tensor(order)]}, self.classes[order])
 
@@ -85,4 +83,6 @@ def as_batch(
     y: "ArrayLike",
 ) -> "tuple[Sequence[str] | ArrayLike, ArrayLike]":
     """One text and its label as a list of each; anything else as it is."""
-    return ([X], np.asarray([y])) if isinstance(X, str) else (X, y)
+    if isinstance(X, str):
+        return [X], [cast("str", y)]
+    return X, y

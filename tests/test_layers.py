@@ -10,6 +10,8 @@ ROWS = [
         "languages",
         "registry",
         "exchange",
+        "inputs",
+        "labels",
         "files",
         "tensors",
         "manifest",
@@ -42,6 +44,7 @@ ROWS = [
 WITHIN = {
     "data": {"errors"},
     "languages": {"data"},
+    "labels": {"inputs"},
     "sources": {"sampling"},
     "training": {"evaluation", "checkpoint", "metrics", "recipes"},
     "recipes": {"training", "evaluation", "metrics", "protocols", "checkpoint", "starting"},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.labels import plain
 from nlpmeta.learners.base import TaskState
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def pack(user: str, state: TaskState, classes: "NDArray[np.generic]", precision:
     Raises:
         NLPMetaError: if it does not fit, or holds a number that is not finite.
     """
-    labels = json.dumps({"kind": classes.dtype.kind, "labels": classes.tolist()}, ensure_ascii=False)
+    kind = classes.dtype.kind if classes.dtype.kind in _KINDS else "U"
+    labels = json.dumps({"kind": kind, "labels": plain(classes)}, ensure_ascii=False)
     tried: tuple[Precision, ...] = ("float16", "int8") if precision is None else (precision,)
     for each in tried:
         packed = _packed(user, state, labels, each)
