@@ -1,16 +1,51 @@
 """Every error a user can cause. Each message says what was asked, what there is, and what to do."""
 
+import errno
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+
+_LONGEST = 4000  # characters of a message; what is asked comes first and what to do last, so the middle is left out
+_END, _SHOWN = 800, 200
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another place",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another place",
+    errno.EFBIG: "the file would be larger than allowed here",
+    errno.EROFS: "that file system is read-only; choose another place",
+    errno.EACCES: "you have no permission for that; choose another place",
+    errno.EPERM: "you have no permission for that; choose another place",
+    errno.ENOTDIR: "a part of that path is a file, not a folder",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.EEXIST: "something with that name is in the way",
+    errno.ENOTEMPTY: "that folder is not empty",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENAMETOOLONG: "a name in that path is too long",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EMFILE: "too many files are open; close some, or raise the limit with: ulimit -n",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.EIO: "the disk reports an error; try another one",
+    errno.EBUSY: "it is in use by another program",
+    errno.ETXTBSY: "it is in use by another program",
+    errno.EXDEV: "the two places are on different disks",
+    errno.ENOMEM: "there is not enough memory",
+    errno.EBADF: "it is closed",
+}
 
 
 class NLPMetaError(ValueError):
     """Base of all errors that a user can cause; the command line prints it as one line and exits with 2.
 
     ``exit_code`` is 2 where the request itself is wrong and 1 where the work failed (disk, network, damaged file).
+    Whatever a message repeats of a stranger's text, control characters are escaped in it and its length is bounded.
     """
 
     exit_code = 2
+    many_lines = False  # whether a message may have several
+
+    def __init__(self, message: str = "") -> None:
+        """Keep ``message`` in a form that no terminal, log or reader suffers from."""
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST - _END]} … {message[-_END:]}"
+        super().__init__("\n".join(map(escaped, message.split("\n"))) if self.many_lines else escaped(message))
 
 
 class WorkFailedError(NLPMetaError):
@@ -35,10 +70,20 @@ class NetworkError(WorkFailedError):
     """Something that is not on disk was asked for and the network did not bring it."""
 
 
-def visible(text: str) -> str:
+def escaped(text: str) -> str:
+    """``text`` with everything that does not print (control characters, lone surrogates) as Python would write it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def visible(text: str, most: int = _SHOWN) -> str:
     """``text`` of a stranger on one line of a message: what does not print is escaped, what is long is cut."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:200])
-    return shown + ("…" if len(text) > 200 else "")
+    return escaped(text[:most]) + ("…" if len(text) > most else "")
+
+
+def reason_of(error: OSError) -> str:
+    """Why the operating system refused, in words that help; its own words where there are no better ones."""
+    known = _REASONS.get(error.errno or 0)
+    return known or visible(str(error.strerror or error or type(error).__name__)).rstrip(".").lower()
 
 
 class UnknownNameError(NLPMetaError):
@@ -46,9 +91,9 @@ class UnknownNameError(NLPMetaError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = get_close_matches(name, names, n=3, cutoff=0.5)
+        close = get_close_matches(name[:_SHOWN], names, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
-        super().__init__(f"There is no {kind} named {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+        super().__init__(f"There is no {kind} named {visible(repr(name))}.{hint} Known: {', '.join(names) or 'none'}.")
         self.kind, self.name, self.known = kind, name, tuple(names)
 
 

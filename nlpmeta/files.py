@@ -1,6 +1,5 @@
 """Files that are either whole or not there: atomic writes, digests, and paths that stay inside their folder."""
 
-import errno
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import IO
 
-from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError, reason_of
 from nlpmeta.exchange import exchange
 
 _CHUNK = 1 << 20  # bytes
@@ -31,26 +30,29 @@ def user_cache() -> Path:
 
 @contextmanager
 def disk_errors_said_plainly(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write ``path`` into one clear sentence.
+    """Turn every refusal of the operating system to write ``path`` into one clear sentence.
+
+    What concerns another file (an input that is read meanwhile) or a connection passes through.
 
     Raises:
-        WorkFailedError: if the disk is full, read-only, or permission is denied.
+        WorkFailedError: if the disk is full, read-only, permission is denied, or whatever else the system says.
     """
     try:
         yield
+    except (BrokenPipeError, ConnectionError, TimeoutError):
+        raise
     except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full; free some space or choose another place",
-            errno.EDQUOT: "your disk quota is used up; free some space or choose another place",
-            errno.EFBIG: "the file would be larger than allowed here",
-            errno.EROFS: "that file system is read-only; choose another place",
-            errno.EACCES: "you have no permission to write there; choose another place",
-            errno.EPERM: "you have no permission to write there; choose another place",
-            errno.ENOTDIR: "a part of that path is a file, not a folder",
-        }
-        if error.errno not in reasons:
+        if error.errno is None or not _concerns(path, error.filename):
             raise
-        raise WorkFailedError(f"Cannot write {path}: {reasons[error.errno]}. Nothing was changed.") from error
+        raise WorkFailedError(f"Cannot write {path}: {reason_of(error)}. Nothing was changed.") from error
+
+
+def _concerns(path: Path, name: object) -> bool:
+    """Whether an error about ``name`` is about ``path``: it, what lies in it or beside it, or a folder above it."""
+    if not isinstance(name, str | bytes):
+        return True
+    one, other = Path(os.path.abspath(path)), Path(os.path.abspath(os.fsdecode(name)))
+    return other.is_relative_to(one.parent) or one.is_relative_to(other)
 
 
 @contextmanager

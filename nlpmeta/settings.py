@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import NLPMetaError, visible
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -16,8 +16,16 @@ else:
     ModelMetaclass = type(BaseModel)  # pydantic keeps its name private
 
 
+MOST_STEPS, HIGHEST_SEED = 10_000_000, 2**32 - 1
+HIGHEST_RATE, LARGEST_OPTION = 10.0, 10**6
+"""Bounds that settings share: beyond them nothing is learned, and what is no number at all is beyond them too."""
+_LISTED, _KNOWN = 20, 12  # mistakes and known names that a message lists
+
+
 class SettingsError(NLPMetaError):
     """Some settings have unknown names or impossible values; the message has a line for each."""
+
+    many_lines = True
 
 
 class _Raising(ModelMetaclass):
@@ -37,7 +45,7 @@ class Settings(BaseModel, metaclass=_Raising):
         SettingsError: on construction, listing every unknown name and every impossible value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=4096)
 
     @classmethod
     def parse(cls, values: Mapping[str, object], *, where: str) -> Self:
@@ -53,22 +61,90 @@ class Settings(BaseModel, metaclass=_Raising):
 
 
 def _said(cls: type[BaseModel], error: ValidationError) -> str:
-    lines = [_line(cls, each) for each in error.errors()]
-    return lines[0] if len(lines) == 1 else f"{len(lines)} settings are wrong:\n" + "\n".join(f"  {x}" for x in lines)
+    found: dict[str, ErrorDetails] = {}
+    for each in error.errors():
+        path = _path(cls, each["loc"])
+        if path not in found or each["type"] in _BOUNDS:  # of the forms that a value may have, the one that it has
+            found[path] = each
+    inner = {path for path in found if not any(other.startswith(f"{path}.") for other in found)}
+    lines = [_line(cls, path, each) for path, each in found.items() if path in inner]
+    if len(lines) == 1:
+        return lines[0]
+    more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    return f"{len(lines)} settings are wrong:\n" + "\n".join([*(f"  {line}" for line in lines[:_LISTED]), *more])
 
 
-def _line(cls: type[BaseModel], error: "ErrorDetails") -> str:
-    path = ".".join(str(part) for part in error["loc"])
+def _path(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """Where a mistake is, without the names of the forms that pydantic tried there."""
+    parts: list[str] = []
+    model: type[BaseModel] | None = cls
+    for part in loc:
+        if model is None:  # inside a value: a list's places and a dictionary's keys count, forms do not
+            if isinstance(part, int) or (len(parts) == 1 and str(part).partition("[")[0] not in _FORMS):
+                parts.append(str(part))
+            continue
+        parts.append(str(part))
+        if isinstance(part, str):
+            field = model.model_fields.get(part)
+            model = model_in(field.annotation) if field is not None else None
+    return visible(".".join(parts))
+
+
+def _line(cls: type[BaseModel], path: str, error: "ErrorDetails") -> str:
     if error["type"] == "extra_forbidden":
         known = _keys_at(cls, error["loc"][:-1])
-        close = get_close_matches(str(error["loc"][-1]), known, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(close)}?" if close else f" Known: {', '.join(known)}."
-        return f"{path} is not a setting.{hint}"
+        close = get_close_matches(str(error["loc"][-1])[:100], known, n=3, cutoff=0.5)
+        if close:
+            return f"{path} is not a setting. Did you mean {' or '.join(close)}?"
+        some = f" Known: {', '.join(known)}." if len(known) <= _KNOWN else " List them with: nlpmeta recipes keys"
+        return f"{path} is not a setting.{some}"
     if error["type"] == "missing":
         return f"{path} is missing."
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    got = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
-    return f"{path}: {message}{got}." if path else message
+    message = _BOUNDS.get(error["type"], "").format(**error.get("ctx", {}))
+    message = message or visible(error["msg"].removeprefix("Value error, ").removeprefix("Input "), 400)
+    if error["type"].startswith(("int_", "float_")) and error["type"] not in _BOUNDS:
+        message += _limits(cls, error["loc"])
+    return f"{path}: {message}{_got(error['input'])}." if path else message
+
+
+_BOUNDS = {
+    "greater_than": "must be a finite number above {gt}",
+    "greater_than_equal": "must be a finite number, {ge} or more",
+    "less_than": "must be a finite number below {lt}",
+    "less_than_equal": "must be a finite number, {le} at most",
+    "finite_number": "must be a finite number",
+    "int_parsing_size": "must be a finite number of ordinary size",
+}
+_FORMS = {"bool", "int", "float", "str", "constrained-int", "constrained-float", "constrained-str", "tuple", "none"}
+
+
+def _limits(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """The bounds of the number at a place inside ``cls``."""
+    model, found = cls, None
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            found, model = field, model_in(field.annotation) or model
+    limits = {
+        name: getattr(each, name)
+        for each in (found.metadata if found else ())
+        for name in _SIGNS
+        if hasattr(each, name)
+    }
+    return f", {' and '.join(f'{_SIGNS[name]} {value}' for name, value in limits.items())}" if limits else ""
+
+
+_SIGNS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+
+def _got(value: object) -> str:
+    """The value that was given, if it is one; lists and groups are not repeated."""
+    if isinstance(value, list | tuple | dict | BaseModel):
+        return "" if isinstance(value, dict | BaseModel) else f" (got {len(value)} values)"
+    try:
+        return f" (got {visible(repr(value), 60)})"
+    except ValueError:  # Python does not write numbers of many thousand digits
+        return " (got a number of thousands of digits)"
 
 
 def _keys_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

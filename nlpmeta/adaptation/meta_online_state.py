@@ -14,7 +14,7 @@ from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.files import new_folder, read_json, write_bytes, write_json
 from nlpmeta.learners.base import Learner
 from nlpmeta.manifest import MANIFEST, read_manifest, write_manifest
-from nlpmeta.settings import Settings
+from nlpmeta.settings import HIGHEST_RATE, HIGHEST_SEED, MOST_STEPS, Settings
 from nlpmeta.tensors import read_tensors
 
 STATE_FILE, TASKS_FILE, VERSIONS_FILE = "online.json", "online-tasks.json", "online-versions.safetensors"
@@ -23,17 +23,17 @@ STATE_FILE, TASKS_FILE, VERSIONS_FILE = "online.json", "online-tasks.json", "onl
 class OnlineTaskSettings(Settings):
     """How much is learned from each task that arrives, and what is kept of it."""
 
-    steps: int = Field(10, ge=0, description="optimiser steps after each task")
-    learning_rate: float = Field(1e-4, gt=0, description="rate of the adapters' weights")
+    steps: int = Field(10, ge=0, le=MOST_STEPS, description="optimiser steps after each task")
+    learning_rate: float = Field(1e-4, gt=0, le=HIGHEST_RATE, description="rate of the adapters' weights")
     newest_share: float = Field(0.5, gt=0, le=1, description="share of the episodes that are of the newest task")
     buffer: int = Field(
-        20, ge=1, description="tasks that are kept to learn from again; beyond it one is drawn and dropped"
+        20, ge=1, le=10_000, description="tasks that are kept to learn from again; beyond it one is drawn and dropped"
     )
-    n_shot: int = Field(5, ge=1, description="support texts of each class when a task is measured")
-    n_query: int = Field(100, ge=1, description="texts that a task is measured on")
-    n_way: int = Field(20, ge=2, description="most classes of an episode that is learned from")
-    versions: int = Field(5, ge=0, description="earlier states that can be gone back to")
-    seed: int = Field(0, ge=0, description="decides everything that is drawn")
+    n_shot: int = Field(5, ge=1, le=10_000, description="support texts of each class when a task is measured")
+    n_query: int = Field(100, ge=1, le=10_000, description="texts that a task is measured on")
+    n_way: int = Field(20, ge=2, le=10_000, description="most classes of an episode that is learned from")
+    versions: int = Field(5, ge=0, le=10_000, description="earlier states that can be gone back to")
+    seed: int = Field(0, ge=0, le=HIGHEST_SEED, description="decides everything that is drawn")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from nlpmeta.adaptation.burst import Burst
 from nlpmeta.adaptation.drift import DriftAlarm
 from nlpmeta.adaptation.follow import Head, Labelled, adapted, first_leader, followed
 from nlpmeta.learners.base import TaskState
-from nlpmeta.settings import Settings
+from nlpmeta.settings import HIGHEST_RATE, HIGHEST_SEED, MOST_STEPS, Settings
 
 _CLOSENESS = 10.0  # what cosines are multiplied by, so that a pull of 1 is a strong one
 _APART = 5  # what each of the three alarms' levels is over the settings', which is for all of them
@@ -22,18 +22,26 @@ _TASKS, _AHEAD = 4, 8  # stretches of a meta-step, and the labels after each tha
 class OnlineSettings(Settings):
     """How a stream is followed. The defaults were chosen on YouTube comment spam."""
 
-    window: int = Field(24, ge=2, description="newest labels that the head is adapted to at every label")
-    replay: int = Field(24, ge=0, description="older labels, drawn at random, that it is adapted to as well")
-    inner_steps: int = Field(20, ge=1, description="gradient steps of that")
-    meta_every: int = Field(4, ge=1, description="labels between two meta-steps")
-    meta_rate: float = Field(0.3, gt=0, description="rate of a meta-step")
-    half_life: float = Field(15.0, gt=0, description="labels of a class after which one counts half in its prototype")
-    capacity: int = Field(1024, ge=64, description="labels that are kept for replay")
-    one_in: int = Field(2000, ge=1, description="texts between false alarms, on average; for bursts as measured")
+    window: int = Field(24, ge=2, le=100_000, description="newest labels that the head is adapted to at every label")
+    replay: int = Field(
+        24, ge=0, le=100_000, description="older labels, drawn at random, that it is adapted to as well"
+    )
+    inner_steps: int = Field(20, ge=1, le=10_000, description="gradient steps of that")
+    meta_every: int = Field(4, ge=1, le=MOST_STEPS, description="labels between two meta-steps")
+    meta_rate: float = Field(0.3, gt=0, le=HIGHEST_RATE, description="rate of a meta-step")
+    half_life: float = Field(
+        15.0, ge=1e-3, le=1e9, description="labels of a class after which one counts half in its prototype"
+    )
+    capacity: int = Field(1024, ge=64, le=1_000_000, description="labels that are kept for replay")
+    one_in: int = Field(
+        2000, ge=1, le=10**9, description="texts between false alarms, on average; for bursts as measured"
+    )
     fading: float = Field(0.99, gt=0, lt=1, description="what a prediction counts less with each later one")
-    keep_every: int = Field(100, ge=1, description="labels between two states that can be rolled back to")
-    keep: int = Field(8, ge=1, description="such states that are kept")
-    seed: int = Field(0, ge=0, description="decides what is replayed")
+    keep_every: int = Field(
+        100, ge=1, le=MOST_STEPS, description="labels between two states that can be rolled back to"
+    )
+    keep: int = Field(8, ge=1, le=10_000, description="such states that are kept")
+    seed: int = Field(0, ge=0, le=HIGHEST_SEED, description="decides what is replayed")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,18 @@
 """Wires the commands together and turns errors into one line and an exit code: 0 done, 1 failed, 2 bad usage."""
 
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 
 from nlpmeta.cli import adapt, bench, data, doctor, evaluate, export, info, predict, push, recipes, report, train
 from nlpmeta.cli.console import say
-from nlpmeta.errors import DataWarning, NLPMetaError
+from nlpmeta.cli.process import Stopped, check_streams, flush_results, output_refused, stop_at_signals
+from nlpmeta.errors import DataWarning, NLPMetaError, reason_of, visible
 
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 1, 130
 COMMANDS = (adapt, predict, info, push, export, evaluate, bench, report, train, recipes, data, doctor)
 
 app = typer.Typer(
@@ -46,22 +48,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", DataWarning)
         warnings.showwarning = _one_line
-        try:
-            app(args=arguments, prog_name="nlpmeta")
-        except NLPMetaError as error:
-            say(f"Error: {error}")
-            return error.exit_code
-        except KeyboardInterrupt:
+        code = _code_of(lambda: app(args=arguments, prog_name="nlpmeta"))
+        flushed = _code_of(flush_results)
+        return code or flushed
+
+
+def _code_of(work: Callable[[], None]) -> int:
+    """Do ``work`` and say in one sentence what stopped it, if anything did."""
+    try:
+        work()
+    except NLPMetaError as error:
+        say(f"Error: {error}")
+        return error.exit_code
+    except BrokenPipeError:  # the reader of standard output has had enough
+        return FAILED
+    except OSError as error:
+        say(f"Error: {_refused(error)}")
+        return FAILED
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if isinstance(stop, Stopped) or code == INTERRUPTED:  # typer makes the latter of Ctrl-C
             say("Stopped; nothing half-written was left behind.")
-            return INTERRUPTED
-        except SystemExit as stop:
-            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return code
     return 0
+
+
+def _refused(error: OSError) -> str:
+    name = error.filename if error.filename is not None else error.filename2
+    if name is None:
+        return f"{reason_of(error)}." if error.errno is None else output_refused(error)
+    return f"{visible(os.fsdecode(name) if isinstance(name, str | bytes) else str(name))}: {reason_of(error)}."
 
 
 def entry() -> None:
     """What the console script calls."""
-    sys.exit(main())
+    stop_at_signals()
+    sys.exit(_code_of(check_streams) or main())
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> None:

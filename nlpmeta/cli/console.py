@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nlpmeta.errors import escaped
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -45,7 +47,7 @@ def json_line(value: object) -> str:
 
 def printable(text: str) -> str:
     """``text`` with control characters and terminal escapes made visible, so that data cannot drive the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "\n".join(map(escaped, text.split("\n")))
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> "Table":

@@ -42,13 +42,13 @@ def learn_on(
 
 def _asked(words: Sequence[str]) -> tuple[Path, str, dict[str, object], list[str]]:
     """The folder, the checkpoint to start from, changed settings, and the data sets."""
-    from yaml import safe_load
+    from nlpmeta.recipes.files import parse_change
 
     is_change = ["=" in word and not Path(word).exists() for word in words]
     given = dict(word.split("=", 1) for word, change in zip(words, is_change, strict=True) if change)
     names = [word for word, change in zip(words, is_change, strict=True) if not change]
     folder, start = Path(given.pop("out", "runs/online")), given.pop("start", "default")
-    return folder, start, {key: safe_load(value) for key, value in given.items()}, names
+    return folder, start, dict(parse_change(f"{key}={value}") for key, value in given.items()), names
 
 
 def _leader(

@@ -36,13 +36,13 @@ class AdapterSettings(Settings):
     Source: LoRA, Hu et al., ICLR 2022 (arXiv:2106.09685), equation 3.
     """
 
-    rank: int = Field(16, ge=1, description="columns of the two thin matrices of each adapted weight")
-    alpha: float = Field(32.0, gt=0, description="the product of the two is scaled by alpha / rank")
+    rank: int = Field(16, ge=1, le=4096, description="columns of the two thin matrices of each adapted weight")
+    alpha: float = Field(32.0, gt=0, le=1e6, description="the product of the two is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before each adapter while training")
     modules: tuple[str, ...] = Field(
         ("query", "key", "value", "dense"), min_length=1, description="last names of the linear layers that are adapted"
     )
-    layers: int | None = Field(None, ge=1, description="only the top so many layers; null for all")
+    layers: int | None = Field(None, ge=1, le=10_000, description="only the top so many layers; null for all")
 
 
 def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int) -> None:

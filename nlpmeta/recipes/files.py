@@ -1,16 +1,19 @@
 """Recipes on disk: where they are, and reading one with changes from the command line."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlpmeta.errors import NLPMetaError, UnknownNameError
+from nlpmeta.errors import NLPMetaError, UnknownNameError, visible
 from nlpmeta.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _PACKAGE = Path(__file__).parent.parent
+_LONGEST_LINE = 8  # recipes that are one another's base
+_KEY = re.compile(r"[A-Za-z_]\w{0,63}(\.\w{1,64}){0,7}")
 
 
 def recipe_folder() -> Path:
@@ -29,6 +32,7 @@ def find_recipe(name: str) -> Path:
 
     Raises:
         UnknownNameError: if it is neither.
+        NLPMetaError: if it is a folder, a pipe or a device.
     """
     path, shipped = Path(name), shipped_recipes()
     if path.is_file():
@@ -36,6 +40,8 @@ def find_recipe(name: str) -> Path:
     stem = path.stem if path.suffix in (".yaml", ".yml") else name
     if stem in shipped and (name == stem or path.parent.name in ("recipes", "_recipes")):
         return shipped[stem]
+    if path.exists():
+        raise NLPMetaError(f"{path} is not a recipe: it is no regular file.")
     raise UnknownNameError("recipe", name, shipped)
 
 
@@ -51,21 +57,36 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError, safe_load
 
     path = find_recipe(name)
     config = OmegaConf.create({"out": f"runs/{path.stem}", **_values(path)})
     for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals or not key.strip():
-            raise NLPMetaError(f"{change!r} is not a change of a recipe; write key=value, for example steps=100.")
+        key, value = parse_change(change)
         try:
-            for place in _places(config, key.strip()):
-                OmegaConf.update(config, place, safe_load(value), merge=False, force_add=True)
-        except (YAMLError, OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
-            raise NLPMetaError(f"{change!r} cannot be applied to {path}: {' '.join(str(error).split())}") from error
-    values = OmegaConf.to_container(config, resolve=True)
+            for place in _places(config, key):
+                OmegaConf.update(config, place, value, merge=False, force_add=True)
+        except (OmegaConfBaseException, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+            reason = visible(str(error).split("\n")[0])
+            raise NLPMetaError(f"{visible(change)!r} cannot be applied to {path}: {reason}") from error
+    values = OmegaConf.to_container(config, resolve=False)
     return Recipe.parse({str(k): v for k, v in values.items()} if isinstance(values, dict) else {}, where=str(path))
+
+
+def parse_change(change: str) -> tuple[str, object]:
+    """Key and value of ``key=value``; the value is read as in a recipe.
+
+    Raises:
+        NLPMetaError: if it is not of that form.
+    """
+    from nlpmeta.recipes.strict_yaml import plain_value
+
+    key, equals, value = change.partition("=")
+    if not equals or not _KEY.fullmatch(key.strip()):
+        raise NLPMetaError(f"{visible(change)!r} is not a change of a recipe; write key=value, for example steps=100.")
+    try:
+        return key.strip(), plain_value(value)
+    except ValueError as error:
+        raise NLPMetaError(f"{visible(change)!r} is not a change of a recipe: {error}.") from error
 
 
 def _places(config: "DictConfig", key: str) -> list[str]:
@@ -80,14 +101,18 @@ def _places(config: "DictConfig", key: str) -> list[str]:
 
 def _values(path: Path, children: tuple[Path, ...] = ()) -> dict[str, object]:
     """What a file says, on top of what its base says."""
-    from yaml import YAMLError, safe_load
+    from nlpmeta.recipes.strict_yaml import plain_value, read_text
 
+    path = path.resolve()
     if path in children:
         raise NLPMetaError(f"{path} is its own base, by way of {', '.join(map(str, children))}.")
+    if len(children) == _LONGEST_LINE:
+        raise NLPMetaError(f"{path} is the base of {_LONGEST_LINE} recipes in a row; put some of them together.")
+    text = read_text(path)
     try:
-        found = safe_load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise NLPMetaError(f"{path} is not a recipe: {' '.join(str(error).split())}") from error
+        found = plain_value(text)
+    except ValueError as error:
+        raise NLPMetaError(f"{path} is not a recipe: {error}.") from error
     if not isinstance(found, dict):
         raise NLPMetaError(f"{path} is not a recipe: it holds no keys. See: nlpmeta recipes keys")
     values = {str(key): value for key, value in found.items()}

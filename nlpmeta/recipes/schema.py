@@ -9,10 +9,13 @@ from typing_extensions import Self
 from nlpmeta.encoder.lora import AdapterSettings, Storage
 from nlpmeta.encoder.packaged import DEFAULT_ENCODER
 from nlpmeta.sampling import Range
-from nlpmeta.settings import Settings
+from nlpmeta.settings import LARGEST_OPTION, Settings
 from nlpmeta.training.settings import TrainSettings
 
-Size = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+_Count = Annotated[int, Field(ge=1, le=10_000)]
+_Number = Annotated[float, Field(ge=-LARGEST_OPTION, le=LARGEST_OPTION)]
+_Whole = Annotated[int, Field(ge=-LARGEST_OPTION, le=LARGEST_OPTION)]
+Size = _Count | tuple[_Count, _Count]
 
 
 RAW_KINDS = ("masked-words", "clusters", "views")
@@ -32,7 +35,7 @@ class Tasks(Settings):
     labels: tuple[str, ...] | None = Field(None, description="only these classes; null for all")
     leave_out_labels: tuple[str, ...] = Field((), description="classes that must not be used")
     leave_out_labels_of: tuple[str, ...] = Field((), description="data sets whose class names must not be used")
-    fold: int | None = Field(None, ge=0, description="a published fold with disjoint classes; null for none")
+    fold: int | None = Field(None, ge=0, le=10_000, description="a published fold with disjoint classes; null for none")
     part: Literal["train", "valid", "test"] = Field("train", description="the part of the fold")
     kind: Literal["nway", "crosslingual", "masked-words", "clusters", "views"] = Field(
         "nway",
@@ -43,21 +46,24 @@ class Tasks(Settings):
     )
     n_way: Size = Field(10, description="classes of an episode: a number, or [lowest, highest]")
     n_shot: Size = Field((1, 3), description="support texts of each class: a number, or [lowest, highest]")
-    n_query: int = Field(2, ge=1, description="query texts of each class")
+    n_query: int = Field(2, ge=1, le=10_000, description="query texts of each class")
     support_langs: tuple[str, ...] | None = Field(
         None, description="crosslingual: languages of the support; null for all"
     )
     query_langs: tuple[str, ...] | None = Field(None, description="crosslingual: languages of the query; null for all")
     language_temperature: float = Field(
-        3.33, gt=0, description="1 draws languages by their number of texts, more makes them more equal"
+        3.33, ge=0.01, le=1000, description="1 draws languages by their number of texts, more makes them more equal"
     )
     n_texts: int = Field(
-        20_000, ge=2, description="kinds without labels: texts that are read at most, drawn by the seed"
+        20_000, ge=2, le=10_000_000, description="kinds without labels: texts that are read at most, drawn by the seed"
     )
-    n_clusters: int = Field(200, ge=2, description="clusters: how many in each partition")
-    n_partitions: int = Field(4, ge=1, description="clusters: partitions that episodes are drawn from")
+    n_clusters: int = Field(200, ge=2, le=1_000_000, description="clusters: how many in each partition")
+    n_partitions: int = Field(4, ge=1, le=1000, description="clusters: partitions that episodes are drawn from")
     letter_groups: int = Field(
-        1, ge=1, description="clusters: groups of texts by their letters, roughly languages, whose means are taken off"
+        1,
+        ge=1,
+        le=10_000,
+        description="clusters: groups of texts by their letters, roughly languages, whose means are taken off",
     )
     hard_share: float = Field(
         0.0, ge=0, le=1, description="share of the episodes that are the hardest of four drawn, judged by letters alone"
@@ -99,7 +105,7 @@ class Tasks(Settings):
 class TrainTasks(Tasks):
     """Tasks to train on."""
 
-    weight: float = Field(1.0, gt=0, description="share of the episodes, relative to the other parts")
+    weight: float = Field(1.0, ge=1e-6, le=1e6, description="share of the episodes, relative to the other parts")
 
 
 class HeldOutTasks(Tasks):
@@ -113,14 +119,14 @@ class EncoderChoice(Settings):
 
     name: str = Field(DEFAULT_ENCODER, description="a folder, or the name of a model on the Hub")
     revision: str | None = Field(None, description="a commit of the Hub; null for what is on this machine")
-    max_length: int = Field(128, ge=4, description="tokens kept of each text")
+    max_length: int = Field(128, ge=4, le=100_000, description="tokens kept of each text")
 
 
 class Recipe(TrainSettings):
     """A whole meta-training run; the keys of ``TrainSettings`` stand beside these."""
 
     learner: str = Field("prototypical", description="the method that is meta-trained")
-    learner_options: dict[str, bool | int | float | str | None] = Field(
+    learner_options: dict[str, bool | _Whole | _Number | str | None] = Field(
         default_factory=dict, description="arguments of the method"
     )
     encoder: EncoderChoice = Field(default_factory=EncoderChoice, description="the encoder that training starts from")

@@ -1,0 +1,83 @@
+"""The process around a command: its standard streams and the signals that end it."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+
+from nlpmeta.errors import WorkFailedError, reason_of
+
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Stopped(SystemExit):
+    """A signal asked the command to end. What is half written is cleared away as after any other exception."""
+
+    def __init__(self, number: int) -> None:
+        """The exit code is the one that shells give to a signal: 128 and its number."""
+        super().__init__(128 + number)
+
+
+def stop_at_signals() -> None:
+    """From now on Ctrl-C, SIGTERM and a closed terminal raise ``Stopped``; a second Ctrl-C ends at once."""
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):  # as nohup and & want it
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for name in ENDING:
+        other = getattr(signal, name, None)
+        if other is not None:
+            signal.signal(other, signal.SIG_DFL if name == "SIGINT" else signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def check_streams() -> None:
+    """Let missing input be empty and missing notes go nowhere; what cannot be shown in a terminal's code is escaped.
+
+    Raises:
+        WorkFailedError: if standard output is closed; the file that is opened next would get its place and its lines.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  # it stays open as long as the process
+    closed = sys.stdout is None
+    if closed:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if closed:
+        raise WorkFailedError("Standard output is closed, so there is no place for results; send it to a file.")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush_results() -> None:
+    """See that all of standard output has arrived.
+
+    Raises:
+        BrokenPipeError: if its reader went away, which is no mistake of anybody.
+        WorkFailedError: if it cannot be written for another reason.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _discard_results()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise WorkFailedError(output_refused(error)) from error
+
+
+def output_refused(error: OSError) -> str:
+    """What to say where an error names no file: it is standard output that was being written."""
+    return f"Standard output cannot be written: {reason_of(error)}."
+
+
+def _discard_results() -> None:
+    """Send what is still waiting to be written nowhere, so that the end of the process does not try again."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
