@@ -5,7 +5,6 @@ import torch
 from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.encoder.lora import adapter_scaled
 from nlpmeta.encoder.store import EmbeddingStore
 from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
 from nlpmeta.errors import NLPMetaError
@@ -51,8 +50,7 @@ def words(signal, dim=16):
 
 def test_views_are_the_adapted_and_the_frozen_embeddings_side_by_side(adapted):
     views = Views(adapted)
-    with adapter_scaled(adapted, 0.0):
-        frozen = adapted.encode(TEXTS)
+    frozen = adapted.merged(0.0).encode(TEXTS)
     torch.testing.assert_close(views.encode(TEXTS), torch.cat([adapted.encode(TEXTS), frozen], dim=1))
     assert not torch.allclose(frozen, adapted.encode(TEXTS))
     torch.testing.assert_close(views.encode(TEXTS)[:, views.columns(FROZEN)], views.select([FROZEN]).encode(TEXTS))

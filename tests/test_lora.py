@@ -7,8 +7,6 @@ from peft import PeftModel
 
 from nlpmeta.encoder.lora import (
     AdapterSettings,
-    adapter_merged,
-    adapter_scaled,
     adapter_weights,
     add_adapter,
     has_adapter,
@@ -95,9 +93,9 @@ def test_float16_halves_the_file_and_keeps_the_embeddings(tmp_path):
 def test_scaling_mixes_between_frozen_and_trained():
     encoder, frozen = adapted_encoder(), make_encoder().encode(TEXTS)
     trained = encoder.encode(TEXTS)
-    with adapter_scaled(encoder, 0.0):
-        torch.testing.assert_close(encoder.encode(TEXTS), frozen)
-    assert torch.equal(encoder.encode(TEXTS), trained)
+    with torch.no_grad():
+        assert torch.equal(encoder.merged(0.0)(TEXTS), frozen)
+        assert torch.equal(encoder.merged(1.0)(TEXTS), trained)
     scale_adapter(encoder, 0.5)
     half = encoder.encode(TEXTS)
     assert 0 < (half - frozen).norm() < (trained - frozen).norm()
@@ -170,26 +168,28 @@ def test_missing_cut_and_foreign_adapter_files_are_named(tmp_path):
             load_adapter(make_encoder(), folder)
 
 
-def test_merged_adapters_embed_alike_and_leave_the_frozen_weights_as_they_were():
+def test_merged_adapters_embed_alike_and_leave_the_encoder_as_it_was():
     encoder = adapted_encoder()
     apart = encoder(TEXTS).detach()
     before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
-    with torch.no_grad(), adapter_merged(encoder):
-        merged = encoder(TEXTS)
-        moved = encoder.state_dict()
-        assert any(not torch.equal(moved[name], weight) for name, weight in before.items() if ".base_layer." in name)
+    with torch.no_grad():
+        merged = encoder.merged()(TEXTS)
     torch.testing.assert_close(merged, apart, atol=1e-5, rtol=1e-4)
     after = encoder.state_dict()
+    assert after.keys() == before.keys()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
-    torch.testing.assert_close(encoder(TEXTS).detach(), apart, atol=0, rtol=0)
-
-
-def test_merged_adapters_come_apart_again_when_the_block_fails():
-    encoder = adapted_encoder()
-    apart = encoder(TEXTS).detach()
-    with pytest.raises(KeyboardInterrupt), adapter_merged(encoder):
-        raise KeyboardInterrupt
     assert torch.equal(encoder(TEXTS).detach(), apart)
+
+
+def test_merged_weights_are_those_that_peft_makes():
+    encoder, theirs = adapted_encoder(), adapted_encoder()
+    for module in theirs.backbone.modules():
+        if hasattr(module, "lora_A"):
+            module.merge(safe_merge=True)
+    ours = dict(encoder.merged().backbone.named_parameters())
+    merged = {n.replace(".base_layer.", "."): w for n, w in theirs.backbone.named_parameters() if ".lora_" not in n}
+    assert ours.keys() == merged.keys()
+    assert all(torch.equal(ours[name], weight) for name, weight in merged.items())
 
 
 @pytest.mark.parametrize("batch_tokens", [8, 1024])

@@ -68,12 +68,12 @@ class EmbeddingTable:
         return self._vectors[torch.tensor([self._row[text] for text in texts], dtype=torch.long)]
 
     def _encode(self, texts: list[str], show_progress: bool) -> None:
-        parts = []
-        with track("Encoding", len(texts), show=show_progress) as advance, torch.no_grad(), self.encoder.merged():
+        parts, encoder = [], self.encoder.merged()
+        with track("Encoding", len(texts), show=show_progress) as advance, torch.no_grad():
             for start in range(0, len(texts), CHUNK):
                 chunk = texts[start : start + CHUNK]
-                tokens = self.encoder.tokenize(chunk)
-                parts.append(self.encoder.embed_tokens(tokens, advance=advance).float().cpu())
+                tokens = encoder.tokenize(chunk)
+                parts.append(encoder.embed_tokens(tokens, advance=advance).float().cpu())
                 if self._store is not None:
                     self._store.write(chunk, parts[-1])
         self.n_encoded += len(texts)

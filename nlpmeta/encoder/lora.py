@@ -1,8 +1,7 @@
 """LoRA adapters on an encoder: a few trainable matrices beside the frozen weights."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -11,17 +10,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nlpmeta.encoder.adapter_config import read_config
+from nlpmeta.encoder.merged import ADAPTER as NAME
+from nlpmeta.encoder.merged import adapted_layers
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.settings import Settings
 from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from peft.tuners.lora import LoraLayer
 
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-NAME = "default"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."
 
@@ -78,7 +77,7 @@ def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int)
 
 def has_adapter(encoder: "TextEncoder") -> bool:
     """Whether adapters sit in ``encoder``."""
-    return any(True for _ in _adapted(encoder))
+    return bool(adapted_layers(encoder.backbone))
 
 
 def adapter_weights(encoder: "TextEncoder") -> dict[str, nn.Parameter]:
@@ -94,39 +93,8 @@ def lowest_adapted_layer(encoder: "TextEncoder") -> int:
 
 def scale_adapter(encoder: "TextEncoder", factor: float) -> None:
     """Mix the encoder between its frozen weights (0) and the trained adapters (1, as they are loaded)."""
-    for layer in _adapted(encoder):
+    for layer in adapted_layers(encoder.backbone).values():
         layer.set_scale(NAME, factor)
-
-
-@contextmanager
-def adapter_scaled(encoder: "TextEncoder", factor: float) -> Iterator[None]:
-    """``scale_adapter`` for a block; what held before holds after it."""
-    before = [(layer, layer.scaling[NAME]) for layer in _adapted(encoder)]
-    scale_adapter(encoder, factor)
-    try:
-        yield
-    finally:
-        for layer, scaling in before:
-            layer.scaling[NAME] = scaling
-
-
-@contextmanager
-def adapter_merged(encoder: "TextEncoder") -> Iterator[None]:
-    """The adapters added into the weights they adapt, for a block that only embeds: as fast as without adapters.
-
-    The frozen weights are put back as they were, to the last bit. Embeddings agree with those of separate adapters to
-    the rounding of float32.
-    """
-    layers = list(_adapted(encoder))
-    frozen = [(layer, layer.get_base_layer().weight.data) for layer in layers]
-    try:
-        for layer in layers:
-            layer.merge(safe_merge=True, adapter_names=[NAME])  # into a copy of the weight
-        yield
-    finally:
-        for layer, weight in frozen:
-            layer.get_base_layer().weight.data = weight
-            layer.merged_adapters.clear()
 
 
 def save_adapter(
@@ -229,15 +197,9 @@ class RowLinear(nn.Linear):
 
 def _read_rows(encoder: "TextEncoder") -> None:
     """Let the thin matrices of the adapters take a weight for every row."""
-    for layer in _adapted(encoder):
+    for layer in adapted_layers(encoder.backbone).values():
         for thin in (layer.lora_A[NAME], layer.lora_B[NAME]):
             thin.__class__ = RowLinear  # peft built them; all but ``forward`` stays
-
-
-def _adapted(encoder: "TextEncoder") -> "Iterator[LoraLayer]":
-    for module in encoder.backbone.modules():
-        if hasattr(module, "lora_A") and NAME in getattr(module, "scaling", {}):
-            yield cast("LoraLayer", module)
 
 
 def _peft_config(encoder: "TextEncoder", settings: AdapterSettings) -> "LoraConfig":

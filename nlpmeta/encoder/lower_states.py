@@ -1,5 +1,6 @@
 """Hidden states of frozen lower layers, computed once per text and kept in memory-mapped files."""
 
+import copy
 import hashlib
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nlpmeta.encoder.batches import length_batches
 from nlpmeta.encoder.lora import lowest_adapted_layer
@@ -47,6 +48,8 @@ class StateStore:
             if len(content) % _RECORD.itemsize:
                 path.write_bytes(records.tobytes())  # without the record that a crash cut short
             self._index = path.open("ab")
+        self.n_new = 0
+        """Keys that were put in since the files were opened."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -76,6 +79,7 @@ class StateStore:
             crc = zlib.crc32(stored.tobytes())
             self._places[key] = (segment, start, len(states), crc)
             self._checked.add(key)
+            self.n_new += 1
             self._end = (segment, start + len(states))
             self._index.write(np.array([(key, *self._places[key])], _RECORD).tobytes())
 
@@ -109,7 +113,17 @@ class LowerStates:
             raise NLPMetaError("Adapters sit in every layer, so no layer below them can be cached. Set adapter.layers.")
         self._encoder, self._split = encoder, SplitBackbone(encoder.backbone, layer)
         self._store = StateStore(folder, encoder.dim, precision)
-        self.computed = 0
+
+    @property
+    def computed(self) -> int:
+        """Texts whose states were not in the cache."""
+        return self._store.n_new
+
+    def on(self, backbone: nn.Module) -> "LowerStates":
+        """The same states under a copy of the transformer with other weights above the cut."""
+        twin = copy.copy(self)
+        twin._split = SplitBackbone(backbone, self._split.layer, check=False)
+        return twin
 
     def hidden(self, tokens: Sequence[list[int]], mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
         """The last hidden states of padded texts, ``(n, width, dim)``; ``mask`` ``(n, width)`` marks real tokens."""
@@ -133,7 +147,6 @@ class LowerStates:
             states = self._split.lower(ids, None if bool(mask.all()) else mask).float().cpu().numpy()
             for row, found in zip(group, states, strict=True):
                 self._store.put(keys[row], found[: len(texts[row])])
-        self.computed += len(missing)
         self._store.flush()
 
     def close(self) -> None:

@@ -1,12 +1,11 @@
 """A transformer cut between two layers: the lower part and the upper part share its weights."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from nlpmeta.encoder.twins import with_part, with_weights
 from nlpmeta.errors import NLPMetaError
 
 
@@ -17,16 +16,17 @@ class SplitBackbone:
         NLPMetaError: if the backbone is not made of one list of layers between embeddings and output.
     """
 
-    def __init__(self, backbone: nn.Module, layer: int) -> None:
+    def __init__(self, backbone: nn.Module, layer: int, *, check: bool = True) -> None:
         path = _path_of_layers(backbone, int(backbone.config.num_hidden_layers))  # type: ignore[union-attr,arg-type]
         layers = backbone.get_submodule(path)
         assert isinstance(layers, nn.ModuleList)  # noqa: S101  # what _path_of_layers looks for
         self.layer = layer
         self._prefix = f"{path}."
-        self._lower = _with_part(backbone, path, nn.ModuleList(layers[:layer]))
-        upper = _with_part(backbone, path, nn.ModuleList(layers[layer:]))
-        self._upper = _with_part(upper, "embeddings", _Given())
-        self._check(backbone)
+        self._lower = with_part(backbone, path, nn.ModuleList(layers[:layer]))
+        upper = with_part(backbone, path, nn.ModuleList(layers[layer:]))
+        self._upper = with_part(upper, "embeddings", _Given())
+        if check:
+            self._check(backbone)
 
     def lower(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Hidden states ``(n, width, dim)`` below the cut of token ids ``(n, width)``."""
@@ -40,7 +40,7 @@ class SplitBackbone:
             hidden: Tensor = self._upper(**inputs).last_hidden_state
             return hidden
         renamed = {self._renamed(name): weight for name, weight in adapter.items()}
-        replaced: Tensor = functional_call(self._upper, renamed, (), inputs).last_hidden_state
+        replaced: Tensor = with_weights(self._upper, renamed)(**inputs).last_hidden_state
         return replaced
 
     def _renamed(self, name: str) -> str:
@@ -77,14 +77,3 @@ def _path_of_layers(backbone: nn.Module, depth: int) -> str:
             f"of {depth} layers. Leave lower_states off."
         )
     return found[0]
-
-
-def _with_part(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
-    """A copy of ``module`` that shares all its weights, with ``part`` at ``path``."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    name, _, rest = path.partition(".")
-    child = module._modules[name]
-    assert child is not None  # noqa: S101  # the path was read from this module
-    twin._modules[name] = _with_part(child, rest, part) if rest else part
-    return twin

@@ -1,17 +1,18 @@
 """Texts to vectors: any Hugging Face encoder, mean pooling over real tokens, unit length."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
-from nlpmeta.encoder.lora import adapter_merged
+from nlpmeta.encoder.merged import merged_backbone
 from nlpmeta.encoder.model_folder import check_sizes
+from nlpmeta.encoder.tokenizing import token_ids
+from nlpmeta.encoder.twins import with_weights
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.progress import Advance, track
@@ -116,8 +117,8 @@ class TextEncoder(nn.Module):
 
     def train(self, mode: bool = True) -> "TextEncoder":
         """Training switches on the dropout of adapters only; the frozen transformer always runs without."""
-        super().train(mode)
-        for name, module in self.backbone.named_modules():
+        self.training = mode
+        for name, module in self.backbone.named_modules():  # none is switched on for a moment: others may be reading
             module.training = mode and ".lora_dropout" in name
         return self
 
@@ -138,10 +139,7 @@ class TextEncoder(nn.Module):
         if not texts:
             return []
         # White space at the end would become a token of its own, and move the embedding, in some tokenizers.
-        prefixed = [self.prefix + text.strip() for text in texts]
-        batch = self.tokenizer(prefixed, truncation=True, max_length=self.max_length, return_attention_mask=False)
-        ids: Tokens = batch["input_ids"]
-        return ids
+        return token_ids(self.tokenizer, [self.prefix + text.strip() for text in texts], max_length=self.max_length)
 
     def forward(self, texts: Sequence[str], adapter: Mapping[str, Tensor] | None = None) -> Tensor:
         """Embeddings ``(len(texts), dim)``, with ``adapter`` in place of the stored weights of the same names."""
@@ -172,16 +170,29 @@ class TextEncoder(nn.Module):
         order = torch.tensor([row for group in groups for row in group], device=self.device)
         return torch.cat(parts)[order.argsort()]
 
-    def merged(self) -> AbstractContextManager[None]:
-        """Adapters as part of the weights, for a block that only embeds."""
-        return adapter_merged(self)
+    def merged(self, factor: float | None = None) -> "TextEncoder":
+        """The same encoder to embed with only: its adapters are part of the weights, which it shares with all threads.
+
+        Args:
+            factor: scales the adapters, 0 for the frozen encoder; ``None`` as they are.
+        """
+        backbone = merged_backbone(self.backbone, factor)
+        if backbone is self.backbone:
+            return self
+        twin = object.__new__(TextEncoder)
+        twin.__dict__.update(self.__dict__)
+        twin.__dict__["_modules"] = {"backbone": backbone}
+        twin.training, twin.dim = False, int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        if self.lower is not None:
+            twin.lower = self.lower.on(backbone)
+        return twin
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, show_progress: bool = False) -> Tensor:
         """Embeddings ``(len(texts), dim)`` without gradients, each distinct text computed once."""
         distinct = list(dict.fromkeys(texts))
-        with track("Encoding", len(distinct), show=show_progress) as advance, self.merged():
-            vectors = self.embed_tokens(self.tokenize(distinct), advance=advance)
+        with track("Encoding", len(distinct), show=show_progress) as advance:
+            vectors = self.merged().embed_tokens(self.tokenize(distinct), advance=advance)
         row = {text: i for i, text in enumerate(distinct)}
         return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()
 
@@ -193,8 +204,8 @@ class TextEncoder(nn.Module):
         else:
             # A batch without padding goes without a mask: the same numbers, and attention takes its fast path.
             inputs = {"input_ids": ids, "attention_mask": None if mask.all() else mask}
-            output = functional_call(self.backbone, dict(adapter), (), inputs) if adapter else self.backbone(**inputs)
-            hidden = output.last_hidden_state
+            backbone = with_weights(self.backbone, adapter) if adapter else self.backbone
+            hidden = backbone(**inputs).last_hidden_state
         weights = mask.unsqueeze(2).to(hidden.dtype)
         pooled = (hidden * weights).sum(1) / weights.sum(1)
         return F.normalize(pooled, dim=1) if self.normalise else pooled

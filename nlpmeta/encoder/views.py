@@ -1,13 +1,11 @@
 """One encoder seen several ways: with its adapters, and as it was before they were trained."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from nlpmeta.encoder.batches import BATCH_TOKENS
-from nlpmeta.encoder.lora import adapter_merged, adapter_scaled
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.progress import Advance
 
@@ -52,17 +50,10 @@ class Views(TextEncoder):
         parts: list[Tensor] = []
         for factor in self.factors:
             last = len(parts) + 1 == len(self.factors)  # only then is a text done
-            with adapter_scaled(self, factor), adapter_merged(self):
-                parts.append(
-                    super().embed_tokens(
-                        tokens,
-                        adapter=adapter,
-                        adapter_of=adapter_of,
-                        batch_tokens=batch_tokens,
-                        advance=advance if last else None,
-                    )
-                )
+            seen = super().merged(factor)
+            parts.append(seen.embed_tokens(tokens, batch_tokens=batch_tokens, advance=advance if last else None))
         return torch.cat(parts, dim=1)
 
-    def merged(self) -> AbstractContextManager[None]:
-        return nullcontext()  # each view merges for itself
+    def merged(self, factor: float | None = None) -> TextEncoder:
+        """Itself, as each view merges for itself, or the view with ``factor``."""
+        return self if factor is None else super().merged(factor)

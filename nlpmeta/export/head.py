@@ -1,17 +1,15 @@
 """What an adapted model comes down to where other libraries take it: encoders without adapters, and linear layers."""
 
 import copy
-from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from nlpmeta.encoder.lora import adapter_merged, adapter_scaled, adapter_weights
-from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.merged import plain_backbone, scales_with
+from nlpmeta.encoder.twins import with_weights
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Learner, TaskState, Texts
@@ -19,8 +17,6 @@ from nlpmeta.learners.maml import MAML
 from nlpmeta.learners.stacking import mixed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import PreTrainedModel
 
 _PROBES, _CLOSE = 64, 1e-5
@@ -96,35 +92,10 @@ def _parts(learner: Learner, state: TaskState, features: Tensor) -> tuple[Tensor
 def plain_encoders(learner: Learner, state: TaskState) -> "list[PreTrainedModel]":
     """A copy of the encoder for each view of ``state``, with the adapters added into the weights and gone."""
     adapted = {name.removeprefix("adapter/"): value for name, value in state.items() if name.startswith("adapter/")}
-    with _with_weights(learner.encoder, adapted):
-        return [_plain(learner.encoder, factor) for factor in learner.views(state)]
+    backbone = with_weights(learner.encoder.backbone, adapted)
+    return [_plain(backbone, factor) for factor in learner.views(state)]
 
 
-def _plain(encoder: TextEncoder, factor: float) -> "PreTrainedModel":
-    with adapter_scaled(encoder, factor), adapter_merged(encoder):
-        backbone = copy.deepcopy(encoder.backbone)
-    for name, module in list(backbone.named_modules()):
-        if hasattr(module, "lora_A"):
-            parent, _, last = name.rpartition(".")
-            base: nn.Module = module.get_base_layer()
-            setattr(backbone.get_submodule(parent), last, base)
-    for left in ("peft_config", "_hf_peft_config_loaded"):
-        if left in backbone.__dict__:
-            delattr(backbone, left)
-    frozen: PreTrainedModel = backbone.requires_grad_(False)
-    frozen.train(False)
-    return frozen
-
-
-@contextmanager
-def _with_weights(encoder: TextEncoder, adapted: Mapping[str, Tensor]) -> "Iterator[None]":
-    """The adapters that a task has of its own, for a block."""
-    weights = adapter_weights(encoder)
-    before = {name: weights[name].data for name in adapted}
-    try:
-        for name, value in adapted.items():
-            weights[name].data = value.detach()
-        yield
-    finally:
-        for name, value in before.items():
-            weights[name].data = value
+def _plain(backbone: "PreTrainedModel", factor: float) -> "PreTrainedModel":
+    plain = copy.deepcopy(plain_backbone(backbone, scales_with(backbone, factor)))
+    return cast("PreTrainedModel", plain).requires_grad_(False)

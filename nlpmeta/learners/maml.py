@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.encoder.owners import encode_for_owners
 from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.learners.base import BatchLoss, Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.learners.inner_loop import (
@@ -168,7 +167,9 @@ class MAML(PrototypicalNetwork):
     ) -> list[Tensor]:
         names = [name for name in states[0] if name.startswith(ADAPTER)]
         each = {name.removeprefix(ADAPTER): torch.stack([state[name] for state in states]) for name in names}
-        features = F.normalize(encode_for_owners(self.encoder, texts, each, owners), dim=1)
+        owner = torch.tensor(owners, device=self.encoder.device)
+        features = self.encoder.embed_tokens(self.encoder.tokenize(texts), adapter=each, adapter_of=owner)
+        features = F.normalize(features, dim=1)
         heads = (states[owner] for owner in owners)
         return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
 

@@ -68,8 +68,7 @@ class KnownTexts:
         for start in range(0, len(new), CHUNK):
             chunk = new[start : start + CHUNK]
             tokens = self._encoder.tokenize(chunk)
-            with self._encoder.merged():
-                vectors = self._encoder.embed_tokens(tokens).float().cpu()
+            vectors = self._encoder.merged().embed_tokens(tokens).float().cpu()
             self.n_encoded += len(chunk)
             self.n_tokens += sum(map(len, tokens))
             if self._store is not None:

@@ -34,10 +34,10 @@ class Renewal:
 
     @torch.no_grad()
     def _embed(self, texts: Sequence[str]) -> Vectors:
-        encoder, was_training = self._learner.encoder, self._learner.training
+        encoder, was_training = self._learner.encoder.merged(), self._learner.training
         self._learner.eval()
         parts = []
-        with encoder.merged(), track("embedding texts to cluster", len(texts), show=self._show) as advance:
+        with track("embedding texts to cluster", len(texts), show=self._show) as advance:
             for start in range(0, len(texts), CHUNK):
                 chunk = texts[start : start + CHUNK]
                 parts.append(encoder.embed_tokens(self._tokens(chunk)).float().cpu().numpy())

@@ -8,7 +8,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
-from nlpmeta.encoder.lora import adapter_scaled
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 
 
@@ -94,10 +93,10 @@ class TextPass:
     @torch.no_grad()
     def frozen(self) -> Tensor:
         """What the encoder makes of the same texts without its adapters, in the order of ``features``."""
-        vectors = torch.empty_like(self.features)
-        with adapter_scaled(self._encoder, 0.0), self._accelerator.autocast():
+        vectors, encoder = torch.empty_like(self.features), self._encoder.merged(0.0)
+        with self._accelerator.autocast():
             for chunk in self._chunks:
-                vectors[chunk.rows] = self._encoder.embed_tokens(chunk.tokens, batch_tokens=1 << 30).to(vectors.dtype)
+                vectors[chunk.rows] = encoder.embed_tokens(chunk.tokens, batch_tokens=1 << 30).to(vectors.dtype)
         return vectors
 
     def _first_pass(self, rows: Tensor, tokens: Tokens, *, keep: bool, features: Tensor) -> _Chunk:

@@ -1,0 +1,186 @@
+"""A transformer with its adapters added into the weights: made once, shared by all threads, and only read."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from nlpmeta.encoder.guard import Guard
+from nlpmeta.encoder.twins import deep, shallow, with_parts
+from nlpmeta.errors import ModelFolderError
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
+ADAPTER = "default"
+_MOST = 2  # copies kept of one transformer: an adapted weight is in memory once more for each that is not frozen
+_PEFT_LEFTOVERS = ("peft_config", "_hf_peft_config_loaded")
+
+
+def adapted_layers(backbone: nn.Module) -> "dict[str, LoraLayer]":
+    """The layers that adapters sit in, by path."""
+    return {
+        path: cast("LoraLayer", module)
+        for path, module in backbone.named_modules()
+        if hasattr(module, "lora_A") and ADAPTER in getattr(module, "scaling", {})
+    }
+
+
+def merged_backbone(backbone: nn.Module, factor: float | None = None) -> nn.Module:
+    """``backbone`` to embed with only, as fast as without adapters: a copy, or itself if it has none.
+
+    It shares all weights but those that adapters change, and is the same at every call until a weight or a scale has
+    changed. Nothing is ever changed in ``backbone``. Embeddings agree with those of separate adapters to the rounding
+    of float32.
+
+    Args:
+        backbone: the transformer.
+        factor: scales the adapters, 0 for the frozen weights and 1 as they were trained; ``None`` as they are now.
+
+    Raises:
+        ModelFolderError: if a merged weight would not be finite.
+    """
+    if "peft_config" not in backbone.__dict__:  # which peft leaves where it puts adapters
+        return backbone
+    with _guard:
+        known = _known.get(backbone)
+        if known is None:
+            known = _known[backbone] = _Known(adapted_layers(backbone), {})
+        scales = tuple(_scale(layer, factor) for layer in known.layers.values())
+        found = known.copies.pop(scales, None)
+        if found is None or not found.is_current():
+            found = _Copy.of(backbone, known.layers, scales)
+        known.copies[scales] = found  # the newest stand last
+        while len(known.copies) > _MOST:
+            del known.copies[next(iter(known.copies))]
+        return found.backbone
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def plain_backbone(backbone: nn.Module, scales: Sequence[float] | None = None) -> nn.Module:
+    """A copy without adapters, which are added into its weights; ``scales`` has one for each layer that has some.
+
+    Raises:
+        ModelFolderError: if a merged weight would not be finite.
+    """
+    layers = adapted_layers(backbone)
+    used = [_scale(layer, None) for layer in layers.values()] if scales is None else scales
+    parts = {path: _plain(path, layer, scale) for (path, layer), scale in zip(layers.items(), used, strict=True)}
+    twin = deep(with_parts(backbone, parts))
+    for name in _PEFT_LEFTOVERS:
+        twin.__dict__.pop(name, None)
+    for module in twin.modules():
+        module.training = False
+    return twin
+
+
+def scales_with(backbone: nn.Module, factor: float) -> list[float]:
+    """What the adapters of each layer are multiplied by if they are scaled by ``factor``."""
+    return [_scale(layer, factor) for layer in adapted_layers(backbone).values()]
+
+
+def _scale(layer: "LoraLayer", factor: float | None) -> float:
+    if factor is None:
+        return float(layer.scaling[ADAPTER])
+    rank = layer.r[ADAPTER]
+    return float(factor * layer.lora_alpha[ADAPTER] / (math.sqrt(rank) if layer.use_rslora.get(ADAPTER) else rank))
+
+
+def _plain(path: str, layer: "LoraLayer", scale: float) -> nn.Module:
+    plain = shallow(layer.get_base_layer())
+    if scale != 0:
+        # In float32 whatever a block around this computes in, by the same operations as peft's.
+        with torch.autocast(layer.weight.device.type, enabled=False):
+            down, up = _thin(layer)
+            delta = up @ down * scale
+            weight = layer.weight.detach() + delta.to(layer.weight.dtype)
+        if weight.device.type != "meta" and not bool(weight.isfinite().all()):
+            raise ModelFolderError(f"The adapter of {path} holds numbers that are not finite. Load or train it again.")
+        plain._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
+    return plain
+
+
+def _thin(layer: "LoraLayer") -> tuple[Tensor, Tensor]:
+    """The two thin matrices of an adapter: ``(rank, in)`` and ``(out, rank)``."""
+    down, up = (part[ADAPTER].weight for part in (layer.lora_A, layer.lora_B))
+    return cast("Tensor", down), cast("Tensor", up)
+
+
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """A weight as it was, and where it is to be found."""
+
+    place: Mapping[str, Tensor | None]
+    name: str
+    weight: Tensor
+    at: int
+    version: int
+
+    @classmethod
+    def every(cls, backbone: nn.Module, *, without: "Sequence[Tensor]") -> "tuple[_Slot, ...]":
+        """All weights but some."""
+        left_out = {id(weight) for weight in without}
+        places: list[Mapping[str, Tensor | None]] = []
+        for module in backbone.modules():
+            places += [module._parameters, module._buffers]
+        return tuple(
+            cls(place, name, weight, weight.data_ptr(), _version(weight))
+            for place in places
+            for name, weight in place.items()
+            if weight is not None and id(weight) not in left_out
+        )
+
+    def is_current(self) -> bool:
+        weight = self.weight
+        return self.place.get(self.name) is weight and weight.data_ptr() == self.at and _version(weight) == self.version
+
+
+@dataclass(frozen=True, eq=False)
+class _Copy:
+    """A merged copy and what it was made of.
+
+    The numbers of the adapters are compared too: ``weight.data += 1`` leaves no other trace.
+    """
+
+    backbone: nn.Module
+    slots: tuple[_Slot, ...]
+    thin: tuple[Tensor, ...]
+    numbers: Tensor
+
+    @classmethod
+    def of(cls, backbone: nn.Module, layers: "dict[str, LoraLayer]", scales: tuple[float, ...]) -> "_Copy":
+        every = tuple(weight for layer in layers.values() for weight in _thin(layer))
+        thin = every if any(scales) else ()  # the frozen view does not depend on adapters
+        slots = _Slot.every(backbone, without=() if thin else every)
+        numbers = _numbers(thin)  # before the copy is made: what changes meanwhile is then seen at the next call
+        return cls(plain_backbone(backbone, scales), slots, thin, numbers)
+
+    def is_current(self) -> bool:
+        if not all(slot.is_current() for slot in self.slots):
+            return False
+        return not self.thin or self.numbers.is_meta or torch.equal(_numbers(self.thin), self.numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    layers: "dict[str, LoraLayer]"
+    copies: dict[tuple[float, ...], _Copy]
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _numbers(weights: Sequence[Tensor]) -> Tensor:
+    return torch.cat([weight.flatten() for weight in weights]) if weights else torch.empty(0)
+
+
+_guard = Guard()
+_known: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
