@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.cache import Remembered
@@ -17,7 +16,8 @@ from nlpmeta.examples import (
     checked_pairs,
     checked_texts,
 )
-from nlpmeta.kept_classifier import KeptClassifier, Label
+from nlpmeta.fitted import Fitted
+from nlpmeta.kept_classifier import KeptClassifier, Label, known_examples
 from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.streams import StreamLearner
 from nlpmeta.starting import starting_learner
@@ -39,10 +39,13 @@ class FewShotClassifier(KeptClassifier):
     It follows scikit-learn's conventions: it can be cloned, put into a ``Pipeline`` and cross-validated. ``X`` is a
     sequence of strings.
 
+    Any number of threads may predict, also while another one teaches it: they get the old answer or the new one.
+
     Attributes:
         classes_: the labels seen in ``fit``, sorted; ``(n_way,)``.
         learner_: what was adapted.
         state_: what it learnt about the task, as named tensors.
+        fitted_: all of it at one moment, and the examples.
     """
 
     _names: Remembered | None = None
@@ -58,7 +61,8 @@ class FewShotClassifier(KeptClassifier):
         texts, labels = checked_pairs(X, y)
         examples = Examples.of(texts, labels)
         at_least_two(examples.classes)
-        return self._learn(self._learner(), examples)
+        learner = self._learner()
+        return self._change(lambda _: self._learned(learner, examples))
 
     def partial_fit(  # noqa: D417  # classes is scikit-learn's
         self,
@@ -79,14 +83,18 @@ class FewShotClassifier(KeptClassifier):
             DataError: as ``fit``, or if a stream has no room for another class.
             NLPMetaError: if this model was loaded from a folder that does not hold its examples.
         """
-        X, y = as_batch(X, y)
+        texts, labels = checked_pairs(*as_batch(X, y))
+
+        def taught(before: Fitted | None) -> Fitted:
+            if isinstance(learner, StreamLearner):
+                return _written(learner, before, texts, labels)
+            if before is None:
+                examples = Examples.of(texts, labels)
+                return self._learned(learner, examples)
+            return self._learned(learner, known_examples(before).plus(texts, labels), before=before.state)
+
         learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner()
-        if isinstance(learner, StreamLearner):
-            return self._write(learner, *checked_pairs(X, y))
-        if not hasattr(self, "state_"):
-            return self.fit(X, y)
-        texts, labels = checked_pairs(X, y)
-        return self._learn(self.learner_, self._known_examples().plus(texts, labels), before=self.state_)
+        return self._change(taught)
 
     def add_class(self, label: Label, texts: Sequence[str]) -> "FewShotClassifier":
         """Add a class with its example texts; as ``partial_fit``.
@@ -94,7 +102,6 @@ class FewShotClassifier(KeptClassifier):
         Raises:
             DataError: if there is such a class already, or no text.
         """
-        check_is_fitted(self)
         if label in self.classes_.tolist():
             raise DataError(f"There is a class {label!r} already; partial_fit adds examples to it.")
         checked = checked_texts(texts)
@@ -106,13 +113,17 @@ class FewShotClassifier(KeptClassifier):
         Raises:
             DataError: if there is no such class, or fewer than two would remain.
         """
-        check_is_fitted(self)
-        number, left = self._class(label), len(self.classes_) - 1
-        if left < 2:
-            raise DataError(f"Without {label!r} one class would be left; a classifier needs at least two.")
-        if isinstance(self.learner_, StreamLearner):
-            return self._keep(self.learner_, self._stream().without(self.learner_, number))
-        return self._learn(self.learner_, self._known_examples().without(number), before=self.state_)
+
+        def without(before: Fitted | None) -> Fitted:
+            known = before or self.fitted_
+            number = _number(known, label)
+            if len(known.classes) < 3:
+                raise DataError(f"Without {label!r} one class would be left; a classifier needs at least two.")
+            if isinstance(known.learner, StreamLearner):
+                return Stream.of(known).without(known.learner, number).fitted(known.learner)
+            return self._learned(known.learner, known_examples(known).without(number), before=known.state)
+
+        return self._change(without)
 
     def rename_class(self, old: Label, new: Label) -> "FewShotClassifier":
         """Give a class another label; methods that read the names of classes read the new one.
@@ -120,39 +131,21 @@ class FewShotClassifier(KeptClassifier):
         Raises:
             DataError: if there is no class ``old``, or a class ``new`` already.
         """
-        check_is_fitted(self)
-        if new in self.classes_.tolist():
-            raise DataError(f"There is a class {new!r} already.")
-        if isinstance(self.learner_, StreamLearner):
-            return self._keep(self.learner_, self._stream().renamed(self._class(old), new))
-        renamed = self._known_examples().renamed(self._class(old), new)
-        return self._learn(self.learner_, renamed, before=self.state_)
+
+        def renamed(before: Fitted | None) -> Fitted:
+            known = before or self.fitted_
+            if new in known.classes.tolist():
+                raise DataError(f"There is a class {new!r} already.")
+            number = _number(known, old)
+            if isinstance(known.learner, StreamLearner):
+                return Stream.of(known).renamed(number, new).fitted(known.learner)
+            return self._learned(known.learner, known_examples(known).renamed(number, new), before=known.state)
+
+        return self._change(renamed)
 
     def reset(self) -> "FewShotClassifier":
         """Forget all examples and classes; what the learner was meta-trained to stays."""
-        for name in ("state_", "classes_", "examples_"):
-            if hasattr(self, name):
-                delattr(self, name)
-        return self
-
-    @torch.no_grad()
-    def _write(
-        self, learner: StreamLearner, texts: tuple[str, ...], labels: "NDArray[np.generic]"
-    ) -> "FewShotClassifier":
-        stream = self._stream() if hasattr(self, "state_") else Stream.new(learner)
-        return self._keep(learner, stream.plus(learner, texts, labels, learner.encoder.encode))
-
-    def _stream(self) -> Stream:
-        return Stream(self.state_, self.classes_)
-
-    def _keep(self, learner: StreamLearner, stream: Stream) -> "FewShotClassifier":
-        state = {name: tensor.contiguous() for name, tensor in stream.state.items()}
-        self.learner_, self.state_, self.classes_, self.examples_ = learner, state, stream.classes, None
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Whether there is anything to predict with."""
-        return hasattr(self, "state_")
+        return self._forget()
 
     @classmethod
     def adapted(cls, learner: Learner, support: LabeledTexts, *, embed: "Embed | None" = None) -> "FewShotClassifier":
@@ -167,44 +160,39 @@ class FewShotClassifier(KeptClassifier):
         features = None if known is None else known(support.texts)
         labels = np.asarray(support.names(), dtype=np.asarray(support.label_names).dtype)
         examples = Examples(support.texts, labels, features, np.asarray(support.label_names))
-        return cls(learner)._learn(learner.eval(), examples, embed=known)
+        self = cls(learner)
+        return self._change(lambda _: self._learned(learner.eval(), examples, embed=known))
 
     @torch.no_grad()
-    def _learn(
+    def _learned(
         self,
         learner: Learner,
         examples: "Examples",
         *,
         embed: "Embed | None" = None,
         before: TaskState | None = None,
-    ) -> "FewShotClassifier":
-        """Adapt to ``examples``, from what was learned ``before`` if anything; that stays if this fails."""
+    ) -> Fitted:
+        """What ``learner`` makes of ``examples``, from what was learned ``before`` if anything."""
         at_least_two(examples.classes)
         if learner.inputs == "embeddings":
             examples = examples.embedded(embed or learner.encoder.encode)
         support = learner.support(examples.data(), embed)
         names = support.names
         if names is not None and learner.inputs == "embeddings" and names.features is None:
-            if self._names is None or self._names.encoder is not learner.encoder:
-                self._names = Remembered(learner.encoder)
-            names = replace(names, features=self._names(names.texts))
+            remembered = self._names
+            if remembered is None or remembered.encoder is not learner.encoder:
+                self._names = remembered = Remembered(learner.encoder)
+            names = replace(names, features=remembered(names.texts))
         support = replace(support, features=examples.features, names=names)
         # Stored as a file stores it: another memory layout would round differently after loading.
         learned = learner.adapt(support) if before is None else learner.readapt(support, before)
         state = {name: tensor.contiguous() for name, tensor in learned.items()}
-        self.learner_, self.state_, self.classes_, self.examples_ = learner, state, examples.classes, examples
-        return self
-
-    def _class(self, label: Label) -> int:
-        known: list[object] = self.classes_.tolist()
-        if label not in known:
-            raise UnknownNameError("class", str(label), [str(each) for each in known])
-        return known.index(label)
+        return Fitted(learner, state, examples.classes, examples)
 
     @torch.no_grad()
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
         """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
-        probabilities: NDArray[np.float32] = self._scores(X).float().softmax(1).cpu().numpy()
+        probabilities: NDArray[np.float32] = _scores(self.fitted_, X).float().softmax(1).cpu().numpy()
         return probabilities
 
     @overload
@@ -230,10 +218,11 @@ class FewShotClassifier(KeptClassifier):
         Raises:
             NLPMetaError: with ``abstain``, if the method is not ``auto``.
         """
-        check_is_fitted(self)
+        fitted = self.fitted_
+        scores = _scores(fitted, X)
         if abstain is not None:
-            return label_sets(self.learner_, self.state_, self._scores(X), self.classes_.tolist(), coverage=abstain)
-        labels: NDArray[np.generic] = self.classes_[self.predict_proba(X).argmax(1)]
+            return label_sets(fitted.learner, fitted.state, scores, fitted.classes.tolist(), coverage=abstain)
+        labels: NDArray[np.generic] = fitted.classes[scores.float().softmax(1).cpu().numpy().argmax(1)]
         return labels
 
     def score(
@@ -258,9 +247,9 @@ class FewShotClassifier(KeptClassifier):
         Raises:
             NLPMetaError: if the method is not ``auto``.
         """
-        check_is_fitted(self)
-        queries = self.learner_.queries(self.state_, checked_texts(X))
-        scores: NDArray[np.float32] = out_of_scope_scores(self.learner_, self.state_, queries).float().cpu().numpy()
+        fitted = self.fitted_
+        queries = fitted.learner.queries(fitted.state, checked_texts(X))
+        scores: NDArray[np.float32] = out_of_scope_scores(fitted.learner, fitted.state, queries).float().cpu().numpy()
         return scores
 
     def task_report(self) -> "TaskReport":
@@ -269,13 +258,9 @@ class FewShotClassifier(KeptClassifier):
         Raises:
             NLPMetaError: if the method is not ``auto``, or the model was loaded from a folder without its examples.
         """
-        check_is_fitted(self)
-        return task_report(self.learner_, self._known_examples().data(), self._known_examples().features)
-
-    @torch.no_grad()
-    def _scores(self, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
-        check_is_fitted(self)
-        return self.learner_.logits(self.state_, self.learner_.queries(self.state_, checked_texts(X)))
+        fitted = self.fitted_
+        examples = known_examples(fitted)
+        return task_report(fitted.learner, examples.data(), examples.features)
 
     def _learner(self) -> Learner:
         if isinstance(self.method, Learner):
@@ -289,3 +274,23 @@ class FewShotClassifier(KeptClassifier):
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
+
+
+@torch.no_grad()
+def _scores(fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
+    return fitted.learner.logits(fitted.state, fitted.learner.queries(fitted.state, checked_texts(X)))
+
+
+@torch.no_grad()
+def _written(
+    learner: StreamLearner, before: Fitted | None, texts: tuple[str, ...], labels: "NDArray[np.generic]"
+) -> Fitted:
+    stream = Stream.new(learner) if before is None else Stream.of(before)
+    return stream.plus(learner, texts, labels, learner.encoder.encode).fitted(learner)
+
+
+def _number(fitted: Fitted, label: Label) -> int:
+    known: list[object] = fitted.classes.tolist()
+    if label not in known:
+        raise UnknownNameError("class", str(label), [str(each) for each in known])
+    return known.index(label)

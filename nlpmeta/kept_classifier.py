@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from huggingface_hub import ModelHubMixin
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from nlpmeta.checkpoint import read_learner, write_learner
@@ -16,6 +15,7 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.examples import Examples, read_examples, write_examples
 from nlpmeta.files import new_folder, write_bytes, write_json
+from nlpmeta.fitted import Fitted, HasFitted
 from nlpmeta.hub.download import Fetching
 from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.streams import Footprint, StreamLearner
@@ -37,13 +37,9 @@ REPORT_FILE = "report.json"
 Label = str | int | float | bool
 
 
-class KeptClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_name="nlpmeta"):
+class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, library_name="nlpmeta"):
     """What a classifier is made of, and how it is saved, pushed and loaded."""
 
-    learner_: Learner
-    state_: TaskState
-    classes_: "NDArray[np.generic]"
-    examples_: Examples | None
     # Without it the mixin would put an attribute on every new instance, which scikit-learn does not allow.
     _hub_mixin_config: "ClassVar[dict[str, object]]" = {}  # type: ignore[misc]
 
@@ -72,12 +68,7 @@ class KeptClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_name
         Raises:
             NLPMetaError: if the method does not read a stream.
         """
-        check_is_fitted(self)
-        if not isinstance(self.learner_, StreamLearner):
-            raise NLPMetaError(
-                "This method keeps its examples and has no memory of fixed size; mann, rnn and snail have."
-            )
-        return self.learner_.footprint(self.state_)
+        return _footprint(self.fitted_)
 
     def save_pretrained(  # type: ignore[override]  # the mixin's does the same with options that we do not need
         self,
@@ -101,18 +92,18 @@ class KeptClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_name
         """
         from safetensors.torch import save
 
-        check_is_fitted(self)
+        fitted = self.fitted_
         with new_folder(Path(folder), overwrite=overwrite) as temporary:
-            facts = write_learner(temporary, self.learner_)
-            state = {name: tensor.cpu().contiguous() for name, tensor in self.state_.items()}
+            facts = write_learner(temporary, fitted.learner)
+            state = {name: tensor.cpu().contiguous() for name, tensor in fitted.state.items()}
             write_bytes(temporary / TASK_FILE, save(state))
-            write_labels(temporary / LABELS_FILE, self.classes_)
+            write_labels(temporary / LABELS_FILE, fitted.classes)
             if include_support:
-                write_examples(temporary, self._known_examples())
+                write_examples(temporary, known_examples(fitted))
             if report is not None:
                 write_json(temporary / REPORT_FILE, report)
-            if isinstance(self.learner_, StreamLearner):
-                facts["memory"] = asdict(self.stream_memory())
+            if isinstance(fitted.learner, StreamLearner):
+                facts["memory"] = asdict(_footprint(fitted))
             write_manifest(temporary, {"kind": "adapted", **facts})
 
     def push_to_hub(  # type: ignore[override]  # private by default, and never with the examples unless told
@@ -187,18 +178,42 @@ class KeptClassifier(ModelHubMixin, ClassifierMixin, BaseEstimator, library_name
             raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
         learner = read_learner(folder, manifest)
         self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
-        self.learner_, self.state_ = learner, read_tensors(folder / TASK_FILE)
-        self.classes_ = read_labels(folder / LABELS_FILE)
-        check_state(learner, self.state_, len(self.classes_), folder / TASK_FILE)
-        self.examples_ = read_examples(folder, self.classes_, learner.encoder.device)
+        state, classes = read_tensors(folder / TASK_FILE), read_labels(folder / LABELS_FILE)
+        check_state(learner, state, len(classes), folder / TASK_FILE)
+        self._fitted_ = Fitted(learner, state, classes, read_examples(folder, classes, learner.encoder.device))
         return self
 
-    def _known_examples(self) -> "Examples":
-        if self.examples_ is None:
-            if isinstance(self.learner_, StreamLearner):
-                raise NLPMetaError("This method reads a stream and keeps no examples; save without include_support.")
-            raise NLPMetaError(
-                "This model was saved without its examples, so its classes cannot be changed. "
-                "Fit it again, or save it with include_support=True."
-            )
-        return self.examples_
+    @classmethod
+    def from_state(
+        cls,
+        learner: Learner,
+        state: TaskState,
+        classes: "NDArray[np.generic]",
+        examples: Examples | None = None,
+    ) -> Self:
+        """A fitted classifier from its parts."""
+        self = cls(learner)
+        self._fitted_ = Fitted(learner, state, classes, examples)
+        return self
+
+
+def known_examples(fitted: Fitted) -> Examples:
+    """The examples of a classifier.
+
+    Raises:
+        NLPMetaError: if it has none.
+    """
+    if fitted.examples is None:
+        if isinstance(fitted.learner, StreamLearner):
+            raise NLPMetaError("This method reads a stream and keeps no examples; save without include_support.")
+        raise NLPMetaError(
+            "This model was saved without its examples, so its classes cannot be changed. "
+            "Fit it again, or save it with include_support=True."
+        )
+    return fitted.examples
+
+
+def _footprint(fitted: Fitted) -> Footprint:
+    if not isinstance(fitted.learner, StreamLearner):
+        raise NLPMetaError("This method keeps its examples and has no memory of fixed size; mann, rnn and snail have.")
+    return fitted.learner.footprint(fitted.state)

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from nlpmeta.errors import DataError
+from nlpmeta.fitted import Fitted
 from nlpmeta.labels import checked_labels, classes_of, joined, kind_of
 from nlpmeta.learners.base import TaskState
 from nlpmeta.learners.streams import SLOTS, StreamLearner
@@ -27,6 +28,16 @@ class Stream:
     def new(cls, learner: StreamLearner) -> "Stream":
         """A stream that has seen nothing."""
         return cls(learner.empty(), np.empty(0, dtype=str))
+
+    @classmethod
+    def of(cls, fitted: Fitted) -> "Stream":
+        """The stream that a classifier has read."""
+        return cls(fitted.state, fitted.classes)
+
+    def fitted(self, learner: StreamLearner) -> Fitted:
+        """What a classifier has learned from it."""
+        state = {name: tensor.contiguous() for name, tensor in self.state.items()}
+        return Fitted(learner, state, self.classes, None)
 
     def plus(
         self,

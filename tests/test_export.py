@@ -53,9 +53,9 @@ def on_both(encoder_folder, pool):
     from nlpmeta.learners.base import Support
 
     state = head.adapt(Support(tuple(pool.texts), features, torch.tensor(pool.labels), pool.n_way))
-    made.state_ = {f"logistic on both/{k}": v for k, v in {**state, "scores_over": torch.tensor(0.7)}.items()}
-    made.state_["mixture/leads"] = torch.linspace(0, 2, pool.n_way)  # as with unequal numbers of examples
-    return made
+    mixture = {f"logistic on both/{k}": v for k, v in {**state, "scores_over": torch.tensor(0.7)}.items()}
+    mixture["mixture/leads"] = torch.linspace(0, 2, pool.n_way)  # as with unequal numbers of examples
+    return FewShotClassifier.from_state(made.learner_, mixture, made.classes_, made.examples_)
 
 
 @pytest.fixture(params=[*KINDS, "on both"])

@@ -71,11 +71,9 @@ def load_task(folder: Path | str, encoder: "TextEncoder") -> FewShotClassifier:
     classes, head = read_labels(folder / LABELS_FILE), read_tensors(folder / HEAD_FILE)
     _check_head(head, classes, encoder.dim, folder)
     learner = MAML(encoder, inner_steps=0).eval()
-    loaded = FewShotClassifier(learner)
-    loaded.learner_, loaded.classes_, loaded.examples_ = learner, classes, None
     adapter = {ADAPTER + name: weight.detach().clone() for name, weight in adapter_weights(encoder).items()}
-    loaded.state_ = {**adapter, **{name: value.to(encoder.device) for name, value in head.items()}}
-    return loaded
+    state = {**adapter, **{name: value.to(encoder.device) for name, value in head.items()}}
+    return FewShotClassifier.from_state(learner, state, classes)
 
 
 def _check_head(head: Mapping[str, Tensor], classes: "NDArray[np.generic]", dim: int, folder: Path) -> None:

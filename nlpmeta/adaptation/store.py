@@ -142,9 +142,10 @@ class AdapterStore:
             DataError: if its learner or encoder is another one.
             NLPMetaError: if it takes more than 16 KB.
         """
-        if classifier.learner_ is not self.learner and facts_of(classifier.learner_) != facts_of(self.learner):
+        fitted = classifier.fitted_
+        if fitted.learner is not self.learner and facts_of(fitted.learner) != facts_of(self.learner):
             raise DataError("This classifier was fitted with another learner or encoder than the store's.")
-        packed = pack(_name(user), classifier.state_, classifier.classes_, self.precision)
+        packed = pack(_name(user), fitted.state, fitted.classes, self.precision)
         self._file.write({user: packed})
         return _stored(user, packed)
 
@@ -189,10 +190,7 @@ class AdapterStore:
         from nlpmeta.classifier import FewShotClassifier
 
         states, labels = self._states([user], None)
-        found = FewShotClassifier(self.learner)
-        found.learner_, found.state_, found.examples_ = self.learner, states[user], None
-        found.classes_ = np.asarray(labels[user])
-        return found
+        return FewShotClassifier.from_state(self.learner, states[user], np.asarray(labels[user]))
 
     def remove(self, user: str) -> None:
         """Forget a user.

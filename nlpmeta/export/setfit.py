@@ -53,11 +53,9 @@ def import_setfit(folder: Path | str) -> FewShotClassifier:
     if len(weight) == 1:  # scikit-learn's single row for two classes
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     learner = LogisticHead(encoder).eval()
-    made = FewShotClassifier(learner)
-    made.learner_, made.state_, made.examples_ = learner, {"weight": weight.float(), "bias": bias.float()}, None
-    made.classes_ = _labels(folder, len(weight))
-    check_state(learner, made.state_, len(made.classes_), path)
-    return made
+    state, classes = {"weight": weight.float(), "bias": bias.float()}, _labels(folder, len(weight))
+    check_state(learner, state, len(classes), path)
+    return FewShotClassifier.from_state(learner, state, classes)
 
 
 def _body(folder: Path) -> tuple[Path, bool]:
