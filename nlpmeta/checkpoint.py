@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
 LEARNER_FILE = "learner.safetensors"
+_LARGEST_LOGARITHM = 40.0
 _LARGEST_NUMBER, _LONGEST_WORD = 10**6, 1000  # of options: what is beyond is no option of ours
 
 
@@ -74,6 +75,12 @@ def read_learner(folder: Path, manifest: Mapping[str, Json]) -> Learner:
         learner.load_state_dict(own, strict=False)
     except RuntimeError as error:
         raise ModelFolderError(f"{folder / LEARNER_FILE} does not fit the learner: {error}") from error
+    for (
+        name,
+        value,
+    ) in own.items():  # temperatures, scales, rates: exponents neither of zero nor of infinity
+        if name.rpartition(".")[2].startswith("log_") and float(value.abs().max()) > _LARGEST_LOGARITHM:
+            raise ModelFolderError(f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} is beyond all use.")
     return learner.eval()
 
 

@@ -97,6 +97,17 @@ class UnknownNameError(NLPMetaError):
         self.kind, self.name, self.known = kind, name, tuple(names)
 
 
+class UnknownUserError(UnknownNameError):
+    """A user of whom nothing is stored. Nobody else's name is in the message."""
+
+    def __init__(self, user: str) -> None:
+        """Say what to do for ``user``."""
+        NLPMetaError.__init__(
+            self, f"There is no user named {visible(repr(user), 60)}. Adapt to that user first, or name a fallback."
+        )
+        self.kind, self.name, self.known = "user", user, ()
+
+
 class NotEnoughExamplesError(NLPMetaError):
     """Some classes have fewer examples than an episode needs."""
 

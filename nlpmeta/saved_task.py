@@ -39,6 +39,8 @@ def read_labels(path: Path) -> "NDArray[np.generic]":
     kind = _KINDS.get(said)
     if kind is None or not isinstance(labels, list) or not all(type(each) is kind for each in labels):
         raise ModelFolderError(f"{path} is damaged (it lists no classes). Save the model again.")
+    if kind is float and not np.isfinite(labels).all():
+        raise ModelFolderError(f"{path} is damaged (a class is not a finite number). Save the model again.")
     if not is_unicode("".join(map(str, labels))):
         raise ModelFolderError(f"{path} is damaged (a class is no Unicode text). Save the model again.")
     if len(labels) < 2 or len(set(labels)) < len(labels):
@@ -68,7 +70,7 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
     Raises:
         ModelFolderError: if it cannot, or for another number of classes.
     """
-    blank = torch.zeros(1, learner.encoder.dim, device=learner.encoder.device)
+    blank = torch.full((1, learner.encoder.dim), learner.encoder.dim**-0.5, device=learner.encoder.device)
     query = Texts(("",), blank) if learner.inputs == "embeddings" else learner.queries(state, ["a"])
     try:
         scores = learner.logits(state, query)
@@ -81,3 +83,5 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
         ) from error
     if scores.shape != (1, n_way):
         raise ModelFolderError(f"{path} is for {scores.shape[-1]} classes and the model has {n_way}. Save it again.")
+    if not bool(scores.isfinite().all()):
+        raise ModelFolderError(f"{path} is damaged: its scores are not finite. Save the model again.")

@@ -108,12 +108,12 @@ def _line(cls: type[BaseModel], path: str, error: "ErrorDetails") -> str:
 
 
 _BOUNDS = {
-    "greater_than": "must be a finite number above {gt}",
-    "greater_than_equal": "must be a finite number, {ge} or more",
-    "less_than": "must be a finite number below {lt}",
-    "less_than_equal": "must be a finite number, {le} at most",
-    "finite_number": "must be a finite number",
-    "int_parsing_size": "must be a finite number of ordinary size",
+    "greater_than": "should be greater than {gt:g}",
+    "greater_than_equal": "should be greater than or equal to {ge:g}",
+    "less_than": "should be less than {lt:g}",
+    "less_than_equal": "should be a finite number less than or equal to {le:.10g}",
+    "finite_number": "should be a finite number",
+    "int_parsing_size": "should be a finite number of ordinary size",
 }
 _FORMS = {"bool", "int", "float", "str", "constrained-int", "constrained-float", "constrained-str", "tuple", "none"}
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST_HEADER = 4 << 20  # bytes; ours have some kilobytes
+LARGEST_NUMBER = 1e12  # of a weight; ours stay below 1e6, and from 1e19 on a product is infinite
 LARGEST_FILE = 2 << 30  # bytes; ours have some megabytes, whole encoders are read by transformers
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -30,9 +31,19 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelFolderError(f"{path} is damaged: {_short(error)}. Save the model again.") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ModelFolderError(f"{path} is damaged: {name[:60]!r} holds numbers that are not finite.")
+        if problem := problem_of(tensor):
+            raise ModelFolderError(f"{path} is damaged: {name[:60]!r} holds {problem}.")
     return tensors
+
+
+def problem_of(tensor: "Tensor") -> str:
+    """What is wrong with the numbers of a tensor that somebody stored; empty if nothing is."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return ""
+    largest = float(tensor.abs().max())  # no number if one of them is none
+    if not math.isfinite(largest):
+        return "numbers that are not finite"
+    return "" if largest <= LARGEST_NUMBER else f"numbers beyond {LARGEST_NUMBER:g}"
 
 
 def _check_header(path: Path) -> None:

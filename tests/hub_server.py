@@ -46,7 +46,8 @@ class Fault:
     """What goes wrong with the next ``times`` requests whose method and path match ``where``.
 
     ``status`` answers with it; ``cut`` closes the connection unanswered; ``late`` does the work and then closes it;
-    ``slow`` waits so many seconds and goes on.
+    ``slow`` waits so many seconds and goes on; ``body`` answers with it; ``redirect`` sends the client elsewhere;
+    ``echo`` says back, with ``status``, the token that came.
     """
 
     where: str
@@ -55,6 +56,9 @@ class Fault:
     cut: bool = False
     late: bool = False
     slow: float = 0.0
+    body: object = None
+    redirect: str | None = None
+    echo: bool = False
     before: object = None  # called first, for what somebody else does at that moment
 
 
@@ -108,6 +112,17 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(fault.slow)
                 if fault.cut:
                     raise _Cut
+                if fault.redirect is not None:
+                    return self.send(307, b"", {"Location": fault.redirect})
+                if fault.body is not None:
+                    return self.send(fault.status or 200, fault.body)
+                if fault.echo:
+                    token = str(self.headers.get("Authorization"))
+                    return self.send(
+                        fault.status or 500,
+                        {"error": f"not for {token}"},
+                        {"X-Error-Message": f"no: {token}", "X-HF-Warning": f"note; {token}", "X-Request-Id": token},
+                    )
                 if fault.status is not None:
                     raise Refusal(fault.status, message="a fault of the test")
             with self.hub.lock:
@@ -316,6 +331,7 @@ ROUTES = [
     (("POST",), rf"/{_NAME}\.git/info/lfs/objects/batch", Handler.large_batch),
     (("PUT",), r"/large/([0-9a-f]{64})", Handler.large_put),
     (("POST",), r"/verify", Handler.verify),
+    (("GET", "HEAD", "POST"), r"/elsewhere", lambda handler: (200, {})),
     (("GET", "HEAD"), rf"/{_NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]
 

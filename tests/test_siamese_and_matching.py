@@ -79,7 +79,7 @@ def test_meta_training_raises_accuracy_on_classes_never_trained_on(kind):
 
 
 def test_impossible_options_are_refused(encoder):
-    with pytest.raises(NLPMetaError, match="threshold and scale must be positive"):
+    with pytest.raises(NLPMetaError, match="scale must be positive"):
         SiameseNetwork(encoder, scale=0)
     with pytest.raises(NLPMetaError, match="temperature must be positive"):
         MatchingNetwork(encoder, temperature=-1)

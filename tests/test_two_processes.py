@@ -19,15 +19,13 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
+def in_two_processes(folder, *options):
     port = str(free_port())
     processes = []
     for rank in ("0", "1"):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {**os.environ, **place, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
-        command = [sys.executable, train_in_processes.__file__, str(folder)]
+        command = [sys.executable, train_in_processes.__file__, str(folder), *options]
         processes.append(subprocess.Popen(command, env=environment))
     try:
         assert [process.wait(timeout=150) for process in processes] == [0, 0]
@@ -35,6 +33,11 @@ def by_two(tmp_path_factory):
         for process in processes:
             process.kill()
     return folder
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory):
+    return in_two_processes(tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,9 @@ def test_the_metrics_are_those_of_all_processes(by_one, by_two):
     for name in ("loss", "episodic", "contrastive", "anchor", "accuracy", "grad_norm"):
         assert [line[name] for line in two] == pytest.approx([line[name] for line in one], abs=1e-5)
     assert two[-1]["heldout_mean"] == pytest.approx(one[-1]["heldout_mean"])
+
+
+def test_where_one_process_has_no_loss_all_stop_at_the_same_step(tmp_path):
+    folder = in_two_processes(tmp_path, "--spoiled")
+    said = {(folder / f"diverged-{rank}").read_text() for rank in ("0", "1")}
+    assert len(said) == 1 and "stopped at step 2: the loss is not a finite number" in said.pop()

@@ -1,12 +1,16 @@
 """One process of a small run: python tests/train_in_processes.py OUT; rank and world size from the environment."""
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from meta_task import noisy_learner, samplers
 
+from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.training import TrainSettings, meta_train
 from nlpmeta.training.engine import make_accelerator
+from nlpmeta.training.finite import DivergedError
 
 SETTINGS = TrainSettings(
     steps=3,
@@ -20,10 +24,23 @@ SETTINGS = TrainSettings(
 )
 
 
-def run(out: Path) -> int:
+class Spoiled(PrototypicalNetwork):
+    """A learner whose loss is no number in the second process, from the second step on."""
+
+    losses = 0
+
+    def batch_loss(self, tasks):
+        found = super().batch_loss(tasks)
+        self.losses += 1
+        spoiled = os.environ["RANK"] == "1" and self.losses > 1
+        return replace(found, loss=found.loss.detach() * float("inf")) if spoiled else found
+
+
+def run(out: Path, *, spoiled: bool = False) -> int:
     """Train and return the number of processes."""
     train, heldout = samplers()
     learner, accelerator = noisy_learner(), make_accelerator(SETTINGS, out)
+    learner.__class__ = Spoiled if spoiled else type(learner)
     meta_train(learner, train, settings=SETTINGS, evaluate={"classes": heldout}, out=out, accelerator=accelerator)
     if accelerator.is_main_process:
         (out / "processes").write_text(str(accelerator.num_processes))
@@ -31,4 +48,7 @@ def run(out: Path) -> int:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    try:
+        run(Path(sys.argv[1]), spoiled="--spoiled" in sys.argv)
+    except DivergedError as error:
+        Path(sys.argv[1], f"diverged-{os.environ['RANK']}").write_text(str(error))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.adaptation.packing import Label
-from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.learners.base import Learner, TaskState
 from nlpmeta.learners.logistic import LogisticHead
 
@@ -92,5 +92,8 @@ def check_near(learner: Learner, user: str, labels: list[object], known: tuple[L
         raise NLPMetaError("near= needs the method 'logistic': heads that are weights and biases alone.")
     unknown = [label for label in labels if label not in known]
     if unknown:
-        shown = ", ".join(repr(label) for label in known[:20])
-        raise DataError(f"User {user!r} has the label {unknown[0]!r}, which the shared head has not; it has {shown}.")
+        shown = visible(", ".join(repr(label) for label in known[:20]), 60)
+        raise DataError(
+            f"User {visible(repr(user), 40)} has the label {visible(repr(unknown[0]), 40)}, which the shared head has "
+            f"not; it has {shown}."
+        )

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from nlpmeta.adaptation.record import Record
 from nlpmeta.adaptation.stream import OnlineSettings, Stream
+from nlpmeta.adaptation.tickets import checked_answers
 from nlpmeta.classifier import FewShotClassifier
-from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
+from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.examples import checked_texts
 from nlpmeta.kept_classifier import Label
+from nlpmeta.labels import kind_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,17 +150,10 @@ class OnlineClassifier:
             DataError: if there are not as many labels as tickets, or a ticket is unknown or has its label already.
             UnknownNameError: if a label is none of the classes. Nothing is learned then.
         """
-        known: list[Label] = self.classes_.tolist()
-        if len(tickets) != len(labels):
-            raise DataError(f"{len(tickets)} tickets came with {len(labels)} labels.")
-        for ticket, label in zip(tickets, labels, strict=True):
-            if ticket not in self.waiting or tickets.count(ticket) > 1:
-                raise DataError(f"Ticket {ticket} is not awaited: it was never given out, or has its label already.")
-            if label not in known:
-                raise UnknownNameError("class", str(label), [str(each) for each in known])
+        answers = checked_answers(tickets, labels, awaited=self.waiting, known=self.classes_.tolist())
         before = len(self.alarms)
-        for ticket, label in zip(tickets, labels, strict=True):
-            self._learn(self.waiting.pop(ticket), known.index(label))
+        for ticket, number in answers:
+            self._learn(self.waiting.pop(ticket), number)
         return self.alarms[before:]
 
     @property
@@ -181,7 +176,10 @@ class OnlineClassifier:
 
         Raises:
             NLPMetaError: if no such state is kept.
+            DataError: if ``n_labels`` is no whole number.
         """
+        if kind_of(n_labels) is not int:
+            raise DataError(f"n_labels is a number of labels; got {visible(repr(n_labels), 60)}.")
         fitting = [moment for moment in self.moments if moment.n_labels <= n_labels]
         if not fitting:
             kept = ", ".join(str(moment.n_labels) for moment in self.moments)

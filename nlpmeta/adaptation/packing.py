@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
 from nlpmeta.labels import plain
 from nlpmeta.learners.base import TaskState
+from nlpmeta.tensors import problem_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,9 +76,9 @@ def pack(user: str, state: TaskState, classes: "NDArray[np.generic]", precision:
         if packed.size(user) <= USER_BYTES:
             return packed
     raise NLPMetaError(
-        f"What was learned for user {user!r} takes {packed.size(user):,} bytes in {packed.precision}; a user may take "
-        f"{USER_BYTES:,}. Use fewer classes ({len(classes)} now), a method that keeps one row a class (logistic, "
-        "prototypical, ridge), or adapters of lower rank in fewer layers."
+        f"What was learned for user {visible(repr(user), 40)} takes {packed.size(user):,} bytes in {packed.precision}; "
+        f"a user may take {USER_BYTES:,}. Use fewer classes ({len(classes)} now), a method that keeps one row a class "
+        "(logistic, prototypical, ridge), or adapters of lower rank in fewer layers."
     )
 
 
@@ -99,6 +100,9 @@ def unpack(state: bytes, labels: str) -> tuple[TaskState, tuple[Label, ...]]:
         raise ModelFolderError(f"What is stored for a user is damaged ({error}). Adapt to that user again.") from error
     if not 2 <= len(names) <= _MOST_LABELS or len(set(names)) != len(names) or not tensors:
         raise ModelFolderError("What is stored for a user has no state or impossible labels. Adapt to the user again.")
+    wrong = next(filter(None, map(problem_of, tensors.values())), "")
+    if wrong or any(name.startswith(_SCALE) and not bool((scale > 0).all()) for name, scale in stored.items()):
+        raise ModelFolderError(f"What is stored for a user is damaged ({wrong or 'a scale is not above zero'}).")
     return {name.removeprefix(_INT8): tensor for name, tensor in tensors.items()}, names
 
 
@@ -113,7 +117,9 @@ def _packed(user: str, state: TaskState, labels: str, precision: Precision) -> P
             stored[name] = value
             continue
         if not bool(value.isfinite().all()):
-            raise NLPMetaError(f"The state of user {user!r} holds numbers that are not finite ({name}).")
+            raise NLPMetaError(
+                f"The state of user {visible(repr(user), 40)} holds numbers that are not finite ({name})."
+            )
         parts = _stored(name, value.float(), precision)
         back = _unpacked(next(iter(parts)), next(iter(parts.values())), parts)
         largest = _rows(value.float()).abs().amax(1, keepdim=True).clamp(min=1e-12)

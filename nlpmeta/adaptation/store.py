@@ -13,8 +13,9 @@ from torch import Tensor
 from nlpmeta.adaptation.identity import facts_of
 from nlpmeta.adaptation.near import SharedHead, check_near
 from nlpmeta.adaptation.packing import Label, Packed, Precision, pack, unpack
+from nlpmeta.adaptation.user_names import checked_user, checked_users, is_user
 from nlpmeta.adaptation.users_file import UsersFile
-from nlpmeta.errors import DataError, UnknownNameError
+from nlpmeta.errors import DataError, UnknownUserError
 from nlpmeta.examples import Examples, at_least_two, checked_pairs, checked_texts
 from nlpmeta.learners.base import Learner, TaskState
 from nlpmeta.starting import starting_learner
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from nlpmeta.classifier import FewShotClassifier
-
-_SHOWN = 20  # names of users in an error message
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class AdapterStore:
             DataError: as ``FewShotClassifier.fit``, or if the head to stay near has not a class of these.
             NLPMetaError: if what was learned takes more than 16 KB.
         """
-        return self.adapt_many({user: (X, y)}, near=near)[0]
+        return self.adapt_many({checked_user(user): (X, y)}, near=near)[0]
 
     def adapt_many(
         self, examples: "Mapping[str, tuple[Sequence[str] | ArrayLike, ArrayLike]]", *, near: str | None = None
@@ -119,7 +118,7 @@ class AdapterStore:
         Raises:
             DataError: as ``adapt``; nothing is stored then.
         """
-        checked = {_name(user): Examples.of(*checked_pairs(X, y)) for user, (X, y) in examples.items()}
+        checked = {checked_user(user): Examples.of(*checked_pairs(X, y)) for user, (X, y) in examples.items()}
         shared = None if near is None else self._shared(near, checked)
         for each in checked.values() if shared is None else ():
             at_least_two(each.classes)
@@ -145,7 +144,7 @@ class AdapterStore:
         fitted = classifier.fitted_
         if fitted.learner is not self.learner and facts_of(fitted.learner) != facts_of(self.learner):
             raise DataError("This classifier was fitted with another learner or encoder than the store's.")
-        packed = pack(_name(user), fitted.state, fitted.classes, self.precision)
+        packed = pack(checked_user(user), fitted.state, fitted.classes, self.precision)
         self._file.write({user: packed})
         return _stored(user, packed)
 
@@ -164,13 +163,10 @@ class AdapterStore:
 
         Raises:
             DataError: if there are not as many users as texts.
-            UnknownNameError: if a user has no head and there is no fallback.
+            UnknownUserError: if a user has no head and there is no fallback.
         """
         checked = checked_texts(texts)
-        if isinstance(users, str) or len(users) != len(checked):
-            raise DataError(
-                f"{len(checked)} texts need a user each; got {1 if isinstance(users, str) else len(users)}."
-            )
+        users = checked_users(users, n_texts=len(checked))
         states, labels = self._states(list(dict.fromkeys(users)), fallback)
         number = {user: i for i, user in enumerate(states)}
         owners = [number.get(user, number.get(fallback or "", 0)) for user in users]
@@ -185,7 +181,8 @@ class AdapterStore:
         """A user's classifier by itself, to be saved with ``save_pretrained``.
 
         Raises:
-            UnknownNameError: if there is no such user.
+            UnknownUserError: if there is no such user.
+            DataError: if it cannot be a name.
         """
         from nlpmeta.classifier import FewShotClassifier
 
@@ -196,10 +193,11 @@ class AdapterStore:
         """Forget a user.
 
         Raises:
-            UnknownNameError: if there is no such user.
+            UnknownUserError: if there is no such user.
+            DataError: if it cannot be a name.
         """
-        if not self._file.remove(user):
-            raise UnknownNameError("user", user, self.users()[:_SHOWN])
+        if not self._file.remove(checked_user(user)):
+            raise UnknownUserError(user)
 
     def users(self) -> list[str]:
         """The names of all users, sorted."""
@@ -210,7 +208,7 @@ class AdapterStore:
         self._file.close()
 
     def __contains__(self, user: object) -> bool:
-        return isinstance(user, str) and bool(self._file.read([user]))
+        return is_user(user) and bool(self._file.read([user]))
 
     def __len__(self) -> int:
         return self._file.count()
@@ -233,13 +231,15 @@ class AdapterStore:
         self, users: Sequence[str], fallback: str | None
     ) -> tuple[dict[str, TaskState], dict[str, tuple[Label, ...]]]:
         """State and labels of each user that has a head, and of the fallback where one of them has none."""
+        users = [checked_user(user) for user in users]
+        fallback = None if fallback is None else checked_user(fallback)
         rows = self._file.read(users)
         missing = [user for user in users if user not in rows]
         if missing and fallback is not None:
             rows |= self._file.read([fallback])
             missing = [] if fallback in rows else [fallback]
         if missing:
-            raise UnknownNameError("user", missing[0], self.users()[:_SHOWN])
+            raise UnknownUserError(missing[0])
         unpacked = {user: unpack(row.state, row.labels) for user, row in rows.items()}
         device = self.learner.encoder.device
         states = {user: {k: v.to(device) for k, v in state.items()} for user, (state, _) in unpacked.items()}
@@ -259,12 +259,6 @@ class _Table:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         return self._vectors[torch.tensor([self._row[text] for text in texts], device=self._vectors.device)]
-
-
-def _name(user: str) -> str:
-    if not isinstance(user, str) or not user:
-        raise DataError(f"The name of a user must be a text that is not empty; got {user!r}.")
-    return user
 
 
 def _stored(user: str, packed: Packed) -> Stored:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlpmeta.adaptation.packing import USER_BYTES, Packed, checksum
-from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError, visible
 from nlpmeta.files import disk_errors_said_plainly
 
 APPLICATION = 0x6E6C7061  # "nlpa": how the file says what it is, in SQLite's header
@@ -182,7 +182,11 @@ class UsersFile:
 
     def _sound(self, user: str, version: object, labels: object, state: object, stored: object) -> Row:
         if not (isinstance(version, int) and isinstance(labels, str) and isinstance(state, bytes)):
-            raise ModelFolderError(f"User {user!r} in {self.path} is damaged. Adapt to that user again.")
+            raise ModelFolderError(
+                f"User {visible(repr(user), 40)} in {self.path} is damaged. Adapt to that user again."
+            )
         if len(state) + len(labels) > USER_BYTES or checksum(state, labels) != stored:
-            raise ModelFolderError(f"User {user!r} in {self.path} is damaged. Adapt to that user again.")
+            raise ModelFolderError(
+                f"User {visible(repr(user), 40)} in {self.path} is damaged. Adapt to that user again."
+            )
         return Row(version, labels, state)

@@ -5,7 +5,7 @@ from pathlib import Path
 from nlpmeta.encoder.model_folder import is_model_file, missing_parts
 from nlpmeta.errors import ModelFolderError
 from nlpmeta.files import disk_errors_said_plainly
-from nlpmeta.hub.calls import REQUEST_SECONDS, in_time, said_plainly
+from nlpmeta.hub.calls import REQUEST_SECONDS, checked_info, in_time, said_plainly
 
 
 def cached(name: str, revision: str | None) -> Path | None:
@@ -43,7 +43,7 @@ def download(name: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
 
     with said_plainly(name, revision):
-        info = in_time(lambda: HfApi().model_info(name, revision=revision, timeout=REQUEST_SECONDS))
+        info = checked_info(in_time(lambda: HfApi().model_info(name, revision=revision, timeout=REQUEST_SECONDS)))
         files = [file.rfilename for file in info.siblings or []]
         wanted = [file for file in files if is_model_file(file)]
         if not any(file.endswith(".safetensors") for file in wanted):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nlpmeta.encoder.adapter_config import read_config
 from nlpmeta.encoder.merged import ADAPTER as NAME
 from nlpmeta.encoder.merged import adapted_layers
-from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.settings import Settings
 from nlpmeta.tensors import read_tensors
 
@@ -126,6 +126,8 @@ def save_adapter(
         fits = all(bool((w == w.half().float()).all()) for w in named.values())
         dtype = torch.float16 if storage == "float16" or fits else torch.float32
         stored = {name: weight.to(dtype) for name, weight in named.items()}
+    if not all(bool(value.isfinite().all()) for value in stored.values() if value.is_floating_point()):
+        raise WorkFailedError(f"The adapter has weights that {storage} cannot hold, so {folder} was not written.")
     write_bytes(folder / WEIGHTS_FILE, save(stored, metadata={"format": "pt"}))
     write_json(folder / CONFIG_FILE, _config_json(encoder))
 
@@ -158,7 +160,13 @@ def load_adapter(encoder: "TextEncoder", folder: Path) -> None:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder} has no {name}.")
-    stored = _from_bytes(read_tensors(folder / WEIGHTS_FILE))
+    stored = read_tensors(folder / WEIGHTS_FILE)
+    if any(name.endswith(_SCALE) and not bool((value > 0).all()) for name, value in stored.items()):
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE} is damaged: a scale of its rows is not above zero.")
+    try:
+        stored = _from_bytes(stored)
+    except RuntimeError as error:
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE} is damaged: its scales do not fit its rows.") from error
     config = read_config(folder / CONFIG_FILE, stored)
     try:
         with torch.random.fork_rng(devices=[]):

@@ -5,15 +5,21 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from nlpmeta.errors import NetworkError, NLPMetaError
+from nlpmeta.hub.tokens import no_tokens_told, without_tokens
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 
 T = TypeVar("T")
 REQUEST_SECONDS = 3.0  # a wish: a silent host takes twice that, and name resolution knows no timeout
 PROBE_SECONDS = 4.0  # in all
 LOG_IN = "log in with: hf auth login"
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+WRONG_FORM = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, AssertionError)
+"""What the Hub's library raises when an answer is not of the form that it expects: a page, a list, nothing."""
 
 
 def in_time(work: Callable[[], T], seconds: float | None = None) -> T:
@@ -61,11 +67,13 @@ def checked_id(name: str) -> str:
 
 
 @contextmanager
-def said_plainly(name: str, revision: str | None = None, *, doing: str = "fetched from") -> Iterator[None]:
+def said_plainly(
+    name: str, revision: str | None = None, *, doing: str = "fetched from", token: object = None
+) -> Iterator[None]:
     """Turn every way in which the Hub or the way to it can fail into one sentence, with no token in it.
 
     Raises:
-        NetworkError: if the Hub cannot be reached, refuses, or is out of order.
+        NetworkError: if the Hub cannot be reached, refuses, is out of order, or answers in another form than its own.
         NLPMetaError: if it has no such model or revision.
     """
     from httpx2 import HTTPError, InvalidURL
@@ -73,7 +81,8 @@ def said_plainly(name: str, revision: str | None = None, *, doing: str = "fetche
 
     hub = constants.ENDPOINT
     try:
-        yield
+        with no_tokens_told(token):
+            yield
     except NLPMetaError:
         raise
     except errors.HFValidationError as error:
@@ -95,6 +104,33 @@ def said_plainly(name: str, revision: str | None = None, *, doing: str = "fetche
         raise NetworkError(_refused(name, error.response.status_code, doing)) from error
     except (HTTPError, InvalidURL, errors.XetDownloadError, OSError) as error:
         raise NetworkError(f"The model {name!r} could not be {doing} {hub}: {short(error)}.") from error
+    except WRONG_FORM as error:
+        raise NetworkError(f"The model {name!r} could not be {doing} {hub}: {wrong_form(error)}") from error
+
+
+def wrong_form(error: BaseException) -> str:
+    """What to say of an answer that the Hub does not give."""
+    return (
+        f"it answered in a form that is not the Hub's ({type(error).__name__}). If this network has a page to log in "
+        "to, do that first; else check HF_ENDPOINT."
+    )
+
+
+Info = TypeVar("Info", "ModelInfo", "DatasetInfo")
+
+
+def checked_info(info: Info) -> Info:
+    """What the Hub says of a repository, if it names a commit and its files; else a library would try it for long.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
+        raise ValueError("the answer names no commit")
+    for file in info.siblings or []:
+        if not isinstance(file.rfilename, str) or not isinstance(file.size or 0, int):
+            raise ValueError("the answer lists files without names or sizes")
+    return info
 
 
 def status_of(error: BaseException | None) -> int | None:
@@ -109,7 +145,7 @@ def status_of(error: BaseException | None) -> int | None:
 
 def short(error: BaseException) -> str:
     """The first words of an error message, on one line and without tokens."""
-    words = _TOKEN.sub("hf_***", " ".join(str(error).split()))
+    words = without_tokens(" ".join(str(error).split()))
     return words[:120].rstrip(".") or type(error).__name__
 
 

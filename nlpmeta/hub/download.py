@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nlpmeta.errors import ModelFolderError, NetworkError
 from nlpmeta.files import disk_errors_said_plainly, inside, write_text
-from nlpmeta.hub.calls import REQUEST_SECONDS, checked_id, in_time, is_offline, said_plainly
+from nlpmeta.hub.calls import COMMIT, REQUEST_SECONDS, checked_id, checked_info, in_time, is_offline, said_plainly
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".json", ".safetensors", ".md")
 """What is downloaded: never a pickle, a program or an archive."""
 LARGEST = 1 << 30  # bytes of all files together: an adapted model has a few MB, and the encoder is not part of it
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def looks_like_name(name: str) -> bool:
@@ -60,12 +59,12 @@ def download_folder(name: str, how: Fetching) -> Path:
     if how.local_files_only or is_offline():
         return _cached(name, revision, cache_dir, why="only this machine may be used (HF_HUB_OFFLINE)")
     try:
-        with said_plainly(name, revision):
+        with said_plainly(name, revision, token=how.token):
             info = in_time(lambda: _info(name, revision, how.token))
+            wanted = _wanted(name, info)
     except NetworkError as error:
         return _cached(name, revision, cache_dir, why=str(error).rstrip("."))
-    wanted = _wanted(name, info)
-    with said_plainly(name, revision), disk_errors_said_plainly(Path(cache_dir or _cache())):
+    with said_plainly(name, revision, token=how.token), disk_errors_said_plainly(Path(cache_dir or _cache())):
         # At the commit that was looked at, under the name that was asked for: a push in between changes nothing.
         folder = snapshot_download(
             name,
@@ -82,7 +81,8 @@ def download_folder(name: str, how: Fetching) -> Path:
 def _info(name: str, revision: str | None, token: str | bool | None) -> "ModelInfo":
     from huggingface_hub import HfApi
 
-    return HfApi(token=token).model_info(name, revision=revision, timeout=REQUEST_SECONDS, files_metadata=True)
+    api = HfApi(token=token)
+    return checked_info(api.model_info(name, revision=revision, timeout=REQUEST_SECONDS, files_metadata=True))
 
 
 def _wanted(name: str, info: "ModelInfo") -> list[str]:
@@ -104,10 +104,10 @@ def _is_wanted(name: str) -> bool:
 def _cached(name: str, revision: str | None, cache_dir: Path | str | None, *, why: str) -> Path:
     """The newest commit of a revision that was downloaded before."""
     repository = Path(cache_dir or _cache()) / f"models--{name.replace('/', '--')}"
-    is_commit = revision is not None and _COMMIT.fullmatch(revision)
+    is_commit = revision is not None and COMMIT.fullmatch(revision)
     commit = revision if is_commit else _read(inside(repository / "refs", revision or "main"))
     folder = repository / "snapshots" / (commit or "none")
-    if not (commit and _COMMIT.fullmatch(commit) and folder.is_dir()):
+    if not (commit and COMMIT.fullmatch(commit) and folder.is_dir()):
         raise NetworkError(f"The model {name!r} is not on this machine: {why}.")
     return folder
 
@@ -115,7 +115,7 @@ def _cached(name: str, revision: str | None, cache_dir: Path | str | None, *, wh
 def _remember(name: str, revision: str | None, commit: str, cache_dir: Path | str | None) -> None:
     """Note which commit a branch or tag was at, where the Hub's own library looks for it too."""
     refs = Path(cache_dir or _cache()) / f"models--{name.replace('/', '--')}" / "refs"
-    if revision is None or not _COMMIT.fullmatch(revision):
+    if revision is None or not COMMIT.fullmatch(revision):
         refs.mkdir(parents=True, exist_ok=True)
         write_text(inside(refs, revision or "main"), commit)
 

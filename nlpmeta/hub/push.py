@@ -90,7 +90,7 @@ def push_folder(
     if not (token or get_token()):
         raise NLPMetaError(f"Pushing needs a token of the Hub: {LOG_IN}, or set HF_TOKEN.")
     api = HfApi(token=token, library_name="nlpmeta")
-    with said_plainly(target.name, target.revision, doing="sent to"):
+    with said_plainly(target.name, target.revision, doing="sent to", token=token):
         found = in_time(lambda: _look(api, target.name), PROBE_SECONDS)
         _check_visibility(target, found)
         if found is None:

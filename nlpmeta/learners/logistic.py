@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners, with_names
+from nlpmeta.learners.limits import check_positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,10 +54,9 @@ class LogisticHead(Learner):
                 folds.
         """
         super().__init__(encoder)
-        if name_weight < 0:
-            raise NLPMetaError(f"name_weight must not be negative; got {name_weight}.")
-        if (inverse_penalty is not None and inverse_penalty <= 0) or n_folds < 2:
-            raise NLPMetaError(f"Need inverse_penalty > 0 and n_folds >= 2; got {inverse_penalty} and {n_folds}.")
+        check_positive(inverse_penalty=inverse_penalty, name_weight=name_weight or None)
+        if n_folds < 2:
+            raise NLPMetaError(f"Need n_folds >= 2; got {n_folds}.")
         self.inverse_penalty, self.n_folds, self.name_weight = inverse_penalty, n_folds, name_weight
 
     @property

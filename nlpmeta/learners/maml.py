@@ -23,6 +23,7 @@ from nlpmeta.learners.inner_loop import (
     task_losses,
     task_scores,
 )
+from nlpmeta.learners.limits import check_positive
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Rates = Literal["step", "layer"]
 TaskBatching = Literal["auto", "loop", "vectorised"]
+MOST_INNER_STEPS = 10_000
 _SMALL = 50
 """Texts a task up to which several go through the encoder at once: measured 1.3 times as fast, in twice the memory."""
 
@@ -96,10 +98,9 @@ class MAML(PrototypicalNetwork):
         """
         inner_steps = self.usual_steps if inner_steps is None else inner_steps
         super().__init__(encoder, metric="cosine", temperature=temperature, names=names, name_weight=name_weight)
-        if inner_steps < 0 or adapter_rate <= 0 or head_rate <= 0:
-            raise NLPMetaError(
-                f"inner_steps must be at least 0 and rates positive; got {inner_steps}, {adapter_rate}, {head_rate}."
-            )
+        check_positive(adapter_rate=adapter_rate, head_rate=head_rate)
+        if not 0 <= inner_steps <= MOST_INNER_STEPS:
+            raise NLPMetaError(f"inner_steps must be from 0 to {MOST_INNER_STEPS}; got {inner_steps}.")
         if not 0 <= early_weight < 1:
             raise NLPMetaError(f"early_weight is a share from 0 to below 1; got {early_weight}.")
         if task_batching not in get_args(TaskBatching):
@@ -129,8 +130,8 @@ class MAML(PrototypicalNetwork):
         Raises:
             NLPMetaError: if it is negative.
         """
-        if inner_steps < 0:
-            raise NLPMetaError(f"inner_steps must be at least 0; got {inner_steps}.")
+        if not 0 <= inner_steps <= MOST_INNER_STEPS:
+            raise NLPMetaError(f"inner_steps must be from 0 to {MOST_INNER_STEPS}; got {inner_steps}.")
         twin = copy.copy(self)
         twin.inner_steps = inner_steps
         return twin

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Option, TaskState, learners
+from nlpmeta.learners.limits import check_share
 from nlpmeta.learners.memory import BLANK, Memory
 from nlpmeta.learners.streams import SLOTS, Footprint, Looked, StreamLearner
 
@@ -61,8 +62,9 @@ class MemoryAugmentedNetwork(StreamLearner):
             NLPMetaError: if a size is not positive or there are fewer rows than classes.
         """
         super().__init__(encoder, max_way=max_way, code_dim=code_dim)
-        if min(rank, hidden, heads, training_rows) < 1 or rows < 0 or not 0 <= decay <= 1:
-            raise NLPMetaError("rank, hidden, heads and training_rows must be positive, decay in 0..1.")
+        check_share(decay=decay, dropout=dropout)
+        if min(rank, hidden, heads, training_rows) < 1 or rows < 0:
+            raise NLPMetaError("rank, hidden, heads and training_rows must be positive.")
         if 0 < rows < max_way:
             raise NLPMetaError(f"A memory for {max_way} classes needs as many rows at least; got {rows}.")
         self.rows, self.rank, self.hidden, self.heads, self.decay = rows, rank, hidden, heads, decay

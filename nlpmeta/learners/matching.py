@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
+from nlpmeta.learners.limits import check_positive
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -34,8 +34,7 @@ class MatchingNetwork(Learner):
             NLPMetaError: if it is not positive.
         """
         super().__init__(encoder)
-        if temperature <= 0:
-            raise NLPMetaError(f"temperature must be positive; got {temperature}.")
+        check_positive(temperature=temperature)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 
     def adapt(self, support: Support) -> TaskState:

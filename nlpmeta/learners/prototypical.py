@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.errors import NLPMetaError, UnknownNameError
+from nlpmeta.errors import UnknownNameError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners, squared_distances
+from nlpmeta.learners.limits import check_positive
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -52,8 +53,7 @@ class PrototypicalNetwork(Learner):
         super().__init__(encoder)
         if metric not in get_args(Metric):
             raise UnknownNameError("metric", metric, get_args(Metric))
-        if temperature <= 0 or name_weight <= 0:
-            raise NLPMetaError(f"temperature and name_weight must be positive; got {temperature} and {name_weight}.")
+        check_positive(temperature=temperature, name_weight=name_weight)
         self.metric: Metric = metric
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
         self.log_name_weight = nn.Parameter(torch.tensor(name_weight).log()) if names else None

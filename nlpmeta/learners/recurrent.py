@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Option, TaskState, learners
 from nlpmeta.learners.causal_attention import CausalAttention
+from nlpmeta.learners.limits import check_share
 from nlpmeta.learners.streams import Looked, StreamLearner
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ class RecurrentMetaLearner(StreamLearner):
             dropout: of embeddings in meta-training.
         """
         super().__init__(encoder, max_way=max_way, code_dim=code_dim)
+        check_share(dropout=dropout)
+        if min(hidden, context) < 1:
+            raise NLPMetaError(f"hidden and context must be positive; got {hidden} and {context}.")
         self.attention, self.hidden, self.context = attention, hidden, context
         self.blur = nn.Dropout(dropout)
         self.project = nn.Linear(encoder.dim, hidden)

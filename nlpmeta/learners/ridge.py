@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
+from nlpmeta.learners.limits import check_positive
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -39,8 +39,7 @@ class RidgeHead(Learner):
             NLPMetaError: if penalty or scale is not positive.
         """
         super().__init__(encoder)
-        if penalty <= 0 or scale <= 0:
-            raise NLPMetaError(f"penalty and scale must be positive; got {penalty} and {scale}.")
+        check_positive(penalty=penalty, scale=scale)
         self.tune = tune
         self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
+from nlpmeta.learners.limits import check_positive
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -37,8 +37,7 @@ class SiameseNetwork(Learner):
             NLPMetaError: if threshold or scale is not positive.
         """
         super().__init__(encoder)
-        if threshold <= 0 or scale <= 0:
-            raise NLPMetaError(f"threshold and scale must be positive; got {threshold} and {scale}.")
+        check_positive(threshold=threshold, scale=scale)
         self.log_weights = nn.Parameter(torch.full((encoder.dim,), encoder.dim**-0.5).log())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
         self.threshold = nn.Parameter(torch.tensor(threshold))

@@ -1,6 +1,5 @@
 """Carry a recipe out: data, encoder, learner, training, checkpoint."""
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from pathlib import Path
 
 from nlpmeta.checkpoint import Json, save_checkpoint
 from nlpmeta.encoder.lora import add_adapter, load_adapter
-from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import write_json
+from nlpmeta.errors import NLPMetaError, visible
+from nlpmeta.files import read_json, write_json
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.recipes.schema import Recipe
 from nlpmeta.recipes.tasks import sampler_of, training_sampler
@@ -17,6 +16,7 @@ from nlpmeta.settings import SettingsError
 from nlpmeta.starting import checkpoint_folder
 from nlpmeta.training import TrainResult, TrainSettings, check_trainable, meta_train
 from nlpmeta.training.engine import make_accelerator
+from nlpmeta.training.finite import DivergedError
 from nlpmeta.training.resume import refuse_old_run
 
 RECIPE_FILE = "recipe.json"
@@ -44,6 +44,7 @@ def run_recipe(
 
     Raises:
         NLPMetaError: if data, encoder, learner or settings do not go together; before training starts.
+        DivergedError: if a loss, gradient or weight is not finite; the last good weights are in ``out``.
     """
     out, settings = Path(recipe.out), recipe.settings()
     check_resumable(recipe, out) if resume else refuse_old_run(out)
@@ -59,18 +60,23 @@ def run_recipe(
     def keep(step: int) -> None:
         save_checkpoint(learner, out, {**facts, "steps": step}, storage=recipe.storage)
 
-    result = meta_train(
-        learner,
-        sampler,
-        settings=settings,
-        out=out,
-        evaluate=heldout,
-        resume=resume,
-        on_best=keep,
-        accelerator=accelerator,
-        show_progress=show_progress,
-        say=say if accelerator.is_main_process else None,
-    )
+    try:
+        result = meta_train(
+            learner,
+            sampler,
+            settings=settings,
+            out=out,
+            evaluate=heldout,
+            resume=resume,
+            on_best=keep,
+            accelerator=accelerator,
+            show_progress=show_progress,
+            say=say if accelerator.is_main_process else None,
+        )
+    except DivergedError as error:
+        if accelerator.is_main_process:
+            save_checkpoint(learner, out, {**facts, "diverged_at_step": error.step}, storage=recipe.storage)
+        raise DivergedError(error.step, error.what, settings, kept=True) from error
     if accelerator.is_main_process:
         done: dict[str, Json] = {**facts, "steps": result.best_step, "heldout_accuracy": result.best_accuracy}
         save_checkpoint(learner, out, done, storage=recipe.storage)
@@ -91,8 +97,11 @@ def build_learner(recipe: Recipe) -> Learner:
         add_adapter(encoder, recipe.adapter, seed=recipe.seed)
     try:
         return kind(encoder, **recipe.learner_options)
-    except TypeError as error:
-        raise NLPMetaError(f"learner_options do not fit the method {recipe.learner!r}: {error}.") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
+        if isinstance(error, NLPMetaError):
+            raise
+        reason = visible(str(error))
+        raise NLPMetaError(f"learner_options do not fit the method {recipe.learner!r}: {reason}.") from error
 
 
 def training_facts(recipe: Recipe) -> dict[str, Json]:
@@ -114,10 +123,7 @@ def check_resumable(recipe: Recipe, out: Path) -> None:
     path = out / RECIPE_FILE
     if not path.is_file():
         return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise NLPMetaError(f"{path} is damaged ({error}). Choose another out=.") from error
+    before = read_json(path)
     if isinstance(before, dict):  # keys that an older release did not have are as they are by default
         with suppress(SettingsError):
             before = Recipe.parse(before, where=str(path)).model_dump(mode="json")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.errors import DataError, NetworkError
-from nlpmeta.hub.calls import REQUEST_SECONDS, in_time
+from nlpmeta.hub.calls import REQUEST_SECONDS, checked_info, in_time
 from nlpmeta.sources.hub_errors import said_plainly, short
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _probe(name: str, revision: str | None) -> None:
     if constants.is_offline_mode() or config.HF_HUB_OFFLINE:
         raise NetworkError(f"The data set {name!r} was asked for, and HF_HUB_OFFLINE forbids the network.")
     with said_plainly(name, revision):
-        in_time(lambda: HfApi().dataset_info(name, revision=revision, timeout=REQUEST_SECONDS))
+        checked_info(in_time(lambda: HfApi().dataset_info(name, revision=revision, timeout=REQUEST_SECONDS)))
 
 
 def _load(name: str, config: str | None, revision: str | None, *, prepare_again: bool = False) -> "DatasetDict":

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nlpmeta.errors import DataError, NetworkError, NLPMetaError
+from nlpmeta.hub.calls import WRONG_FORM, wrong_form
+from nlpmeta.hub.tokens import no_tokens_told, without_tokens
 
 
 @contextmanager
@@ -15,7 +17,8 @@ def said_plainly(name: str, revision: str | None) -> Iterator[None]:
 
     hub = constants.ENDPOINT
     try:
-        yield
+        with no_tokens_told():
+            yield
     except NLPMetaError:
         raise
     except errors.GatedRepoError as error:
@@ -34,8 +37,10 @@ def said_plainly(name: str, revision: str | None) -> Iterator[None]:
         raise DataError(f"The data set {name!r} has no such file or no tables: {short(error)}.") from error
     except (HTTPError, errors.HfHubHTTPError, OSError) as error:
         raise NetworkError(f"The data set {name!r} could not be fetched from {hub}: {short(error)}.") from error
+    except WRONG_FORM as error:
+        raise NetworkError(f"The data set {name!r} could not be fetched from {hub}: {wrong_form(error)}") from error
 
 
 def short(error: BaseException) -> str:
-    """The first words of an error message, on one line."""
-    return " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+    """The first words of an error message, on one line and without tokens."""
+    return without_tokens(" ".join(str(error).split()))[:160].rstrip(".") or type(error).__name__

@@ -52,6 +52,7 @@ def meta_train(
 
     Raises:
         NLPMetaError: if the learner cannot be trained like this, or ``out`` holds another run.
+        DivergedError: if a loss, gradient or weight is not finite; the learner is left with the last good weights.
     """
     check_trainable(learner, settings)
     accelerator = accelerator or make_accelerator(settings, out)

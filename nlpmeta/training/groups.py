@@ -45,7 +45,9 @@ class GroupWeights:
             before = self._logs.get(group)
             if before is None:
                 known = [float(log) for log in self._logs.values()]
-                before = torch.tensor(math.log(sum(map(math.exp, known)) / len(known)) if known else 0.0)
+                highest = max(known, default=0.0)  # kept out of the exponential, which a high one would not fit into
+                mean = sum(math.exp(log - highest) for log in known) / len(known) if known else 1.0
+                before = torch.tensor(highest + math.log(mean))
             self._logs[group] = before + self._rate * loss
         mean = sum(map(float, self._logs.values())) / len(self._logs) if self._logs else 0.0
         for group in self._logs:  # only differences count; they stay small numbers this way

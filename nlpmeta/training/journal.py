@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 METRICS_FILE = "metrics.jsonl"
+_LONGEST_LINE = 1 << 20  # bytes; ours have some hundred
 
 
 class Journal:
@@ -38,8 +39,13 @@ class Journal:
         """Drop the lines of steps that will be taken again."""
         if self._path is None or not self._path.exists():
             return
-        kept = [line for line in self._path.read_bytes().splitlines(keepends=True) if _step_of(line) <= step]
-        write_bytes(self._path, b"".join(kept))
+        sound: dict[int, bytes] = {}
+        with self._path.open("rb") as file:
+            while line := file.readline(_LONGEST_LINE):
+                number = _step_of(line)
+                if number is not None and number <= step:
+                    sound[number] = line.rstrip(b"\r\n") + b"\n"
+        write_bytes(self._path, b"".join(sound[number] for number in sorted(sound)))
 
     def write(self, values: dict[str, object]) -> None:
         """One line; numbers that JSON does not know (NaN) become null."""
@@ -101,12 +107,13 @@ def check_trackers(asked: tuple[str, ...]) -> None:
         )
 
 
-def _step_of(line: bytes) -> float:
-    """The step of a line; a line that was cut short by a crash belongs to no step that counts."""
+def _step_of(line: bytes) -> int | None:
+    """The step of a line; a line that was cut short by a crash, or damaged in whatever way, belongs to none."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    return step if type(step) is int and step >= 1 else None
 
 
 def _is_nan(value: object) -> bool:

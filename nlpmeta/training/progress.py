@@ -1,5 +1,6 @@
 """How far a run has come: all of its state that is neither a weight nor the optimiser's."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -48,6 +49,21 @@ class Progress:
         mean = self.training_sum / max(1, self.training_count)
         self.training_sum, self.training_count = 0.0, 0
         return mean
+
+    def take(self, numbers: Mapping[str, object]) -> None:
+        """Go on from what ``numbers`` returned.
+
+        Raises:
+            ValueError: if a number is of another kind, or not finite.
+        """
+        for name, now in self.numbers().items():
+            value = numbers.get(name, now)  # an older release may not have counted it
+            is_count = isinstance(now, int) and not isinstance(now, float)
+            if is_count and not (type(value) is int and 0 <= value < 1 << 53):
+                raise ValueError(f"{name} is no count")
+            if not is_count and not (isinstance(value, int | float) and math.isfinite(value)) and value is not None:
+                raise ValueError(f"{name} is no finite number")
+            setattr(self, name, value)
 
     def numbers(self) -> dict[str, float | int | None]:
         """All but the tensors, for JSON."""

@@ -6,12 +6,14 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
-from nlpmeta.files import new_folder, sha256
+from nlpmeta.files import new_folder, read_json, sha256
+from nlpmeta.tensors import read_tensors
 from nlpmeta.training.optimise import MovingAverage, put
 from nlpmeta.training.progress import Progress
 from nlpmeta.training.settings import TrainSettings
@@ -73,8 +75,6 @@ class Checkpoints:
             NLPMetaError: if the run was started with other settings.
             ModelFolderError: if there are checkpoints but none is whole.
         """
-        from safetensors.torch import load_file
-
         found = self._found()
         for folder in reversed(found):
             problem, facts = _read_facts(folder)
@@ -83,9 +83,8 @@ class Checkpoints:
                 warnings.warn(message, DataWarning, stacklevel=2)
                 continue
             self._check_settings(facts["settings"])
-            _distribute(load_file(folder / _TENSORS), weights, average, optimizer, progress)
-            for name, value in facts["progress"].items():
-                setattr(progress, name, value)
+            _distribute(read_tensors(folder / _TENSORS), weights, average, optimizer, progress)
+            progress.take(facts["progress"])
             return
         if found:
             raise ModelFolderError(f"None of the checkpoints in {self._folder} is whole. Choose another out=.")
@@ -141,6 +140,7 @@ def _distribute(
 
     if set(under("weight/")) != set(weights):
         raise NLPMetaError("The run to resume trained other weights: its learner or adapter was set up differently.")
+    _check_shapes(weights, tensors)
     put(weights, under("weight/"))
     for name, value in under("average/").items():
         average.average[name].copy_(value)
@@ -156,15 +156,34 @@ def _distribute(
         torch.cuda.set_rng_state(tensors["random_cuda"])
 
 
-def _read_facts(folder: Path) -> tuple[str, dict]:  # type: ignore[type-arg]
+def _check_shapes(weights: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """See that every weight has its average and that what belongs to a weight has its shape.
+
+    Raises:
+        ModelFolderError: if not; copying would fill a larger tensor with a smaller one.
+    """
+    for key, value in tensors.items():
+        part, _, name = key.partition("/")
+        if part in ("weight", "average", "best", "exp_avg", "exp_avg_sq"):
+            if name not in weights or value.shape != weights[name].shape:
+                raise ModelFolderError(f"The run to resume has {key[:80]!r} in a shape that does not fit its learner.")
+    missing = [name for name in weights if f"average/{name}" not in tensors]
+    if missing or tensors.get("random", torch.empty(0)).dtype != torch.uint8:
+        raise ModelFolderError("The run to resume is damaged: its checkpoint lacks averages or the random state.")
+
+
+def _read_facts(folder: Path) -> tuple[str, dict[str, Any]]:
     """What is wrong with a checkpoint (empty if nothing), and its facts."""
     try:
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        facts = cast("dict[str, Any]", read_json(folder / _FACTS))
         checksum = facts.pop("checksum")
         if checksum != _checksum(facts):
             return f"{_FACTS} was changed", {}
         if sha256(folder / _TENSORS) != facts["sha256"]:
             return f"{_TENSORS} has another checksum", {}
+        Progress().take(facts["progress"])
+        if not isinstance(facts["settings"], dict):
+            return f"{_FACTS} has no settings", {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}", {}
     return "", facts

@@ -11,6 +11,7 @@ from nlpmeta.encoder.lower_states import lower_states
 from nlpmeta.encoder.store import embeddings_folder
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
+from nlpmeta.training.finite import DivergedError
 from nlpmeta.training.forecast import forecast_states
 from nlpmeta.training.groups import GroupWeights
 from nlpmeta.training.heldout import HeldOut, Measurement
@@ -99,7 +100,11 @@ class Run:
             yield
 
     def go(self, *, resume: bool) -> TrainResult:
-        """Train to the end, from the newest checkpoint if ``resume``."""
+        """Train to the end, from the newest checkpoint if ``resume``.
+
+        Raises:
+            DivergedError: if a loss, gradient or weight is not finite; the learner then has the last good weights.
+        """
         start_time = time.perf_counter()
         self._start(resume)
         progress, stopped = self.progress, False
@@ -108,7 +113,11 @@ class Run:
                 if progress.ran_out_of_patience(self.settings.patience):
                     stopped = True
                     break
-                self._one(step)
+                try:
+                    self._one(step)
+                except DivergedError:
+                    self._leave_best()
+                    raise
         self._leave_best()
         return TrainResult(
             steps=progress.step,

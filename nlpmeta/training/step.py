@@ -11,6 +11,7 @@ from torch import nn
 from nlpmeta.data import Episode
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
+from nlpmeta.training.finite import DivergedError, Guard
 from nlpmeta.training.groups import GroupWeights, group_of
 from nlpmeta.training.known_texts import KnownPass, KnownTexts
 from nlpmeta.training.objective import losses
@@ -38,29 +39,47 @@ class Stepper:
     ) -> None:
         self.learner, self.sampler, self._settings = learner, sampler, settings
         self._accelerator, self._tokens, self._known, self._weights = accelerator, tokens, known, weights
-        self._group_weights = groups
+        self._group_weights, self._guard = groups, Guard(settings)
         self._losses: list[tuple[str, float]] = []
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._optimizer = accelerator.prepare_optimizer(optimizer)
 
     def take(self, step: int) -> dict[str, float | int]:
-        """Step number ``step``; returns what is logged of it."""
-        totals: dict[str, float] = {}
+        """Step number ``step``; returns what is logged of it.
+
+        Raises:
+            DivergedError: if its loss, gradient or weights are not finite; the optimiser takes no step by such numbers.
+        """
         self._optimizer.zero_grad()
-        for turn in range(self._settings.accumulate):
-            episodes = self._episodes(step, turn)
-            for group in self._groups(episodes):
-                self._add(group, len(group) / len(episodes), totals)
-            if self._group_weights is not None:
-                self._group_weights.update(gather_object(self._losses))
-                self._losses = []
+        try:
+            totals = self._accumulated(step)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a solver was given no numbers
+            raise DivergedError(step + 1, "an equation of the loss is", self._settings) from error
         average_gradients(self._weights, self._accelerator)
         factor = rate_factor(step, self._settings)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         norm = self._accelerator.clip_grad_norm_(list(self._weights.values()), self._settings.max_grad_norm)
+        said = self._said(totals, float(norm if norm is not None else 0.0), factor)
+        scaled = self._accelerator.scaler is not None
+        skips = self._guard.check(step, float(said["loss"]), float(said["grad_norm"]), scaled=scaled)
         self._optimizer.step()
-        return self._said(totals, float(norm if norm is not None else 0.0), factor)
+        self._guard.check_weights(step, self._weights)
+        return {**said, "skipped": 1} if skips else said
+
+    def _accumulated(self, step: int) -> dict[str, float]:
+        """Add up the gradients of a step's episodes; returns the sums of what is logged."""
+        totals: dict[str, float] = {}
+        for turn in range(self._settings.accumulate):
+            episodes = self._episodes(step, turn)
+            for group in self._groups(episodes):
+                self._add(group, len(group) / len(episodes), totals)
+            if self._group_weights is not None:
+                every = gather_object(self._losses)
+                self._guard.check_losses(step, every)
+                self._group_weights.update(every)
+                self._losses = []
+        return totals
 
     def _episodes(self, step: int, turn: int) -> list[Episode]:
         """This process's share of the episodes of one forward and backward pass."""
