@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Literal, get_args
 
 from nlpmeta.errors import DataError
 
-Column = Literal["langs", "domains", "ids", "users", "times"]
+Column = Literal["langs", "domains", "ids", "users", "times", "lines"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 
 
@@ -28,6 +28,8 @@ class LabeledTexts:
     ids: tuple[str, ...] | None = None
     users: tuple[str, ...] | None = None
     times: tuple[str, ...] | None = None
+    lines: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
+    """Where each text stood in its file, for messages; two tables with the same texts are equal all the same."""
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -105,12 +107,13 @@ class LabeledTexts:
         ids: Sequence[str] | None = None,
         users: Sequence[str] | None = None,
         times: Sequence[str] | None = None,
+        lines: Sequence[str] | None = None,
     ) -> "LabeledTexts":
         """Build from texts and their label names; classes are numbered in the sorted order of their names."""
         each = list(names)
         label_names = tuple(sorted(set(each)))
         number = {name: label for label, name in enumerate(label_names)}
-        given = {"langs": langs, "domains": domains, "ids": ids, "users": users, "times": times}
+        given = {"langs": langs, "domains": domains, "ids": ids, "users": users, "times": times, "lines": lines}
         columns = {name: tuple(column) for name, column in given.items() if column is not None}
         return cls(tuple(texts), tuple(number[name] for name in each), label_names, **columns)
 
@@ -130,6 +133,7 @@ class LabeledTexts:
             ids=columns.get("ids"),
             users=columns.get("users"),
             times=columns.get("times"),
+            lines=columns.get("lines"),
         )
 
 

@@ -225,10 +225,40 @@ def test_rare_classes_are_refused_dropped_or_kept():
     assert kept.support.counts() == {"a": 4, "b": 4, "c": 2} and kept.query.counts()["c"] == 0
 
 
-def test_a_class_whose_texts_all_belong_to_others_is_not_passed_over_in_silence():
+def test_a_class_whose_texts_differ_from_others_in_case_alone_has_them_and_none_is_scored():
     pool = LabeledTexts.from_names(["x", "y", "z", "w", "X"], ["a", "a", "b", "b", "c"])
-    with pytest.raises(NotEnoughExamplesError, match="'c' has 0"):
-        KShotSampler(pool, n_shot=1, seed=0)
+    episode = KShotSampler(pool, n_shot=1, seed=0).episode(0)
+    assert [text for text, name in zip(episode.support.texts, episode.support.names(), strict=True) if name == "c"] == [
+        "X"
+    ]
+    assert not {"x", "X"} & set(episode.query.texts)
+
+
+def test_classes_told_apart_by_a_number_alone_have_as_many_examples_as_they_were_given():
+    codes = {"missing": "404", "broken": "500", "forbidden": "403"}
+    forms = ("page {}", "got {}", "error {} again", "it says {}", "why {}", "{} since today")
+    rows = [(form.format(code), name) for name, code in codes.items() for form in forms]
+    pool = LabeledTexts.from_names(*zip(*rows, strict=True))
+    for n_shot in (1, 2, 3, 4, 5):
+        sampler = KShotSampler(pool, n_shot=n_shot, seed=0)
+        for index in range(3):
+            support = sampler.episode(index).support
+            assert set(support.counts().values()) == {n_shot}
+            assert len(set(support.texts)) == 3 * n_shot
+    three = KShotSampler(pool, n_shot=3, seed=0).episode(0)
+    assert len(three.query) == 9 and not leaked_texts(three)  # the same three sentences are the support of every class
+    assert sorted(KShotSampler(pool, n_shot=None, seed=0).everything().texts) == sorted(pool.texts)
+    folds = FoldSampler(pool, n_folds=3, seed=0)
+    assert folds.never_scored == ()
+    assert sum(len(folds.episode(i).query) for i in range(3)) == len(pool)
+
+
+def test_one_sentence_in_every_class_leaves_nothing_to_hold_out():
+    pool = LabeledTexts.from_names(["code 1", "code 2", "code 3", "code 4"], ["a", "a", "b", "b"])
+    assert KShotSampler(pool, n_shot=2, seed=0).everything().counts() == {"a": 2, "b": 2}
+    assert not KShotSampler(pool, n_shot=2, seed=0).has_query()
+    with pytest.raises(DataError, match="The classes have 0 to 1"):
+        FoldSampler(pool, n_folds=2, seed=0)
 
 
 def test_translations_of_the_test_set_are_left_out_of_the_support():
@@ -248,10 +278,15 @@ def test_ids_of_a_test_file_that_is_numbered_on_its_own_bar_nothing():
     assert len(KShotSampler(train, n_shot=5, seed=0, test=test).episode(0).support) == 10
 
 
-def test_all_shots_are_all_distinct_texts_in_all_languages():
+def test_all_shots_are_all_rows_in_their_order_repeats_and_translations_included():
     pool = parallel_pool(4)
     twice = LabeledTexts.concatenate([pool, pool])
-    assert len(KShotSampler(twice, n_shot=None, seed=0).everything()) == len(pool)
+    assert KShotSampler(twice, n_shot=None, seed=0).everything() == twice
+
+
+def test_a_text_under_two_labels_stays_under_both_in_the_support_of_all_shots():
+    pool = LabeledTexts.from_names(["x", "y", "x", "z"], ["a", "a", "b", "b"])
+    assert KShotSampler(pool, n_shot=None, seed=0).everything() == pool
 
 
 def test_sizes_below_one_are_refused():

@@ -65,10 +65,11 @@ class Task:
             where = "the test file" if sampler.test is not None else "the rest of the data"
             return cls(sampler, n_draws, support, where, sampler.left_out)
         support = sampler.everything()
-        n_folds = min(MOST_FOLDS, max(support.counts().values()))
-        if n_folds < 2:
-            return cls(sampler, 0, support, "nothing: one example of each class is all there is", {})
-        folds = FoldSampler(support, n_folds=n_folds, seed=seed)
+        folds = FoldSampler.at_most(support, MOST_FOLDS, seed=seed)
+        if folds is None:
+            nothing = "nothing: one example of each class is all there is, but for case and digits"
+            return cls(sampler, 0, support, nothing, {})
+        n_folds = folds.n_folds
         where = f"{n_folds}-fold cross-validation: all examples are in the support"
         if folds.never_scored:
             named, more = folds.never_scored[:_MOST_NAMED], len(folds.never_scored) - _MOST_NAMED

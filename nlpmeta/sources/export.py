@@ -48,7 +48,7 @@ def _columns(texts: LabeledTexts) -> dict[str, list[str]]:
     table = {"text": list(texts.texts), "label": texts.names()}
     for name in COLUMNS:
         column = texts.column(name)
-        if column is not None:
+        if column is not None and name in HEADERS:
             table[HEADERS[name]] = list(column)
     return table
 
