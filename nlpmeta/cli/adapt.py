@@ -25,6 +25,8 @@ EXAMPLES = """Examples:
 
   nlpmeta adapt --data train.jsonl --test-data test.jsonl --shots 10 --json
 
+  nlpmeta adapt --data mine.csv --shots all --include-support --out my-model
+
   nlpmeta adapt --data mine.csv --shots all --suggest unlabelled.txt
 
   nlpmeta adapt --data mine.csv --shots 5 --unlabelled corpus.txt
@@ -70,6 +72,9 @@ def adapt(
     unlabelled_steps: Annotated[int, typer.Option(help="Training steps on the texts of --unlabelled.", min=1)] = 60,
     out: Annotated[Path | None, typer.Option(help="Folder for the model.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of --out.")] = False,
+    include_support: Annotated[
+        bool, typer.Option("--include-support", help="Keep the examples in the model, for nlpmeta teach.")
+    ] = False,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
     lang_column: Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")] = None,
@@ -84,23 +89,34 @@ def adapt(
     from nlpmeta.adaptation.place import choose_place
     from nlpmeta.adaptation.trial import Stopwatch, Task
     from nlpmeta.cli import adapt_output
-    from nlpmeta.cli.console import out_json
+    from nlpmeta.cli.adapt_rows import heard, row_report
+    from nlpmeta.cli.console import out_json, say
     from nlpmeta.cli.suggest import suggestions, texts_without_labels
     from nlpmeta.sampling import KShotSampler, keep_classes
+    from nlpmeta.sampling.accounts import accounts_of
     from nlpmeta.sources.loading import load_source
+    from nlpmeta.sources.pairing import check_apart, paired
 
     start, watch = perf_counter(), Stopwatch()
     n_shot = _shots(shots)
     candidates = None if suggest is None else texts_without_labels(suggest, text_column)
     raw = None if unlabelled is None else texts_without_labels(unlabelled, text_column)
     columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
-    with watch.stage("data"):
+    if test_data is not None:
+        check_apart(data, test_data)
+    with watch.stage("data"), heard() as skipped:
         pool = load_source(data, data_dir=data_dir, **columns).load(lang)
         test = None if test_data is None else load_source(test_data, data_dir=data_dir, **columns).load(lang)
+        files, notes = {"data": Path(data).name, "test_data": Path(test_data or "").name}, list[str]()
+        if test is not None:
+            test, notes = paired(pool, test, **files)
         kept = pool if ways is None else keep_classes(pool, ways, seed=seed)
         sampler = KShotSampler(kept, n_shot=n_shot, seed=seed, test=test, rare=rare.value)
         task = Task.of(sampler, n_draws=draws, seed=seed)
         raw = None if raw is None else _others(raw, pool, test)
+    accounts = accounts_of(sampler, **files)
+    for line in [] if quiet else [*notes, *map(str, accounts)]:
+        say(f"Note: {line}")
     asked = {"data": data, "lang": lang, "shots": n_shot, "ways": ways, "method": method, "encoder": encoder}
     asked |= {"checkpoint": checkpoint} | ({} if inner_steps is None else {"inner_steps": inner_steps})
     asked |= {"test_data": test_data, "seed": seed, "rare": rare.value, "digest": pool.digest()}
@@ -121,12 +137,13 @@ def adapt(
     next_ones = None if candidates is None else suggestions(classifier, task.support, candidates, table)
     watch.seconds["total"] = perf_counter() - start
     report = adapt_output.report(trial, task=asked, lang=_language(lang, pool), folder=place.folder, watch=watch)
+    report |= row_report(accounts, skipped + notes)
     report["task_report"] = None if found is None else found.json()
     if next_ones is not None:
         report["label_next"] = next_ones
     if learned is not None:
         report["learned_from_texts"] = learned.json()
-    classifier.save_pretrained(place.folder, overwrite=place.replace, report=report)
+    classifier.save_pretrained(place.folder, overwrite=place.replace, report=report, include_support=include_support)
     if json:
         out_json(report)
     else:

@@ -119,6 +119,7 @@ class _Rows:
         self.names.append(_label_name(row[label]))
         for name, column in others.items():
             self.others[name].append(None if column is None else row.get(column))
+        self.others["lines"].append(str(line))
 
     def skipped_said(self) -> str:
         """``3 rows with an empty text (first: line 7)`` and so on."""
