@@ -208,7 +208,7 @@ def known_examples(fitted: Fitted) -> Examples:
             raise NLPMetaError("This method reads a stream and keeps no examples; save without include_support.")
         raise NLPMetaError(
             "This model was saved without its examples, so its classes cannot be changed. "
-            "Fit it again, or save it with include_support=True."
+            "Fit it again, or save it with include_support=True (nlpmeta adapt --include-support)."
         )
     return fitted.examples
 

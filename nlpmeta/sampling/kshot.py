@@ -219,9 +219,14 @@ class FoldSampler:
 
     def episode(self, index: int) -> Episode:
         """Fold ``index % n_folds`` held out."""
-        held_out = self._fold == index % self.n_folds
-        support, query = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        return Episode(self._pool.select(support.tolist()), self._pool.select(query.tolist()))
+        query = self.held_out(index)
+        support = np.setdiff1d(np.arange(len(self._pool)), query).tolist()
+        return Episode(self._pool.select(support), self._pool.select(query))
+
+    def held_out(self, index: int) -> list[int]:
+        """The rows of fold ``index % n_folds``, in order."""
+        rows: list[int] = np.flatnonzero(self._fold == index % self.n_folds).tolist()
+        return rows
 
 
 def _different_texts(pool: LabeledTexts, rows: Integers) -> dict[int, list[int]]:

@@ -1,0 +1,134 @@
+"""``nlpmeta teach``: more examples and classes for a model that is in use."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nlpmeta.adaptation.teaching import Taught
+
+EXAMPLES = """Examples:
+
+  nlpmeta adapt --data mine.csv --shots all --include-support --out my-model
+
+  nlpmeta teach my-model "nataka pesa yangu" --label refund
+
+  nlpmeta teach my-model --data more.csv
+
+  nlpmeta teach my-model --data more.csv --out my-model-2 --json
+"""
+_FEW = 30  # scored examples: below this a figure says little
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(teach)
+
+
+def teach(
+    model: Annotated[str, typer.Argument(help="Folder of a model that was made with --include-support.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts of the class that --label names.")] = None,
+    *,
+    label: Annotated[str | None, typer.Option(help="The class of the texts; may be a new one.")] = None,
+    data: Annotated[str | None, typer.Option(help="Table of texts and labels, as for adapt.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the result; the model itself by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
+) -> None:
+    """Add examples and classes to an adapted model, say what changes on the examples it holds, and save it.
+
+    Accuracy is by cross-validation over the examples of the model, before and after. Examples that the model holds
+    already are passed over. The folder is replaced when the new model is complete, or stays as it was.
+    """
+    from nlpmeta.adaptation.teaching import labels_like
+    from nlpmeta.adaptation.teaching import teach as learn
+    from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.cli.console import out_json
+    from nlpmeta.files import read_json
+    from nlpmeta.kept_classifier import REPORT_FILE
+
+    target = _target(model, out)
+    new, names = _examples(texts or [], label, data, text_column=text_column, label_column=label_column)
+    classifier = FewShotClassifier.from_pretrained(model)
+    taught = learn(classifier, new, labels_like(classifier.classes_, names))
+    report = read_json(Path(model) / REPORT_FILE) if (Path(model) / REPORT_FILE).is_file() else {}
+    report = dict(report) if isinstance(report, dict) else {}
+    earlier = report.get("taught")
+    report["taught"] = [*(earlier if isinstance(earlier, list) else []), taught.json()]
+    if taught.new or out is not None:
+        keeps = classifier.fitted_.examples is not None  # a method that reads a stream keeps none
+        classifier.save_pretrained(target, overwrite=out is None, report=report, include_support=keeps)
+    if json:
+        out_json({**taught.json(), "n_way": len(classifier.classes_), "out": str(target)})
+    else:
+        _show(taught, target, quiet=quiet)
+
+
+def _target(model: str, out: Path | None) -> Path:
+    """Where the result goes; refused before any work if it cannot.
+
+    Raises:
+        NLPMetaError: if the model is not a folder here and no other is named, or that one exists.
+    """
+    from nlpmeta.errors import NLPMetaError
+
+    if out is None and not Path(model).is_dir():
+        raise NLPMetaError(f"There is no model folder {model!r} here to be saved to; name a new one with --out.")
+    if out is not None and out.exists():
+        raise NLPMetaError(f"{out} exists and was kept as it is; name a new folder.")
+    return out or Path(model)
+
+
+def _examples(
+    texts: list[str], label: str | None, data: str | None, *, text_column: str | None, label_column: str | None
+) -> tuple[list[str], list[str]]:
+    """The new texts and the label of each.
+
+    Raises:
+        NLPMetaError: if there are none, or texts without a label.
+    """
+    from nlpmeta.errors import NLPMetaError
+    from nlpmeta.sources.loading import load_source
+
+    if bool(texts) != (label is not None):
+        raise NLPMetaError('Texts and --label go together: nlpmeta teach MODEL "a text" --label NAME.')
+    if not texts and data is None:
+        raise NLPMetaError('Nothing to teach: give --data FILE, or texts with --label, as in teach MODEL "a text" …')
+    labels = [label or ""] * len(texts)
+    if data is None:
+        return texts, labels
+    table = load_source(data, text_column=text_column, label_column=label_column).load()
+    return [*texts, *table.texts], [*labels, *table.names()]
+
+
+def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
+    from nlpmeta.cli.console import out, out_table, printable, say
+
+    if not quiet and taught.n_known:
+        say(f"Note: {taught.n_known} examples are in the model already and were passed over.")
+    if not quiet and taught.n_other_label:
+        say(f"Note: {taught.n_other_label} texts are in the model under another label too; they are kept under each.")
+    if not taught.new:
+        out(f"Nothing new: {target} stays as it is")
+        return
+    named = (f"{name}{' (new)' if name in taught.new_classes else ''} {n}" for name, n in taught.new.items())
+    out(printable(f"Learned {sum(taught.new.values())} examples: {', '.join(named)}"))
+    rows = [
+        (name, str(held))
+        for name, held in (
+            ("before", taught.before),
+            ("after, on the same examples", taught.after_on_earlier),
+            ("after, with the new ones", taught.after),
+        )
+        if held is not None
+    ]
+    if rows:
+        out_table(("examples of the model", "accuracy by cross-validation"), rows)
+        if not quiet and taught.after is not None and taught.after.n < _FEW:
+            say(f"Note: {taught.after.n} scored examples say little; a difference of one or two is chance.")
+    else:
+        out("No accuracy: nothing can be held out of the examples")
+    out(f"Saved: {target}")
