@@ -9,12 +9,13 @@ import torch
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.cache import Remembered
-from nlpmeta.errors import DataError, UnknownNameError
+from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
 from nlpmeta.examples import (
     Examples,
     at_least_two,
     checked_pairs,
     checked_texts,
+    checked_weights,
 )
 from nlpmeta.fitted import Fitted
 from nlpmeta.kept_classifier import KeptClassifier, Label, known_examples
@@ -51,17 +52,33 @@ class FewShotClassifier(KeptClassifier):
     _names: Remembered | None = None
     """The embeddings of class names, so that a change of the classes need not compute them again."""
 
-    def fit(self, X: "Sequence[str] | ArrayLike", y: "ArrayLike") -> "FewShotClassifier":  # noqa: N803
+    def fit(
+        self,
+        X: "Sequence[str] | ArrayLike",  # noqa: N803
+        y: "ArrayLike",
+        sample_weight: "ArrayLike | None" = None,
+    ) -> "FewShotClassifier":
         """Adapt to ``X``, a text for each label in ``y``.
 
+        Args:
+            X: the texts.
+            y: their labels.
+            sample_weight: how many texts each counts as; a text of weight 0 is left out. ``logistic``, ``prototypical``
+                and ``ridge`` use it.
+
         Raises:
+            NLPMetaError: if ``sample_weight`` is given and the method does not use it.
             DataError: if a text is not a string or is empty, a label is missing or of another kind than the others,
                 lengths differ, or there are fewer than two classes.
         """
         texts, labels = checked_pairs(X, y)
-        examples = Examples.of(texts, labels)
+        examples = Examples.of(texts, labels).weighed(checked_weights(sample_weight, len(texts)))
         at_least_two(examples.classes)
         learner = self._learner()
+        if examples.weights is not None and not learner.weighs:
+            able = ", ".join(name for name in learners if learners[name].weighs)
+            name = learners.name_of(type(learner))
+            raise NLPMetaError(f"{name} does not use sample_weight; these methods do: {able}.")
         return self._change(lambda _: self._learned(learner, examples))
 
     def partial_fit(  # noqa: D417  # classes is scikit-learn's
@@ -183,7 +200,8 @@ class FewShotClassifier(KeptClassifier):
             if remembered is None or remembered.encoder is not learner.encoder:
                 self._names = remembered = Remembered(learner.encoder)
             names = replace(names, features=remembered(names.texts))
-        support = replace(support, features=examples.features, names=names)
+        weights = None if examples.weights is None else torch.from_numpy(examples.weights).to(support.labels.device)
+        support = replace(support, features=examples.features, names=names, weights=weights)
         # Stored as a file stores it: another memory layout would round differently after loading.
         learned = learner.adapt(support) if before is None else learner.readapt(support, before)
         state = {name: tensor.contiguous() for name, tensor in learned.items()}
@@ -238,7 +256,7 @@ class FewShotClassifier(KeptClassifier):
         """
         texts, labels = checked_pairs(X, y)
         right = [guess == label for guess, label in zip(self.predict(texts).tolist(), labels.tolist(), strict=True)]
-        return float(np.average(right, weights=None if sample_weight is None else np.asarray(sample_weight)))
+        return float(np.average(right, weights=checked_weights(sample_weight, len(texts))))
 
     @torch.no_grad()
     def out_of_scope(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803

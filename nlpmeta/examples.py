@@ -1,7 +1,7 @@
 """The examples that a classifier has learned from: checked, and how they change while it is in use."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -33,11 +33,35 @@ class Examples:
     labels: "NDArray[np.generic]"
     features: Tensor | None
     classes: "NDArray[np.generic]"
+    weights: "NDArray[np.float64] | None" = None
+    """How many texts each counts as, ``(n,)``; one each if not given."""
 
     @classmethod
-    def of(cls, texts: tuple[str, ...], labels: "NDArray[np.generic]", features: Tensor | None = None) -> "Examples":
+    def of(
+        cls,
+        texts: tuple[str, ...],
+        labels: "NDArray[np.generic]",
+        features: Tensor | None = None,
+        weights: "NDArray[np.float64] | None" = None,
+    ) -> "Examples":
         """Examples whose classes are the labels, sorted."""
-        return cls(texts, labels, features, classes_of(labels))
+        return cls(texts, labels, features, classes_of(labels), weights)
+
+    def weighed(self, weights: "NDArray[np.float64] | None") -> "Examples":
+        """With weights, and without the examples whose weight is 0.
+
+        Raises:
+            DataError: if no example of some class is left.
+        """
+        if weights is None:
+            return self
+        kept = np.flatnonzero(weights > 0)
+        gone = [label for label in self.classes.tolist() if label not in set(self.labels[kept].tolist())]
+        if gone:
+            raise DataError(
+                f"Every example of the class {gone[0]!r} has the weight 0; leave it out of y or give it some."
+            )
+        return Examples(tuple(self.texts[row] for row in kept), self.labels[kept], None, self.classes, weights[kept])
 
     def data(self) -> LabeledTexts:
         """The same as labelled texts; classes are numbered in their order."""
@@ -51,7 +75,7 @@ class Examples:
             return self
         new = embed(self.texts[known:])
         features = new if self.features is None else torch.cat([self.features, new])
-        return Examples(self.texts, self.labels, features, self.classes)
+        return replace(self, features=features)
 
     def plus(self, texts: tuple[str, ...], labels: "NDArray[np.generic]") -> "Examples":
         """With more examples.
@@ -59,13 +83,15 @@ class Examples:
         Raises:
             DataError: if the new labels are of another kind: numbers among names.
         """
-        return Examples.of(self.texts + texts, joined(self.labels, labels), self.features)
+        weights = None if self.weights is None else np.concatenate([self.weights, np.ones(len(texts))])
+        return Examples.of(self.texts + texts, joined(self.labels, labels), self.features, weights)
 
     def without(self, number: int) -> "Examples":
         """Without the examples of a class."""
         kept = np.flatnonzero(self.labels != self.classes[number])
         features = None if self.features is None else self.features[torch.from_numpy(kept).to(self.features.device)]
-        return Examples.of(tuple(self.texts[row] for row in kept), self.labels[kept], features)
+        weights = None if self.weights is None else self.weights[kept]
+        return Examples.of(tuple(self.texts[row] for row in kept), self.labels[kept], features, weights)
 
     def renamed(self, number: int, label: object) -> "Examples":
         """With another label for a class.
@@ -77,14 +103,15 @@ class Examples:
         if kind_of(label) is not kind_of(old):
             raise DataError(f"The new label {label!r} is not of the kind of the old one, {old!r}.")
         new = [label if each == old else each for each in self.labels.tolist()]
-        return Examples.of(self.texts, checked_labels(new), self.features)
+        return Examples.of(self.texts, checked_labels(new), self.features, self.weights)
 
 
 def write_examples(folder: Path, examples: Examples) -> None:
     """Write texts and labels as JSON, embeddings as safetensors."""
     from safetensors.torch import save
 
-    write_json(folder / TEXTS_FILE, {"texts": list(examples.texts), "labels": plain(examples.labels)})
+    weights = {} if examples.weights is None else {"weights": examples.weights.tolist()}
+    write_json(folder / TEXTS_FILE, {"texts": list(examples.texts), "labels": plain(examples.labels), **weights})
     if examples.features is not None:
         write_bytes(folder / FEATURES_FILE, save({"features": examples.features.cpu().contiguous()}))
 
@@ -101,6 +128,7 @@ def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.de
     try:
         found = cast("dict[str, list[object]]", read_json(path))
         texts, labels = tuple(map(str, found["texts"])), like(found["labels"], classes)
+        weights = checked_weights(found.get("weights"), len(texts))
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         if isinstance(error, NLPMetaError):
             raise
@@ -111,7 +139,27 @@ def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.de
     fits = fits and (features is None or (features.ndim == 2 and len(features) == len(texts)))
     if not fits or set(labels.tolist()) != set(classes.tolist()):
         raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
-    return Examples(texts, labels, None if features is None else features.to(device), classes)
+    return Examples(texts, labels, None if features is None else features.to(device), classes, weights)
+
+
+def checked_weights(sample_weight: object, n: int) -> "NDArray[np.float64] | None":
+    """The weight of each of ``n`` texts, ``None`` if none are given.
+
+    Raises:
+        DataError: if one is no number from 0 on, all are 0, or there are not ``n``.
+    """
+    if sample_weight is None:
+        return None
+    values = values_of(sample_weight, name="sample_weight", what="numbers")
+    if len(values) != n:
+        raise DataError(f"There are {n} texts but sample_weight has {len(values)} numbers.")
+    for row, value in enumerate(values):
+        if kind_of(value) not in (int, float) or not np.isfinite(value) or value < 0:  # type: ignore[call-overload,operator]
+            raise DataError(f"sample_weight must hold numbers from 0 on; row {row} is {visible(repr(value))[:40]}.")
+    weights = np.asarray(values, dtype=np.float64)
+    if not weights.any():
+        raise DataError("Every number in sample_weight is 0: nothing is left to learn from.")
+    return weights
 
 
 def at_least_two(classes: "NDArray[np.generic]") -> None:

@@ -41,10 +41,18 @@ IN_WORDS = {  # they feed numbers; the same property is tested below on texts
     "check_supervised_y_2d": "tests/test_classifier.py (a column of labels is refused)",
     "check_supervised_y_no_nan": "tests/test_classifier.py (NaN labels are refused)",
     "check_estimators_empty_data_messages": "tests/test_classifier.py (no texts)",
+    "check_all_zero_sample_weights_error": "tests/test_sample_weight.py",
+    "check_classifiers_one_label_sample_weights": "tests/test_sample_weight.py",
+    "check_sample_weight_equivalence_on_dense_data": "tests/test_sample_weight.py",
+    "check_sample_weights_list": "tests/test_sample_weight.py",
+    "check_sample_weights_not_an_array": "tests/test_sample_weight.py",
+    "check_sample_weights_not_overwritten": "tests/test_sample_weight.py",
+    "check_sample_weights_pandas_series": "tests/test_sample_weight.py",
+    "check_sample_weights_shape": "tests/test_sample_weight.py",
     "check_pipeline_consistency": "tests/test_classifier.py (pipeline)",
 }
 MATRIX = "is about a matrix of numbers: its type, memory, number of columns, or values"
-WEIGHTS = "is about sample or class weights, which this estimator does not take"
+WEIGHTS = "is about class weights, which this estimator does not take"
 NOT_FOR_TEXT = {
     **dict.fromkeys(
         (
@@ -78,18 +86,10 @@ NOT_FOR_TEXT = {
     ),
     **dict.fromkeys(
         (
-            "check_all_zero_sample_weights_error",
             "check_class_weight_balanced_classifiers",
             "check_class_weight_balanced_linear_classifier",
             "check_class_weight_classifiers",
-            "check_classifiers_one_label_sample_weights",
-            "check_sample_weight_equivalence_on_dense_data",
             "check_sample_weight_equivalence_on_sparse_data",
-            "check_sample_weights_list",
-            "check_sample_weights_not_an_array",
-            "check_sample_weights_not_overwritten",
-            "check_sample_weights_pandas_series",
-            "check_sample_weights_shape",
         ),
         WEIGHTS,
     ),

@@ -48,11 +48,13 @@ class Support(Texts):
     """Labelled texts of one task: ``labels`` ``(n,)`` lie in ``0..n_way - 1`` and each class has at least one.
 
     ``names`` are the names of the classes in plain words, one for each, where they say something about them.
+    ``weights`` ``(n,)``, all positive, say how many texts each counts as, for a learner that ``weighs``.
     """
 
     labels: Tensor = torch.empty(0, dtype=torch.long)
     n_way: int = 0
     names: Texts | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +102,8 @@ class Learner(nn.Module, ABC):
     """Whether a loss on the query set has a gradient in the encoder, so that the learner can be meta-trained."""
     independent_classes: ClassVar[bool] = False
     """Whether the score of a class depends on the support of that class alone."""
+    weighs: ClassVar[bool] = False
+    """Whether it uses the weights of support texts (``sample_weight``): a text of weight 2 is that text twice."""
     needs_meta_training: ClassVar[bool] = False
     """Whether it can do nothing before it was meta-trained."""
 
@@ -220,10 +224,24 @@ class Learner(nn.Module, ABC):
 learners: Registry[Learner] = Registry("method", "nlpmeta.learners")
 
 
-def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Mean of ``features`` ``(n, dim)`` over the texts of each class in ``labels`` ``(n,)``; shape ``(n_way, dim)``."""
+def class_means(features: Tensor, labels: Tensor, n_way: int, weights: Tensor | None = None) -> Tensor:
+    """Mean of ``features`` ``(n, dim)`` over the texts of each class in ``labels`` ``(n,)``; shape ``(n_way, dim)``.
+
+    With ``weights`` ``(n,)`` the weighted mean.
+    """
+    if weights is not None:
+        features = features * weights.to(features).unsqueeze(1)
+        sums = features.new_zeros(n_way, features.size(1)).index_add(0, labels, features)
+        return sums / class_weights(labels, n_way, weights.to(features)).unsqueeze(1)
     sums = features.new_zeros(n_way, features.size(1)).index_add(0, labels, features)
     return sums / torch.bincount(labels, minlength=n_way).unsqueeze(1)
+
+
+def class_weights(labels: Tensor, n_way: int, weights: Tensor | None = None) -> Tensor:
+    """How many texts each class in ``labels`` ``(n,)`` has, or what they weigh together; shape ``(n_way,)``."""
+    if weights is None:
+        return torch.bincount(labels, minlength=n_way)
+    return weights.new_zeros(n_way).index_add(0, labels, weights)
 
 
 def with_names(support: Support, features: Tensor, names: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -239,7 +257,8 @@ def with_names(support: Support, features: Tensor, names: Tensor, weight: float)
         Embeddings ``(n + n_way, dim)``, labels and weights ``(n + n_way,)``.
     """
     labels = torch.cat([support.labels, torch.arange(support.n_way, device=support.labels.device)])
-    weights = torch.cat([features.new_ones(len(features)), features.new_full((support.n_way,), weight)])
+    own = features.new_ones(len(features)) if support.weights is None else support.weights.to(features)
+    weights = torch.cat([own, features.new_full((support.n_way,), weight)])
     return torch.cat([features, names]), labels, weights
 
 

@@ -32,6 +32,7 @@ class LogisticHead(Learner):
     """
 
     differentiable = False
+    weighs = True
 
     def __init__(
         self,
@@ -67,14 +68,15 @@ class LogisticHead(Learner):
         from threadpoolctl import threadpool_limits
 
         features, weighed = self.embed(support), support.labels
-        weights = features.new_ones(len(features))
+        weights = features.new_ones(len(features)) if support.weights is None else support.weights.to(features)
         if self.reads_names and support.names is not None:
             features, weighed, weights = with_names(support, features, self.embed(support.names), self.name_weight)
         # The solution lies in the span of the support, so the problem is solved there: n_support columns, not dim.
         with threadpool_limits(limits=1):  # problems this small only wait for threads: measured 10 to 20 times slower
             basis, coordinates = np.linalg.qr(features.detach().double().cpu().numpy().T)
             rows, labels, n_texts = coordinates.T, weighed.cpu().numpy(), len(support)
-            penalty = self.inverse_penalty or _choose(rows[:n_texts], labels[:n_texts], self.n_folds)
+            given = None if support.weights is None else weights[:n_texts].cpu().numpy()
+            penalty = self.inverse_penalty or _choose(rows[:n_texts], labels[:n_texts], self.n_folds, given)
             weight, bias = _fit(rows, labels, penalty, weights.cpu().numpy())
         return {"weight": torch.from_numpy(weight @ basis.T).to(features), "bias": torch.from_numpy(bias).to(features)}
 
@@ -109,14 +111,23 @@ def _fit(
     return np.vstack([-model.coef_, model.coef_]) / 2, np.hstack([-model.intercept_, model.intercept_]) / 2
 
 
-def _choose(rows: "NDArray[np.float64]", labels: "NDArray[np.int64]", n_folds: int) -> float:
+def _choose(
+    rows: "NDArray[np.float64]",
+    labels: "NDArray[np.int64]",
+    n_folds: int,
+    weights: "NDArray[np.float64] | None" = None,
+) -> float:
     from sklearn.model_selection import StratifiedKFold
 
     n_folds = min(n_folds, int(np.bincount(labels).min()))
     if n_folds < 2:
         return ONE_SHOT
     folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(rows, labels))
-    return min(GRID, key=lambda penalty: sum(_loss(rows, labels, train, test, penalty) for train, test in folds))
+
+    def loss(penalty: float) -> float:
+        return sum(_loss(rows, labels, train, test, penalty, weights) for train, test in folds)
+
+    return min(GRID, key=loss)
 
 
 def _loss(
@@ -125,7 +136,10 @@ def _loss(
     train: "NDArray[np.intp]",
     test: "NDArray[np.intp]",
     inverse_penalty: float,
+    weights: "NDArray[np.float64] | None",
 ) -> float:
-    weight, bias = _fit(rows[train], labels[train], inverse_penalty)
-    scores = torch.from_numpy(rows[test] @ weight.T + bias)
-    return float(F.cross_entropy(scores, torch.from_numpy(labels[test]), reduction="sum"))
+    weight, bias = _fit(rows[train], labels[train], inverse_penalty, None if weights is None else weights[train])
+    scores, true = torch.from_numpy(rows[test] @ weight.T + bias), torch.from_numpy(labels[test])
+    if weights is None:
+        return float(F.cross_entropy(scores, true, reduction="sum"))
+    return float(F.cross_entropy(scores, true, reduction="none") @ torch.from_numpy(weights[test]).to(scores))

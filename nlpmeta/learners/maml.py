@@ -51,6 +51,7 @@ class MAML(PrototypicalNetwork):
 
     inputs = "tokens"
     gradient_in_adapt = True
+    weighs = False
     independent_classes = False
     usual_steps: ClassVar[int] = 3
     usual_head_only: ClassVar[bool] = False

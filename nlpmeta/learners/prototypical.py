@@ -7,7 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.errors import UnknownNameError
-from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners, squared_distances
+from nlpmeta.learners.base import (
+    Learner,
+    Option,
+    Support,
+    TaskState,
+    Texts,
+    class_means,
+    class_weights,
+    learners,
+    squared_distances,
+)
 from nlpmeta.learners.limits import check_positive
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ class PrototypicalNetwork(Learner):
     """
 
     independent_classes = True
+    weighs = True
 
     def __init__(
         self,
@@ -68,11 +79,12 @@ class PrototypicalNetwork(Learner):
         return None if self.log_name_weight is None else float(self.log_name_weight.detach().exp())
 
     def adapt(self, support: Support) -> TaskState:
-        means = class_means(self.embed(support), support.labels, support.n_way)
+        means = class_means(self.embed(support), support.labels, support.n_way, support.weights)
         if self.log_name_weight is None or support.names is None:
             return {"prototypes": means}
         weight = self.log_name_weight.exp()
-        share = weight / (weight + torch.bincount(support.labels, minlength=support.n_way)).unsqueeze(1)
+        texts = class_weights(support.labels, support.n_way, support.weights).to(means)
+        share = weight / (weight + texts).unsqueeze(1)
         return {"prototypes": means.lerp(self.embed(support.names), share)}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:

@@ -26,6 +26,8 @@ class RidgeHead(Learner):
     factor with the most right leave-one-out predictions on the support, again in closed form (PRESS).
     """
 
+    weighs = True
+
     def __init__(self, encoder: "TextEncoder", *, penalty: float = 0.3, scale: float = 20.0, tune: bool = True) -> None:
         """Build from an encoder.
 
@@ -47,8 +49,13 @@ class RidgeHead(Learner):
     def adapt(self, support: Support) -> TaskState:
         features = self.embed(support)
         targets = F.one_hot(support.labels, support.n_way).to(features)
-        centre = features.mean(0)
-        rows, targets = features - centre, targets - targets.mean(0)
+        if support.weights is None:
+            centre = features.mean(0)
+            rows, targets = features - centre, targets - targets.mean(0)
+        else:  # least squares with a weight a row: both sides times its root
+            share = (support.weights / support.weights.sum()).to(features).unsqueeze(1)
+            centre, root = (share * features).sum(0), support.weights.to(features).sqrt().unsqueeze(1)
+            rows, targets = root * (features - centre), root * (targets - (share * targets).sum(0))
         gram = rows @ rows.T
         penalty = self.log_penalty.exp()
         if self.tune:
