@@ -161,11 +161,13 @@ def test_predict_takes_texts_files_tables_and_standard_input(run, model, tmp_pat
 
     assert labels(run("predict", model, "ball goal", "bank loan")[1]) == ["sport", "money"]
     (tmp_path / "texts.txt").write_text("rice soup\n\nball team\n")
-    assert labels(run("predict", model, "--file", "texts.txt")[1]) == ["food", "sport"]
+    code, out, err = run("predict", model, "--file", "texts.txt")
+    assert labels(out) == ["food", "", "sport"]
+    assert "1 text is empty and got no label (the first: line 2)" in err
     (tmp_path / "texts.csv").write_text("n,text\n1,rice soup\n2,\n3,ball team\n")
     code, out, err = run("predict", model, "--file", "texts.csv")
-    assert labels(out) == ["food", "sport"]
-    assert "skipped 1 rows with an empty or non-text 'text' (first: line 3)" in err
+    assert labels(out) == ["food", "", "sport"]
+    assert "1 text is empty and got no label (the first: line 3)" in err
 
 
 def test_predict_json_is_one_object_a_line(run, model):
@@ -237,7 +239,7 @@ def test_empty_and_non_text_rows_are_skipped_with_a_note_unless_all_are(run, tab
 
 def test_a_file_that_is_not_utf8_is_named_with_its_line(run, tmp_path):
     (tmp_path / "latin.csv").write_bytes("text,label\ncafé,x\n".encode("latin-1"))
-    failed(run("adapt", "--data", "latin.csv"), 2, "latin.csv, line 2", "not UTF-8", "iconv")
+    failed(run("adapt", "--data", "latin.csv"), 2, "latin.csv, line 2", "not UTF-8", "--encoding cp1252")
 
 
 def test_a_truncated_model_folder_is_named_and_exits_1(run, model, tmp_path):

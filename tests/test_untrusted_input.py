@@ -15,7 +15,7 @@ from nlpmeta.cli.app import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.files import sha256
-from nlpmeta.sources import tables
+from nlpmeta.sources import form as table_form
 from nlpmeta.sources.file import FileSource
 from nlpmeta.tensors import read_tensors
 
@@ -229,7 +229,7 @@ def test_classes_that_are_none_are_refused(folder):
 
 
 def test_odd_tables_are_read_or_refused_by_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(table_form, "LONGEST_LINE", 1 << 20)
 
     def table(name, content):
         (tmp_path / name).write_bytes(content)
@@ -240,12 +240,13 @@ def test_odd_tables_are_read_or_refused_by_line(tmp_path, monkeypatch):
     assert (
         table("nul.jsonl", b'{"text": "a\\u0000b", "label": "x"}\n{"text": "c", "label": "y"}\n').texts[0] == "a\x00b"
     )
+    assert table("utf16.csv", "text,label\na,x\nb,y\n".encode("utf-16")).texts == ("a", "b")
     for name, content, message in (
         ("open.csv", b'text,label\n"a,x\n' + b"b,y\n" * 60_000, "field larger|unexpected end"),
         ("long.csv", b"text,label\n" + b"a" * (2 << 20) + b",x\n", "line 2: longer|field larger"),
         ("long.jsonl", b'{"text": "' + b"a" * (2 << 20) + b'", "label": "x"}\n', "line 1: longer"),
         ("mixed.csv", "text,label\nhé,x\n".encode() + "hé,y\n".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8"),
-        ("wide.csv", "text,label\na,x\nb,y\n".encode("utf-16"), "is not UTF-8"),
+        ("wide.csv", "text,label\na,x\nb,y\n".encode("utf-16") + b"\x00\xd8", "is not utf-16 throughout"),
         ("half.jsonl", b'{"text": "\\ud800", "label": "x"}\n', "line 1: not valid JSON"),
         ("huge.jsonl", b'{"text": "a", "label": ' + b"9" * 5000 + b"}\n", "line 1: not valid JSON"),
         ("deep.jsonl", b"[" * 100_000 + b"\n", "line 1: not valid JSON"),

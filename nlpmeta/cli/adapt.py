@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from nlpmeta.cli.table_options import Delimiter, Encoding, LabelColumn, LangColumn, NoHeader, TextColumn
 
 if TYPE_CHECKING:
     from nlpmeta.adaptation.trial import Stopwatch, Task, Trial
@@ -50,7 +53,7 @@ def adapt(
     *,
     lang: Annotated[str | None, typer.Option(help="Language: sw, swa, sw-KE, swh_Latn or Swahili.")] = None,
     shots: Annotated[str, typer.Option(help="Examples of each class in the support set, or 'all'.")] = "5",
-    data: Annotated[str, typer.Option(help="CSV, TSV, JSONL or Parquet file, corpus name, or Hub id.")] = "starter",
+    data: Annotated[str, typer.Option(help="Table (CSV, JSON, Parquet, xlsx, …), corpus name, or Hub id.")] = "starter",
     test_data: Annotated[str | None, typer.Option(help="Score on this file, not the rest of --data.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
     ways: Annotated[int | None, typer.Option(help="Only this many classes, drawn with the seed.", min=2)] = None,
@@ -75,9 +78,12 @@ def adapt(
     include_support: Annotated[
         bool, typer.Option("--include-support", help="Keep the examples in the model, for nlpmeta teach.")
     ] = False,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
-    lang_column: Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    lang_column: LangColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
 ) -> None:
@@ -94,19 +100,27 @@ def adapt(
     from nlpmeta.cli.suggest import suggestions, texts_without_labels
     from nlpmeta.sampling import KShotSampler, keep_classes
     from nlpmeta.sampling.accounts import accounts_of
+    from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.loading import load_source
     from nlpmeta.sources.pairing import check_apart, paired
 
     start, watch = perf_counter(), Stopwatch()
-    n_shot = _shots(shots)
-    candidates = None if suggest is None else texts_without_labels(suggest, text_column)
-    raw = None if unlabelled is None else texts_without_labels(unlabelled, text_column)
-    columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
+    n_shot, form = _shots(shots), TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    candidates = None if suggest is None else texts_without_labels(suggest, text_column, form)
+    raw = None if unlabelled is None else texts_without_labels(unlabelled, text_column, form)
+    read = partial(
+        load_source,
+        data_dir=data_dir,
+        text_column=text_column,
+        label_column=label_column,
+        lang_column=lang_column,
+        form=form,
+    )
     if test_data is not None:
         check_apart(data, test_data)
     with watch.stage("data"), heard() as skipped:
-        pool = load_source(data, data_dir=data_dir, **columns).load(lang)
-        test = None if test_data is None else load_source(test_data, data_dir=data_dir, **columns).load(lang)
+        pool = read(data).load(lang)
+        test = None if test_data is None else read(test_data).load(lang)
         files, notes = {"data": Path(data).name, "test_data": Path(test_data or "").name}, list[str]()
         if test is not None:
             test, notes = paired(pool, test, **files)

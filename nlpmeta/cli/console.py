@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from nlpmeta.errors import escaped
 
@@ -37,6 +37,12 @@ def out_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
     natural = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
     console.width = max(console.width, natural)  # a line that the terminal wraps loses nothing, a cut one does
     console.print(table)
+
+
+def says_how_to_type(stream: IO[str]) -> None:
+    """Tell a person at a terminal that texts can be typed."""
+    if stream.isatty():
+        say("Type a text and press Enter; end with Ctrl-D.")
 
 
 def json_line(value: object) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nlpmeta.cli.table_options import Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
+
 EXAMPLES = """Examples:
 
   nlpmeta data list
@@ -28,8 +30,6 @@ _DataDir = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _Config = Annotated[str | None, typer.Option(help="Configuration of a data set of the Hub.")]
-_TextColumn = Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")]
-_LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -131,8 +131,11 @@ def check(
     lang: Annotated[str | None, typer.Option(help="Only this language, in any spelling.")] = None,
     data_dir: _DataDir = None,
     config: _Config = None,
-    text_column: _TextColumn = None,
-    label_column: _LabelColumn = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
     few: Annotated[int, typer.Option(help="List classes with fewer distinct texts than this.", min=1)] = 5,
     json: _Json = False,
 ) -> None:
@@ -144,14 +147,17 @@ def check(
 
     from nlpmeta.cli.console import out_json
     from nlpmeta.cli.data_output import print_report
+    from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.inspection import inspect_parts, parts_of
     from nlpmeta.sources.loading import load_source
     from nlpmeta.sources.overview import views_of
 
-    parts = []
+    parts, form = [], TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
     names = [name, *(others or ())]
     for each in names:
-        source = load_source(each, data_dir=data_dir, config=config, text_column=text_column, label_column=label_column)
+        source = load_source(
+            each, data_dir=data_dir, config=config, text_column=text_column, label_column=label_column, form=form
+        )
         wanted = lang if source.languages() else None
         parts += parts_of(source, lang=wanted, without=views_of(each), named=each if len(names) > 1 else "")
     report = inspect_parts(parts, few=few)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlpmeta.cli.numbers import whole_number, whole_numbers
+from nlpmeta.cli.table_options import Delimiter, Encoding, LabelColumn, LangColumn, NoHeader, TextColumn
 
 if TYPE_CHECKING:
     from nlpmeta.protocols import Protocol, Row, Ways
@@ -37,7 +38,7 @@ def evaluate(
         typer.Argument(metavar="METHODS", help="Methods, checkpoint folders, or METHOD@CHECKPOINT, between commas."),
     ],
     *,
-    data: Annotated[str, typer.Option(help="Corpus name, CSV, TSV, JSONL or Parquet file, or Hub id.")] = "starter",
+    data: Annotated[str, typer.Option(help="Corpus name, table (CSV, JSON, Parquet, xlsx, …), or Hub id.")] = "starter",
     lang: Annotated[str | None, typer.Option(help="Languages between commas, or 'all' for each in turn.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="kshot-all, n-way, protaugment, mteb-8shot, clinc-oos or stream.")
@@ -54,9 +55,12 @@ def evaluate(
     encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")] = None,
     no_prefix: Annotated[bool, typer.Option("--no-prefix", help="Nothing before a text ('query: ' for E5).")] = False,
     compare: Annotated[str | None, typer.Option(help="Show differences to this method, not the first.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
-    lang_column: Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    lang_column: LangColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
     out: Annotated[Path | None, typer.Option(help="Results file that the rows are added to.")] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of accuracy by presentation (protocol stream).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -74,6 +78,7 @@ def evaluate(
     from nlpmeta.protocols import DataChoice, Run
     from nlpmeta.protocols.results import add_rows, read_rows
     from nlpmeta.protocols.runs import shapes_of
+    from nlpmeta.sources.form import TableForm
 
     names, n_ways, n_shots = _names(what, compare), _ways(ways), _shots(shots)
     chosen = _protocol(protocol, n_ways)
@@ -81,8 +86,17 @@ def evaluate(
     check_names(names)
     if plot is not None:
         evaluate_plot.check(plot, chosen)
-    columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
-    choice = DataChoice(data=data, data_dir=data_dir, test_data=test_data, split=split, fold=fold, **columns)
+    choice = DataChoice(
+        data=data,
+        data_dir=data_dir,
+        test_data=test_data,
+        split=split,
+        fold=fold,
+        text_column=text_column,
+        label_column=label_column,
+        lang_column=lang_column,
+        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header),
+    )
     langs = choice.languages(None if lang is None else lang.split(","))
     if out is not None:
         read_rows(out)  # a file that is none of ours is said before the work

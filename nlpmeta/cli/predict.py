@@ -1,18 +1,24 @@
 """``nlpmeta predict``: labels for texts from the command line, a file, or standard input."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.table_options import Delimiter, Encoding, NoHeader
+
 if TYPE_CHECKING:
     from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.cli.predict_answers import Asked
+    from nlpmeta.cli.predict_output import Writer
+    from nlpmeta.sources.form import TableForm
+    from nlpmeta.sources.texts import Given
 
-Lines: TypeAlias = "Callable[[FewShotClassifier, Sequence[str], bool], Iterator[str]]"
 CHUNK = 4096  # texts in memory at a time from a file; long enough to sort by length well
 EXAMPLES = """Examples:
 
@@ -20,7 +26,13 @@ EXAMPLES = """Examples:
 
   nlpmeta predict my-model --file texts.txt --out labels.tsv
 
+  nlpmeta predict my-model --file tickets.csv --out labelled.csv
+
+  nlpmeta predict my-model --file tickets.xlsx --keep id,date --top 3 --out labelled.parquet
+
   cat texts.txt | nlpmeta predict my-model --json
+
+  tail -f app.log | nlpmeta predict my-model
 
   nlpmeta predict my-model --abstain 0.9 "niamshe saa kumi na moja"
 """
@@ -35,10 +47,23 @@ def predict(
     model: Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; without them --file or standard input.")] = None,
     *,
-    file: Annotated[Path | None, typer.Option(help="A text a line, or a CSV/TSV/JSONL/Parquet table.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the predictions here, all or nothing.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A text a line, or a table: CSV, TSV, JSON, JSONL, Parquet, xlsx, also .gz.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write here, all or nothing; .csv, .tsv, .jsonl or .parquet keep a table whole.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts in a table.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Columns of the table to keep, between commas; by default all, for a table.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts in a table, if not obvious.")] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
+    top: Annotated[
+        int | None, typer.Option(help="Name this many labels with their probabilities, the best first.", min=1)
+    ] = None,
     abstain: Annotated[
         float | None, typer.Option(help="Name all labels that hold the true one this often (0.9), or say unsure.")
     ] = None,
@@ -48,84 +73,144 @@ def predict(
 ) -> None:
     """Print label, probability and text of each text, tab-separated, as soon as they are known.
 
+    One line comes out for each line or row that goes in, in order; an empty text gets an empty label. A table written
+    with --out has the columns of --file and, added to them, label and probability (predicted_label and
+    predicted_probability where the table has such columns).
+
     With --abstain a text gets one label where the model is sure, several (a | b) where it is not, or "unsure".
     """
-    from nlpmeta.cli.predict_input import interactive
+    from nlpmeta.cli.predict_answers import Asked
+    from nlpmeta.cli.predict_output import writes_table
     from nlpmeta.errors import NLPMetaError
-    from nlpmeta.sources.texts import lines_of, texts_of_file
+    from nlpmeta.sources.form import TableForm
 
     if texts and file:
         raise NLPMetaError("Give texts or --file, not both.")
+    if top is not None and abstain is not None:
+        raise NLPMetaError("Give --top or --abstain, not both.")
     if out is not None and out.exists() and not overwrite:
         raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
-    if texts:
-        source, chunk = iter(texts), CHUNK
-    elif file is not None:
-        source, chunk = texts_of_file(file, text_column), CHUNK
-    else:
-        source, chunk = lines_of(sys.stdin.buffer, "standard input"), 1 if interactive(sys.stdin) else CHUNK
+    form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    source = _source(texts, file, text_column, form)
+    as_table = not json and writes_table(out, from_table=source.table is not None)
+    kept = _kept(source, keep, as_table=as_table)
+    nested = json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
+    asked = Asked(top=top, coverage=abstain, nested=nested)
     from nlpmeta.classifier import FewShotClassifier
 
     classifier = FewShotClassifier.from_pretrained(model, revision=revision)
-    lines = _labels if abstain is None else partial(_label_sets, coverage=abstain)
-    with _destination(out) as stream:
-        done = _predict(classifier, source, stream, lines, chunk=chunk, as_json=json, quiet=quiet)
+    with _writer(out, classifier, asked, source, kept, as_table=as_table, as_json=json) as write:
+        done = _predict(classifier, source.batches, write, asked, quiet=quiet)
     if out is not None and not quiet:
         from nlpmeta.cli.console import say
 
         say(f"{done} predictions in {out}")
 
 
-def _predict(
-    classifier: "FewShotClassifier",
-    texts: Iterator[str],
-    stream: IO[str],
-    lines: "Lines",
-    *,
-    chunk: int,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Write a line a text, a chunk at a time, and return how many."""
-    from itertools import islice
+@dataclass(frozen=True)
+class _Source:
+    """The texts in batches, and the table that they are from, if they are."""
 
+    batches: "Iterator[list[Given]]"
+    form: "TableForm"
+    table: Path | None = None
+
+
+def _source(texts: list[str] | None, file: Path | None, text_column: str | None, form: "TableForm") -> _Source:
+    from nlpmeta.cli.console import says_how_to_type
+    from nlpmeta.errors import NLPMetaError
+    from nlpmeta.sources.tables import is_table
+    from nlpmeta.sources.texts import Given, arriving, given_of_file
+
+    if file is not None:
+        given = given_of_file(file, text_column, form)
+        return _Source(_chunks(given), form, file if is_table(file) else None)
+    if text_column is not None or form.delimiter is not None or not form.header or (texts and form.encoding):
+        raise NLPMetaError("Options of a table go with --file; give the table a name that ends in .csv, .tsv, …")
+    if texts:
+        return _Source(_chunks(Given(text.strip(), number) for number, text in enumerate(texts, start=1)), form)
+    says_how_to_type(sys.stdin)
+    return _Source(_chunked(arriving(sys.stdin.buffer, "standard input", form.encoding)), form)  # type: ignore[arg-type]
+
+
+def _chunks(given: "Iterable[Given]") -> "Iterator[list[Given]]":
+    rest = iter(given)
+    while batch := list(islice(rest, CHUNK)):
+        yield batch
+
+
+def _chunked(arriving: "Iterator[list[Given]]") -> "Iterator[list[Given]]":
+    return (batch for lines in arriving for batch in _chunks(lines))
+
+
+def _kept(source: _Source, keep: str | None, *, as_table: bool) -> tuple[str, ...]:
+    """The columns of the table that came in to write out again.
+
+    Raises:
+        NLPMetaError: if there is no table, or it has no such column.
+    """
+    from nlpmeta.errors import NLPMetaError, visible
+    from nlpmeta.sources.columns import find
+    from nlpmeta.sources.tables import columns_of
+
+    if keep is None and not as_table:
+        return ()
+    if source.table is None:
+        if keep is not None:
+            raise NLPMetaError("--keep names columns of a table; give one with --file.")
+        return ()
+    found = columns_of(source.table, source.form)
+    if keep is None:
+        return found
+    kept = []
+    for name in filter(None, map(str.strip, keep.split(","))):
+        column = find([name], found, where=str(source.table))
+        if column is None:
+            there = visible(", ".join(found))
+            raise NLPMetaError(f"{source.table} has no column {visible(repr(name))} to keep; it has {there}.")
+        kept.append(column)
+    return tuple(dict.fromkeys(kept))
+
+
+def _writer(
+    out: Path | None,
+    classifier: "FewShotClassifier",
+    asked: "Asked",
+    source: _Source,
+    kept: tuple[str, ...],
+    *,
+    as_table: bool,
+    as_json: bool,
+) -> "AbstractContextManager[Writer]":
+    from nlpmeta.cli.predict_output import Layout, line_writer, table_writer
+    from nlpmeta.cli.predict_schema import schema_for
+
+    columns = asked.columns(len(classifier.classes_))
+    has_text = not as_table or source.table is None
+    layout = Layout.of(kept, columns, text=has_text, header=source.form.header)
+    if not as_table or out is None:
+        return line_writer(out, layout, as_json=as_json)
+    classes = ["a | b"] if asked.coverage is not None else classifier.classes_.tolist()
+    return table_writer(out, layout, lambda: schema_for(layout, source.table, source.form, classes))
+
+
+def _predict(
+    classifier: "FewShotClassifier", batches: "Iterator[list[Given]]", write: "Writer", asked: "Asked", *, quiet: bool
+) -> int:
+    """Answer batch after batch, and return how many texts there were."""
+    from nlpmeta.cli.console import say
+    from nlpmeta.cli.predict_answers import answers
     from nlpmeta.progress import track
 
-    done = 0
+    done, empty, first = 0, 0, 0
     with track("Predicting", None, show=not quiet) as advance:
-        while batch := list(islice(texts, chunk)):
-            for line in lines(classifier, batch, as_json):
-                stream.write(line)
-            stream.flush()
-            advance(len(batch))
+        for batch in batches:
+            write(list(zip(batch, answers(classifier, [each.text for each in batch], asked), strict=True)))
+            blank = [each.line for each in batch if not each.text]
+            empty, first = empty + len(blank), first or (blank[0] if blank else 0)
             done += len(batch)
+            advance(len(batch))
+    if empty and not quiet:
+        what = "text is" if empty == 1 else "texts are"
+        say(f"Note: {empty} {what} empty and got no label (the first: line {first}).")
     return done
-
-
-def _labels(classifier: "FewShotClassifier", batch: Sequence[str], as_json: bool) -> Iterator[str]:
-    from nlpmeta.cli.predict_input import format_line
-
-    probabilities = classifier.predict_proba(batch)
-    for text, row, label in zip(batch, probabilities, probabilities.argmax(1), strict=True):
-        yield format_line(text, classifier.classes_[label], float(row[label]), as_json=as_json)
-
-
-def _label_sets(
-    classifier: "FewShotClassifier", batch: Sequence[str], as_json: bool, *, coverage: float
-) -> Iterator[str]:
-    from nlpmeta.cli.predict_input import format_set
-
-    for text, found in zip(batch, classifier.predict(batch, abstain=coverage), strict=True):
-        yield format_set(text, found, as_json=as_json)
-
-
-@contextmanager
-def _destination(out: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that appears only when everything is written."""
-    from nlpmeta.files import new_file
-
-    if out is None:
-        yield sys.stdout
-    else:
-        with new_file(out) as stream:
-            yield stream

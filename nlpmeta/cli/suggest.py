@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.errors import DataError
+from nlpmeta.sources.form import RECOGNISED, TableForm
 from nlpmeta.sources.texts import texts_of_file
 
 if TYPE_CHECKING:
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 MOST = 10
 
 
-def texts_without_labels(path: Path, text_column: str | None) -> list[str]:
+def texts_without_labels(path: Path, text_column: str | None, form: TableForm = RECOGNISED) -> list[str]:
     """The distinct texts of a file.
 
     Raises:
-        DataError: if it is missing, not UTF-8, empty, or a table without such a column.
+        DataError: if it is missing, damaged, empty, or a table without such a column.
     """
-    texts = list(dict.fromkeys(texts_of_file(path, text_column)))
+    texts = list(dict.fromkeys(texts_of_file(path, text_column, form)))
     if not texts:
         raise DataError(f"{path} holds no texts.")
     return texts

@@ -10,6 +10,7 @@ from nlpmeta.errors import DataError
 from nlpmeta.protocols.base import Material, Protocol
 from nlpmeta.sources.base import Source
 from nlpmeta.sources.folds import POOL_SPLIT, LabelFold, folds
+from nlpmeta.sources.form import RECOGNISED, TableForm
 from nlpmeta.sources.loading import load_source
 
 _PUBLISHED_NAMES = {"oos": "clinc150"}
@@ -30,6 +31,7 @@ class DataChoice:
     text_column: str | None = None
     label_column: str | None = None
     lang_column: str | None = None
+    form: TableForm = RECOGNISED
     fold: int | None = None
 
     @cached_property
@@ -101,6 +103,7 @@ class DataChoice:
             text_column=self.text_column,
             label_column=self.label_column,
             lang_column=self.lang_column,
+            form=self.form,
         )
 
 

@@ -1,6 +1,6 @@
 """A data set of the catalogue read from the Hub, with our names for its languages and splits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,10 +8,11 @@ from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.errors import DataError
 from nlpmeta.sources.base import Source, SourceFacts, sources
 from nlpmeta.sources.catalogue import DATA_DIR, CatalogueEntry, HubPlace
+from nlpmeta.sources.columns import find
 from nlpmeta.sources.hub import texts_of, write_example
 from nlpmeta.sources.hub_access import fetch_file, open_dataset
 from nlpmeta.sources.mirror import with_domains
-from nlpmeta.sources.rows import Columns, choose, labelled
+from nlpmeta.sources.rows import Columns, labelled
 from nlpmeta.sources.splits import SplitNames
 from nlpmeta.sources.tables import columns_of, rows_of
 
@@ -98,8 +99,18 @@ class CatalogueSource(Source):
 def _columns(place: HubPlace, found: list[str] | tuple[str, ...], where: str) -> Columns:
     others: Mapping[Column, str] = {"ids": place.ids} if place.ids in found and place.ids else {}
     return Columns(
-        choose("text", place.text, found, where=where), choose("label", place.label, found, where=where), others
+        _named("text", place.text, found, where),
+        _named("label", place.label, found, where),
+        others,
     )
+
+
+def _named(kind: str, names: Sequence[str], found: Sequence[str], where: str) -> str:
+    column = find(names, found, where=where)
+    if column is None:
+        expected = " or ".join(map(repr, names))
+        raise DataError(f"{where} has no {kind} column {expected}; it has {', '.join(found)}.")
+    return column
 
 
 def _in_scope(texts: LabeledTexts, out_of_scope: str | None, split: str) -> LabeledTexts:

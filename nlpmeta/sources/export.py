@@ -3,13 +3,13 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from nlpmeta.data import COLUMNS, Column, LabeledTexts
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.files import write_bytes
-from nlpmeta.sources.tables import FORMATS
 
 HEADERS: Final[dict[Column, str]] = {
     "langs": "lang",
@@ -37,11 +37,21 @@ def export(texts: LabeledTexts, path: Path, *, overwrite: bool = False) -> None:
 def check_target(path: Path, *, overwrite: bool) -> None:
     """What ``export`` would refuse before it writes, to be asked before the texts are loaded."""
     if path.suffix.lower() not in _WRITERS:
-        raise NLPMetaError(f"{path} ends in {path.suffix!r}; tables are written as {', '.join(FORMATS)}.")
+        raise NLPMetaError(f"{path} ends in {path.suffix!r}; tables are written as {', '.join(TABLE_SUFFIXES)}.")
     if path.is_dir():
         raise NLPMetaError(f"{path} is a folder; name a file.")
     if path.exists() and not overwrite:
         raise NLPMetaError(f"{path} exists and was kept as it is. Pass --overwrite to replace it.")
+
+
+def delimited_line(cells: Sequence[object], delimiter: str, *, quoting: int = csv.QUOTE_MINIMAL) -> str:
+    """One row of CSV or TSV with its end; ``None`` is an empty cell."""
+    out = io.StringIO(newline="")
+    shown = ["" if cell is None else str(cell) for cell in cells]
+    if any("\r" in cell for cell in shown):  # which csv would leave unquoted
+        quoting = csv.QUOTE_ALL
+    csv.writer(out, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerow(shown)  # type: ignore[arg-type]
+    return out.getvalue()
 
 
 def _columns(texts: LabeledTexts) -> dict[str, list[str]]:
@@ -54,14 +64,11 @@ def _columns(texts: LabeledTexts) -> dict[str, list[str]]:
 
 
 def _delimited(table: dict[str, list[str]], delimiter: str) -> bytes:
-    out = io.StringIO(newline="")
-    returns = any("\r" in cell for column in table.values() for cell in column)  # which csv would leave unquoted
-    writer = csv.writer(
-        out, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
-    )
-    writer.writerow(table)
-    writer.writerows(zip(*table.values(), strict=True))
-    return out.getvalue().encode()
+    """A quoted header says that quotes are meant, also where a text with tabs and line breaks looks like rows."""
+    rows = [tuple(table), *zip(*table.values(), strict=True)]
+    signs = {delimiter, '"', "\r", "\n"}
+    quoting = csv.QUOTE_ALL if any(signs & set(cell) for row in rows for cell in row) else csv.QUOTE_MINIMAL
+    return "".join(delimited_line(row, delimiter, quoting=quoting) for row in rows).encode()
 
 
 def _json_lines(table: dict[str, list[str]]) -> bytes:
@@ -85,3 +92,4 @@ _WRITERS = {
     ".ndjson": _json_lines,
     ".parquet": _parquet,
 }
+TABLE_SUFFIXES: Final = tuple(_WRITERS)

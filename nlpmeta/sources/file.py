@@ -1,30 +1,24 @@
-"""A user's own table as a source: CSV, TSV, JSON Lines or Parquet."""
+"""A user's own table as a source: CSV, TSV, JSON, Parquet, Excel, or a folder that ``datasets`` saved."""
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlpmeta.data import COLUMNS, Column, LabeledTexts
-from nlpmeta.errors import DataError, DataWarning, visible
+from nlpmeta.errors import DataError, DataWarning
+from nlpmeta.sources.arrow_rows import saved_splits
 from nlpmeta.sources.base import Source, SourceFacts, sources
-from nlpmeta.sources.tables import FORMATS, Row, columns_of, rows_of
-
-TEXT_NAMES = ("text", "utterance", "utt", "sentence", "message", "sms", "query", "content", "body", "input")
-LABEL_NAMES = ("label", "intent", "category", "class", "label_text", "target", "topic", "labels")
-OTHER_NAMES: dict[Column, tuple[str, ...]] = {
-    "langs": ("lang", "language", "locale"),
-    "domains": ("domain", "scenario", "channel"),
-    "ids": ("id",),
-    "users": ("user", "user_id", "annotator"),
-    "times": ("timestamp", "time", "date"),
-}
+from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, choose, others_of
+from nlpmeta.sources.form import RECOGNISED, TableForm
+from nlpmeta.sources.splits import SplitNames
+from nlpmeta.sources.tables import Row, columns_of, is_table, refuse_nested, rows_of
 
 
 def looks_like_file(name: str) -> bool:
     """Whether ``name`` can only mean a file: it exists as one, or ends like a table."""
-    return Path(name).is_file() or Path(name).suffix.lower() in FORMATS
+    return Path(name).is_file() or is_table(Path(name))
 
 
 @sources.register("file")
@@ -44,44 +38,48 @@ class FileSource(Source):
         text_column: str | None = None,
         label_column: str | None = None,
         lang_column: str | None = None,
+        form: TableForm = RECOGNISED,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.form = Path(path), form
         self.facts = SourceFacts(
             name=str(path), title=str(path), licence="unknown: your own file", citation="your own file"
         )
-        found = columns_of(self.path)
-        self._text = _choose(self.path, "text", text_column, TEXT_NAMES, found)
-        self._label = _choose(self.path, "label", label_column, LABEL_NAMES, found)
-        self._others = {c: _first(names, found) for c, names in OTHER_NAMES.items()}
-        if lang_column is not None:
-            self._others["langs"] = _choose(self.path, "lang", lang_column, (), found)
-        self._data: LabeledTexts | None = None
+        self._parts = {split: self.path / split for split in saved_splits(self.path)} or {"train": self.path}
+        found, where = columns_of(next(iter(self._parts.values())), form), str(self.path)
+        self._text = choose("text", text_column, TEXT_NAMES, found, where=where)
+        self._label = choose("label", label_column, LABEL_NAMES, found, where=where)
+        self._others = others_of(found, where=where, lang_column=lang_column)
+        self._data: dict[str, LabeledTexts] = {}
 
     def languages(self) -> tuple[str, ...]:
-        return tuple(sorted(set(self._table().langs or ())))
+        return tuple(sorted({lang for split in self._parts for lang in self._table(split).langs or ()}))
 
-    def splits(self, lang: str | None = None) -> tuple[str, ...]:
-        return ("train",)
+    def splits(self, lang: str | None = None) -> SplitNames:
+        return SplitNames(self._parts)
 
     def read(self, lang: str | None, split: str) -> LabeledTexts:
-        table = self._table()
+        table = self._table(self.splits().spelled(split) or split)
         if lang is None or table.langs is None:
             return table
         return table.select([i for i, each in enumerate(table.langs) if each == lang]).without_empty_classes()
 
-    def _table(self) -> LabeledTexts:
-        if self._data is None:
-            self._data = self._parse()
-        return self._data
+    def _table(self, split: str) -> LabeledTexts:
+        if split not in self._data:
+            self._data[split] = self._parse(self._parts[split])
+        return self._data[split]
 
-    def _parse(self) -> LabeledTexts:
+    def _parse(self, path: Path) -> LabeledTexts:
         rows = _Rows()
-        for line, row in rows_of(self.path):
+        for line, row in rows_of(path, self.form):
+            for kind, column in (("text", self._text), ("label", self._label)):
+                refuse_nested(row.get(column), f"{path}, line {line}", kind, column)
             rows.add(line, row, self._text, self._label, self._others)
+        if not rows.texts and not rows.skipped:
+            raise DataError(f"{path} has a header and no rows.")
         if not rows.texts:
-            raise DataError(f"{self.path}: no row has both a text and a label ({rows.skipped_said()}).")
+            raise DataError(f"{path}: no row has both a text and a label ({rows.skipped_said()}).")
         if rows.skipped:
-            warnings.warn(f"{self.path}: skipped {rows.skipped_said()}.", DataWarning, stacklevel=2)
+            warnings.warn(f"{path}: skipped {rows.skipped_said()}.", DataWarning, stacklevel=2)
         columns = {name: tuple(values) for name, values in rows.others.items() if all(v is not None for v in values)}
         if not _ids_name_sentences(columns):
             columns.pop("ids", None)
@@ -109,7 +107,7 @@ class _Rows:
     skipped: Counter[str] = field(default_factory=Counter)
     first_line: dict[str, int] = field(default_factory=dict)
 
-    def add(self, line: int, row: Row, text: str, label: str, others: dict[Column, str | None]) -> None:
+    def add(self, line: int, row: Row, text: str, label: str, others: Mapping[Column, str]) -> None:
         reason = _unusable(row.get(text), "text") or _unusable(row.get(label), "label")
         if reason:
             self.skipped[reason] += 1
@@ -118,7 +116,7 @@ class _Rows:
         self.texts.append(str(row[text]).strip())
         self.names.append(_label_name(row[label]))
         for name, column in others.items():
-            self.others[name].append(None if column is None else row.get(column))
+            self.others[name].append(row.get(column))
         self.others["lines"].append(str(line))
 
     def skipped_said(self) -> str:
@@ -143,7 +141,7 @@ def _ids_name_sentences(columns: Mapping[Column, tuple[object, ...]]) -> bool:
 
 
 def _unusable(value: object, kind: str) -> str | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN is none
         return f"an empty {kind}"
     if kind == "text" and not isinstance(value, str):
         return "a text that is not a string"
@@ -155,19 +153,3 @@ def _unusable(value: object, kind: str) -> str | None:
 def _label_name(value: object) -> str:
     whole = isinstance(value, float) and value.is_integer()
     return str(int(value)) if whole and isinstance(value, float) else str(value).strip()
-
-
-def _choose(path: Path, kind: str, asked: str | None, usual: Sequence[str], found: Sequence[str]) -> str:
-    """The column to read: the one asked for, else the first that is obvious."""
-    if asked is not None and asked in found:
-        return asked
-    chosen = None if asked is not None else _first(usual, found)
-    if chosen is None:
-        missing = f"no column {asked!r}" if asked is not None else f"no column that is obviously the {kind}"
-        raise DataError(f"{path} has {missing}; it has {visible(', '.join(found))}. Name one with --{kind}-column.")
-    return chosen
-
-
-def _first(usual: Sequence[str], found: Sequence[str]) -> str | None:
-    by_fold = {column.strip().casefold(): column for column in found}
-    return next((by_fold[name] for name in usual if name in by_fold), None)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlpmeta.data import Column, LabeledTexts
+from nlpmeta.data import LabeledTexts
 from nlpmeta.sources.base import Source, SourceFacts, sources
-from nlpmeta.sources.file import LABEL_NAMES, OTHER_NAMES, TEXT_NAMES
+from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, choose, others_of
 from nlpmeta.sources.hub_access import open_dataset
-from nlpmeta.sources.rows import Columns, choose, labelled
+from nlpmeta.sources.rows import Columns, labelled
 from nlpmeta.sources.splits import SplitNames
 
 if TYPE_CHECKING:
@@ -77,18 +77,10 @@ class HubSource(Source):
 
     def _columns(self, table: "Dataset") -> Columns:
         found, where = table.column_names, self.facts.title
-        others: dict[Column, str] = {}
-        for kind, usual in OTHER_NAMES.items():
-            column = next((each for each in found if each.casefold() in usual), None)
-            if column is not None:
-                others[kind] = column
-        if self._lang_column is not None:
-            others["langs"] = choose("language", [self._lang_column], found, where=where)
-        texts, labels = _or(self._text_column, TEXT_NAMES), _or(self._label_column, LABEL_NAMES)
         return Columns(
-            choose("text", texts, found, where=where, advice=" Name one with --text-column."),
-            choose("label", labels, found, where=where, advice=" Name one with --label-column."),
-            others,
+            choose("text", self._text_column, TEXT_NAMES, found, where=where),
+            choose("label", self._label_column, LABEL_NAMES, found, where=where),
+            others_of(found, where=where, lang_column=self._lang_column),
         )
 
     @classmethod
@@ -133,7 +125,3 @@ def write_example(folder: Path) -> Path:
 
 def _rows(batch: dict[str, list[object]]) -> list[dict[str, object]]:
     return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-
-
-def _or(asked: str | None, usual: Sequence[str]) -> Sequence[str]:
-    return usual if asked is None else [asked]

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from nlpmeta.errors import UnknownNameError
+from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.sources.base import Source
 from nlpmeta.sources.catalogue import CatalogueEntry, catalogue, known_as, mirror_folder
 from nlpmeta.sources.catalogue_hub import CatalogueSource
 from nlpmeta.sources.file import FileSource, looks_like_file
+from nlpmeta.sources.form import RECOGNISED, TableForm
 from nlpmeta.sources.home_assistant import HomeAssistantIntents
 from nlpmeta.sources.hub import HubSource
 from nlpmeta.sources.mirror import MirrorSource
@@ -28,6 +29,7 @@ def load_source(
     text_column: str | None = None,
     label_column: str | None = None,
     lang_column: str | None = None,
+    form: TableForm = RECOGNISED,
 ) -> Source:
     """The source that ``name`` stands for.
 
@@ -42,18 +44,22 @@ def load_source(
         text_column: the column of the texts of a table, if it is not obvious.
         label_column: the column of the labels of a table, if it is not obvious.
         lang_column: the column of a table that says each text's language.
+        form: the delimiter, encoding and header of a table, where they are not to be recognised.
 
     Raises:
         UnknownNameError: if it is none of these.
         DataError: if it cannot be read, or lacks a column.
     """
     name = known_as(name)
+    if not form.is_plain and (name in (*BUNDLED, *catalogue()) or not looks_like_file(name)):
+        raise DataError(f"{name} is no file; --delimiter, --encoding and --no-header go with files.")
     if name in BUNDLED:
         return BUNDLED[name]()
     if name in catalogue():
         return _from_catalogue(catalogue()[name], mirror_folder(data_dir))
     if looks_like_file(name):
-        return FileSource(name, text_column=text_column, label_column=label_column, lang_column=lang_column)
+        columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
+        return FileSource(name, form=form, **columns)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return HubSource(
             name,

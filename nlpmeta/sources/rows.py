@@ -30,19 +30,6 @@ class Columns:
             raise DataError(f"{where} has no column {_listed(missing)}; it has {', '.join(there)}.")
 
 
-def choose(kind: str, candidates: Sequence[str], found: Sequence[str], *, where: str, advice: str = "") -> str:
-    """The first of ``candidates`` that is among the columns ``found``, in any case of letters.
-
-    Raises:
-        DataError: if none is; the message lists the columns found.
-    """
-    by_fold = {column.casefold(): column for column in found}
-    for candidate in candidates:
-        if candidate.casefold() in by_fold:
-            return by_fold[candidate.casefold()]
-    raise DataError(f"{where} has no {kind} column {_listed(candidates)}; it has {', '.join(found)}.{advice}")
-
-
 def labelled(
     rows: Iterable[Row], columns: Columns, *, where: str, label_names: Sequence[str] = (), lang: str | None = None
 ) -> LabeledTexts:

@@ -1,120 +1,168 @@
-"""Rows of a CSV, TSV, JSON Lines or Parquet file, each with its line number."""
+"""Rows of a table, each with its line number: the one reader of every command."""
 
-import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Final
 
-from nlpmeta.errors import DataError
+from nlpmeta.errors import DataError, visible
+from nlpmeta.sources.arrow_rows import arrow_rows, is_saved_dataset, saved_splits, schema_of
+from nlpmeta.sources.delimited import DELIMITERS, Records, records_of
+from nlpmeta.sources.form import PACKED, RECOGNISED, TableForm, TextFile
+from nlpmeta.sources.json_rows import json_rows
 
 Row = dict[str, object]
 
-LONGEST_LINE = 16 << 20  # bytes, or characters where the line is decoded already
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+JSON: Final = (".jsonl", ".ndjson", ".json")
+ARROW: Final = (".parquet", ".arrow", ".feather")
+FORMATS: Final = (*DELIMITERS, *JSON, *ARROW, ".xlsx")
+_INSTEAD: Final = {
+    ".zip": "unpack it and name the table in it",
+    ".tar": "unpack it and name the table in it",
+    ".tgz": "unpack it and name the table in it",
+    ".zst": "unpack it first: zstd -d",
+    ".7z": "unpack it and name the table in it",
+    ".xls": "save it as .xlsx or as CSV UTF-8",
+    ".xlsb": "save it as .xlsx or as CSV UTF-8",
+    ".ods": "save it as CSV",
+    ".numbers": "export it as CSV",
+    ".orc": "write it as Parquet",
+    ".avro": "write it as Parquet",
+    ".db": "export the table as CSV",
+    ".sqlite": "export the table as CSV",
+    ".pkl": "write it as Parquet or CSV: a pickle can run any program",
+    ".pickle": "write it as Parquet or CSV: a pickle can run any program",
+    ".doc": "save the texts as a CSV file",
+    ".docx": "save the texts as a CSV file",
+    ".pdf": "save the texts as a CSV file",
+}
 
 
-def columns_of(path: Path) -> tuple[str, ...]:
-    """The column names of a table, in order of first appearance.
+def kind_of(path: Path) -> str:
+    """The ending that says the format: that of ``x.csv.gz`` is ``.csv``, that of a saved data set ``dataset``."""
+    if is_saved_dataset(path):
+        return "dataset"
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix in PACKED else suffix
+
+
+def is_table(path: Path) -> bool:
+    """Whether ``path`` is, or by its ending would be, a table."""
+    return kind_of(path) in (*FORMATS, "dataset")
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse what is neither a table nor a text, by its ending.
 
     Raises:
-        DataError: if the file is missing, of an unknown format, empty, or not UTF-8.
+        DataError: with what to do instead.
     """
-    _, first = next(rows_of(path), (0, None))
-    if first is None:
-        raise DataError(f"{path} has no rows.")
-    return tuple(first)
+    kind = kind_of(path)
+    if kind in _INSTEAD or (path.suffix.lower() in PACKED and kind in (*ARROW, ".xlsx")):
+        instead = _INSTEAD.get(kind, f"unpack it first: {kind} files are packed in themselves")
+        raise DataError(f"{path} ends in {''.join(path.suffixes[-2:])!r}, which is not read here; {instead}.")
 
 
-def rows_of(path: Path) -> Iterator[tuple[int, Row]]:
-    """Each row with the number of its line (of its record, in Parquet), read one at a time.
+def columns_of(path: Path, form: TableForm = RECOGNISED) -> tuple[str, ...]:
+    """The column names of a table, in order of first appearance; in JSON a row may lack any of them.
+
+    Raises:
+        DataError: if the file is missing, of an unknown format, empty, or damaged, or two columns share a name.
+    """
+    kind = _checked(path, form)
+    if kind in JSON:
+        found = dict.fromkeys(name for _, row in json_rows(TextFile.of(path, form)) for name in row)
+        return tuple(found) or _no_rows(path)
+    if kind in (*ARROW, "dataset"):
+        return tuple(schema_of(path).names)
+    first = next(iter(_cells(path, kind, form)), None)
+    return _no_rows(path) if first is None else _header(path, first[1], form)
+
+
+def rows_of(path: Path, form: TableForm = RECOGNISED) -> Iterator[tuple[int, Row]]:
+    """Each row with the number of its first line (of its record, in Arrow formats), read one at a time.
 
     Raises:
         DataError: as ``columns_of``, and for a line that cannot be parsed, with its number.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist.")
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name one file ({', '.join(FORMATS)}).")
-    readers = {".csv": _delimited, ".tsv": _delimited, ".jsonl": _json_lines, ".ndjson": _json_lines}
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        yield from _parquet(path)
-    elif suffix in readers:
-        try:
-            yield from readers[suffix](path)
-        except UnicodeDecodeError as error:
-            raise DataError(_not_utf8(path, error)) from error
+    kind = _checked(path, form)
+    if kind in JSON:
+        yield from json_rows(TextFile.of(path, form))
+    elif kind in (*ARROW, "dataset"):
+        schema_of(path)
+        yield from arrow_rows(path)
     else:
-        raise DataError(f"{path} ends in {path.suffix!r}; tables are read from {', '.join(FORMATS)}.")
+        yield from _rows_of_cells(path, kind, form)
 
 
-def _delimited(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(
-            _lines(path, file), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-        )
-        try:
-            for row in reader:
-                if None in row:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: more fields than the {len(reader.fieldnames or ())} columns "
-                        "of the first line; put a text that holds the delimiter between double quotes."
-                    )
-                yield reader.line_num, dict(row)
-        except csv.Error as error:
-            raise DataError(f"{path}, near line {reader.line_num}: {error}.") from error
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(_lines(path, file), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                line.encode() if "\\u" not in line else json.dumps(row, ensure_ascii=False).encode()
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: not valid JSON ({error}).") from error
-            if not isinstance(row, dict):
-                raise DataError(f'{path}, line {number}: expected an object like {{"text": …}}, not {line[:40]!r}.')
-            yield number, row
-
-
-def _lines(path: Path, file: IO[str]) -> Iterator[str]:
-    """The lines of ``file``, of which none takes more memory than a line of a table can need.
+def refuse_nested(value: object, where: str, kind: str, column: str) -> None:
+    """Refuse a text or a label that is a list or an object.
 
     Raises:
-        DataError: if one is longer.
+        DataError: with what it is.
     """
-    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), start=1):
-        if len(line) > LONGEST_LINE:
-            raise DataError(f"{path}, line {number}: longer than {LONGEST_LINE >> 20} million characters.")
-        yield line
+    if isinstance(value, list | dict | tuple):
+        shown = visible(repr(value))[:60]
+        advice = " A table of pandas is written row by row with to_json(orient='records')." if len(value) > 9 else ""
+        raise DataError(f"{where}: the {kind} ({column!r}) is {shown}; it must be one value a row.{advice}")
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
-    from pyarrow import ArrowException, parquet
+def _checked(path: Path, form: TableForm) -> str:
+    if not path.exists():
+        raise DataError(f"{path} does not exist.")
+    kind = kind_of(path)
+    if splits := saved_splits(path):
+        named = ", ".join(str(path / split) for split in splits)
+        raise DataError(f"{path} is a DatasetDict; name the folder of one of its splits: {visible(named)}.")
+    if path.is_dir() and kind != "dataset":
+        raise DataError(f"{path} is a folder; name one file ({', '.join(FORMATS)}).")
+    refuse_foreign(path)
+    if not is_table(path):
+        raise DataError(f"{path} ends in {path.suffix!r}; tables are read from {', '.join(FORMATS)}.")
+    if not form.is_plain and kind not in (*DELIMITERS, *JSON, ".xlsx"):
+        raise DataError(f"{path} says its own form; leave out --delimiter, --encoding and --no-header.")
+    return kind
 
-    try:
-        number = 0
-        for batch in parquet.ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except ArrowException as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}.") from error
+
+def _cells(path: Path, kind: str, form: TableForm) -> Iterable[tuple[int, Sequence[object]]]:
+    if kind in DELIMITERS:
+        return records_of(TextFile.of(path, form), kind, form)
+    from nlpmeta.sources.sheets import sheet_records
+
+    return sheet_records(path)
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as wrong:
-                byte = line[wrong.start]
-                return (
-                    f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8. "
-                    f"Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}"
-                )
-    return f"{path} is not UTF-8 ({error.reason})."
+def _rows_of_cells(path: Path, kind: str, form: TableForm) -> Iterator[tuple[int, Row]]:
+    records = _cells(path, kind, form)
+    names: tuple[str, ...] = ()
+    for line, cells in records:
+        if not names:
+            names = _header(path, cells, form)
+            if form.header:
+                continue
+        if len(names) > 1 and list(cells) == [""]:  # an empty line is a row only where a row is one text
+            continue
+        if any(cell not in ("", None) for cell in cells[len(names) :]):
+            raise DataError(
+                f"{path}, line {line}: more fields than the {len(names)} columns of the first line; "
+                "put a text that holds the delimiter between double quotes, or name another with --delimiter."
+            )
+        padded = [*cells, *[None] * (len(names) - len(cells))]
+        yield line, dict(zip(names, padded, strict=False))
+    if isinstance(records, Records):
+        records.note()
+
+
+def _header(path: Path, cells: Sequence[object], form: TableForm) -> tuple[str, ...]:
+    """The names of the columns; those without one are numbered from 1."""
+    given = ["" if cell is None or not form.header else str(cell).strip() for cell in cells]
+    names = [name or str(number) for number, name in enumerate(given, start=1)]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{path} has {names.count(twice[0])} columns named {visible(repr(twice[0]))}; give each a name of its own."
+        )
+    return tuple(names)
+
+
+def _no_rows(path: Path) -> tuple[str, ...]:
+    raise DataError(f"{path} is empty: it has no rows.")

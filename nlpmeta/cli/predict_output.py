@@ -1,0 +1,174 @@
+"""Where the answers of ``nlpmeta predict`` go: lines to read, or the table that came in with columns added."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from nlpmeta.cli.console import json_line, printable
+from nlpmeta.cli.predict_answers import Answer
+from nlpmeta.errors import NLPMetaError, visible
+from nlpmeta.sources.export import TABLE_SUFFIXES, delimited_line
+from nlpmeta.sources.tables import is_table, refuse_foreign
+from nlpmeta.sources.texts import Given
+
+if TYPE_CHECKING:
+    from pyarrow import Schema
+
+Rows = Sequence[tuple[Given, Answer]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands in a row of the output.
+
+    Args:
+        kept: the columns of the table that came in.
+        added: the name that each column of an answer gets.
+        text: whether the text stands in a column of its own.
+        delimiter: of CSV and TSV.
+        header: whether CSV and TSV begin with the names of the columns.
+    """
+
+    kept: tuple[str, ...]
+    added: Mapping[str, str]
+    text: bool
+    header: bool = True
+
+    @classmethod
+    def of(cls, kept: Sequence[str], answers: Sequence[str], *, text: bool, header: bool = True) -> "Layout":
+        """Name the added columns so that none has the name of one that is kept.
+
+        Raises:
+            NLPMetaError: if both their usual and their longer names are taken.
+        """
+        taken = {name.casefold() for name in kept} | ({"text"} if text else set())
+        for prefix in ("", "predicted_"):
+            added = {name: f"{prefix}{name}" for name in answers}
+            clash = [name for name in added.values() if name in taken]
+            if not clash:
+                return cls(tuple(kept), added, text, header)
+        raise NLPMetaError(
+            f"The table has the columns {visible(', '.join(clash))} already. Name the columns to keep with --keep."
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of all columns, in order."""
+        return (*(["text"] if self.text else []), *self.kept, *self.added.values())
+
+    def row(self, given: Given, answer: Answer) -> dict[str, object]:
+        """One row by the names of its columns."""
+        row: dict[str, object] = {"text": given.text} if self.text else {}
+        row |= {name: given.row.get(name) for name in self.kept}
+        return row | {self.added[name]: value for name, value in answer.items()}
+
+
+class Writer(Protocol):
+    """Takes the rows of a batch."""
+
+    def __call__(self, rows: Rows) -> None:
+        """Write them."""
+
+
+def writes_table(out: Path | None, *, from_table: bool) -> bool:
+    """Whether ``--out`` is a table; texts without a table go to a .tsv file as the lines that are printed.
+
+    Raises:
+        NLPMetaError: if it ends like a table that is not written.
+    """
+    if out is None:
+        return False
+    suffix = out.suffix.lower()
+    refuse_foreign(out)
+    if (is_table(out) and suffix not in TABLE_SUFFIXES) or suffix == ".json":
+        raise NLPMetaError(
+            f"{out}: tables are written as {', '.join(TABLE_SUFFIXES)}; with another ending such as .txt, lines are."
+        )
+    return suffix in TABLE_SUFFIXES and (from_table or suffix != ".tsv")
+
+
+@contextmanager
+def line_writer(out: Path | None, layout: Layout, *, as_json: bool) -> Iterator[Writer]:
+    """A line a text, to standard output or to a file that appears only when everything is written."""
+    from nlpmeta.files import new_file
+
+    form: Callable[[Given, Answer], str] = (
+        (lambda given, answer: json_line(_plain(layout.row(given, answer)))) if as_json else _tabbed(layout)
+    )
+
+    def write(rows: Rows) -> None:
+        stream.writelines(form(given, answer) for given, answer in rows)
+        stream.flush()
+
+    if out is None:
+        stream: IO[str] = sys.stdout
+        yield write
+    else:
+        with new_file(out) as stream:
+            yield write
+
+
+@contextmanager
+def table_writer(out: Path, layout: Layout, schema: "Callable[[], Schema]") -> Iterator[Writer]:
+    """A table of the kind that ``out`` ends in, there only when everything is written.
+
+    Args:
+        out: the file.
+        layout: its columns.
+        schema: the Arrow types of its columns, asked for if it is Parquet.
+    """
+    from nlpmeta.files import new_file
+
+    suffix = out.suffix.lower()
+    if suffix == ".parquet":
+        from pyarrow import Table, parquet
+
+        types = schema()
+        with new_file(out) as stream, parquet.ParquetWriter(stream.buffer, types) as file:  # type: ignore[attr-defined]
+            yield lambda rows: file.write_table(Table.from_pylist([layout.row(*each) for each in rows], schema=types))
+        return
+    with new_file(out) as stream:
+        if suffix in (".jsonl", ".ndjson"):
+            yield lambda rows: stream.writelines(json_line(_plain(layout.row(*each))) for each in rows)
+            return
+        delimiter = "\t" if suffix == ".tsv" else ","
+        if layout.header:
+            stream.write(delimited_line(layout.columns, delimiter))
+        yield lambda rows: stream.writelines(
+            delimited_line(list(layout.row(*each).values()), delimiter) for each in rows
+        )
+
+
+def _tabbed(layout: Layout) -> Callable[[Given, Answer], str]:
+    """Label and probability (of each label asked for), the text, and what is kept of its row, between tabs."""
+
+    def line(given: Given, answer: Answer) -> str:
+        cells = [_cell(value) for name, value in answer.items() if name not in ("unsure", "coverage")]
+        cells += [given.text, *(_cell(given.row.get(name)) for name in layout.kept)]
+        return "\t".join(printable(cell).replace("\n", "\\n") for cell in cells) + "\n"
+
+    return line
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _plain(row: dict[str, object]) -> dict[str, object]:
+    """What JSON has no form for (dates, decimals, bytes) as text."""
+    return {name: _json_value(value) for name, value in row.items()}
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(name): _json_value(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(each) for each in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)

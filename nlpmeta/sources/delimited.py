@@ -1,0 +1,147 @@
+"""CSV and TSV as people have them: which character stands between the columns, and where a row ends."""
+
+import csv
+import re
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from nlpmeta.errors import DataError, DataWarning, visible
+from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES
+from nlpmeta.sources.form import TableForm, TextFile
+
+Numbered = tuple[int, list[str]]
+
+DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
+_CANDIDATES: Final = ",;\t|"
+_LINE_BY_LINE: Final = "\t|"  # where a double quote is more often a part of the text than a sign around it
+_SEP: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_MOST: Final = 200  # rows that the delimiter is recognised by
+
+
+@dataclass
+class Records:
+    """The rows of delimited lines, each with the number of its first line, as the ``csv`` module reads them.
+
+    A double quote that is opened and not closed where it should be is an error. In a file of tabs or pipes it is a part
+    of the text, and so is one whose closing quote comes so late that most lines up to it are rows themselves: no line
+    is swallowed. Where the header is quoted, or a quote inside is doubled, quotes
+    are meant.
+    """
+
+    lines: Iterator[str]
+    delimiter: str
+    where: str
+    doubtful: list[tuple[int, int]] = field(default_factory=list)
+    stray_quotes: list[int] = field(default_factory=list)
+    rows: int = 0
+    _read: int = 0
+    _waiting: deque[str] = field(default_factory=deque)
+    _width: int = 0
+    _header_is_quoted: bool = False
+
+    def __iter__(self) -> Iterator[Numbered]:
+        while (line := self._line()) is not None:
+            number = self._read
+            cells = self._quoted(number, line) if '"' in line else _unquoted(line, self.delimiter)
+            if not self.rows:
+                self._width = len(cells)
+                self._header_is_quoted = line.startswith('"')
+            self.rows += 1
+            yield number, cells
+
+    def _line(self) -> str | None:
+        line = self._waiting.popleft() if self._waiting else next(self.lines, None)
+        self._read += line is not None
+        return line
+
+    def _quoted(self, number: int, line: str) -> list[str]:
+        taken = [line]
+
+        def feed() -> Iterator[str]:
+            yield line
+            while (more := self._line()) is not None:
+                taken.append(more)
+                yield more
+
+        is_tolerant = self.delimiter in _LINE_BY_LINE
+        try:
+            cells = next(csv.reader(feed(), delimiter=self.delimiter, strict=True))
+        except csv.Error as error:
+            if not is_tolerant:
+                raise DataError(
+                    f"{self.where}, line {number}: the double quotes do not pair ({error}). Write a double quote "
+                    "inside a text twice, between double quotes around the text."
+                ) from error
+        else:
+            if len(taken) == 1:
+                return cells
+            are_meant = self._header_is_quoted or any('""' in each for each in taken)
+            alike = 0 if are_meant else sum(map(self._is_row, taken))
+            if not is_tolerant or 2 * alike <= len(taken):
+                if alike > 1:
+                    self.doubtful.append((number, self._read))
+                return cells
+        self.stray_quotes.append(number)
+        self._waiting.extendleft(reversed(taken[1:]))
+        self._read = number
+        return _unquoted(line, self.delimiter)
+
+    def _is_row(self, line: str) -> bool:
+        """Whether a line has all the columns by itself."""
+        return len(_unquoted(line, self.delimiter)) == self._width
+
+    def note(self) -> None:
+        """Say where the rows are not the lines, and it may be that they should be."""
+        if self.doubtful:
+            first, last = self.doubtful[0]
+            warnings.warn(
+                f"{self.where}: {self._read} lines are {self.rows} rows, header included: double quotes hold "
+                f"lines together that could be rows (lines {first} to {last} are the first of {len(self.doubtful)}).",
+                DataWarning,
+                stacklevel=2,
+            )
+        if self.stray_quotes:
+            warnings.warn(
+                f"{self.where}: a double quote that does not pair was read as a part of the text "
+                f"({len(self.stray_quotes)} lines; the first: line {self.stray_quotes[0]}).",
+                DataWarning,
+                stacklevel=2,
+            )
+
+
+def records_of(file: TextFile, suffix: str, form: TableForm) -> Records:
+    """The rows of ``file``, the header among them; a line such as ``sep=;`` at its beginning is passed over."""
+    lines, first = file.lines(), file.first_lines()
+    named = _SEP.fullmatch(first[0]) if first else None
+    if named:
+        next(lines)
+    delimiter = form.delimiter or (named[1] if named else _delimiter(first, DELIMITERS[suffix]))
+    return Records(lines, delimiter, visible(str(file.path)), _read=1 if named else 0)
+
+
+def _delimiter(lines: Sequence[str], own: str) -> str:
+    """The character that most rows agree on: with it they have as many columns as the header, which has several.
+
+    The ``csv`` module's own ``Sniffer`` takes commas in texts for delimiters: each candidate is tried with its reader.
+    """
+    candidates = [own, *(each for each in _CANDIDATES if each != own)]
+    return max(candidates, key=lambda each: _agreement(lines, each))
+
+
+def _agreement(lines: Iterable[str], delimiter: str) -> tuple[bool, float, int]:
+    rows: list[list[str]] = []
+    with suppress(DataError):  # quotes that do not pair, perhaps only because the beginning ends here
+        rows += (cells for _, (_, cells) in zip(range(_MOST), Records(iter(lines), delimiter, ""), strict=False))
+    header, *others = rows or [[""]]
+    filled = [cells for cells in others if cells != [""]]
+    share = sum(len(cells) == len(header) for cells in filled) / len(filled) if filled else 1
+    known = sum(cell.strip().casefold() in (*TEXT_NAMES, *LABEL_NAMES) for cell in header)
+    return len(header) > 1, share, known
+
+
+def _unquoted(line: str, delimiter: str) -> list[str]:
+    return line.rstrip("\r\n").split(delimiter)
