@@ -73,7 +73,7 @@ def evaluate(
     """
     from nlpmeta.cli import evaluate_output, evaluate_plot
     from nlpmeta.cli.console import out_json, say
-    from nlpmeta.cli.methods import check_names, learners_of
+    from nlpmeta.cli.methods import check_names, is_adapted, learners_of
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.protocols import DataChoice, Run
     from nlpmeta.protocols.results import add_rows, read_rows
@@ -100,6 +100,9 @@ def evaluate(
     langs = choice.languages(None if lang is None else lang.split(","))
     if out is not None:
         read_rows(out)  # a file that is none of ours is said before the work
+    for name in names:
+        if is_adapted(name):
+            say(f"Note: {name} is adapted anew to each support set; nlpmeta score {name} measures it as it was saved.")
     learners = learners_of(names, chosen, encoder=encoder or DEFAULT_ENCODER, prefix="" if no_prefix else None)
     if not quiet:
         found = [learner.encoder.files for learner in learners.values()]

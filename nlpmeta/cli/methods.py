@@ -28,6 +28,11 @@ def check_names(names: Sequence[str]) -> None:
             learners[method]
 
 
+def is_adapted(name: str) -> bool:
+    """Whether ``name`` is the folder of an adapted model, whose task is of no use where tasks are drawn."""
+    return Path(name).is_dir() and read_manifest(Path(name)).get("kind") == "adapted"
+
+
 def learners_of(
     names: Sequence[str], protocol: Protocol, *, encoder: str = DEFAULT_ENCODER, prefix: str | None = None
 ) -> dict[str, Learner]:

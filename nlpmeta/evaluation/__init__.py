@@ -8,16 +8,23 @@ from nlpmeta.evaluation.episodes import (
     score_episode,
     score_episodes,
 )
-from nlpmeta.evaluation.intervals import Difference, Interval, paired_difference
+from nlpmeta.evaluation.intervals import Difference, Interval, Proportion, paired_difference, says_little
+from nlpmeta.evaluation.saved import Answers, Pair, compare, match_labels
 
 __all__ = [
+    "Answers",
     "Difference",
     "Embed",
     "EpisodeScore",
     "Interval",
+    "Pair",
+    "Proportion",
     "chance_level",
+    "compare",
     "confused_pairs",
+    "match_labels",
     "paired_difference",
+    "says_little",
     "score_episode",
     "score_episodes",
 ]

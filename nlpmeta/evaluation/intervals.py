@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESAMPLES = 10_000
+FEWEST_TEXTS = 30
+"""Scored texts below which a share says little: its interval is then 35 points wide."""
 _DRAWS_AT_ONCE = 1_000_000
 
 
@@ -41,6 +43,54 @@ class Interval:
         """``84.0 ± 1.2``, in percent."""
         half = "" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.1f}"
         return f"{100 * self.mean:.1f}{half}"
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of ``n`` independent texts, with Wilson's 95 % interval (Wilson 1927; Brown, Cai and DasGupta 2001).
+
+    Raises:
+        NLPMetaError: if ``n`` is less than 1 or ``right`` no part of it.
+    """
+
+    right: int
+    n: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.right <= self.n or self.n < 1:
+            raise NLPMetaError(f"A share needs texts; got {self.right} of {self.n}.")
+
+    @property
+    def mean(self) -> float:
+        """The share itself."""
+        return self.right / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Low and high end."""
+        from scipy.stats import binomtest
+
+        found = binomtest(self.right, self.n).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
+
+    def json(self) -> dict[str, float | int | None]:
+        """``{"mean": …, "low": …, "high": …, "right": …, "n_texts": …}``."""
+        low, high = self.interval
+        ends = {"mean": _plain(self.mean), "low": _plain(low), "high": _plain(high)}
+        return {**ends, "right": self.right, "n_texts": self.n}
+
+    def percent(self) -> str:
+        """``84.0 (75.1 to 90.2)``, in percent."""
+        low, high = self.interval
+        return f"{100 * self.mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def says_little(n_texts: int) -> str | None:
+    """A sentence about so few scored texts; ``None`` where there are enough."""
+    if n_texts >= FEWEST_TEXTS:
+        return None
+    texts = "1 text was" if n_texts == 1 else f"{n_texts} texts were"
+    return f"only {texts} scored: with fewer than {FEWEST_TEXTS} the figure says little"
 
 
 @dataclass(frozen=True)
