@@ -1,9 +1,11 @@
 """A classifier that goes on learning from a stream whose labels come late, and says when the stream has changed."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -13,6 +15,7 @@ from nlpmeta.adaptation.record import Record
 from nlpmeta.adaptation.stream import OnlineSettings, Stream
 from nlpmeta.adaptation.tickets import checked_answers
 from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.encoder.guard import Guard
 from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.examples import checked_texts
 from nlpmeta.kept_classifier import Label
@@ -67,6 +70,24 @@ class Moment:
     stream: Stream
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _as_one(change: "Callable[Concatenate[OnlineClassifier, P], R]") -> "Callable[Concatenate[OnlineClassifier, P], R]":
+    """Let a method change a draft, which then takes the place of what was: all of the change is seen, or none of it."""
+
+    def changed(self: "OnlineClassifier", /, *args: P.args, **options: P.kwargs) -> R:
+        with self._guard:
+            draft = copy.copy(self)
+            draft.alarms, draft.waiting, draft.moments = [*self.alarms], {**self.waiting}, [*self.moments]
+            found = change(draft, *args, **options)
+            self.__dict__.update(draft.__dict__)
+        return found
+
+    return update_wrapper(changed, change)
+
+
 class OnlineClassifier:
     """Follows a stream from a fitted classifier on: predicts, learns every label that comes, warns of drift.
 
@@ -78,6 +99,9 @@ class OnlineClassifier:
     The alarm (``drift.DriftAlarm``) watches the losses of a head that does not learn, how far texts lie from the known
     ones, and how like one another the newest are (``burst.Burst``); false alarms come at most once in
     ``settings.one_in`` texts on average.
+
+    Any number of threads may use it: changes come one after another, and a prediction sees the stream before or after
+    one.
     """
 
     def __init__(self, classifier: FewShotClassifier, settings: OnlineSettings | None = None) -> None:
@@ -96,7 +120,11 @@ class OnlineClassifier:
                 "This model was saved without its examples, from which a stream begins. Fit it again, or save it with "
                 "include_support=True."
             )
-        self.classifier, self.settings = classifier, settings or OnlineSettings()
+        self._guard = Guard()
+        self.classifier, self.settings = (
+            copy.copy(classifier),
+            settings or OnlineSettings(),
+        )  # it may learn on by itself
         data = classifier.examples_.data()
         features, base = self._seen(data.texts)
         self.centre = features.mean(0)
@@ -123,6 +151,7 @@ class OnlineClassifier:
         found: NDArray[np.generic] = self.classes_[self.predict_proba(texts).argmax(1)]
         return found
 
+    @_as_one
     def receive(self, texts: Sequence[str]) -> list[Answer]:
         """Take the next texts of the stream and predict their labels, which may come later, or never."""
         rows, base = self._rows(checked_texts(texts))
@@ -140,6 +169,7 @@ class OnlineClassifier:
             del self.waiting[next(iter(self.waiting))]
         return answers
 
+    @_as_one
     def learn(self, tickets: Sequence[int], labels: Sequence[Label]) -> list[Alarm]:
         """Learn labels of texts that were received before, in the order in which they come.
 
@@ -169,6 +199,7 @@ class OnlineClassifier:
         """The same with fading: a prediction counts less with every later label."""
         return self.record.recent_accuracy
 
+    @_as_one
     def rollback(self, n_labels: int) -> Moment:
         """Return to the newest kept state that had learned ``n_labels`` labels or fewer; what came later is unlearned.
 
@@ -226,7 +257,8 @@ class OnlineClassifier:
     @torch.no_grad()
     def _seen(self, texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Embeddings ``(n, dim)`` and the classifier's scores ``(n, n_way)``."""
-        learner, state = self.classifier.learner_, self.classifier.state_
+        fitted = self.classifier.fitted_
+        learner, state = fitted.learner, fitted.state
         queries = learner.queries(state, texts)
         features = learner.encoder.encode(texts) if queries.features is None else queries.features
         return features.float().cpu(), learner.logits(state, queries).float().cpu()

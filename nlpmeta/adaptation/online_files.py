@@ -1,5 +1,6 @@
 """Writes and reads an ``OnlineClassifier``: safetensors and JSON, with checksums."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from nlpmeta.adaptation.online import Alarm, Moment, OnlineClassifier, Waiting
 from nlpmeta.adaptation.record import Record
 from nlpmeta.adaptation.stream import Frozen, OnlineSettings, Stream
 from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.encoder.guard import Guard
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.files import new_folder, write_bytes, write_json
 from nlpmeta.manifest import read_manifest, write_manifest
@@ -31,6 +33,8 @@ _PARTS = ("prototypes", "weights", "rows", "base", "labels")
 def write_online(online: OnlineClassifier, folder: Path, *, overwrite: bool) -> None:
     """Write a folder: the classifier in one of its own, the rest beside it."""
     from safetensors.torch import save
+
+    online = copy.copy(online)  # as it is now, whatever other threads teach it meanwhile
 
     tensors, facts = {"centre": online.centre, "scale": online.scale}, []
     states = [*(moment.stream for moment in online.moments), online.stream]
@@ -66,6 +70,7 @@ def read_online(kind: type[OnlineClassifier], folder: Path) -> OnlineClassifier:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         streams = [_stream(number, each, tensors) for number, each in enumerate(facts["streams"])]
         self = kind.__new__(kind)
+        self._guard = Guard()
         self.classifier, self.settings = classifier, OnlineSettings.parse(facts["settings"], where=str(folder / FACTS))
         self.centre, self.scale, self.stream = tensors["centre"], tensors["scale"], streams[-1]
         self.record, self.alarms = Record(**facts["record"]), [Alarm(**alarm) for alarm in facts["alarms"]]

@@ -45,15 +45,18 @@ class Packed:
         """What ``user`` takes with it, in bytes."""
         return len(self.state) + len(self.labels.encode("utf-8")) + len(user.encode("utf-8"))
 
-    @property
-    def checksum(self) -> int:
-        """CRC-32 of state and labels."""
-        return checksum(self.state, self.labels)
+    def checksum(self, user: str) -> int:
+        """CRC-32 of what is stored for ``user``."""
+        return checksum(user, self.state, self.labels)
 
 
-def checksum(state: bytes, labels: str) -> int:
-    """CRC-32 of what is stored for a user."""
-    return zlib.crc32(labels.encode("utf-8"), zlib.crc32(state))
+def checksum(user: str | None, state: bytes, labels: str) -> int:
+    """CRC-32 of what is stored for a user, whose name is part of it: one that gets another's row is seen.
+
+    Files of format version 1 have it without the name.
+    """
+    content = zlib.crc32(labels.encode("utf-8"), zlib.crc32(state))
+    return content if user is None else zlib.crc32(user.encode("utf-8"), content)
 
 
 def pack(user: str, state: TaskState, classes: "NDArray[np.generic]", precision: Precision | None = None) -> Packed:

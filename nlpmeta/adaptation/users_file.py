@@ -13,7 +13,8 @@ from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError, visi
 from nlpmeta.files import disk_errors_said_plainly
 
 APPLICATION = 0x6E6C7061  # "nlpa": how the file says what it is, in SQLite's header
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""In version 1 checksums did not cover the name of the user; such a file is brought up to this one when opened."""
 _PATIENCE = 60.0  # seconds that a write of another process is waited for
 _QUESTION_MARKS = 500  # users asked for in one query
 _LARGEST_VALUE = 1 << 20  # bytes: SQLite refuses larger ones, in a file that somebody else made too
@@ -28,6 +29,8 @@ _UPSERT = (
     "INSERT INTO users VALUES (?, 1, ?, ?, ?) ON CONFLICT (user) DO UPDATE SET version = version + 1, "
     "labels = excluded.labels, state = excluded.state, checksum = excluded.checksum"
 )
+
+_MEND = "Mend it with: sqlite3 FILE REINDEX, or put a copy back."
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,16 @@ class UsersFile:
                 some = users[start : start + _QUESTION_MARKS]
                 marks = ",".join("?" * len(some))
                 query = f"SELECT user, version, labels, state, checksum FROM users WHERE user IN ({marks})"  # noqa: S608
-                for user, version, labels, state, stored in connection.execute(query, list(some)):
-                    found[user] = self._sound(user, version, labels, state, stored)
+                for user, *row in connection.execute(query, list(some)):
+                    if user not in some:
+                        raise ModelFolderError(f"The index of {self.path} is damaged. {_MEND}")
+                    found[user] = self._sound(user, *row)
+                self._check_missing(connection, [user for user in some if user not in found])
         return found
 
     def write(self, packed: Mapping[str, Packed]) -> None:
         """Write a row for each user, all of them or, if killed, none."""
-        rows = [(user, each.labels, each.state, each.checksum) for user, each in packed.items()]
+        rows = [(user, each.labels, each.state, each.checksum(user)) for user, each in packed.items()]
         with self._transaction() as connection:
             connection.executemany(_UPSERT, rows)
 
@@ -179,14 +185,33 @@ class UsersFile:
                     f"{self.path} was made with another {name} ({stored.get(name)}; here {value}): its users' heads "
                     "would mean nothing. Open it with what made it, or adapt the users again in a new file."
                 )
+        if version < FORMAT_VERSION:
+            self._renew(connection)
+
+    def _check_missing(self, connection: sqlite3.Connection, users: Sequence[str]) -> None:
+        """See that those whom the index does not know are not in the table either."""
+        marks = ",".join("?" * len(users))
+        query = f"SELECT count(*) FROM users NOT INDEXED WHERE user IN ({marks})"  # noqa: S608
+        if users and connection.execute(query, list(users)).fetchone()[0]:
+            raise ModelFolderError(f"The index of {self.path} is damaged. {_MEND}")
+
+    def _renew(self, connection: sqlite3.Connection) -> None:
+        """Bring a file of format version 1 up to this one: checksums that cover the name; a damaged row stays so."""
+        if (found := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+            raise ModelFolderError(f"{self.path} is damaged ({found}). {_MEND}")
+        rows = connection.execute("SELECT rowid, user, labels, state, checksum FROM users").fetchall()
+        sound = [
+            (checksum(user, state, labels), row)
+            for row, user, labels, state, stored in rows
+            if isinstance(labels, str) and isinstance(state, bytes) and checksum(None, state, labels) == stored
+        ]
+        connection.executemany("UPDATE users SET checksum = ? WHERE rowid = ?", sound)
+        connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
     def _sound(self, user: str, version: object, labels: object, state: object, stored: object) -> Row:
+        shown = visible(repr(user), 40)
         if not (isinstance(version, int) and isinstance(labels, str) and isinstance(state, bytes)):
-            raise ModelFolderError(
-                f"User {visible(repr(user), 40)} in {self.path} is damaged. Adapt to that user again."
-            )
-        if len(state) + len(labels) > USER_BYTES or checksum(state, labels) != stored:
-            raise ModelFolderError(
-                f"User {visible(repr(user), 40)} in {self.path} is damaged. Adapt to that user again."
-            )
+            raise ModelFolderError(f"User {shown} in {self.path} is damaged. Adapt to that user again.")
+        if len(state) + len(labels) > USER_BYTES or checksum(user, state, labels) != stored:
+            raise ModelFolderError(f"User {shown} in {self.path} is damaged. Adapt to that user again.")
         return Row(version, labels, state)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nlpmeta.encoder.guard import Guard
 from nlpmeta.encoder.store import EmbeddingStore
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.progress import track
@@ -21,14 +22,15 @@ class Remembered:
     """
 
     def __init__(self, encoder: TextEncoder) -> None:
-        self.encoder = encoder
+        self.encoder, self._guard = encoder, Guard()
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """The embeddings of ``texts`` in their order, shape ``(len(texts), dim)``."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if missing:
-            self._known.update(zip(missing, self.encoder.encode(missing), strict=True))
+        with self._guard:
+            missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+            if missing:
+                self._known.update(zip(missing, self.encoder.encode(missing), strict=True))
         return torch.stack([self._known[text] for text in texts])
 
 
@@ -46,7 +48,7 @@ class EmbeddingTable:
             folder: where embeddings are kept between runs (``store.embeddings_folder()`` is the usual place); ``None``
                 keeps them in memory only, and so does an encoder with trainable weights or without a model folder.
         """
-        self.encoder = encoder
+        self.encoder, self._guard = encoder, Guard()
         self.n_encoded = 0
         """Texts that this table had to encode."""
         self._row: dict[str, int] = {}
@@ -55,12 +57,13 @@ class EmbeddingTable:
 
     def prime(self, texts: Sequence[str], *, show_progress: bool = False) -> None:
         """Make sure that all of ``texts`` are in the table; those that were never embedded are, in one sorted pass."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._row]
-        if missing and self._store is not None:
-            self._add(*self._store.read(missing))
-            missing = [text for text in missing if text not in self._row]
-        if missing:
-            self._encode(sorted(missing, key=len), show_progress)  # neighbours then need little padding
+        with self._guard:
+            missing = [text for text in dict.fromkeys(texts) if text not in self._row]
+            if missing and self._store is not None:
+                self._add(*self._store.read(missing))
+                missing = [text for text in missing if text not in self._row]
+            if missing:
+                self._encode(sorted(missing, key=len), show_progress)  # neighbours then need little padding
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """The embeddings of ``texts`` in their order, shape ``(len(texts), dim)``."""
@@ -80,5 +83,6 @@ class EmbeddingTable:
         self._add(texts, torch.cat(parts))
 
     def _add(self, texts: Sequence[str], vectors: Tensor) -> None:
-        self._row.update({text: len(self._row) + i for i, text in enumerate(texts)})
-        self._vectors = torch.cat([self._vectors, vectors])
+        first = len(self._vectors)
+        self._vectors = torch.cat([self._vectors, vectors])  # before their rows are known: others may be reading
+        self._row.update({text: first + i for i, text in enumerate(texts)})

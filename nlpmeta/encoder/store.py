@@ -7,9 +7,9 @@ import sqlite3
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +19,15 @@ from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning
 from nlpmeta.files import user_cache
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 T = TypeVar("T")
-_VERSION = 2  # to be raised when the same encoder comes to embed the same text otherwise, or rows change their form
+_VERSION = 3  # to be raised when the same encoder comes to embed the same text otherwise, or rows change their form
 _PATIENCE = 60.0  # seconds that a write of another process is waited for
 _QUESTION_MARKS = 500  # texts asked for in one query
 _CHECKSUM = 4  # bytes
+_OTHER_TABLES = 1  # SQLITE_ERROR, such as a column that is not there; known from Python 3.11 on
 _CREATE = "CREATE TABLE IF NOT EXISTS embeddings (text BLOB PRIMARY KEY, vector BLOB)"
 _INSERT = "INSERT OR REPLACE INTO embeddings VALUES (?, ?)"
 
@@ -55,23 +59,40 @@ class EmbeddingStore:
     def read(self, texts: Sequence[str]) -> tuple[list[str], Tensor]:
         """Those of ``texts`` that are here, and their embeddings ``(n_found, dim)``."""
         by_key = {_key(text): text for text in texts}
-        nothing: list[tuple[bytes, bytes]] = []
+        nothing: list[tuple[object, object]] = []
         rows = self._run(lambda connection: _select(connection, list(by_key)), nothing)
-        sound = [(by_key[key], row[:-_CHECKSUM]) for key, row in rows if self._is_sound(row)]
+        sound: dict[str, NDArray[np.float32]] = {}
+        for key, row in rows:
+            text = by_key.get(key) if isinstance(key, bytes) else None
+            vector = None if text is None else self._vector(key, row)
+            if text is not None and vector is not None:
+                sound[text] = vector
         if len(sound) < len(rows):
             _warn(f"{len(rows) - len(sound)} embeddings in {self.path} are damaged; they are computed again.")
-        buffer = b"".join(row for _, row in sound)
-        vectors = torch.from_numpy(np.frombuffer(buffer, dtype="<f4").reshape(-1, self.dim).astype(np.float32))
-        return [text for text, _ in sound], vectors
+            self._run(_index_anew, None)
+        vectors = np.stack(list(sound.values())) if sound else np.empty((0, self.dim), np.float32)
+        return list(sound), torch.from_numpy(vectors)
 
     def write(self, texts: Sequence[str], vectors: Tensor) -> None:
         """Keep the embeddings ``(len(texts), dim)`` of ``texts``, all of them or, if killed, none."""
-        packed = [_with_checksum(row.tobytes()) for row in vectors.numpy().astype("<f4")]
-        rows = [(_key(text), row) for text, row in zip(texts, packed, strict=True)]
-        self._run(lambda connection: connection.executemany(_INSERT, rows), None)
+        keys, packed = [_key(text) for text in texts], [row.tobytes() for row in vectors.numpy().astype("<f4")]
+        rows = [(key, _with_checksum(key, row)) for key, row in zip(keys, packed, strict=True)]
 
-    def _is_sound(self, row: bytes) -> bool:
-        return len(row) == 4 * self.dim + _CHECKSUM and _with_checksum(row[:-_CHECKSUM]) == row
+        def put(connection: sqlite3.Connection) -> None:
+            connection.executemany(_INSERT, rows)
+            if len(_select(connection, keys)) != len(set(keys)):
+                raise sqlite3.DatabaseError("its index does not find what was written")
+
+        self._run(put, None)
+
+    def _vector(self, key: object, row: object) -> "NDArray[np.float32] | None":
+        """The embedding ``(dim,)`` in a row, or ``None`` if it is none or that of another text."""
+        if not isinstance(key, bytes) or not isinstance(row, bytes) or len(row) != 4 * self.dim + _CHECKSUM:
+            return None
+        if _with_checksum(key, row[:-_CHECKSUM]) != row:
+            return None
+        vector = np.frombuffer(row[:-_CHECKSUM], dtype="<f4").astype(np.float32)
+        return vector if np.isfinite(vector).all() else None
 
     def _run(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """The result of ``work`` in a transaction of its own; a damaged file is started anew and tried once more."""
@@ -79,20 +100,35 @@ class EmbeddingStore:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as connection, connection:
+                    connection.text_factory = bytes  # no text is kept here; what is one all the same is looked at first
                     connection.execute(_CREATE)
                     return work(connection)
-            except (sqlite3.OperationalError, OSError) as error:
+            except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
+                if _is_damage(error):
+                    _warn(f"{self.path} was damaged ({error}) and is started anew; its embeddings are computed again.")
+                    self._remove()
+                    continue
                 _warn(f"Embeddings are not kept in {self.path} ({error}); the next run computes them again.")
                 self._usable = False
                 return otherwise
-            except sqlite3.DatabaseError as error:
-                _warn(f"{self.path} was damaged ({error}) and is started anew; its embeddings are computed again.")
-                self.path.unlink(missing_ok=True)
         return otherwise
 
+    def _remove(self) -> None:
+        """Remove the file and what SQLite keeps beside it, which would be played into the next one."""
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            with suppress(OSError):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
-def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    found: list[tuple[bytes, bytes]] = []
+
+def _is_damage(error: Exception) -> bool:
+    """Whether it is the file that is wrong: its content, or tables of another form; not the disk, nor another user."""
+    if isinstance(error, sqlite3.OperationalError):
+        return getattr(error, "sqlite_errorcode", None) == _OTHER_TABLES
+    return isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError)
+
+
+def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[tuple[object, object]]:
+    found: list[tuple[object, object]] = []
     for start in range(0, len(keys), _QUESTION_MARKS):
         some = keys[start : start + _QUESTION_MARKS]
         marks = ",".join("?" * len(some))
@@ -104,8 +140,14 @@ def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def _with_checksum(vector: bytes) -> bytes:
-    return vector + zlib.crc32(vector).to_bytes(_CHECKSUM, "little")
+def _with_checksum(key: bytes, vector: bytes) -> bytes:
+    """The vector and what it has in common with its text: a row that an index finds under another key is seen."""
+    return vector + zlib.crc32(vector, zlib.crc32(key)).to_bytes(_CHECKSUM, "little")
+
+
+def _index_anew(connection: sqlite3.Connection) -> None:
+    """Make the index from the rows again, so that what is now written replaces what was found damaged."""
+    connection.execute("REINDEX")
 
 
 def state_digest(encoder: TextEncoder) -> str:
