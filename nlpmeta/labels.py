@@ -150,7 +150,7 @@ def label_name(value: object, *, where: str) -> str:
         return str(value)
     many = " Several labels a text are not served." if isinstance(value, list | tuple | set) else ""
     shown = visible(str(value))[:60]
-    raise DataError(f"{where}: a label is {shown!r}; it must be a text or a number (one a row).{many}")
+    raise DataError(f"{where}: a label is {shown!r}; a label must be a text or a number (one a row).{many}")
 
 
 def _one_kind(values: list[object]) -> type:

@@ -8,7 +8,7 @@ import pytest
 from nlpmeta import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
-from nlpmeta.errors import DataError
+from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.sampling import KShotSampler
 from nlpmeta.sampling.accounts import accounts_of
 from nlpmeta.sources.file import FileSource
@@ -123,3 +123,47 @@ def test_labels_that_a_file_tells_apart_are_not_matched():
     both = LabeledTexts.from_names(["p", "q"], ["1", "1.0"])
     pool = LabeledTexts.from_names(["x", "y"], ["1", "v1"])
     assert set(paired(pool, both, data="d", test_data="t")[0].names()) == {"1", "1.0"}
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_missing_labels_of_files_are_skipped_with_a_word_and_never_a_class(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    words = [f"text {letter}" for letter in "abcd"]
+    parquet.write_table(pa.table({"text": words, "label": [1.0, float("nan"), 2.0, None]}), tmp_path / "d.parquet")
+    lines(
+        tmp_path / "d.jsonl",
+        [{"text": t, "label": y} for t, y in zip(words, [1.0, float("nan"), 2, None], strict=True)],
+    )
+    write(tmp_path / "d.csv", list(zip(words, ["1", "nan", "2", "<NA>"], strict=True)))
+    for name in ("d.parquet", "d.jsonl", "d.csv"):
+        with pytest.warns(DataWarning, match="skipped"):
+            assert FileSource(tmp_path / name).load().counts() == {"1": 1, "2": 1}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([1, "1"], r"1 \(a number, line 1\) and '1' \(text, line 2\)"),
+        ([True, 1], r"True \(a boolean, line 1\) and 1 \(a number, line 2\)"),
+        (["a", False], r"'a' \(text, line 1\) and False \(a boolean, line 2\)"),
+        ([1, 1.5], "line 2: the label 1.5 is a number with a fraction"),
+    ],
+)
+def test_a_file_has_labels_of_one_kind_as_fit_does(labels, said, tmp_path):
+    path = lines(tmp_path / "d.jsonl", [{"text": f"t {y}", "label": y} for y in labels])
+    with pytest.raises(DataError, match=said):
+        FileSource(path).load()
+
+
+def test_large_numbers_of_files_keep_every_digit_and_look_alikes_are_one(tmp_path):
+    large = lines(tmp_path / "d.jsonl", [{"text": f"t {y}", "label": y} for y in (2**60 + 1, 2**60)])
+    assert FileSource(large).load().label_names == (str(2**60), str(2**60 + 1))
+    alike = write(tmp_path / "a.csv", [("x", "caf\u00e9"), ("y", "cafe\u0301"), ("z", "a b"), ("w", "a  b")])
+    with pytest.warns(DataWarning, match=r"2 labels differ .* \(first: line 3\)"):
+        assert FileSource(alike).load().counts() == {"a b": 2, "caf\u00e9": 2}

@@ -46,9 +46,11 @@ def test_a_byte_order_mark_and_usual_column_names_are_understood(tmp_path):
 
 def test_number_labels_become_names_without_a_decimal_point(tmp_path):
     path = table(
-        tmp_path, "a.jsonl", '{"text": "a", "label": 2}\n{"text": "b", "label": 0.0}\n{"text":"c","label":true}\n'
+        tmp_path, "a.jsonl", '{"text": "a", "label": 2}\n{"text": "b", "label": 0.0}\n{"text":"c","label":-1}\n'
     )
-    assert FileSource(path).load().names() == ["2", "0", "True"]
+    assert FileSource(path).load().names() == ["2", "0", "-1"]
+    path = table(tmp_path, "b.jsonl", '{"text": "a", "label": true}\n{"text": "b", "label": false}\n')
+    assert FileSource(path).load().names() == ["True", "False"]
 
 
 def test_ids_are_taken_as_those_of_sentences_only_where_none_comes_twice_in_a_language(tmp_path):

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from nlpmeta.data import COLUMNS, Column, LabeledTexts
 from nlpmeta.errors import DataError, DataWarning
+from nlpmeta.inputs import is_missing
+from nlpmeta.labels import WRITTEN_MISSING
 from nlpmeta.sources.arrow_rows import saved_splits
 from nlpmeta.sources.base import Source, SourceFacts, sources
 from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, choose, others_of
 from nlpmeta.sources.form import RECOGNISED, TableForm
+from nlpmeta.sources.label_column import LabelColumn
 from nlpmeta.sources.splits import SplitNames
 from nlpmeta.sources.tables import Row, columns_of, is_table, refuse_nested, rows_of
 
@@ -69,7 +72,7 @@ class FileSource(Source):
         return self._data[split]
 
     def _parse(self, path: Path) -> LabeledTexts:
-        rows = _Rows()
+        rows = _Rows(where=str(path))
         for line, row in rows_of(path, self.form):
             for kind, column in (("text", self._text), ("label", self._label)):
                 refuse_nested(row.get(column), f"{path}, line {line}", kind, column)
@@ -80,6 +83,8 @@ class FileSource(Source):
             raise DataError(f"{path}: no row has both a text and a label ({rows.skipped_said()}).")
         if rows.skipped:
             warnings.warn(f"{path}: skipped {rows.skipped_said()}.", DataWarning, stacklevel=2)
+        if rows.column.respelt:
+            warnings.warn(f"{path}: {rows.column.said()}.", DataWarning, stacklevel=2)
         columns = {name: tuple(values) for name, values in rows.others.items() if all(v is not None for v in values)}
         if not _ids_name_sentences(columns):
             columns.pop("ids", None)
@@ -101,6 +106,8 @@ class FileSource(Source):
 class _Rows:
     """The usable rows of a table, and a tally of the others."""
 
+    where: str = ""
+    column: LabelColumn = field(default_factory=LabelColumn)
     texts: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     others: dict[Column, list[object]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
@@ -114,7 +121,7 @@ class _Rows:
             self.first_line.setdefault(reason, line)
             return
         self.texts.append(str(row[text]).strip())
-        self.names.append(_label_name(row[label]))
+        self.names.append(self.column.name(row[label], line=line, where=self.where))
         for name, column in others.items():
             self.others[name].append(row.get(column))
         self.others["lines"].append(str(line))
@@ -141,15 +148,12 @@ def _ids_name_sentences(columns: Mapping[Column, tuple[object, ...]]) -> bool:
 
 
 def _unusable(value: object, kind: str) -> str | None:
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN is none
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return f"an empty {kind}"
+    if kind == "label" and isinstance(value, str) and value in WRITTEN_MISSING:
+        return f"the label {value!r}, a missing value written as text"
     if kind == "text" and not isinstance(value, str):
         return "a text that is not a string"
     if kind == "label" and not isinstance(value, str | int | float):
         return "a label that is neither a string nor a number"
     return None
-
-
-def _label_name(value: object) -> str:
-    whole = isinstance(value, float) and value.is_integer()
-    return str(int(value)) if whole and isinstance(value, float) else str(value).strip()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.errors import DataError, DataWarning
+from nlpmeta.inputs import is_missing
+from nlpmeta.labels import label_name
 from nlpmeta.sources.tables import Row
 
 
@@ -74,15 +76,15 @@ def _label(value: object, label_names: Sequence[str], where: str) -> str:
     """The name of a label; empty where there is none (the Hub marks hidden labels with -1)."""
     if isinstance(value, str):
         return value.strip()
+    if is_missing(value):
+        return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and label_names:
         if value >= len(label_names):
             raise DataError(f"{where}: a label is {value}, but only {len(label_names)} label names are known.")
         return label_names[value] if value >= 0 else ""
-    if value is None or isinstance(value, str | int | float):
-        return "" if value is None else str(value)
-    raise DataError(f"{where}: a label is {str(value)[:60]!r}; a label must be a text or a number (one a row).")
+    return label_name(value, where=where)
 
 
 def _listed(names: Iterable[str]) -> str:
