@@ -1,7 +1,7 @@
 # make demo        a Swahili intent classifier from five examples a class
 # make test        the tests
 # make quality     ruff with its security rules, formatting, types, known vulnerabilities of the locked versions
-# make fuzz        20,000 mutated files for every loader
+# make fuzz        20,000 mutated files for every loader, and 20,000 whose digests were made anew
 # make bench         our methods beside other packages: results/bench, its report, and the table of README.md
 # make bench-tuning  plain LoRA and full fine-tuning added to the same results (hours)
 # make bench-setfit  SetFit with all the steps it wants, where that is minutes, added to the same results
@@ -47,6 +47,7 @@ audit: $(VENV)/.installed
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python benchmarks/fuzz_loaders.py
+	$(BIN)/python benchmarks/fuzz_loaders.py --signed
 
 # Each step leaves a stamp and runs again only when what it read has changed.
 $(VENV)/.created:

@@ -1,6 +1,8 @@
 """Loads thousands of mutated files with every loader: ``make fuzz``. Fails at the first that is not a clean error.
 
-A file is loaded, or refused with an NLPMetaError of one line; no other exception, no hang, memory within a limit.
+A file is loaded, or refused with an NLPMetaError of one line; no other exception, no hang, memory within a limit. With
+``--signed`` the content of files of ours is changed and every digest made anew, and what is loaded is used as well: it
+has to answer with probabilities, and nothing may be written where it was read.
 """
 
 import argparse
@@ -15,27 +17,36 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from conftest import save_encoder
 from fuzzing import bounded, cases, outcome, prepare
+from fuzzing_signed import prepare_signed, signed_cases
 
 SHARES = {"model folder": 0.4, "model folder with adapters": 0.15, "table": 0.4, "encoder folder": 0.05}
+SIGNED = {
+    **{"signed model": 0.45, "signed checkpoint": 0.1, "signed stream": 0.2},
+    **{"signed tasks": 0.05, "signed head": 0.1, "signed user": 0.1},
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--start", type=int, default=0, help="number of the first mutation")
-    parser.add_argument("--kind", choices=sorted(SHARES), help="only this loader")
+    parser.add_argument("--kind", choices=sorted(SHARES | SIGNED), help="only this loader")
+    parser.add_argument("--signed", action="store_true", help="content is changed and every digest made anew")
     asked = parser.parse_args()
+    shares = SIGNED if asked.signed else SHARES
     warnings.simplefilter("ignore")
     wrong = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ground = prepare(folder / "ground", save_encoder(folder / "saved"))
-        for kind, load in cases(ground).items():
+        if asked.signed:
+            prepare_signed(ground)
+        for kind, load in (signed_cases(ground) if asked.signed else cases(ground)).items():
             if asked.kind not in (None, kind):
                 continue
             count, start = Counter[str](), time.perf_counter()
             slowest = 0.0
-            for number in range(asked.start, asked.start + round(SHARES[kind] * asked.files)):
+            for number in range(asked.start, asked.start + round(shares[kind] * asked.files)):
                 begun = time.perf_counter()
                 with bounded():
                     found = outcome(load, number, folder / "mutated")

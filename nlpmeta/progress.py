@@ -50,3 +50,22 @@ def track(description: str, total: int | None, *, show: bool = True) -> Iterator
     finally:
         if shown:
             bar.stop()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own progress bars and notes off standard error while models are loaded or written.
+
+    Ours are shown where it takes long, and what does not fit is refused by us, in one line.
+    """
+    from transformers.utils import logging
+
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

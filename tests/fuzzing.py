@@ -186,7 +186,7 @@ def _encoder(ground: Ground, number: int, to: Path) -> None:
 def _mutate(path: Path, random_: random.Random) -> None:
     kind = random_.random()
     if path.suffix == ".json" and kind < 0.6:
-        _mutate_json(path, random_)
+        mutate_json(path, random_)
     elif path.suffix == ".safetensors" and kind < 0.5:
         _mutate_header(path, random_)
     elif kind < 0.97:
@@ -197,7 +197,7 @@ def _mutate(path: Path, random_: random.Random) -> None:
             path.symlink_to(random_.choice(["/etc/passwd", path.name, "..", "nowhere"]))
 
 
-def _mutate_json(path: Path, random_: random.Random) -> None:
+def mutate_json(path: Path, random_: random.Random) -> None:
     """Put an odd value in the place of one that is there, or under a key that was not."""
     value = json.loads(path.read_text(encoding="utf-8"))
     for _ in range(random_.randint(1, 2)):

@@ -463,3 +463,29 @@ def test_importing_the_module_does_not_wait_for_the_large_libraries() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["enc", "./enc", "sub/../enc", "../here/enc"])
+def test_an_encoder_named_by_a_relative_folder_is_found_from_everywhere(tmp_path, monkeypatch, name):
+    model(tmp_path / "here" / "enc")
+    (tmp_path / "here" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    files = resolve(name)
+    assert files.name == str(tmp_path / "here" / "enc")
+    monkeypatch.chdir("/")
+    assert resolve(files.name) == files
+
+
+def test_a_folder_that_is_a_link_keeps_its_name(tmp_path):
+    (tmp_path / "newest").symlink_to(model(tmp_path / "version-1"))
+    assert resolve(str(tmp_path / "newest")).name == str(tmp_path / "newest")
+
+
+def test_a_recipe_keeps_the_place_of_its_encoder_and_the_names_of_the_hub(tmp_path, monkeypatch):
+    from nlpmeta.recipes.schema import EncoderChoice
+
+    model(tmp_path / "enc")
+    monkeypatch.chdir(tmp_path)
+    assert EncoderChoice(name="enc").name == str(tmp_path / "enc")
+    assert EncoderChoice(name="intfloat/multilingual-e5-small").name == "intfloat/multilingual-e5-small"
+    assert EncoderChoice().name == DEFAULT_ENCODER

@@ -194,3 +194,30 @@ def test_the_pickle_of_a_setfit_model_is_never_read(encoder_folder, pool, tmp_pa
     with pytest.raises(ModelFolderError, match="only model_head.pkl, a pickle, which is never loaded"):
         import_setfit(tmp_path / "out")
     assert not (tmp_path / "ran").exists()
+
+
+ALARMS = ("MISSING", "newly initialized", "LOAD REPORT")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
+def test_an_export_prints_nothing_but_where_it_is(encoder_folder, pool, tmp_path, capfd, form):
+    if form != "transformers":
+        pytest.importorskip("sentence_transformers")
+    classifier("logistic", encoder_folder, pool).save_pretrained(tmp_path / "model")
+    capfd.readouterr()
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--to", form, "-q"]) == 0
+    said = capfd.readouterr()
+    assert said.out.startswith(str(tmp_path / "out"))
+    assert said.err == ""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sentence_transformers_finds_nothing_missing_in_an_export(encoder_folder, pool, tmp_path, capfd):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    export(on_both(encoder_folder, pool), tmp_path / "out", "sentence-transformers")
+    capfd.readouterr()
+    for part in (tmp_path / "out", tmp_path / "out" / "second"):
+        sentence_transformers.SentenceTransformer(str(part))
+    said = capfd.readouterr()
+    assert not any(alarm in said.out + said.err for alarm in ALARMS)

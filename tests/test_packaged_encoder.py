@@ -1,5 +1,6 @@
 """The packaged encoder: the tokens and vectors of the engine it comes from, and no unpacking that half works."""
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -10,6 +11,7 @@ import threading
 import time
 import unicodedata
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nlpmeta.encoder import packaged
+from nlpmeta.encoder import model_folder, packaged
 from nlpmeta.encoder.charsmap import charsmap
 from nlpmeta.encoder.e5s1 import parse
 from nlpmeta.encoder.packaged import UnpackedRecord, packaged_revision, packaged_version, unpack
@@ -344,13 +346,70 @@ def test_a_damaged_folder_is_unpacked_again(site: Path, cache: Path, damage: str
 def test_a_large_file_that_was_cut_short_is_written_again(
     site: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packaged, "_SMALL", 10_000)
+    monkeypatch.setattr(model_folder, "_REMEMBERED", 10_000)
     weights = unpack(cache) / "model.safetensors"
     good = weights.read_bytes()
     assert len(good) > 10_000
     os.truncate(weights, len(good) - 4)
     unpack(cache)
     assert weights.read_bytes() == good
+
+
+@pytest.mark.parametrize("at", [0, 9_000, -1])
+def test_a_large_file_with_one_other_byte_is_written_again(
+    site: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(model_folder, "_REMEMBERED", 10_000)
+    weights = unpack(cache) / "model.safetensors"
+    unpack(cache)  # from here on its digest is remembered
+    good, times = weights.read_bytes(), weights.stat()
+    with weights.open("r+b") as file:
+        file.seek(at, os.SEEK_SET if at >= 0 else os.SEEK_END)
+        file.write(bytes([good[at] ^ 1]))
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))  # and it claims that nothing happened
+    assert weights.stat().st_size == len(good)
+    assert (unpack(cache) / "model.safetensors").read_bytes() == good
+
+
+def test_a_large_file_is_read_once_for_each_version(site: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_folder, "_REMEMBERED", 10_000)
+    folder, read = unpack(cache), list[str]()
+    monkeypatch.setattr(model_folder, "sha256", lambda path: read.append(path.name) or sha256(path))
+    for _ in range(3):
+        unpack(cache)
+    assert read.count("model.safetensors") == 1
+    copy = folder / "copy"
+    copy.write_bytes((folder / "model.safetensors").read_bytes())
+    copy.replace(folder / "model.safetensors")  # another file with the same content
+    unpack(cache)
+    assert read.count("model.safetensors") == 2
+
+
+def refusing(number: int) -> Callable[..., None]:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    return refuse
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(
+    site: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(Path, "mkdir", refusing(number))
+    with pytest.raises(WorkFailedError, match=f"Cannot write {cache}.* NLPMETA_CACHE"):
+        unpack(cache)
+
+
+def test_a_whole_folder_in_a_cache_that_cannot_be_written_is_used_as_it_is(
+    site: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_folder, "_REMEMBERED", 10_000)
+    monkeypatch.setenv("NLPMETA_CACHE", str(cache))
+    folder = unpack(cache)
+    (cache / "digests").write_text("in the way")  # nothing can be remembered either
+    monkeypatch.setattr(Path, "mkdir", refusing(errno.EROFS))
+    assert unpack(cache) == folder
 
 
 def test_a_small_file_that_was_edited_is_written_again(site: Path, cache: Path) -> None:

@@ -26,25 +26,29 @@ def export(
     *,
     to: Annotated[str, typer.Option(help="transformers, sentence-transformers or onnx.")] = "transformers",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is in the folder.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write a model for another library; its probabilities are the same to 1e-4, which is checked.
 
     The encoder is part of the folder, so it has some hundred MB.
     """
-    from typing import cast, get_args
+    import warnings
+    from typing import cast
 
     from nlpmeta.classifier import FewShotClassifier
     from nlpmeta.cli.console import out as say_result
     from nlpmeta.cli.console import out_json
-    from nlpmeta.errors import UnknownNameError
-    from nlpmeta.export.folders import Form
+    from nlpmeta.errors import DataWarning
+    from nlpmeta.export.folders import Form, check_export
     from nlpmeta.export.folders import export as write
 
-    if to not in get_args(Form):
-        raise UnknownNameError("form", to, get_args(Form))
-    write(FewShotClassifier.from_pretrained(model, revision=revision), out, cast("Form", to), overwrite=overwrite)
+    check_export(out, to, overwrite=overwrite)
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter("ignore", DataWarning)
+        write(FewShotClassifier.from_pretrained(model, revision=revision), out, cast("Form", to), overwrite=overwrite)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     if json:
         out_json({"out": str(out), "form": to, "bytes": size})

@@ -13,6 +13,8 @@ _FAST_TOKENIZER = "tokenizer.json"
 _SLOW_TOKENIZERS = ("vocab.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _REMEMBERED = 1 << 20  # bytes; smaller files are read again every time
+POOLED = ("bert", "roberta", "xlm-roberta", "camembert")
+"""Families that have a pooler, which is no part of an embedding; many encoders ship without one."""
 _MOST_LAYERS = 1000
 _NO_LIMIT = 1_000_000  # tokens; transformers writes a huge number where a tokenizer knows no limit
 _OFFSET_FAMILIES = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "mpnet")  # position 0 is pad_token_id + 1
@@ -65,6 +67,11 @@ def check_sizes(folder: Path) -> None:
         raise ModelFolderError(f"{folder / 'config.json'} does not fit the weights beside it, which are far smaller.")
 
 
+def model_config(folder: Path) -> dict[str, object]:
+    """What ``config.json`` says; empty if there is none."""
+    return _read_json(folder / "config.json")
+
+
 def is_model_file(name: str) -> bool:
     """Whether ``transformers`` needs this file of a Hub repository: in the top folder, no pickles or other formats."""
     if "/" in name or name.startswith("."):
@@ -78,13 +85,13 @@ def folder_digest(folder: Path, known: Mapping[str, str] | None = None) -> str:
     """SHA-256 over name and SHA-256 of configuration, weights and tokenizer: the same for every copy of a model.
 
     ``known`` holds digests of files that were checked already. Digests of large files are remembered in the user's
-    cache by path, size and time of change.
+    cache, see ``file_digest``.
     """
     fast = (folder / _FAST_TOKENIZER).is_file()  # the slow files beside it are not read
     tokenizer = [_FAST_TOKENIZER] if fast else [name for name in _SLOW_TOKENIZERS if (folder / name).is_file()]
     digest = hashlib.sha256()
     for name in sorted(["config.json", *weight_files(folder), *tokenizer]):
-        content = (known or {}).get(name) or _file_digest(folder / name)
+        content = (known or {}).get(name) or file_digest(folder / name)
         digest.update(f"{name} {content}\n".encode())
     return digest.hexdigest()
 
@@ -101,13 +108,24 @@ def max_length(folder: Path) -> int | None:
     return min(sensible, default=None)
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The SHA-256 digest of a file; of a large one it is computed once for each version of the file.
+
+    A version is told by place, inode, size and times of change, and remembered in the user's cache; a cache that cannot
+    be written only costs time.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be read.
+    """
     real = path.resolve()
     facts = real.stat()
     if facts.st_size < _REMEMBERED:
         return sha256(real)
     note = user_cache() / "digests" / f"{hashlib.sha256(str(real).encode()).hexdigest()[:32]}.json"
-    state = {"path": str(real), "size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    state = {
+        **{"path": str(real), "size": facts.st_size, "inode": facts.st_ino},
+        **{"mtime_ns": facts.st_mtime_ns, "ctime_ns": facts.st_ctime_ns},
+    }
     remembered = _read_json(note)
     if {key: remembered.get(key) for key in state} == state and isinstance(remembered.get("sha256"), str):
         return str(remembered["sha256"])

