@@ -77,4 +77,4 @@ def test_the_metrics_are_those_of_all_processes(by_one, by_two):
 def test_where_one_process_has_no_loss_all_stop_at_the_same_step(tmp_path):
     folder = in_two_processes(tmp_path, "--spoiled")
     said = {(folder / f"diverged-{rank}").read_text() for rank in ("0", "1")}
-    assert len(said) == 1 and "stopped at step 2: the loss is not a finite number" in said.pop()
+    assert len(said) == 1 and "stopped at step 1: the loss is not a finite number" in said.pop()

@@ -25,15 +25,11 @@ SETTINGS = TrainSettings(
 
 
 class Spoiled(PrototypicalNetwork):
-    """A learner whose loss is no number in the second process, from the second step on."""
-
-    losses = 0
+    """A learner whose loss is no number in the second process."""
 
     def batch_loss(self, tasks):
         found = super().batch_loss(tasks)
-        self.losses += 1
-        spoiled = os.environ["RANK"] == "1" and self.losses > 1
-        return replace(found, loss=found.loss.detach() * float("inf")) if spoiled else found
+        return replace(found, loss=found.loss * float("inf")) if os.environ["RANK"] == "1" else found
 
 
 def run(out: Path, *, spoiled: bool = False) -> int:

@@ -1,11 +1,10 @@
 """Writes and reads an ``OnlineClassifier``: safetensors and JSON, with checksums."""
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -14,19 +13,22 @@ from nlpmeta.adaptation.burst import Burst
 from nlpmeta.adaptation.drift import DriftAlarm
 from nlpmeta.adaptation.follow import Head
 from nlpmeta.adaptation.online import Alarm, Moment, OnlineClassifier, Waiting
+from nlpmeta.adaptation.online_check import check_online
 from nlpmeta.adaptation.record import Record
 from nlpmeta.adaptation.stream import Frozen, OnlineSettings, Stream
 from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.guard import Guard
-from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.files import new_folder, write_bytes, write_json
+from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
+from nlpmeta.files import new_folder, read_json, write_bytes, write_json
 from nlpmeta.manifest import read_manifest, write_manifest
+from nlpmeta.settings import SettingsError
 from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     from nlpmeta.learners.base import TaskState
 
 KIND, MODEL, TENSORS, FACTS = "online", "classifier", "stream.safetensors", "stream.json"
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 _PARTS = ("prototypes", "weights", "rows", "base", "labels")
 
 
@@ -67,7 +69,7 @@ def read_online(kind: type[OnlineClassifier], folder: Path) -> OnlineClassifier:
         raise ModelFolderError(f"{folder} holds no stream. Begin one with OnlineClassifier and save it.")
     classifier, tensors = FewShotClassifier.from_pretrained(folder / MODEL), read_tensors(folder / TENSORS)
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = cast("dict[str, Any]", read_json(folder / FACTS))
         streams = [_stream(number, each, tensors) for number, each in enumerate(facts["streams"])]
         self = kind.__new__(kind)
         self._guard = Guard()
@@ -79,11 +81,39 @@ def read_online(kind: type[OnlineClassifier], folder: Path) -> OnlineClassifier:
             int(ticket): Waiting(tensors["waiting/rows"][i], tensors["waiting/base"][i], int(predicted))
             for i, (ticket, predicted) in enumerate(facts["waiting"])
         }
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        if isinstance(error, NLPMetaError):
+        _check_shapes(self, tensors, len(streams))
+        check_online(self)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        if isinstance(error, NLPMetaError) and not isinstance(error, SettingsError):
             raise
-        raise ModelFolderError(f"{folder} is damaged ({error}). Save the stream again.") from error
+        raise ModelFolderError(f"{folder} is damaged ({visible(str(error))}). Save the stream again.") from error
     return self
+
+
+def _check_shapes(online: OnlineClassifier, tensors: "TaskState", n_streams: int) -> None:
+    """See that every state has the tensors of a new one, of the same shapes but for the number of texts.
+
+    Raises:
+        ValueError: names the first that differs.
+    """
+    n_way, dim = len(online.classes_), len(online.centre)
+    new = Stream.begin(torch.eye(n_way, dim), torch.zeros(n_way, n_way), torch.arange(n_way), online.settings)
+    for name, like in _tensors(new).items():
+        own = name.rpartition("/")[2]
+        start = 1 if own in ("rows", "base", "labels", "texts", "earlier", "recent") else 0
+        for number in range(n_streams):
+            found = tensors.get(f"{number}/{name}")
+            if found is None or found.dim() != like.dim() or found.shape[start:] != like.shape[start:]:
+                raise ValueError(f"{number}/{name} is missing or has another shape than the classifier")
 
 
 def _tensors(stream: Stream) -> "TaskState":
