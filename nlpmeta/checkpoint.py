@@ -18,6 +18,7 @@ from nlpmeta.manifest import read_manifest as read_manifest
 from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
+    from nlpmeta.encoder.device import Device
     from nlpmeta.encoder.text_encoder import TextEncoder
 
 LEARNER_FILE = "learner.safetensors"
@@ -30,7 +31,7 @@ def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact")
     from safetensors.torch import save
 
     own = {name: tensor for name, tensor in learner.state_dict().items() if not name.startswith("encoder.")}
-    write_bytes(folder / LEARNER_FILE, save({name: tensor.contiguous() for name, tensor in own.items()}))
+    write_bytes(folder / LEARNER_FILE, save({name: tensor.cpu().contiguous() for name, tensor in own.items()}))
     if has_adapter(learner.encoder):
         save_adapter(learner.encoder, folder, storage=storage)
     facts: dict[str, Json] = {
@@ -40,8 +41,16 @@ def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact")
     return facts if learner.encoder.trained is None else {**facts, "training": learner.encoder.trained}
 
 
-def read_learner(folder: Path, manifest: Mapping[str, Json]) -> Learner:
+def read_learner(
+    folder: Path, manifest: Mapping[str, Json], *, max_length: int | None = None, device: "Device" = "auto"
+) -> Learner:
     """The learner that a manifest describes, with its encoder, in evaluation mode.
+
+    Args:
+        folder: the model's.
+        manifest: what it says of itself.
+        max_length: tokens that are read of a text, in place of those that it was made with.
+        device: where it runs, as in ``TextEncoder.from_pretrained``.
 
     Raises:
         ModelFolderError: if the description or the weights do not fit this release.
@@ -55,8 +64,9 @@ def read_learner(folder: Path, manifest: Mapping[str, Json]) -> Learner:
             str(facts["id"]),
             revision=None if facts["revision"] is None else str(facts["revision"]),
             prefix=_word(facts["prefix"]),
-            max_length=_number(facts["max_length"]),
+            max_length=_number(facts["max_length"]) if max_length is None else max_length,
             normalise=bool(facts["normalise"]),
+            device=device,
         )
         if is_adapted:
             load_adapter(encoder, folder)
@@ -103,8 +113,8 @@ def save_checkpoint(learner: Learner, folder: Path, facts: Mapping[str, Json], *
     finish_save(folder)
 
 
-def load_checkpoint(folder: Path | str) -> Learner:
-    """The meta-trained learner in ``folder``, in evaluation mode, on an encoder of its own.
+def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device: "Device" = "auto") -> Learner:
+    """The meta-trained learner in ``folder``, in evaluation mode, on an encoder of its own; see ``read_learner``.
 
     Raises:
         NLPMetaError: if there is no such folder.
@@ -112,10 +122,9 @@ def load_checkpoint(folder: Path | str) -> Learner:
         NetworkError: if the encoder is not on disk and cannot be fetched.
     """
     folder = Path(folder)
-    return read_learner(folder, read_manifest(folder))
+    return read_learner(folder, read_manifest(folder), max_length=max_length, device=device)
 
 
-@lru_cache(maxsize=2)
 def shared_encoder(
     name: str,
     *,
@@ -123,9 +132,21 @@ def shared_encoder(
     prefix: str | None = None,
     max_length: int | None = None,
     normalise: bool = True,
+    device: "Device" = "auto",
 ) -> "TextEncoder":
-    """``own_encoder``, loaded once a process: frozen weights can be shared."""
-    return own_encoder(name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise)
+    """``own_encoder``, loaded once a process and device: frozen weights can be shared."""
+    from nlpmeta.encoder.device import resolve_device
+
+    return _shared(name, revision, prefix, max_length, normalise, str(resolve_device(device)))
+
+
+@lru_cache(maxsize=2)
+def _shared(
+    name: str, revision: str | None, prefix: str | None, max_length: int | None, normalise: bool, device: str
+) -> "TextEncoder":
+    return own_encoder(
+        name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise, device=device
+    )
 
 
 def own_encoder(
@@ -135,12 +156,13 @@ def own_encoder(
     prefix: str | None = None,
     max_length: int | None = None,
     normalise: bool = True,
+    device: "Device" = "auto",
 ) -> "TextEncoder":
     """``TextEncoder.from_pretrained``: an encoder that adapters can be put into."""
     from nlpmeta.encoder.text_encoder import TextEncoder
 
     return TextEncoder.from_pretrained(
-        name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise
+        name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise, device=device
     )
 
 

@@ -9,6 +9,8 @@ import torch
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.cache import Remembered
+from nlpmeta.encoder.cutting import cut_texts_said
+from nlpmeta.encoder.device import check_place
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
 from nlpmeta.examples import (
     Examples,
@@ -79,7 +81,8 @@ class FewShotClassifier(KeptClassifier):
             able = ", ".join(name for name in learners if learners[name].weighs)
             name = learners.name_of(type(learner))
             raise NLPMetaError(f"{name} does not use sample_weight; these methods do: {able}.")
-        return self._change(lambda _: self._learned(learner, examples))
+        with cut_texts_said(texts, learner.encoder):
+            return self._change(lambda _: self._learned(learner, examples))
 
     def partial_fit(  # noqa: D417  # classes is scikit-learn's
         self,
@@ -111,7 +114,8 @@ class FewShotClassifier(KeptClassifier):
             return self._learned(learner, known_examples(before).plus(texts, labels), before=before.state)
 
         learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner()
-        return self._change(taught)
+        with cut_texts_said(texts, learner.encoder):
+            return self._change(taught)
 
     def add_class(self, label: Label, texts: Sequence[str]) -> "FewShotClassifier":
         """Add a class with its example texts; as ``partial_fit``.
@@ -282,9 +286,17 @@ class FewShotClassifier(KeptClassifier):
 
     def _learner(self) -> Learner:
         if isinstance(self.method, Learner):
+            check_place(self.method.encoder, self.device, self.max_length)
             return self.method.eval()
         if isinstance(self.encoder, str):
-            return starting_learner(self.method, encoder=self.encoder, checkpoint=self.checkpoint)
+            return starting_learner(
+                self.method,
+                encoder=self.encoder,
+                checkpoint=self.checkpoint,
+                max_length=self.max_length,
+                device=self.device,
+            )
+        check_place(self.encoder, self.device, self.max_length)
         return learners[self.method](self.encoder).eval()
 
     def __sklearn_tags__(self) -> "Tags":
@@ -296,7 +308,9 @@ class FewShotClassifier(KeptClassifier):
 
 @torch.no_grad()
 def _scores(fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
-    return fitted.learner.logits(fitted.state, fitted.learner.queries(fitted.state, checked_texts(X)))
+    texts = checked_texts(X)
+    with cut_texts_said(texts, fitted.learner.encoder):
+        return fitted.learner.logits(fitted.state, fitted.learner.queries(fitted.state, texts))
 
 
 @torch.no_grad()

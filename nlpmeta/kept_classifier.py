@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nlpmeta.encoder.device import Device
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.hub.push import Pushed
 
@@ -49,6 +50,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         *,
         encoder: "str | TextEncoder" = DEFAULT_ENCODER,
         checkpoint: str = "default",
+        max_length: int | None = None,
+        device: "Device" = "auto",
     ) -> None:
         """Choose a method and an encoder; nothing is loaded before ``fit``.
 
@@ -57,10 +60,16 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             encoder: a folder, a Hub id or a loaded encoder; ignored if ``method`` is a learner, which has its own.
             checkpoint: what adaptation starts from: ``default`` (the one of the package, if the encoder is its own),
                 a checkpoint folder, or ``none`` for the frozen encoder.
+            max_length: tokens that are read of a text, the rest is cut off; by default what encoder or checkpoint say
+                (128 for the packaged ones, which take up to 512). A saved model keeps it.
+            device: where it runs: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
+                them by its name, such as ``cuda:1``. A loaded encoder stays where it is.
         """
         self.method = method
         self.encoder = encoder
         self.checkpoint = checkpoint
+        self.max_length = max_length
+        self.device = device
 
     def stream_memory(self) -> Footprint:
         """How large the memory of a stream is, in bytes, in all and for each row and class.
@@ -153,6 +162,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         cache_dir: Path | str | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
+        device: "Device" = "auto",
     ) -> Self:
         """Load what ``save_pretrained`` or ``push_to_hub`` wrote; predictions are the same to the last bit.
 
@@ -163,6 +173,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             cache_dir: where downloads are kept; by default the Hub's cache of this user.
             force_download: do not take files from there.
             local_files_only: take them from there only.
+            device: where it runs, as in the constructor; it need not be the one that the model was made on.
 
         Raises:
             NLPMetaError: if there is no such folder, model or revision.
@@ -176,11 +187,12 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             check_encoder_of_stranger(manifest, str(name))
         if manifest.get("kind") != "adapted":
             raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
-        learner = read_learner(folder, manifest)
+        learner = read_learner(folder, manifest, device=device)
         self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
-        state, classes = read_tensors(folder / TASK_FILE), read_labels(folder / LABELS_FILE)
+        place, classes = learner.encoder.device, read_labels(folder / LABELS_FILE)
+        state = {name: tensor.to(place) for name, tensor in read_tensors(folder / TASK_FILE).items()}
         check_state(learner, state, len(classes), folder / TASK_FILE)
-        self._fitted_ = Fitted(learner, state, classes, read_examples(folder, classes, learner.encoder.device))
+        self._fitted_ = Fitted(learner, state, classes, read_examples(folder, classes, place))
         return self
 
     @classmethod

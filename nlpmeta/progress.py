@@ -9,6 +9,27 @@ Advance = Callable[[int], None]
 """Called with the number of units (texts, episodes, bytes) that were just done."""
 
 PATIENCE = 2.0  # seconds
+_status = ""  # what stands on the last line of the terminal until something else is to be said
+
+
+def show_status(message: str, *, show: bool = True) -> None:
+    """A line on standard error that goes away as soon as something else is said; only on a terminal."""
+    global _status
+    if not show or sys.stderr is None or not sys.stderr.isatty():
+        return
+    clear_status()
+    sys.stderr.write(message)
+    sys.stderr.flush()
+    _status = message
+
+
+def clear_status() -> None:
+    """Take the line of ``show_status`` away, if there is one."""
+    global _status
+    if _status:
+        width, _status = len(_status), ""
+        sys.stderr.write(f"\r{' ' * width}\r")  # plain spaces: every terminal knows them
+        sys.stderr.flush()
 
 
 @contextmanager
@@ -42,6 +63,7 @@ def track(description: str, total: int | None, *, show: bool = True) -> Iterator
         nonlocal shown
         bar.advance(task, units)
         if not shown and time.monotonic() - start > PATIENCE:
+            clear_status()
             bar.start()
             shown = True
 

@@ -2,11 +2,15 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nlpmeta.checkpoint import load_checkpoint, read_manifest, shared_encoder
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, learners
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.device import Device
 
 _CHECKPOINTS = Path(__file__).parent / "checkpoints"
 SHIPPED = _CHECKPOINTS / "multilingual"
@@ -76,10 +80,24 @@ def _name_in(folder: Path) -> object:
     return described.get("name") if isinstance(described, dict) else None
 
 
-def starting_learner(method: str, *, encoder: str = DEFAULT_ENCODER, checkpoint: str = "default") -> Learner:
+def starting_learner(
+    method: str,
+    *,
+    encoder: str = DEFAULT_ENCODER,
+    checkpoint: str = "default",
+    max_length: int | None = None,
+    device: "Device" = "auto",
+) -> Learner:
     """The learner called ``method`` on the encoder that it starts from, in evaluation mode.
 
     A checkpoint of that very method is taken with all that it learned; for another method only its encoder is.
+
+    Args:
+        method: its name.
+        encoder: a folder or Hub id.
+        checkpoint: as ``find_checkpoint`` takes it.
+        max_length: tokens that are read of a text; by default what encoder or checkpoint say.
+        device: where it runs, as in ``TextEncoder.from_pretrained``.
 
     Raises:
         UnknownNameError: if there is no such method.
@@ -88,11 +106,13 @@ def starting_learner(method: str, *, encoder: str = DEFAULT_ENCODER, checkpoint:
     kind = learners[method]
     folder = find_checkpoint(checkpoint, encoder=encoder, method=method)
     if folder is None:
-        return kind(shared_encoder(encoder)).eval()
-    meta_trained = _loaded(folder.resolve())
+        return kind(shared_encoder(encoder, max_length=max_length, device=device)).eval()
+    from nlpmeta.encoder.device import resolve_device
+
+    meta_trained = _loaded(folder.resolve(), max_length, str(resolve_device(device)))
     return meta_trained if type(meta_trained) is kind else kind.on(meta_trained).eval()
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: Path) -> Learner:
-    return load_checkpoint(folder).requires_grad_(False).eval()
+def _loaded(folder: Path, max_length: int | None, device: str) -> Learner:
+    return load_checkpoint(folder, max_length=max_length, device=device).requires_grad_(False).eval()

@@ -56,6 +56,8 @@ def test_a_clone_has_the_same_parameters_and_shares_the_frozen_encoder(encoder, 
             "method": "ridge",
             "encoder": encoder,
             "checkpoint": "default",
+            "max_length": None,
+            "device": "auto",
         }
     )
     assert copy.encoder is encoder

@@ -38,13 +38,13 @@ class Head:
         return base + self.pull * near + F.linear(rows, self.weight, self.bias)
 
 
-def first_leader(n_way: int, dim: int) -> TaskState:
+def first_leader(n_way: int, dim: int, *, device: torch.device | str = "cpu") -> TaskState:
     """The leader that changes nothing: a stream begins with the scores of its classifier."""
     return {
-        "weight": torch.zeros(n_way, dim),
-        "bias": torch.zeros(n_way),
-        "share": torch.tensor(0.0),
-        "pull": torch.tensor(0.0),
+        "weight": torch.zeros(n_way, dim, device=device),
+        "bias": torch.zeros(n_way, device=device),
+        "share": torch.tensor(0.0, device=device),
+        "pull": torch.tensor(0.0, device=device),
     }
 
 

@@ -17,6 +17,7 @@ from nlpmeta.adaptation.meta_online_state import (
 )
 from nlpmeta.checkpoint import load_checkpoint
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation import score_episode
@@ -72,13 +73,15 @@ class OnlineMetaLearner:
         self._versions: list[dict[str, Tensor]] = []
 
     @classmethod
-    def start(cls, checkpoint: str = "default", settings: OnlineTaskSettings | None = None) -> "OnlineMetaLearner":
-        """From a checkpoint: the one of the package by default.
+    def start(
+        cls, checkpoint: str = "default", settings: OnlineTaskSettings | None = None, *, device: Device = "auto"
+    ) -> "OnlineMetaLearner":
+        """From a checkpoint: the one of the package by default; ``device`` says where it runs and trains.
 
         Raises:
             NLPMetaError: if there is no such checkpoint, or it has nothing to train.
         """
-        return cls(load_checkpoint(checkpoint_folder(checkpoint)), settings)
+        return cls(load_checkpoint(checkpoint_folder(checkpoint), device=device), settings)
 
     def meet(
         self, task: LabeledTexts, *, name: str, test: LabeledTexts | None = None, show_progress: bool = False
@@ -163,14 +166,16 @@ class OnlineMetaLearner:
         write_state(folder, self.learner, State(self.settings, self.arrivals, self._kept, self._versions))
 
     @classmethod
-    def load(cls, folder: Path, settings: OnlineTaskSettings | None = None) -> "OnlineMetaLearner":
+    def load(
+        cls, folder: Path, settings: OnlineTaskSettings | None = None, *, device: Device = "auto"
+    ) -> "OnlineMetaLearner":
         """What ``save`` wrote; ``settings`` takes the place of those that were saved.
 
         Raises:
             NLPMetaError: if there is no such folder, or it is a checkpoint that is not of this kind.
             ModelFolderError: if it is damaged.
         """
-        learner = load_checkpoint(folder)
+        learner = load_checkpoint(folder, device=device)
         if not holds_state(folder):
             raise NLPMetaError(f"{folder} is no state of online meta-training; start one with OnlineMetaLearner.start.")
         self = cls(learner, settings)
@@ -205,7 +210,7 @@ class OnlineMetaLearner:
         rates = {"learning_rate": settings.learning_rate, "head_learning_rate": 10 * settings.learning_rate}
         how = TrainSettings(steps=settings.steps, seed=seed, warmup=1, final_rate=1.0, ema=0.0, **rates)
         sampler = MixtureSampler(samplers, weights=weights, seed=seed)
-        meta_train(self.learner, sampler, settings=how, show_progress=show_progress)
+        meta_train(self.learner, sampler, settings=how, device=self.learner.encoder.device, show_progress=show_progress)
 
     def _episodes(self, task: LabeledTexts, seed: int) -> EpisodeSampler:
         n_way, n_shot = _shape(task, self.settings.n_way)

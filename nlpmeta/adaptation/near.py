@@ -43,12 +43,13 @@ def head_near(
     if penalty <= 0 or bias_penalty <= 0:
         raise NLPMetaError(f"Penalties must be positive; got {penalty} and {bias_penalty}.")
     centre = features.mean(0)
-    rows = (features - centre).double()
+    rows = (features - centre).cpu().double()  # float64, which some accelerators lack; a user has few texts
     scale = rows.norm(dim=1).mean().clamp(min=1e-6)
     rows = rows / scale
-    start = F.linear(features, shared["weight"], shared["bias"]).double()  # (n, n_way)
-    weight = torch.zeros(shared["weight"].shape, dtype=torch.float64, device=features.device, requires_grad=True)
-    bias = torch.zeros(len(weight), dtype=torch.float64, device=features.device, requires_grad=True)
+    start = F.linear(features, shared["weight"], shared["bias"]).cpu().double()  # (n, n_way)
+    labels = labels.cpu()
+    weight = torch.zeros(shared["weight"].shape, dtype=torch.float64, device="cpu", requires_grad=True)
+    bias = torch.zeros(len(weight), dtype=torch.float64, device="cpu", requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:

@@ -15,6 +15,7 @@ from nlpmeta.adaptation.record import Record
 from nlpmeta.adaptation.stream import OnlineSettings, Stream
 from nlpmeta.adaptation.tickets import checked_answers
 from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.guard import Guard
 from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.examples import checked_texts
@@ -130,7 +131,7 @@ class OnlineClassifier:
         self.centre = features.mean(0)
         self.scale = (features - self.centre).norm(dim=1).mean().clamp(min=1e-6)
         rows = (features - self.centre) / self.scale
-        self.stream = Stream.begin(rows, base, torch.tensor(data.labels), self.settings)
+        self.stream = Stream.begin(rows, base, torch.tensor(data.labels, device=rows.device), self.settings)
         self.record, self.alarms = Record(self.settings.fading), list[Alarm]()
         self.waiting: dict[int, Waiting] = {}
         self.moments: list[Moment] = [Moment(0, None, self.stream)]
@@ -230,8 +231,8 @@ class OnlineClassifier:
         write_online(self, Path(folder), overwrite=overwrite)
 
     @classmethod
-    def load(cls, folder: Path | str) -> "OnlineClassifier":
-        """What ``save`` wrote.
+    def load(cls, folder: Path | str, *, device: Device = "auto") -> "OnlineClassifier":
+        """What ``save`` wrote; ``device`` says where its encoder runs, as in ``FewShotClassifier``.
 
         Raises:
             NLPMetaError: if there is no such folder.
@@ -239,7 +240,7 @@ class OnlineClassifier:
         """
         from nlpmeta.adaptation.online_files import read_online
 
-        return read_online(cls, Path(folder))
+        return read_online(cls, Path(folder), device=device)
 
     def _learn(self, text: Waiting, label: int) -> None:
         self.record = self.record.after_label(text.predicted == label)

@@ -17,6 +17,7 @@ from nlpmeta.adaptation.online_check import check_online
 from nlpmeta.adaptation.record import Record
 from nlpmeta.adaptation.stream import Frozen, OnlineSettings, Stream
 from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.guard import Guard
 from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
 from nlpmeta.files import new_folder, read_json, write_bytes, write_json
@@ -63,11 +64,14 @@ def write_online(online: OnlineClassifier, folder: Path, *, overwrite: bool) -> 
         write_manifest(temporary, {"kind": KIND})
 
 
-def read_online(kind: type[OnlineClassifier], folder: Path) -> OnlineClassifier:
+def read_online(kind: type[OnlineClassifier], folder: Path, *, device: Device = "auto") -> OnlineClassifier:
     """What ``write_online`` wrote."""
     if read_manifest(folder).get("kind") != KIND:
         raise ModelFolderError(f"{folder} holds no stream. Begin one with OnlineClassifier and save it.")
-    classifier, tensors = FewShotClassifier.from_pretrained(folder / MODEL), read_tensors(folder / TENSORS)
+    classifier, tensors = (
+        FewShotClassifier.from_pretrained(folder / MODEL, device=device),
+        read_tensors(folder / TENSORS),
+    )
     try:
         facts = cast("dict[str, Any]", read_json(folder / FACTS))
         streams = [_stream(number, each, tensors) for number, each in enumerate(facts["streams"])]

@@ -15,6 +15,7 @@ from nlpmeta.adaptation.near import SharedHead, check_near
 from nlpmeta.adaptation.packing import Label, Packed, Precision, pack, unpack
 from nlpmeta.adaptation.user_names import checked_user, checked_users, is_user
 from nlpmeta.adaptation.users_file import UsersFile
+from nlpmeta.encoder.device import Device, check_place
 from nlpmeta.errors import DataError, UnknownUserError
 from nlpmeta.examples import Examples, at_least_two, checked_pairs, checked_texts
 from nlpmeta.learners.base import Learner, TaskState
@@ -70,6 +71,7 @@ class AdapterStore:
         *,
         checkpoint: str = "default",
         precision: Precision | None = None,
+        device: Device = "auto",
     ) -> None:
         """Open a store, or make one.
 
@@ -78,13 +80,18 @@ class AdapterStore:
             learner: what adapts to a user: a learner, or the name of a method. A file remembers which it was.
             checkpoint: for a name: what it starts from, as in ``FewShotClassifier``.
             precision: how heads are stored; ``None`` takes float16 where it fits, else int8.
+            device: where the encoder runs, as in ``FewShotClassifier``; a store made on one device opens on another.
 
         Raises:
             UnknownNameError: if there is no such method.
             NLPMetaError: if the file was made with another learner or encoder.
             ModelFolderError: if the file is damaged, of a newer format, or no store.
         """
-        chosen = starting_learner(learner, checkpoint=checkpoint) if isinstance(learner, str) else learner
+        if isinstance(learner, str):
+            chosen = starting_learner(learner, checkpoint=checkpoint, device=device)
+        else:
+            check_place(learner.encoder, device)
+            chosen = learner
         self.learner, self.precision = chosen.eval(), precision
         self._file = UsersFile(Path(path), facts_of(self.learner))
 

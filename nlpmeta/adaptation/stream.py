@@ -78,11 +78,11 @@ class Stream:
     def begin(cls, rows: Tensor, base: Tensor, labels: Tensor, settings: OnlineSettings) -> "Stream":
         """The start, from the support set: embeddings ``(n, dim)``, scores ``(n, n_way)``, labels ``(n,)``."""
         n_way = base.size(1)
-        order = torch.from_numpy(np.random.default_rng(settings.seed).permutation(len(rows)))
-        leader = first_leader(n_way, rows.size(1))
+        order = torch.from_numpy(np.random.default_rng(settings.seed).permutation(len(rows))).to(rows.device)
+        leader = first_leader(n_way, rows.size(1), device=rows.device)
         head = Head(leader["weight"], leader["bias"], leader["pull"])
         counts = torch.bincount(labels, minlength=n_way).to(rows).unsqueeze(1)
-        prototypes = torch.zeros(n_way, rows.size(1)).index_add(0, labels, rows) / counts
+        prototypes = rows.new_zeros(n_way, rows.size(1)).index_add(0, labels, rows) / counts
         texts, level = F.normalize(rows, dim=1), _APART * settings.one_in
         return cls(
             leader=leader,
@@ -112,7 +112,7 @@ class Stream:
 
     def learned(self, row: Tensor, base: Tensor, label: int, settings: OnlineSettings) -> "Stream":
         """After one label: alarm, prototypes, replay, leader and head, in this order."""
-        target = torch.tensor([label])
+        target = torch.tensor([label], device=base.device)
         old = self.frozen.head.scores(row[None], base[None], closeness(row[None], self.frozen.prototypes))
         seen = replace(
             self._with_prototype(row, label, settings),
@@ -133,7 +133,7 @@ class Stream:
                 rate=settings.meta_rate,
             )
             seen = replace(seen, leader=leader, momentum=momentum)
-        newest = torch.arange(max(0, len(seen.rows) - settings.window), len(seen.rows))
+        newest = seen._numbers(max(0, len(seen.rows) - settings.window), len(seen.rows))
         support = seen._labelled(torch.cat([newest, seen._replayed(settings, draw)]))
         return replace(seen, head=adapted(seen.leader, support, steps=settings.inner_steps))
 
@@ -160,12 +160,12 @@ class Stream:
         if len(self.rows) <= settings.capacity + _AHEAD:
             return self
         start = int(draw.integers(len(self.rows) - settings.window - _AHEAD))
-        kept = torch.cat([torch.arange(start), torch.arange(start + _AHEAD, len(self.rows))])
+        kept = torch.cat([self._numbers(0, start), self._numbers(start + _AHEAD, len(self.rows))])
         return replace(self, rows=self.rows[kept], base=self.base[kept], labels=self.labels[kept])
 
     def _replayed(self, settings: OnlineSettings, draw: np.random.Generator) -> Tensor:
         older = max(0, len(self.rows) - settings.window)
-        return torch.from_numpy(draw.permutation(older)[: settings.replay])
+        return torch.from_numpy(draw.permutation(older)[: settings.replay]).to(self.rows.device)
 
     def _tasks(self, settings: OnlineSettings, draw: np.random.Generator) -> list[tuple[Labelled, Labelled]]:
         """Stretches of the stream: a window with replayed labels, and the labels that came next."""
@@ -173,9 +173,13 @@ class Stream:
         found = []
         for start in draw.integers(last, size=_TASKS):
             end = min(int(start) + settings.window, len(self.rows) - 1)
-            first = torch.cat([torch.arange(int(start), end), self._replayed(settings, draw)])
-            found.append((self._labelled(first), self._labelled(torch.arange(end, min(end + _AHEAD, len(self.rows))))))
+            first = torch.cat([self._numbers(int(start), end), self._replayed(settings, draw)])
+            second = self._numbers(end, min(end + _AHEAD, len(self.rows)))
+            found.append((self._labelled(first), self._labelled(second)))
         return found
+
+    def _numbers(self, start: int, end: int) -> Tensor:
+        return torch.arange(start, end, device=self.rows.device)
 
     def _labelled(self, index: Tensor) -> Labelled:
         rows = self.rows[index]

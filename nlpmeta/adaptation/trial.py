@@ -8,6 +8,7 @@ from time import perf_counter
 from nlpmeta.adaptation.curve import CurvePoint, learning_curve
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.cutting import Cut, cut_texts
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.views import FROZEN, Views
@@ -125,6 +126,8 @@ class Trial:
     baseline: Measured
     curve: list[CurvePoint] = field(default_factory=list)
     """Accuracy over the number of examples of each class, where that was measured."""
+    cut: Cut | None = None
+    """How many of the distinct texts of all draws are longer than the encoder reads, where that was counted."""
 
     @property
     def n_query(self) -> int:
@@ -161,8 +164,9 @@ def run_trial(
         watch: where the seconds of the stages go.
         show_progress: progress bars on standard error.
     """
-    with watch.stage("encode"):
-        table.prime(_texts(task), show_progress=show_progress)
+    texts = _texts(task)
+    with watch.stage("encode"), cut_texts() as found:
+        table.prime(texts, show_progress=show_progress)
     with watch.stage("adapt_and_score"):
         scores = score_episodes(learner, task.sampler, task.n_draws, embed=table, show_progress=show_progress)
     with watch.stage("learning_curve"):
@@ -170,9 +174,10 @@ def run_trial(
     with watch.stage("baseline"):
         encoder, frozen = _frozen(learner.encoder, table)
         if isinstance(frozen, EmbeddingTable):
-            frozen.prime(_texts(task), show_progress=show_progress)
+            frozen.prime(texts, show_progress=show_progress)
         baseline = score_episodes(LogisticHead(encoder), task.sampler, task.n_draws, embed=frozen)
-    return Trial(task, Measured(method, scores), Measured("logistic", baseline), curve)
+    cut = Cut.of(learner.encoder, texts, found)
+    return Trial(task, Measured(method, scores), Measured("logistic", baseline), curve, cut)
 
 
 def _frozen(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, Embed]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nlpmeta.checkpoint import Json, load_checkpoint, own_encoder
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, has_adapter
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, NLPMetaError
@@ -70,6 +71,8 @@ def learn_from_texts(
     *,
     encoder: str = DEFAULT_ENCODER,
     checkpoint: str = "default",
+    max_length: int | None = None,
+    device: Device = "auto",
     steps: int = STEPS,
     seed: int = 0,
     show_progress: bool = False,
@@ -86,6 +89,8 @@ def learn_from_texts(
         support: the labelled texts that are adapted to.
         encoder: what is started from.
         checkpoint: the same.
+        max_length: tokens that are read of a text.
+        device: where all of it runs.
         steps: of two tasks each.
         seed: decides tasks and the start of adapters that are new.
         show_progress: a bar, if standard error is a terminal.
@@ -101,17 +106,18 @@ def learn_from_texts(
         raise DataError(
             f"Learning from unlabelled texts takes {FEWEST} or more distinct ones; there are {len(distinct)}."
         )
-    before = starting_learner(method, encoder=encoder, checkpoint=checkpoint)
+    before = starting_learner(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device)
     if before.inputs != "embeddings":
         raise NLPMetaError(f"{method} embeds its texts itself; unlabelled texts go with methods such as auto.")
     likely_before = _likelihoods(before, support)
     if likely_before is None:
         return before, FromTexts(len(distinct), 0, None, None, None, kept=False)
-    trained = _trainable(encoder, find_checkpoint(checkpoint, encoder=encoder, method=method), seed)
+    folder = find_checkpoint(checkpoint, encoder=encoder, method=method)
+    trained = _trainable(encoder, folder, seed, max_length=max_length, device=device)
     learner = PrototypicalNetwork(trained.encoder, metric="cosine", temperature=_TEMPERATURE)
     settings = TrainSettings(steps=steps, seed=seed, learning_rate=1e-4, warmup=5, ema=0.9, renew_every=steps)
     sampler = tasks_from(distinct, mask=trained.encoder.mask_token, seed=seed)
-    meta_train(learner, sampler, settings=settings, show_progress=show_progress, say=say)
+    meta_train(learner, sampler, settings=settings, device=device, show_progress=show_progress, say=say)
     trained.requires_grad_(False).eval()
     trained.encoder.trained = {
         **(trained.encoder.trained or {}),
@@ -144,13 +150,13 @@ def tasks_from(texts: Sequence[str], *, mask: str | None, seed: int) -> Sampler:
     return MixtureSampler(samplers, weights=[2.0, 1.0, 1.0][: len(samplers)], seed=seed)
 
 
-def _trainable(encoder: str, folder: Path | None, seed: int) -> Learner:
+def _trainable(encoder: str, folder: Path | None, seed: int, *, max_length: int | None, device: Device) -> Learner:
     """What is started from, on an encoder of its own whose adapters train."""
     if folder is None:
-        own = own_encoder(encoder)
+        own = own_encoder(encoder, max_length=max_length, device=device)
         add_adapter(own, AdapterSettings(), seed=seed)
         return PrototypicalNetwork(own, metric="cosine", temperature=_TEMPERATURE)
-    found = load_checkpoint(folder)
+    found = load_checkpoint(folder, max_length=max_length, device=device)
     if not has_adapter(found.encoder):
         raise NLPMetaError(f"The checkpoint {folder.name} has no adapters that could learn from unlabelled texts.")
     return found
@@ -171,6 +177,6 @@ def _likelihoods(learner: Learner, support: LabeledTexts) -> Tensor | None:
         names = head.support(support, learner.encoder.encode).names
         if names is None:
             return None
-        told = Support(names.texts, names.features, torch.arange(known.n_way), known.n_way)
+        told = Support(names.texts, names.features, torch.arange(known.n_way, device=known.labels.device), known.n_way)
         scores = head.logits(head.adapt(told), known)
-    return scores.float().log_softmax(1)[torch.arange(len(known)), known.labels]
+    return scores.float().log_softmax(1)[torch.arange(len(known), device=scores.device), known.labels].cpu()

@@ -8,6 +8,7 @@ import numpy as np
 from nlpmeta.bench.contender import Adapted, Contender, contenders
 from nlpmeta.bench.texts import EncoderForPeers, in_order
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.device import resolve_device
 
 if TYPE_CHECKING:
     from adaptive_classifier import AdaptiveClassifier as Package
@@ -41,10 +42,10 @@ class AdaptiveClassifier(Contender):
     def prepare(self, seed: int) -> None:
         from adaptive_classifier import AdaptiveClassifier as Package
 
-        self._encoder = EncoderForPeers.of(self.encoder)
+        self._encoder = EncoderForPeers.of(self.encoder, self.max_length)
         self._model = Package(
             str(self._encoder.folder),
-            device="cpu",
+            device=str(resolve_device(self.device)),
             config={"max_length": self._encoder.max_length, "pooling": "mean"},
             seed=seed,
             use_onnx=False,

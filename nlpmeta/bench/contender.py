@@ -43,6 +43,11 @@ class Contender(ABC):
     trains: ClassVar[bool] = False
     """Whether it takes training steps, so that their number has to be said."""
 
+    max_length: int | None = None
+    """Tokens that are read of a text; ``None`` for as many as our encoders read."""
+    device: str = "auto"
+    """Where it runs."""
+
     def __init__(self, encoder: str, max_steps: int | None) -> None:
         self.encoder, self.max_steps = encoder, max_steps
 

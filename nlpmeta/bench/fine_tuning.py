@@ -32,14 +32,14 @@ class _Tuned(Adapted):
     @torch.no_grad()
     def probabilities(self, texts: tuple[str, ...]) -> "NDArray[np.float64]":
         logits: Tensor = self.head(self.encoder.encode(texts).clone())
-        table: NDArray[np.float64] = logits.softmax(1).double().numpy()
+        table: NDArray[np.float64] = logits.softmax(1).cpu().double().numpy()
         return table
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save
 
         tensors = {**self._stored, "head.weight": self.head.weight, "head.bias": self.head.bias}
-        write_bytes(folder / "model.safetensors", save({k: v.detach().contiguous() for k, v in tensors.items()}))
+        write_bytes(folder / "model.safetensors", save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     def facts(self) -> dict[str, Option]:
         return {"steps": self._steps}
@@ -52,7 +52,10 @@ class _FineTuning(Contender):
     rate: float
 
     def prepare(self, seed: int) -> None:
-        self._seed, self._encoder = seed, TextEncoder.from_pretrained(self.encoder, normalise=False)
+        self._seed = seed
+        self._encoder = TextEncoder.from_pretrained(
+            self.encoder, normalise=False, max_length=self.max_length, device=self.device
+        )
         self._weights = self._trained_weights()
 
     @abstractmethod
@@ -61,8 +64,8 @@ class _FineTuning(Contender):
 
     def adapt(self, support: LabeledTexts) -> _Tuned:
         encoder, steps = self._encoder, STEPS if self.max_steps is None else min(STEPS, self.max_steps)
-        tokens, labels = encoder.tokenize(support.texts), torch.tensor(support.labels)
-        head = nn.Linear(encoder.dim, support.n_way)
+        tokens, labels = encoder.tokenize(support.texts), torch.tensor(support.labels, device=encoder.device)
+        head = nn.Linear(encoder.dim, support.n_way, device=encoder.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         groups = [

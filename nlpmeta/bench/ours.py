@@ -42,7 +42,13 @@ class OurMethod(Contender):
     def prepare(self, seed: int) -> None:
         if self._learner is None:
             name, _, checkpoint = self.method.partition("@")
-            self._learner = starting_learner(name, encoder=self.encoder, checkpoint=checkpoint or "none")
+            self._learner = starting_learner(
+                name,
+                encoder=self.encoder,
+                checkpoint=checkpoint or "none",
+                max_length=self.max_length,
+                device=self.device,
+            )
 
     @property
     def learner(self) -> Learner:

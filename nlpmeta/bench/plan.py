@@ -117,13 +117,16 @@ class Job:
     entry: Entry
     encoder: str
     encoder_digest: str
+    max_length: int | None = None
+    device: str = "auto"
     cells: tuple[Cell, ...] = field(default=())
 
     def key(self, cell: Cell) -> dict[str, Plain]:
         """All that decides what comes out for a cell: equal keys, equal figures."""
         task = {name: value for name, value in asdict(self.task).items() if name != "data_dir"}
         entry = {"method": self.entry.name, "max_steps": self.entry.max_steps, "checkpoint": self.entry.digest}
-        return {**task, **entry, "encoder": self.encoder_digest[:12], **asdict(cell)}
+        encoder = self.encoder_digest[:12] + (f", {self.max_length} tokens" if self.max_length is not None else "")
+        return {**task, **entry, "encoder": encoder, **asdict(cell)}
 
     def json(self) -> dict[str, object]:
         """As plain values for another process."""

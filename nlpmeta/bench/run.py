@@ -30,6 +30,8 @@ class Bench:
     n_shots: tuple[int, ...]
     n_draws: int
     encoder: str
+    max_length: int | None = None
+    device: str = "auto"
     limit: float | None = None
 
     def jobs(self) -> list[Job]:
@@ -37,7 +39,15 @@ class Bench:
         digest = resolve(self.encoder).digest
         cells = tuple(Cell(n_shot, draw) for n_shot in self.n_shots for draw in range(self.n_draws))
         return [
-            Job(task=task, entry=entry, encoder=self.encoder, encoder_digest=digest, cells=cells)
+            Job(
+                task=task,
+                entry=entry,
+                encoder=self.encoder,
+                encoder_digest=digest,
+                max_length=self.max_length,
+                device=self.device,
+                cells=cells,
+            )
             for task in self.tasks
             for entry in self.entries
         ]

@@ -10,6 +10,7 @@ import numpy as np
 from nlpmeta.bench.contender import Adapted, Contender, contenders
 from nlpmeta.bench.texts import EncoderForPeers, in_order
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.device import resolve_device
 from nlpmeta.learners.base import Option
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class SetFit(Contender):
         from setfit import SetFitModel
         from sklearn.linear_model import LogisticRegression
 
-        self._seed, self._encoder = seed, EncoderForPeers.of(self.encoder)
-        body = SentenceTransformer(modules=_modules(self._encoder), device="cpu")
+        self._seed, self._encoder = seed, EncoderForPeers.of(self.encoder, self.max_length)
+        body = SentenceTransformer(modules=_modules(self._encoder), device=str(resolve_device(self.device)))
         self._model = SetFitModel(model_body=body, model_head=LogisticRegression())
 
     def adapt(self, support: LabeledTexts) -> _SetFitModel:

@@ -23,13 +23,13 @@ class EncoderForPeers:
     max_length: int
 
     @classmethod
-    def of(cls, name: str) -> "EncoderForPeers":
-        """The same weights, prefix and length as our own encoder of that name has."""
+    def of(cls, name: str, max_length: int | None = None) -> "EncoderForPeers":
+        """The same weights, prefix and length as our own encoder of that name has; ``max_length`` for another one."""
         from nlpmeta.encoder.text_encoder import MAX_LENGTH
         from nlpmeta.encoder.weights import resolve
 
         files = resolve(name)
-        return cls(files.folder, files.prefix, min(MAX_LENGTH, files.max_length or MAX_LENGTH))
+        return cls(files.folder, files.prefix, max_length or min(MAX_LENGTH, files.max_length or MAX_LENGTH))
 
     def texts(self, texts: Sequence[str]) -> list[str]:
         """The texts as the encoder wants them."""

@@ -72,8 +72,11 @@ def _setting(contender: Contender) -> dict[str, object]:
 def _contender(job: Job, *, max_steps: int | None = None) -> Contender:
     limit = job.entry.max_steps if max_steps is None else max_steps
     if job.entry.contender == OURS:
-        return OurMethod(job.encoder, limit, method=job.entry.name)
-    return contenders[job.entry.contender](job.encoder, limit)
+        contender: Contender = OurMethod(job.encoder, limit, method=job.entry.name)
+    else:
+        contender = contenders[job.entry.contender](job.encoder, limit)
+    contender.max_length, contender.device = job.max_length, job.device
+    return contender
 
 
 def _warm_up(job: Job, episode: Episode) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.options import Device, MaxLength, check_device
+from nlpmeta.cli.status import loads_encoder
 from nlpmeta.cli.table_options import Delimiter, Encoding, LabelColumn, LangColumn, NoHeader, TextColumn
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ EXAMPLES = """Examples:
   nlpmeta adapt --data mine.csv --shots all --suggest unlabelled.txt
 
   nlpmeta adapt --data mine.csv --shots 5 --unlabelled corpus.txt
+
+  nlpmeta adapt --data long-texts.csv --max-length 512 --device cuda
 """
 
 
@@ -46,7 +50,7 @@ class RareChoice(str, Enum):
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(adapt)
+    app.command(epilog=EXAMPLES)(loads_encoder(adapt))
 
 
 def adapt(
@@ -65,6 +69,8 @@ def adapt(
     checkpoint: Annotated[
         str, typer.Option(help="Start from: default, none (frozen encoder), or a folder.")
     ] = "default",
+    max_length: MaxLength = None,
+    device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Decides which examples are drawn.", min=0)] = 0,
     draws: Annotated[int, typer.Option(help="Support sets to draw and score.", min=1)] = 5,
     rare: Annotated[RareChoice, typer.Option(help="Classes with fewer than --shots examples.")] = RareChoice.error,
@@ -105,6 +111,7 @@ def adapt(
     from nlpmeta.sources.pairing import check_apart, paired
 
     start, watch = perf_counter(), Stopwatch()
+    check_device(device)
     n_shot, form = _shots(shots), TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
     candidates = None if suggest is None else texts_without_labels(suggest, text_column, form)
     raw = None if unlabelled is None else texts_without_labels(unlabelled, text_column, form)
@@ -133,11 +140,12 @@ def adapt(
         say(f"Note: {line}")
     asked = {"data": data, "lang": lang, "shots": n_shot, "ways": ways, "method": method, "encoder": encoder}
     asked |= {"checkpoint": checkpoint} | ({} if inner_steps is None else {"inner_steps": inner_steps})
+    asked |= {} if max_length is None else {"max_length": max_length}
     asked |= {"test_data": test_data, "seed": seed, "rare": rare.value, "digest": pool.digest()}
     asked |= {} if unlabelled is None else {"unlabelled": str(unlabelled), "unlabelled_steps": unlabelled_steps}
     name = f"{Path(data).stem}-{lang or 'all'}-{shots}-shot"
     place = choose_place(out, name=name, task=asked, overwrite=overwrite)
-    start_from = StartFrom(method, encoder, checkpoint, inner_steps)
+    start_from = StartFrom(method, encoder, checkpoint, inner_steps, max_length, device)
     with watch.stage("import_and_load"):
         learner = start_from.learner()
     learned = None
@@ -172,6 +180,8 @@ class StartFrom:
     encoder: str | None
     checkpoint: str
     inner_steps: int | None
+    max_length: int | None
+    device: str
 
     def learner(self) -> "Learner":
         """The learner itself.
@@ -185,7 +195,9 @@ class StartFrom:
         from nlpmeta.starting import check_meta_trained, find_checkpoint, starting_learner
 
         name = self.encoder or DEFAULT_ENCODER
-        learner = starting_learner(self.method, encoder=name, checkpoint=self.checkpoint)
+        learner = starting_learner(
+            self.method, encoder=name, checkpoint=self.checkpoint, max_length=self.max_length, device=self.device
+        )
         check_meta_trained(learner, self.method, find_checkpoint(self.checkpoint, encoder=name, method=self.method))
         if self.inner_steps is None:
             return learner
@@ -215,6 +227,8 @@ def _learn_from_texts(
         support,
         encoder=start_from.encoder or DEFAULT_ENCODER,
         checkpoint=start_from.checkpoint,
+        max_length=start_from.max_length,
+        device=start_from.device,
         steps=steps,
         seed=seed,
         show_progress=not quiet,

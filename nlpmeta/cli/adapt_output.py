@@ -41,6 +41,7 @@ def report(
         "scored_on": trial.task.scored_on,
         "left_out": dict(trial.task.left_out),
         "confused": [[true, guess, times] for true, guess, times in trial.method.confused()],
+        "cut": None if trial.cut is None else trial.cut.json(),
         "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
         "out": str(folder),
         "task": task,
@@ -59,6 +60,8 @@ def show(
     """The same for a person, with what the support set says of the task, and the texts to label next."""
     support = trial.task.support
     out(f"{support.n_way} classes, {len(support)} support texts, scored on {trial.task.scored_on}")
+    if trial.cut is not None and trial.cut.n_cut:
+        out(f"Note: {trial.cut.said('--max-length')}")
     if trial.method.scores:
         out_table(("", "accuracy, %", "macro-F1, %"), _rows(trial))
         _show_confused(trial.method)

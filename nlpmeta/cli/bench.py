@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.options import Device, MaxLength, check_device
+from nlpmeta.cli.status import loads_encoder
+
 if TYPE_CHECKING:
     from nlpmeta.bench.plan import BenchTask
 
@@ -14,13 +17,15 @@ EXAMPLES = """Examples:
 
   nlpmeta bench --data injongo:swa,banking77 --data-dir ../shared/data --peers setfit --max-steps 25 --out bench
 
+  nlpmeta bench --data long-texts.csv --max-length 512 --device cuda --out bench-512
+
   nlpmeta bench --scaling --data clinc150 --data-dir ../shared/data --peers setfit --max-steps 2 --out scaling
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(bench)
+    app.command(epilog=EXAMPLES)(loads_encoder(bench))
 
 
 def bench(
@@ -46,6 +51,8 @@ def bench(
     seed: Annotated[int, typer.Option(help="Decides what is drawn.", min=0)] = 0,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of the encoder that all use.")] = None,
+    max_length: MaxLength = None,
+    device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the results; what is there already is not done again.")] = Path(
         "bench"
     ),
@@ -69,6 +76,7 @@ def bench(
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.errors import WorkFailedError
 
+    check_device(device)
     chosen = encoder or DEFAULT_ENCODER
     others = installed_peers() if peers is None else _names(peers)
     entries = entries_of(_names(methods), others, encoder=chosen, max_steps=max_steps or None)
@@ -76,7 +84,16 @@ def bench(
     store = Store(out)
     store.lines()  # a folder that is none of ours is said before the work
     n_shots = tuple(whole_numbers(shots, "--shots"))
-    whole = Bench(tasks=tasks, entries=entries, n_shots=n_shots, n_draws=draws, encoder=chosen, limit=limit or None)
+    whole = Bench(
+        tasks=tasks,
+        entries=entries,
+        n_shots=n_shots,
+        n_draws=draws,
+        encoder=chosen,
+        max_length=max_length,
+        device=device,
+        limit=limit or None,
+    )
     failed = 0
     for each in scaling_benches(whole) if scaling else [whole]:
         for task in each.tasks:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
 from nlpmeta.errors import escaped
+from nlpmeta.progress import clear_status
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,16 +16,19 @@ _WIDEST = 1000  # characters
 
 def say(message: str) -> None:
     """One line to standard error, where progress, notes and errors go."""
+    clear_status()
     sys.stderr.write(f"{printable(message)}\n")
 
 
 def out(line: str = "") -> None:
     """One line of result to standard output."""
+    clear_status()
     sys.stdout.write(f"{line}\n")
 
 
 def out_json(value: object) -> None:
     """One JSON document on one line of standard output."""
+    clear_status()
     sys.stdout.write(json_line(value))
 
 
@@ -32,6 +36,7 @@ def out_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
     """A table to standard output; columns after the first are numbers and stand to the right."""
     from rich.console import Console
 
+    clear_status()
     table = _table(headers, rows, title)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     natural = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum

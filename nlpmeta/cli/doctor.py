@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from nlpmeta.cli.status import loads_encoder
+
 EXAMPLES = """Examples:
 
   nlpmeta doctor
@@ -14,7 +16,7 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(doctor)
+    app.command(epilog=EXAMPLES)(loads_encoder(doctor))
 
 
 def doctor(

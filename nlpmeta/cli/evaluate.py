@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlpmeta.cli.numbers import whole_number, whole_numbers
+from nlpmeta.cli.options import Device, MaxLength, check_device
+from nlpmeta.cli.status import loads_encoder
 from nlpmeta.cli.table_options import Delimiter, Encoding, LabelColumn, LangColumn, NoHeader, TextColumn
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ EXAMPLES = """Examples:
 
   nlpmeta evaluate logistic --data mine.csv --shots 1,5
 
+  nlpmeta evaluate logistic,auto@default --data long-texts.csv --max-length 512 --device cuda
+
   nlpmeta evaluate prototypical --protocol protaugment --data banking77 --data-dir ../shared/data
 
   nlpmeta evaluate mann,prototypical@mann --protocol stream --data injongo --lang sw --data-dir ../shared/data
@@ -22,13 +26,13 @@ EXAMPLES = """Examples:
   nlpmeta evaluate logistic,auto@default --data injongo --lang sw,kin --data-dir ../shared/data --out results.json
 """
 
-_SILENT = {"out", "plot", "json", "quiet"}
+_SILENT = {"out", "plot", "json", "quiet", "device"}
 """Options that change no figure."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(evaluate)
+    app.command(epilog=EXAMPLES)(loads_encoder(evaluate))
 
 
 def evaluate(
@@ -53,6 +57,8 @@ def evaluate(
     fold: Annotated[int | None, typer.Option(help="Only the test classes of this published fold.", min=0)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")] = None,
+    max_length: MaxLength = None,
+    device: Device = "auto",
     no_prefix: Annotated[bool, typer.Option("--no-prefix", help="Nothing before a text ('query: ' for E5).")] = False,
     compare: Annotated[str | None, typer.Option(help="Show differences to this method, not the first.")] = None,
     text_column: TextColumn = None,
@@ -80,6 +86,7 @@ def evaluate(
     from nlpmeta.protocols.runs import shapes_of
     from nlpmeta.sources.form import TableForm
 
+    check_device(device)
     names, n_ways, n_shots = _names(what, compare), _ways(ways), _shots(shots)
     chosen = _protocol(protocol, n_ways)
     shapes = shapes_of(chosen, n_shots=n_shots, n_ways=n_ways, n_episodes=episodes, max_query=max_query, seed=seed)
@@ -103,7 +110,14 @@ def evaluate(
     for name in names:
         if is_adapted(name):
             say(f"Note: {name} is adapted anew to each support set; nlpmeta score {name} measures it as it was saved.")
-    learners = learners_of(names, chosen, encoder=encoder or DEFAULT_ENCODER, prefix="" if no_prefix else None)
+    learners = learners_of(
+        names,
+        chosen,
+        encoder=encoder or DEFAULT_ENCODER,
+        prefix="" if no_prefix else None,
+        max_length=max_length,
+        device=device,
+    )
     if not quiet:
         found = [learner.encoder.files for learner in learners.values()]
         say("\n".join(dict.fromkeys(files.said for files in found if files is not None)))

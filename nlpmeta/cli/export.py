@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nlpmeta.cli.status import loads_encoder
+
 EXAMPLES = """Examples:
 
   nlpmeta export my-model for-transformers
@@ -17,7 +19,7 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(export)
+    app.command(epilog=EXAMPLES)(loads_encoder(export))
 
 
 def export(
@@ -48,7 +50,8 @@ def export(
     with warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore", DataWarning)
-        write(FewShotClassifier.from_pretrained(model, revision=revision), out, cast("Form", to), overwrite=overwrite)
+        classifier = FewShotClassifier.from_pretrained(model, revision=revision, device="cpu")
+        write(classifier, out, cast("Form", to), overwrite=overwrite)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     if json:
         out_json({"out": str(out), "form": to, "bytes": size})

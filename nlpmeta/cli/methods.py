@@ -34,7 +34,13 @@ def is_adapted(name: str) -> bool:
 
 
 def learners_of(
-    names: Sequence[str], protocol: Protocol, *, encoder: str = DEFAULT_ENCODER, prefix: str | None = None
+    names: Sequence[str],
+    protocol: Protocol,
+    *,
+    encoder: str = DEFAULT_ENCODER,
+    prefix: str | None = None,
+    max_length: int | None = None,
+    device: str = "auto",
 ) -> dict[str, Learner]:
     """The learners that ``names`` stand for; methods share one encoder, a checkpoint brings its own.
 
@@ -44,6 +50,8 @@ def learners_of(
         protocol: may fix options of a method.
         encoder: a folder or Hub id.
         prefix: what goes before every text; ``None`` for what the encoder was trained with.
+        max_length: tokens that are read of a text; ``None`` for what encoder or checkpoint say.
+        device: where they run.
 
     Raises:
         NLPMetaError: if a name is unknown, or an encoder or checkpoint cannot be loaded.
@@ -55,13 +63,16 @@ def learners_of(
         own = own_checkpoint(method) is not None and encoder == DEFAULT_ENCODER and prefix is None
         if checkpoint or (own and not Path(name).is_dir()):
             checkpoint = checkpoint or "default"
-            found[name] = starting_learner(method, checkpoint=checkpoint)
+            found[name] = starting_learner(method, checkpoint=checkpoint, max_length=max_length, device=device)
             folder = find_checkpoint(checkpoint, encoder=DEFAULT_ENCODER, method=method)
             check_meta_trained(found[name], method, folder)
         elif Path(name).is_dir():
-            found[name] = read_learner(Path(name), read_manifest(Path(name))).requires_grad_(False)
+            folder = Path(name)
+            learner = read_learner(folder, read_manifest(folder), max_length=max_length, device=device)
+            found[name] = learner.requires_grad_(False)
         else:
             options = protocol.options.get(name, {})
-            found[name] = learners[name](shared_encoder(encoder, prefix=prefix), **options)
+            frozen = shared_encoder(encoder, prefix=prefix, max_length=max_length, device=device)
+            found[name] = learners[name](frozen, **options)
             check_meta_trained(found[name], name, None)
     return found

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.options import Device
+from nlpmeta.cli.status import loads_encoder
 from nlpmeta.cli.table_options import Delimiter, Encoding, NoHeader
 
 if TYPE_CHECKING:
@@ -35,12 +37,14 @@ EXAMPLES = """Examples:
   tail -f app.log | nlpmeta predict my-model
 
   nlpmeta predict my-model --abstain 0.9 "niamshe saa kumi na moja"
+
+  nlpmeta predict my-model --file texts.txt --device cpu
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(predict)
+    app.command(epilog=EXAMPLES)(loads_encoder(predict))
 
 
 def predict(
@@ -68,6 +72,7 @@ def predict(
         float | None, typer.Option(help="Name all labels that hold the true one this often (0.9), or say unsure.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    device: Device = "auto",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
 ) -> None:
@@ -79,6 +84,7 @@ def predict(
 
     With --abstain a text gets one label where the model is sure, several (a | b) where it is not, or "unsure".
     """
+    from nlpmeta.cli.console import say
     from nlpmeta.cli.predict_answers import Asked
     from nlpmeta.cli.predict_output import writes_table
     from nlpmeta.errors import NLPMetaError
@@ -97,13 +103,13 @@ def predict(
     nested = json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
     asked = Asked(top=top, coverage=abstain, nested=nested)
     from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.progress import clear_status
 
-    classifier = FewShotClassifier.from_pretrained(model, revision=revision)
+    classifier = FewShotClassifier.from_pretrained(model, revision=revision, device=device)
+    clear_status()
     with _writer(out, classifier, asked, source, kept, as_table=as_table, as_json=json) as write:
         done = _predict(classifier, source.batches, write, asked, quiet=quiet)
     if out is not None and not quiet:
-        from nlpmeta.cli.console import say
-
         say(f"{done} predictions in {out}")
 
 
@@ -200,12 +206,15 @@ def _predict(
     """Answer batch after batch, and return how many texts there were."""
     from nlpmeta.cli.console import say
     from nlpmeta.cli.predict_answers import answers
+    from nlpmeta.encoder.cutting import Cut, cut_texts, most_tokens
     from nlpmeta.progress import track
 
-    done, empty, first = 0, 0, 0
+    done, empty, first, n_cut = 0, 0, 0, 0
     with track("Predicting", None, show=not quiet) as advance:
         for batch in batches:
-            write(list(zip(batch, answers(classifier, [each.text for each in batch], asked), strict=True)))
+            with cut_texts() as cut:
+                write(list(zip(batch, answers(classifier, [each.text for each in batch], asked), strict=True)))
+            n_cut += sum(each.text in cut for each in batch)
             blank = [each.line for each in batch if not each.text]
             empty, first = empty + len(blank), first or (blank[0] if blank else 0)
             done += len(batch)
@@ -213,4 +222,8 @@ def _predict(
     if empty and not quiet:
         what = "text is" if empty == 1 else "texts are"
         say(f"Note: {empty} {what} empty and got no label (the first: line {first}).")
+    if n_cut and not quiet:
+        encoder = classifier.learner_.encoder
+        many = Cut(n_cut, done, encoder.max_length, most_tokens(encoder))
+        say(f"Note: {many.said('nlpmeta adapt --max-length')}")
     return done

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.options import Device
+from nlpmeta.cli.status import loads_encoder
+
 if TYPE_CHECKING:
     from nlpmeta.data import LabeledTexts
     from nlpmeta.evaluation import Answers
@@ -21,7 +24,7 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(score)
+    app.command(epilog=EXAMPLES)(loads_encoder(score))
 
 
 def score(
@@ -34,6 +37,7 @@ def score(
     text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
     lang_column: Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")] = None,
+    device: Device = "auto",
     show: Annotated[int, typer.Option(help="Texts to print that models differ on.", min=0)] = 5,
     out: Annotated[Path | None, typer.Option(help="CSV file for a row a text: label, and what each said.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
@@ -55,12 +59,14 @@ def score(
         raise NLPMetaError("A model is named twice. Name each once.")
     if out is not None and out.exists() and not overwrite:
         raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
-    columns = {"text_column": text_column, "label_column": label_column, "lang_column": lang_column}
-    texts = load_source(data, data_dir=data_dir, **columns).load(lang, split)
+    source = load_source(
+        data, data_dir=data_dir, text_column=text_column, label_column=label_column, lang_column=lang_column
+    )
+    texts = source.load(lang, split)
     for name in models if not quiet else ():
         if _was_adapted_from(name, texts):
             say(f"Note: {name} was adapted from examples of this very data, so its figures here are too good.")
-    answers = [_answers(name, texts, quiet=quiet) for name in models]
+    answers = [_answers(name, texts, device=device, quiet=quiet) for name in models]
     pairs = [compare(answers[0], other) for other in answers[1:]]
     if out is not None:
         score_output.write_rows(out, texts, answers)
@@ -79,7 +85,7 @@ def _was_adapted_from(name: str, texts: "LabeledTexts") -> bool:
     return isinstance(task, dict) and task.get("digest") == texts.digest()
 
 
-def _answers(name: str, texts: "LabeledTexts", *, quiet: bool) -> "Answers":
+def _answers(name: str, texts: "LabeledTexts", *, device: str, quiet: bool) -> "Answers":
     """What a saved model says of all texts."""
     import numpy as np
 
@@ -87,7 +93,7 @@ def _answers(name: str, texts: "LabeledTexts", *, quiet: bool) -> "Answers":
     from nlpmeta.evaluation import Answers, match_labels
     from nlpmeta.progress import track
 
-    classifier = FewShotClassifier.from_pretrained(name)
+    classifier = FewShotClassifier.from_pretrained(name, device=device)
     if not match_labels(texts.label_names, classifier.classes_):  # before the work
         Answers.of(name, classifier.classes_, texts, np.zeros((len(texts), len(classifier.classes_))))
     chunk, parts = 4096, []

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.options import Device
+from nlpmeta.cli.status import loads_encoder
+
 if TYPE_CHECKING:
     from nlpmeta.adaptation.teaching import Taught
 
@@ -23,7 +26,7 @@ _FEW = 30  # scored examples: below this a figure says little
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(teach)
+    app.command(epilog=EXAMPLES)(loads_encoder(teach))
 
 
 def teach(
@@ -34,6 +37,7 @@ def teach(
     data: Annotated[str | None, typer.Option(help="Table of texts and labels, as for adapt.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="New folder for the result; the model itself by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
@@ -52,7 +56,7 @@ def teach(
 
     target = _target(model, out)
     new, names = _examples(texts or [], label, data, text_column=text_column, label_column=label_column)
-    classifier = FewShotClassifier.from_pretrained(model)
+    classifier = FewShotClassifier.from_pretrained(model, device=device)
     taught = learn(classifier, new, labels_like(classifier.classes_, names))
     report = read_json(Path(model) / REPORT_FILE) if (Path(model) / REPORT_FILE).is_file() else {}
     report = dict(report) if isinstance(report, dict) else {}

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.options import Device
+from nlpmeta.cli.status import loads_encoder
+
 if TYPE_CHECKING:
     from nlpmeta.recipes.run import RecipeRun
 
@@ -15,6 +18,8 @@ EXAMPLES = """Examples:
   nlpmeta train recipes/crosslingual.yaml steps=2000 out=runs/mine --data-dir ../data
 
   nlpmeta train protonet --resume
+
+  nlpmeta train protonet --device cpu
 
   accelerate launch --num_processes 2 -m nlpmeta train protonet
 
@@ -28,7 +33,7 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(train)
+    app.command(epilog=EXAMPLES)(loads_encoder(train))
 
 
 def train(
@@ -44,6 +49,7 @@ def train(
         int | None, typer.Option(help="With --online: take back what the last tasks taught.", min=1)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out, if there is one.")] = False,
+    device: Device = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Mirror folder of the public data sets.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
@@ -53,7 +59,13 @@ def train(
         from nlpmeta.cli.train_online import learn_on
 
         learn_on(
-            [recipe, *(changes or [])], resume=resume, rollback=rollback, data_dir=data_dir, as_json=json, quiet=quiet
+            [recipe, *(changes or [])],
+            resume=resume,
+            rollback=rollback,
+            data_dir=data_dir,
+            device=device,
+            as_json=json,
+            quiet=quiet,
         )
         return
     if rollback is not None:
@@ -66,7 +78,9 @@ def train(
     from nlpmeta.cli.console import say
     from nlpmeta.recipes.run import run_recipe
 
-    run = run_recipe(loaded, data_dir=data_dir, resume=resume, show_progress=not quiet, say=None if quiet else say)
+    run = run_recipe(
+        loaded, data_dir=data_dir, resume=resume, device=device, show_progress=not quiet, say=None if quiet else say
+    )
     if run.is_main:
         _report(run, as_json=json)
 

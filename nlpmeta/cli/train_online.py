@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 
 def learn_on(
-    words: Sequence[str], *, resume: bool, rollback: int | None, data_dir: Path | None, as_json: bool, quiet: bool
+    words: Sequence[str],
+    *,
+    resume: bool,
+    rollback: int | None,
+    data_dir: Path | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Meet the data sets among ``words`` in their order; the others are ``key=value``.
 
@@ -26,7 +33,7 @@ def learn_on(
 
     folder, start, changes, names = _asked(words)
     pools = [load_source(name, data_dir=data_dir).load() for name in names]  # all are read before anything is learned
-    leader = _leader(folder, start, changes, names, go_on=resume or rollback is not None)
+    leader = _leader(folder, start, changes, names, go_on=resume or rollback is not None, device=device)
     if rollback is not None:
         gone = leader.rollback(rollback)
         leader.save(folder)
@@ -52,7 +59,7 @@ def _asked(words: Sequence[str]) -> tuple[Path, str, dict[str, object], list[str
 
 
 def _leader(
-    folder: Path, start: str, changes: dict[str, object], names: list[str], *, go_on: bool
+    folder: Path, start: str, changes: dict[str, object], names: list[str], *, go_on: bool, device: str
 ) -> "OnlineMetaLearner":
     from nlpmeta.adaptation.meta_online import OnlineMetaLearner
     from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings, holds_state
@@ -65,14 +72,14 @@ def _leader(
             raise NLPMetaError(
                 f"There is no data set to learn from, and {folder} holds nothing yet. Name one, or a file."
             )
-        return OnlineMetaLearner.start(start, OnlineTaskSettings.parse(changes, where="--online"))
+        return OnlineMetaLearner.start(start, OnlineTaskSettings.parse(changes, where="--online"), device=device)
     if not go_on:
         raise NLPMetaError(f"{folder} holds what earlier tasks taught. Go on by --resume, or choose another out=.")
-    found = OnlineMetaLearner.load(folder)
+    found = OnlineMetaLearner.load(folder, device=device)
     if not changes:
         return found
     changed = {**found.settings.model_dump(mode="json"), **changes}
-    return OnlineMetaLearner.load(folder, OnlineTaskSettings.parse(changed, where="--online"))
+    return OnlineMetaLearner.load(folder, OnlineTaskSettings.parse(changed, where="--online"), device=device)
 
 
 def _report(leader: "OnlineMetaLearner", folder: Path, *, as_json: bool) -> None:

@@ -52,7 +52,7 @@ class EmbeddingTable:
         self.n_encoded = 0
         """Texts that this table had to encode."""
         self._row: dict[str, int] = {}
-        self._vectors = torch.empty(0, encoder.dim)
+        self._vectors = torch.empty(0, encoder.dim, device="cpu")
         self._store = None if folder is None else EmbeddingStore.of(encoder, folder)
 
     def prime(self, texts: Sequence[str], *, show_progress: bool = False) -> None:
@@ -66,9 +66,10 @@ class EmbeddingTable:
                 self._encode(sorted(missing, key=len), show_progress)  # neighbours then need little padding
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """The embeddings of ``texts`` in their order, shape ``(len(texts), dim)``."""
+        """The embeddings of ``texts`` in their order, shape ``(len(texts), dim)``, where the encoder is."""
         self.prime(texts)
-        return self._vectors[torch.tensor([self._row[text] for text in texts], dtype=torch.long)]
+        rows = torch.tensor([self._row[text] for text in texts], dtype=torch.long, device="cpu")
+        return self._vectors[rows].to(self.encoder.device)
 
     def _encode(self, texts: list[str], show_progress: bool) -> None:
         parts, encoder = [], self.encoder.merged()

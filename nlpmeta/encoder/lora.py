@@ -56,7 +56,10 @@ def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int)
         raise NLPMetaError("This encoder has an adapter already; load the encoder again to start from a fresh one.")
     config = _peft_config(encoder, settings)
     try:
-        with torch.random.fork_rng(devices=[]):  # peft draws a start of its own, which is replaced below
+        with (
+            torch.device("cpu"),
+            torch.random.fork_rng(devices=[]),
+        ):  # peft draws a start of its own, which is replaced below
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
     except ValueError as error:
         known = sorted(
@@ -66,12 +69,12 @@ def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int)
             f"No linear layer of this encoder is named {' or '.join(settings.modules)}; it has {', '.join(known)}."
         ) from error
     _read_rows(encoder)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for name, weight in adapter_weights(encoder).items():
         with torch.no_grad():
             if ".lora_A." in name:  # the same distribution as peft's, from a generator of our own
                 bound = 1 / math.sqrt(weight.shape[1])
-                weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+                weight.copy_(torch.empty(weight.shape, device="cpu").uniform_(-bound, bound, generator=generator))
     encoder.eval()
 
 
@@ -169,7 +172,7 @@ def load_adapter(encoder: "TextEncoder", folder: Path) -> None:
         raise ModelFolderError(f"{folder / WEIGHTS_FILE} is damaged: its scales do not fit its rows.") from error
     config = read_config(folder / CONFIG_FILE, stored)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ModelFolderError(f"The adapter in {folder} is damaged or not for this encoder: {error}") from error

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nlpmeta.encoder.device import embeds_in_bf16
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning
 from nlpmeta.files import user_cache
@@ -54,7 +55,8 @@ class EmbeddingStore:
         """The store for ``encoder`` as it is now, or ``None`` if it can change or nothing says how it tokenizes."""
         if encoder.files is None or any(weight.requires_grad for weight in encoder.parameters()):
             return None
-        return cls(folder / f"{encoder.files.digest[:16]}-{state_digest(encoder)[:16]}.sqlite", encoder.dim)
+        rounded = "-bf16" if embeds_in_bf16(encoder.device) else ""  # other bits than those of float32
+        return cls(folder / f"{encoder.files.digest[:16]}-{state_digest(encoder)[:16]}{rounded}.sqlite", encoder.dim)
 
     def read(self, texts: Sequence[str]) -> tuple[list[str], Tensor]:
         """Those of ``texts`` that are here, and their embeddings ``(n_found, dim)``."""

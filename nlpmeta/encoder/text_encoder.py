@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
+from nlpmeta.encoder.batches import BATCH_TOKENS
+from nlpmeta.encoder.cutting import heard
+from nlpmeta.encoder.device import Device, embed_in_batches, precision, resolve_device, tokens_at_once
 from nlpmeta.encoder.merged import merged_backbone
 from nlpmeta.encoder.model_folder import POOLED, check_sizes, model_config
 from nlpmeta.encoder.tokenizing import token_ids
@@ -64,7 +66,7 @@ class TextEncoder(nn.Module):
         if max_length < 4 or (limit is not None and max_length > limit):
             raise NLPMetaError(f"max_length is {max_length} tokens; this encoder takes 4 to {limit}.")
         self.backbone = backbone.requires_grad_(False)
-        self.backbone.train(False)
+        self.train(False)
         self.tokenizer, self.prefix, self.max_length, self.normalise = tokenizer, prefix, max_length, normalise
         self.files = files
         self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
@@ -80,6 +82,7 @@ class TextEncoder(nn.Module):
         prefix: str | None = None,
         max_length: int | None = None,
         normalise: bool = True,
+        device: Device = "auto",
     ) -> "TextEncoder":
         """Load an encoder from a folder, the Hub's cache, the packaged weights, or the Hub, in this order.
 
@@ -89,24 +92,30 @@ class TextEncoder(nn.Module):
             prefix: overrides the one that the model was trained with.
             max_length: tokens kept of each text; by default ``MAX_LENGTH``, or what the encoder takes if that is less.
             normalise: scale embeddings to unit length.
+            device: where it runs: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
+                them by its name.
 
         Raises:
+            NLPMetaError: if there is no such device, or the encoder does not take so many tokens.
             NetworkError: if it is not on disk and the Hub cannot be reached.
             ModelFolderError: if a folder is incomplete or damaged.
         """
         from transformers import AutoModel, AutoTokenizer
 
+        place = resolve_device(device)
         files = resolve(name, revision=revision)
         check_sizes(files.folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-        with quiet_transformers(), _said_plainly(files.folder):
+        with torch.device("cpu"), quiet_transformers(), _said_plainly(files.folder):
             backbone, found = AutoModel.from_pretrained(
                 files.folder, **options, **_no_pooler(files), output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
         _check_weights(files.folder, found)
         limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
-        return cls(
+        if max_length is not None and files.max_length is not None and max_length > files.max_length:
+            raise NLPMetaError(f"max_length is {max_length} tokens; this encoder takes 4 to {files.max_length}.")
+        loaded = cls(
             backbone,
             tokenizer,
             prefix=files.prefix if prefix is None else prefix,
@@ -114,6 +123,7 @@ class TextEncoder(nn.Module):
             normalise=normalise,
             files=files,
         )
+        return loaded.to(place)
 
     def train(self, mode: bool = True) -> "TextEncoder":
         """Training switches on the dropout of adapters only; the frozen transformer always runs without."""
@@ -139,7 +149,9 @@ class TextEncoder(nn.Module):
         if not texts:
             return []
         # White space at the end would become a token of its own, and move the embedding, in some tokenizers.
-        return token_ids(self.tokenizer, [self.prefix + text.strip() for text in texts], max_length=self.max_length)
+        prefixed, cut = [self.prefix + text.strip() for text in texts], heard()
+        note = None if cut is None else lambda row: cut.add(texts[row])
+        return token_ids(self.tokenizer, prefixed, max_length=self.max_length, on_cut=note)
 
     def forward(self, texts: Sequence[str], adapter: Mapping[str, Tensor] | None = None) -> Tensor:
         """Embeddings ``(len(texts), dim)``, with ``adapter`` in place of the stored weights of the same names."""
@@ -151,24 +163,24 @@ class TextEncoder(nn.Module):
         *,
         adapter: Mapping[str, Tensor] | None = None,
         adapter_of: Tensor | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         advance: Advance | None = None,
     ) -> Tensor:
         """``forward`` for texts that are tokens already; ``advance`` hears of every batch that is done.
 
         With ``adapter_of`` ``(n,)`` the weights in ``adapter`` are stacked, ``(n_adapters, ...)``, and it says which of
-        them each text is embedded with.
+        them each text is embedded with. Without ``batch_tokens`` a batch is as large as suits the device.
         """
         if not tokens:
             return torch.empty(0, self.dim, device=self.device)
-        groups = length_batches([len(ids) for ids in tokens], batch_tokens=batch_tokens)
-        parts = []
-        for group in groups:
-            parts.append(self.embed_batch([tokens[row] for row in group], _rows(adapter, adapter_of, group)))
-            if advance is not None:
-                advance(len(group))
-        order = torch.tensor([row for group in groups for row in group], device=self.device)
-        return torch.cat(parts)[order.argsort()]
+        if batch_tokens is None:
+            batch_tokens = BATCH_TOKENS if torch.is_grad_enabled() else tokens_at_once(self)
+        return embed_in_batches(
+            [len(ids) for ids in tokens],
+            lambda rows: self.embed_batch([tokens[row] for row in rows], _rows(adapter, adapter_of, rows)),
+            batch_tokens=batch_tokens,
+            advance=advance,
+        )
 
     def merged(self, factor: float | None = None) -> "TextEncoder":
         """The same encoder to embed with only: its adapters are part of the weights, which it shares with all threads.
@@ -205,7 +217,10 @@ class TextEncoder(nn.Module):
             # A batch without padding goes without a mask: the same numbers, and attention takes its fast path.
             inputs = {"input_ids": ids, "attention_mask": None if mask.all() else mask}
             backbone = with_weights(self.backbone, adapter) if adapter else self.backbone
-            hidden = backbone(**inputs).last_hidden_state
+            with precision(self):
+                hidden = backbone(**inputs).last_hidden_state
+        if not self.training:
+            hidden = hidden.float()  # what was computed in bfloat16 is pooled and compared in float32
         weights = mask.unsqueeze(2).to(hidden.dtype)
         pooled = (hidden * weights).sum(1) / weights.sum(1)
         return F.normalize(pooled, dim=1) if self.normalise else pooled
@@ -213,13 +228,13 @@ class TextEncoder(nn.Module):
     def pad(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Token ids and mask, both ``(n, longest)``."""
         width, blank = max(len(ids) for ids in tokens), self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens])
+        ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens], device="cpu")
         if min(len(row) for row in tokens) == 0:
             raise ModelFolderError("The tokenizer of this encoder makes no token of a text; it is damaged.")
         if int(ids.max()) >= (known := int(self.backbone.get_input_embeddings().num_embeddings)):  # type: ignore[arg-type]
             raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {known} tokens.")
-        lengths = torch.tensor([len(row) for row in tokens]).unsqueeze(1)
-        return ids.to(self.device), (torch.arange(width) < lengths).to(self.device)
+        lengths = torch.tensor([len(row) for row in tokens], device="cpu").unsqueeze(1)
+        return ids.to(self.device), (torch.arange(width, device="cpu") < lengths).to(self.device)
 
     def __sklearn_clone__(self) -> "TextEncoder":
         """Scikit-learn's ``clone`` shares the encoder instead of copying hundreds of megabytes."""

@@ -1,6 +1,6 @@
 """Texts to token ids, by any number of threads, at a cost that does not grow with what is beyond the cut."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nlpmeta.encoder.guard import Guard
@@ -19,11 +19,18 @@ _BEYOND = 256
 _guard = Guard()  # a fast tokenizer keeps in itself where it cuts
 
 
-def token_ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, max_length: int) -> list[list[int]]:
+def token_ids(
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    *,
+    max_length: int,
+    on_cut: Callable[[int], object] | None = None,
+) -> list[list[int]]:
     """The ids of each text, special tokens included, cut to ``max_length``.
 
     A text of many megabytes costs what its beginning does: a tokenizer works word by word, so that what comes hundreds
-    of tokens after the cut does not change what comes before it.
+    of tokens after the cut does not change what comes before it. ``on_cut`` hears of the number of every text that is
+    cut.
     """
     found: list[list[int]] = []
     width = WIDTH if tokenizer.is_fast and tokenizer.truncation_side == "right" else None
@@ -35,6 +42,10 @@ def token_ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, max
             read, place = 2 * read, 0
             ids = _cut(tokenizer, [text[:read]], max_length)
         found.append(ids["input_ids"][place])
+        if on_cut is not None:
+            whole = read is None or read >= len(text)
+            if not whole or (len(found[-1]) >= max_length and _loses(tokenizer, ids, place, text)):
+                on_cut(row)
     return found
 
 
@@ -42,6 +53,14 @@ def _cut(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int
     with _guard:
         batch: BatchEncoding = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)
     return batch
+
+
+def _loses(tokenizer: "PreTrainedTokenizerBase", batch: "BatchEncoding", place: int, text: str) -> bool:
+    """Whether a text that was read whole makes more tokens than were kept."""
+    if batch.encodings is not None:
+        return bool(batch.encodings[place].overflowing)
+    with _guard:  # a tokenizer in Python keeps nothing of what it cut off
+        return len(tokenizer(text)["input_ids"]) > len(batch["input_ids"][place])
 
 
 def _is_enough(encoding: "Encoding") -> bool:

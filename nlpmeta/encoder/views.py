@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from nlpmeta.encoder.batches import BATCH_TOKENS
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.progress import Advance
 
@@ -42,7 +41,7 @@ class Views(TextEncoder):
         *,
         adapter: Mapping[str, Tensor] | None = None,
         adapter_of: Tensor | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         advance: Advance | None = None,
     ) -> Tensor:
         if not tokens:

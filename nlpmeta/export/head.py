@@ -53,12 +53,12 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
         NLPMetaError: if a head is not linear (neighbours, siamese and matching networks).
     """
     if isinstance(learner, MAML):
-        weight, bias = state["head/weight"].detach(), state["head/bias"].detach()
-        return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1), 1.0, normalise=True)
+        weight, bias = state["head/weight"].detach().cpu(), state["head/bias"].detach().cpu()
+        return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1, device="cpu"), 1.0, normalise=True)
     if learner.inputs == "embeddings":
         views = len(learner.views(state))
         width = views * int(learner.encoder.backbone.config.hidden_size)
-        units = torch.cat([torch.zeros(1, width), torch.eye(width)])
+        units = torch.cat([torch.zeros(1, width, device="cpu"), torch.eye(width, device="cpu")])
         scores, shares, temperature = _parts(learner, state, units)
         scores = scores - scores.mean(2, keepdim=True)
         weight, bias = (scores[:, 1:] - scores[:, :1]).transpose(1, 2).contiguous(), scores[:, 0].clone()
@@ -73,7 +73,8 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
 
 
 def _agrees(heads: LinearHeads, learner: Learner, state: TaskState, views: int) -> bool:
-    probes = torch.randn(_PROBES, heads.weight.shape[2], generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator("cpu").manual_seed(0)
+    probes = torch.randn(_PROBES, heads.weight.shape[2], generator=draw, device="cpu")
     if heads.normalise:
         probes = torch.cat([F.normalize(part, dim=1) for part in probes.chunk(views, dim=1)], dim=1)
     scores, shares, temperature = _parts(learner, state, probes)
@@ -86,7 +87,8 @@ def _parts(learner: Learner, state: TaskState, features: Tensor) -> tuple[Tensor
     if isinstance(learner, AutoHead):
         scores, shares, temperature = (part.float().cpu() for part in learner.parts(state, texts))
         return scores, shares, temperature
-    return learner.logits(state, texts).float().cpu().unsqueeze(0), torch.ones(1), torch.ones(())
+    scores = learner.logits(state, texts).float().cpu().unsqueeze(0)
+    return scores, scores.new_ones(1), scores.new_ones(())
 
 
 def plain_encoders(learner: Learner, state: TaskState) -> "list[PreTrainedModel]":

@@ -107,16 +107,18 @@ class AutoHead(Learner):
     def _fitted(self, known: Support, heads: Mapping[str, tuple[float, float]]) -> TaskState:
         """The heads that have a share, by name with what their scores are divided by, and what the mixture needs."""
         state: TaskState = {}
+        place = known.labels.device
         for name, (share, over) in heads.items():
             candidate = self.candidates[name]
-            facts = {"share": torch.tensor(share), "scores_over": torch.tensor(over)}
+            facts = {"share": torch.tensor(share, device=place), "scores_over": torch.tensor(over, device=place)}
             inner = candidate.head.adapt(self.seen(known, candidate)) | facts
             state |= {f"{name}/{key}": value for key, value in inner.items()}
         state["mixture/leads"] = leads(known.labels, known.n_way)
         n_shot = len(known) / known.n_way
-        state["mixture/temperature"] = torch.tensor(float(self.experience.temperature.at(n_shot, known.n_way)))
+        temperature = float(self.experience.temperature.at(n_shot, known.n_way))
+        state["mixture/temperature"] = torch.tensor(temperature, device=place)
         state["mixture/prototypes"] = class_means(self.read(known, state), known.labels, known.n_way)
-        state["mixture/n_shot"] = torch.tensor(n_shot)
+        state["mixture/n_shot"] = torch.tensor(n_shot, device=place)
         return state
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
@@ -141,7 +143,7 @@ class AutoHead(Learner):
         return Texts(tuple(texts), self.encoder.select(self.factors(state)).encode(texts))
 
     def choice(self, state: TaskState) -> str:
-        return max(self.heads(state), key=lambda name: float(state.get(f"{name}/share", torch.ones(()))))
+        return max(self.heads(state), key=lambda name: float(state.get(f"{name}/share", 1.0)))
 
     def views(self, state: TaskState) -> tuple[float, ...]:
         return self.factors(state)
@@ -193,7 +195,7 @@ class AutoHead(Learner):
 
     def weights(self, judged: Judged, known: Support) -> Tensor:
         """The weight of each head, 0 for those that are left out, shape ``(n_heads,)``."""
-        prior = self.experience.prior_of(judged.heads, len(known) / known.n_way, known.n_way).to(known.labels.device)
+        prior = self.experience.prior_of(judged.heads, len(known) / known.n_way, known.n_way)
         weights = prior
         if judged.held_out is not None:
             # The fewer classes, the less alike are tasks of that size, and the more likely one needs an unusual head.
@@ -201,7 +203,9 @@ class AutoHead(Learner):
             weights = stacked(judged.held_out, known.labels, open_minded, strength=self.experience.strength)
         if isinstance(self.encoder, Views):
             for factor in (FROZEN, ADAPTED):
-                reads = torch.tensor([factor in self.candidates[name].factors for name in judged.heads])
+                reads = torch.tensor(
+                    [factor in self.candidates[name].factors for name in judged.heads], device=weights.device
+                )
                 if float(weights[reads].sum()) < WORTH_A_VIEW * float(weights.sum()):
                     weights = weights * ~reads
         weights = weights * (weights >= min(SMALLEST_SHARE * float(weights.sum()), float(weights.max())))

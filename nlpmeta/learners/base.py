@@ -51,7 +51,7 @@ class Support(Texts):
     ``weights`` ``(n,)``, all positive, say how many texts each counts as, for a learner that ``weighs``.
     """
 
-    labels: Tensor = torch.empty(0, dtype=torch.long)
+    labels: Tensor = torch.empty(0, dtype=torch.long, device="cpu")
     n_way: int = 0
     names: Texts | None = None
     weights: Tensor | None = None
@@ -67,7 +67,7 @@ class Support(Texts):
     @classmethod
     def of(cls, data: LabeledTexts, features: Tensor | None = None, *, names: Texts | None = None) -> Support:
         """The support set that ``data`` is, on the device of ``features``."""
-        device = features.device if features is not None else None
+        device = features.device if features is not None else torch.device("cpu")
         return cls(data.texts, features, torch.tensor(data.labels, device=device), data.n_way, names)
 
 
@@ -270,6 +270,6 @@ def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
 
 def balanced_weights(labels: Sequence[int] | Tensor, n_way: int) -> Tensor:
     """A weight a text, mean 1, such that every class weighs the same; shape ``(n,)``."""
-    labels = torch.as_tensor(labels)
+    labels = labels if isinstance(labels, Tensor) else torch.tensor(labels, device="cpu")
     counts = torch.bincount(labels, minlength=n_way)
     return (len(labels) / (n_way * counts))[labels]

@@ -39,8 +39,9 @@ class CausalAttention(nn.Module):
 
     def blank(self) -> dict[str, Tensor]:
         """The window of one stream that has seen nothing."""
-        zeros = torch.zeros(1, len(self._blocks), self.window, self.width)
-        return {"keys": zeros, "values": zeros.clone(), _WRITTEN: torch.zeros(1, dtype=torch.long)}
+        place = self.first.out.weight.device
+        zeros = torch.zeros(1, len(self._blocks), self.window, self.width, device=place)
+        return {"keys": zeros, "values": zeros.clone(), _WRITTEN: torch.zeros(1, dtype=torch.long, device=place)}
 
     def ask(self, memory: dict[str, Tensor], texts: Tensor) -> Tensor:
         """Answers ``(n, width)`` to texts ``(n, width)``, each against its stream or all against the only one."""

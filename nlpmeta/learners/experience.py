@@ -149,7 +149,7 @@ class Profile:
     def prior_of(self, heads: Sequence[str], n_shot: float, n_way: float) -> Tensor:
         """The weights of these heads for a task of that size, ``(n_heads,)``, of sum 1."""
         known = dict(zip(self.heads, self.prior.at(n_shot, n_way).tolist(), strict=True))
-        weights = torch.tensor([max(known[name], 0.0) for name in heads], dtype=torch.float64)
+        weights = torch.tensor([max(known[name], 0.0) for name in heads], dtype=torch.float64, device="cpu")
         return weights / weights.sum()
 
 

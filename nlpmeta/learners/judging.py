@@ -10,7 +10,7 @@ from nlpmeta.learners.base import Support
 from nlpmeta.learners.heads import n_folds
 from nlpmeta.learners.stacking import fitting_temperature, mixed
 
-TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0)
+TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0, device="cpu")
 BALANCE = 0.75
 """How much of the lead that more examples give a class is taken back: chosen on auxiliary tasks
 (``benchmarks/unbalanced.py``)."""
@@ -54,14 +54,15 @@ def leads(labels: Tensor, n_way: int) -> Tensor:
 def held_out_likelihood(judged: Judged, weights: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """The log probabilities of the true classes of the texts that were held out, rising; ``(0,)`` if none were."""
     if judged.held_out is None:
-        return torch.empty(0)
+        return torch.empty(0, device=labels.device)
     scores = (mixed(judged.held_out, weights) / temperature).log_softmax(1)
-    return scores[torch.arange(len(labels)), labels].sort().values
+    return scores[torch.arange(len(labels), device=labels.device), labels].sort().values
 
 
 def judged_on(known: Support) -> Tensor:
     """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``."""
-    return torch.tensor([len(known), min(n_folds(known), 2), known.names is not None])
+    facts = [len(known), min(n_folds(known), 2), known.names is not None]
+    return torch.tensor(facts, device=known.labels.device)
 
 
 def still_judged(then: Tensor | None, now: Tensor) -> bool:

@@ -73,7 +73,7 @@ class LogisticHead(Learner):
             features, weighed, weights = with_names(support, features, self.embed(support.names), self.name_weight)
         # The solution lies in the span of the support, so the problem is solved there: n_support columns, not dim.
         with threadpool_limits(limits=1):  # problems this small only wait for threads: measured 10 to 20 times slower
-            basis, coordinates = np.linalg.qr(features.detach().double().cpu().numpy().T)
+            basis, coordinates = np.linalg.qr(features.detach().cpu().double().numpy().T)
             rows, labels, n_texts = coordinates.T, weighed.cpu().numpy(), len(support)
             given = None if support.weights is None else weights[:n_texts].cpu().numpy()
             penalty = self.inverse_penalty or _choose(rows[:n_texts], labels[:n_texts], self.n_folds, given)

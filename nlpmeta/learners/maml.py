@@ -112,8 +112,12 @@ class MAML(PrototypicalNetwork):
         self.rates: Rates = self.usual_rates if rates is None else rates
         self._group = _groups(() if self.head_only else adapter_weights(encoder), self.rates)
         shape = max(inner_steps, 1), max(self._group.values(), default=0) + 1
-        self.log_adapter_rates = nn.Parameter(torch.full(shape, adapter_rate).log()) if self._group else None
-        self.log_head_rates = nn.Parameter(torch.full(shape[:1], head_rate).log())
+        adapter_rates, head_rates = (
+            torch.full(size, rate, device=encoder.device).log()
+            for size, rate in ((shape, adapter_rate), (shape[:1], head_rate))
+        )
+        self.log_adapter_rates = nn.Parameter(adapter_rates) if self._group else None
+        self.log_head_rates = nn.Parameter(head_rates)
         if not self.trains_own_weights:
             for name, own in self.named_parameters():
                 own.requires_grad_(name.startswith("encoder.") and own.requires_grad)
@@ -270,7 +274,13 @@ class Reptile(MAML):
         with torch.no_grad():
             adapted = self.adapt(both)
         start = {ADAPTER + name: value for name, value in adapter_weights(self.encoder).items()}
-        return sum(((start[name] - adapted[name]).square().sum() for name in start), torch.zeros(())) / 2
+        return (
+            sum(
+                ((start[name] - adapted[name]).square().sum() for name in start),
+                torch.zeros((), device=self.encoder.device),
+            )
+            / 2
+        )
 
 
 def _groups(names: "Mapping[str, Tensor] | tuple[()]", rates: Rates) -> dict[str, int]:

@@ -69,18 +69,20 @@ class MemoryAugmentedNetwork(StreamLearner):
             raise NLPMetaError(f"A memory for {max_way} classes needs as many rows at least; got {rows}.")
         self.rows, self.rank, self.hidden, self.heads, self.decay = rows, rank, hidden, heads, decay
         self.training_rows, self.blur = training_rows, nn.Dropout(dropout)
-        self.down, self.up = nn.Linear(encoder.dim, rank), nn.Linear(rank, encoder.dim)
-        self.controller = nn.LSTMCell(rank + code_dim, hidden)
-        self.move = nn.Linear(hidden, (heads + 1) * rank, bias=False)
-        self.correct = nn.Linear(hidden, code_dim, bias=False)
+        with torch.device("cpu"):  # the same start on every device
+            self.down, self.up = nn.Linear(encoder.dim, rank), nn.Linear(rank, encoder.dim)
+            self.controller = nn.LSTMCell(rank + code_dim, hidden)
+            self.move = nn.Linear(hidden, (heads + 1) * rank, bias=False)
+            self.correct = nn.Linear(hidden, code_dim, bias=False)
+            sharpness = torch.tensor([_SHARPNESS[i % len(_SHARPNESS)] for i in range(heads)])
+            self.log_sharpness = nn.Parameter(sharpness.log())
+            self.head_weights = nn.Parameter(torch.zeros(heads))
+            self.strength_power = nn.Parameter(torch.tensor(0.5))
+            self.gate = nn.Linear(hidden + 2, 1)
         for start in (self.up.weight, self.up.bias, self.move.weight, self.correct.weight):
             nn.init.zeros_(start)
-        sharpness = torch.tensor([_SHARPNESS[i % len(_SHARPNESS)] for i in range(heads)])
-        self.log_sharpness = nn.Parameter(sharpness.log())
-        self.head_weights = nn.Parameter(torch.zeros(heads))
-        self.strength_power = nn.Parameter(torch.tensor(0.5))
-        self.gate = nn.Linear(hidden + 2, 1)
         nn.init.ones_(self.gate.bias)  # at the start an example joins the row of its class
+        self.to(encoder.device)
 
     def blank(self) -> TaskState:
         return self._blank(self.rows)
@@ -145,9 +147,11 @@ class MemoryAugmentedNetwork(StreamLearner):
         }
 
     def _blank(self, rows: int) -> TaskState:
-        held, zeros = Memory.blank(1, rows, self.encoder.dim), torch.zeros(1, self.hidden)
+        place = self.encoder.device
+        held = Memory.blank(1, rows, self.encoder.dim, device=place)
+        zeros = torch.zeros(1, self.hidden, device=place)
         parts = {"keys": held.keys, "row_slots": held.slots, "strength": held.strength, "usage": held.usage}
-        return {**parts, "hidden": zeros, "cell": zeros.clone(), "last": torch.full((1,), BLANK)}
+        return {**parts, "hidden": zeros, "cell": zeros.clone(), "last": torch.full((1,), BLANK, device=place)}
 
     def _input(self, down: Tensor, memory: TaskState, codes: Tensor) -> Tensor:
         """What the controller hears: the text, and the code of the label before it, ``(n, rank + code_dim)``."""

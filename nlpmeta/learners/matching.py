@@ -35,7 +35,7 @@ class MatchingNetwork(Learner):
         """
         super().__init__(encoder)
         check_positive(temperature=temperature)
-        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+        self.log_temperature = nn.Parameter(torch.tensor(temperature, device=encoder.device).log())
 
     def adapt(self, support: Support) -> TaskState:
         votes = F.one_hot(support.labels, support.n_way).to(self.log_temperature.dtype)

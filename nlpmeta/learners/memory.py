@@ -30,13 +30,13 @@ class Memory:
     usage: Tensor
 
     @classmethod
-    def blank(cls, n: int, rows: int, dim: int) -> "Memory":
+    def blank(cls, n: int, rows: int, dim: int, *, device: torch.device | str = "cpu") -> "Memory":
         """A memory that holds nothing."""
         return cls(
-            torch.zeros(n, rows, dim),
-            torch.full((n, rows), BLANK),
-            torch.zeros(n, rows),
-            torch.zeros(n, rows),
+            torch.zeros(n, rows, dim, device=device),
+            torch.full((n, rows), BLANK, device=device),
+            torch.zeros(n, rows, device=device),
+            torch.zeros(n, rows, device=device),
         )
 
     def read(self, keys: Tensor, sharpness: Tensor, strength_power: Tensor) -> Tensor:

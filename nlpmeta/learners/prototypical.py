@@ -66,8 +66,9 @@ class PrototypicalNetwork(Learner):
             raise UnknownNameError("metric", metric, get_args(Metric))
         check_positive(temperature=temperature, name_weight=name_weight)
         self.metric: Metric = metric
-        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
-        self.log_name_weight = nn.Parameter(torch.tensor(name_weight).log()) if names else None
+        self.log_temperature = nn.Parameter(torch.tensor(temperature, device=encoder.device).log())
+        weight = torch.tensor(name_weight, device=encoder.device).log()
+        self.log_name_weight = nn.Parameter(weight) if names else None
 
     @property
     def reads_names(self) -> bool:

@@ -59,20 +59,23 @@ class RecurrentMetaLearner(StreamLearner):
             raise NLPMetaError(f"hidden and context must be positive; got {hidden} and {context}.")
         self.attention, self.hidden, self.context = attention, hidden, context
         self.blur = nn.Dropout(dropout)
-        self.project = nn.Linear(encoder.dim, hidden)
-        self.hear = nn.Linear(code_dim, hidden, bias=False)
-        self.blocks = CausalAttention(hidden, window=context) if attention else None
-        self.lstm = None if attention else nn.LSTM(hidden, hidden, batch_first=True)
-        self.answer = nn.Linear(hidden, code_dim)
+        with torch.device("cpu"):  # the same start on every device
+            self.project = nn.Linear(encoder.dim, hidden)
+            self.hear = nn.Linear(code_dim, hidden, bias=False)
+            self.blocks = CausalAttention(hidden, window=context) if attention else None
+            self.lstm = None if attention else nn.LSTM(hidden, hidden, batch_first=True)
+            self.answer = nn.Linear(hidden, code_dim)
         if self.lstm is not None:  # a forget gate that starts open: Jozefowicz, Zaremba and Sutskever, ICML 2015
             with torch.no_grad():
                 dict(self.lstm.named_parameters())["bias_ih_l0"][hidden : 2 * hidden] = 1.0
+        self.to(encoder.device)
 
     def blank(self) -> TaskState:
         if self.blocks is not None:
             return self.blocks.blank()
-        zeros = torch.zeros(1, self.hidden)
-        return {"hidden": zeros, "cell": zeros.clone(), "last": torch.full((1,), _NONE)}
+        place = self.encoder.device
+        zeros = torch.zeros(1, self.hidden, device=place)
+        return {"hidden": zeros, "cell": zeros.clone(), "last": torch.full((1,), _NONE, device=place)}
 
     def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> Looked:
         if self.blocks is not None:

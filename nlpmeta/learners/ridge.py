@@ -43,8 +43,8 @@ class RidgeHead(Learner):
         super().__init__(encoder)
         check_positive(penalty=penalty, scale=scale)
         self.tune = tune
-        self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
-        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        self.log_penalty = nn.Parameter(torch.tensor(penalty, device=encoder.device).log())
+        self.log_scale = nn.Parameter(torch.tensor(scale, device=encoder.device).log())
 
     def adapt(self, support: Support) -> TaskState:
         features = self.embed(support)
@@ -60,7 +60,7 @@ class RidgeHead(Learner):
         penalty = self.log_penalty.exp()
         if self.tune:
             penalty = penalty * _best_factor(gram, targets, support.labels, penalty)
-        dual = torch.linalg.solve(gram + penalty * torch.eye(len(gram)).to(gram), targets)
+        dual = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), targets)
         return {"weight": (rows.T @ dual).T, "centre": centre}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
@@ -80,7 +80,7 @@ def _best_factor(gram: Tensor, targets: Tensor, labels: Tensor, penalty: Tensor)
     counted = torch.bincount(labels)[labels] > 1
     if not bool(counted.any()):
         return 1.0
-    identity = torch.eye(len(gram)).to(gram)
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
     def right(factor: float) -> int:
         inverse = torch.linalg.inv(gram + factor * penalty * identity)

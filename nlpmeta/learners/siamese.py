@@ -38,9 +38,10 @@ class SiameseNetwork(Learner):
         """
         super().__init__(encoder)
         check_positive(threshold=threshold, scale=scale)
-        self.log_weights = nn.Parameter(torch.full((encoder.dim,), encoder.dim**-0.5).log())
-        self.log_scale = nn.Parameter(torch.tensor(scale).log())
-        self.threshold = nn.Parameter(torch.tensor(threshold))
+        place = encoder.device
+        self.log_weights = nn.Parameter(torch.full((encoder.dim,), encoder.dim**-0.5, device=place).log())
+        self.log_scale = nn.Parameter(torch.tensor(scale, device=place).log())
+        self.threshold = nn.Parameter(torch.tensor(threshold, device=place))
 
     def adapt(self, support: Support) -> TaskState:
         votes = F.one_hot(support.labels, support.n_way).to(self.log_weights.dtype)

@@ -20,7 +20,9 @@ def stacked(log_probabilities: Tensor, labels: Tensor, prior: Tensor, *, strengt
         prior: weights that were good on other tasks, ``(n_heads,)``, of sum 1; a head with 0 stays out.
         strength: how many texts the prior counts as.
     """
-    likely = log_probabilities.double()[:, torch.arange(len(labels)), labels]  # (n_heads, n)
+    # A hundred small rounds in float64, which some accelerators lack: they are the CPU's.
+    log_probabilities, labels = log_probabilities.cpu().double(), labels.cpu()
+    likely = log_probabilities[:, torch.arange(len(labels), device="cpu"), labels]  # (n_heads, n)
     likely = (likely - likely.max(0).values).exp()
     prior = prior.to(likely)
     weights = prior.clone()

@@ -67,7 +67,7 @@ class StreamLearner(Learner):
         if max_way < 2 or code_dim < 1:
             raise NLPMetaError(f"A stream needs 2 classes or more and a code for each; got {max_way} and {code_dim}.")
         self.max_way, self.code_dim = max_way, code_dim
-        self.codes = nn.Parameter(torch.randn(max_way, code_dim))
+        self.codes = nn.Parameter(torch.randn(max_way, code_dim, device="cpu").to(encoder.device))
 
     @abstractmethod
     def blank(self) -> TaskState:
@@ -106,11 +106,9 @@ class StreamLearner(Learner):
 
     def empty(self) -> TaskState:
         """The state of a stream that has seen nothing."""
-        device = self.encoder.device
-        start = {SLOTS: torch.empty(0, dtype=torch.long), OPENED: torch.zeros(1, dtype=torch.long)}
-        return {name: value.to(device) for name, value in start.items()} | {
-            name: value.to(device) for name, value in self.blank().items()
-        }
+        place = self.encoder.device
+        slots = torch.empty(0, dtype=torch.long, device=place)
+        return {SLOTS: slots, OPENED: torch.zeros(1, dtype=torch.long, device=place), **self.blank()}
 
     def write(self, state: TaskState, features: Tensor, label: int) -> TaskState:
         """The state after one more example: its embedding ``(dim,)`` and its class.
@@ -192,7 +190,7 @@ class StreamLearner(Learner):
         features = torch.cat([self.embed(support), self.embed(query)])
         labels = torch.cat([support.labels, query.labels])
         if self.training:
-            order = torch.randperm(len(labels)).to(labels.device)
+            order = torch.randperm(len(labels), device="cpu").to(labels.device)
             features, labels = features[order], labels[order]
         numbers: dict[int, int] = {}
         slots = [numbers.setdefault(label, len(numbers)) for label in labels.tolist()]
@@ -204,7 +202,7 @@ class StreamLearner(Learner):
         """The codes of the slots of ``n`` streams, ``(n, n_slots, code_dim)``; while training in an order of each."""
         if not self.training:
             return self.codes[:n_slots].expand(n, n_slots, self.code_dim)
-        order = torch.rand(n, self.max_way).argsort(1)[:, :n_slots].to(self.codes.device)
+        order = torch.rand(n, self.max_way, device="cpu").argsort(1)[:, :n_slots].to(self.codes.device)
         return self.codes[order]
 
 

@@ -43,7 +43,8 @@ def score_stream(learner: Learner, episode: Episode, embed: Embed | None = None)
     """
     data, known = episode.support, embed if learner.inputs == "embeddings" else None
     features = None if known is None else known(data.texts)
-    probabilities, presentations = torch.zeros(len(data), data.n_way), torch.zeros(len(data), dtype=torch.long)
+    probabilities = torch.zeros(len(data), data.n_way, device="cpu")
+    presentations = torch.zeros(len(data), dtype=torch.long, device="cpu")
     so_far = _Reader(learner, data, features)
     seconds = 0.0
     for row, label in enumerate(data.labels):
@@ -52,7 +53,7 @@ def score_stream(learner: Learner, episode: Episode, embed: Embed | None = None)
         start = time.perf_counter()
         so_far.write(row)
         seconds += time.perf_counter() - start
-    return StreamScore(torch.tensor(data.labels), presentations, probabilities, seconds / len(data))
+    return StreamScore(torch.tensor(data.labels, device="cpu"), presentations, probabilities, seconds / len(data))
 
 
 class _Reader:
@@ -68,14 +69,14 @@ class _Reader:
         """Of each class for the text in ``row``, ``(n_way,)``."""
         n_way = self._data.n_way
         if not self._classes or self._state is None:
-            return torch.full((n_way,), 1 / n_way)
+            return torch.full((n_way,), 1 / n_way, device="cpu")
         if len(self._classes) == 1:
-            found = torch.ones(1)
+            found = torch.ones(1, device="cpu")
         else:
             features = None if self._features is None else self._features[row : row + 1]
             logits = self._learner.logits(self._state, Texts((self._data.texts[row],), features))
             found = logits[0].float().softmax(0).cpu()
-        return torch.zeros(n_way).index_put((torch.tensor(self._classes),), found)
+        return torch.zeros(n_way, device="cpu").index_put((torch.tensor(self._classes, device="cpu"),), found)
 
     def write(self, row: int) -> None:
         """Tell the label of the text in ``row``."""

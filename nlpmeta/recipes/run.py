@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlpmeta.checkpoint import Json, save_checkpoint
+from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import add_adapter, load_adapter
 from nlpmeta.errors import NLPMetaError, visible
 from nlpmeta.files import read_json, write_json
@@ -37,10 +38,13 @@ def run_recipe(
     *,
     data_dir: Path | None = None,
     resume: bool = False,
+    device: Device = "auto",
     show_progress: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> RecipeRun:
     """Meta-train as the recipe says; the finished checkpoint, and the best so far while it runs, lie in ``out``.
+
+    ``device`` says where, as in ``meta_train``.
 
     Raises:
         NLPMetaError: if data, encoder, learner or settings do not go together; before training starts.
@@ -52,7 +56,7 @@ def run_recipe(
     check_trainable(learner, settings)
     sampler = training_sampler(recipe.data, seed=recipe.seed, data_dir=data_dir, mask=learner.encoder.mask_token)
     heldout = {part.name: sampler_of(part, seed=_HELDOUT_SEED, data_dir=data_dir) for part in recipe.heldout}
-    accelerator = make_accelerator(settings, out)
+    accelerator = make_accelerator(settings, out, device=device)
     facts = training_facts(recipe)
     if accelerator.is_main_process:
         write_json(out / RECIPE_FILE, recipe.model_dump(mode="json"))
@@ -88,7 +92,10 @@ def build_learner(recipe: Recipe) -> Learner:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
     kind, choice = learners[recipe.learner], recipe.encoder
-    encoder = TextEncoder.from_pretrained(choice.name, revision=choice.revision, max_length=choice.max_length)
+    # On the CPU, where adapters are drawn; training moves it.
+    encoder = TextEncoder.from_pretrained(
+        choice.name, revision=choice.revision, max_length=choice.max_length, device="cpu"
+    )
     if recipe.start is not None:
         load_adapter(encoder, checkpoint_folder(recipe.start))
         if recipe.adapter is None:

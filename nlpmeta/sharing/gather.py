@@ -49,7 +49,7 @@ def gather(
         trained_on=tuple(data_facts(name) for name in _names(training.get("sets"))),
         held_out_languages=tuple(_names(training.get("leave_out_langs"))),
         measured=None if data is None else _measured(report, data),
-        mismatch=tuple(_noticed(_mapping(report.get("task_report")))),
+        mismatch=tuple(_cut(_mapping(report.get("cut"))) + _noticed(_mapping(report.get("task_report")))),
         bytes=sum((folder / name).stat().st_size for name in files),
         files=files,
     )
@@ -145,6 +145,15 @@ def _noticed(found: Mapping[str, Json]) -> list[str]:
     alike = found.get("alike")
     pairs = [_names(pair) for pair in alike] if isinstance(alike, list) else []
     return lines + [f"Not told apart well: {' and '.join(pair)}" for pair in pairs[:5]]
+
+
+def _cut(found: Mapping[str, Json]) -> list[str]:
+    n_cut, n_texts, most = (_whole(found.get(name)) for name in ("texts", "of", "max_length"))
+    if not n_cut or n_texts is None or most is None:
+        return []
+    return [
+        f"{n_cut} of {n_texts} texts were longer than the {most} tokens that the model reads; their rest was cut off"
+    ]
 
 
 def _names(value: Json) -> list[str]:

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from nlpmeta.encoder.device import Device, resolve_device
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
@@ -29,6 +28,7 @@ def meta_train(
     resume: bool = False,
     on_best: Callable[[int], None] | None = None,
     accelerator: "Accelerator | None" = None,
+    device: Device = "auto",
     show_progress: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> TrainResult:
@@ -46,7 +46,9 @@ def meta_train(
         resume: go on from the newest whole checkpoint in ``out``, if there is one.
         on_best: called with the number of steps whenever held-out accuracy is the best so far; the learner then has the
             weights that reached it.
-        accelerator: made from ``settings`` if not given.
+        accelerator: made from ``settings`` and ``device`` if not given.
+        device: where to train: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
+            them. Several devices are given by ``accelerate launch``.
         show_progress: a live line on standard error, if that is a terminal.
         say: told what is worth knowing before the first step.
 
@@ -55,7 +57,7 @@ def meta_train(
         DivergedError: if a loss, gradient or weight is not finite; the learner is left with the last good weights.
     """
     check_trainable(learner, settings)
-    accelerator = accelerator or make_accelerator(settings, out)
+    accelerator = accelerator or make_accelerator(settings, out, device=device)
     if settings.episodes_per_step % accelerator.num_processes:
         raise NLPMetaError(
             f"episodes_per_step must be a multiple of the {accelerator.num_processes} processes; it is "
@@ -87,8 +89,18 @@ def check_trainable(learner: Learner, settings: TrainSettings) -> None:
     trainable(learner)
 
 
-def make_accelerator(settings: TrainSettings, out: Path | None) -> "Accelerator":
-    """An Accelerator for these settings, on the devices that ``accelerate launch`` gave, else the best one here."""
+def make_accelerator(settings: TrainSettings, out: Path | None, *, device: Device = "auto") -> "Accelerator":
+    """An Accelerator for these settings, on the devices that ``accelerate launch`` gave, else on ``device``.
+
+    Raises:
+        NLPMetaError: if there is no such device, or it is not the first of its kind.
+    """
+    place = resolve_device(device)
+    if place.index:
+        raise NLPMetaError(
+            f"Training takes the first device of a kind, not {place}. Let it see that one alone: "
+            f"CUDA_VISIBLE_DEVICES={place.index} (ZE_AFFINITY_MASK for XPU), and --device {place.type}."
+        )
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import ProjectConfiguration
@@ -98,7 +110,7 @@ def make_accelerator(settings: TrainSettings, out: Path | None) -> "Accelerator"
     AcceleratorState._reset_state(reset_partial_state=False)
     project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs")) if out is not None else None
     return Accelerator(
-        cpu=not torch.accelerator.is_available(),
+        cpu=place.type == "cpu",
         mixed_precision=settings.mixed_precision,
         log_with=list(settings.trackers) or None,
         project_config=project,

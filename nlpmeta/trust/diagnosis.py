@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nlpmeta.encoder.cutting import cut_of
 from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.learners.heads import features_of
 from nlpmeta.learners.stacking import mixed
@@ -49,9 +50,7 @@ def diagnose(
         share = f"{100 * tokens.unknown:.0f} %"
         warnings.append(f"the encoder cannot read {share} of the letters: their script is not in its vocabulary")
     if right is not None and _looks_random(auto, right, len(known), n_shot, n_way):
-        warnings.append(
-            f"labels look random: {right} of {len(known)} held-out examples were classified right, as by guessing"
-        )
+        warnings.append(_why_random(auto, support.texts, right))
     sound = held_out if not warnings else None
     nearest, farther = _nearest(auto, known)
     return TaskReport(
@@ -65,6 +64,18 @@ def diagnose(
         alike=() if sound is None else _alike(sound, known.labels, support.label_names),
         doubtful=() if sound is None else _doubtful(sound, known.labels, support),
         warnings=tuple(warnings),
+    )
+
+
+def _why_random(auto: "AutoHead", texts: tuple[str, ...], right: int) -> str:
+    """What is the likely cause if held-out examples are classified as by guessing: the end of the texts, or labels."""
+    found = f"{right} of {len(texts)} held-out examples were classified right, as by guessing"
+    cut = cut_of(auto.encoder, texts)
+    if not cut.are_many:
+        return f"labels look random: {found}"
+    return (
+        f"what tells the classes apart may be cut off: {cut.n_cut} of {cut.n_texts} examples are longer than the "
+        f"{cut.max_length} tokens that are read, and {found}"
     )
 
 
@@ -116,7 +127,8 @@ def _nearest(auto: "AutoHead", known: "Support") -> tuple[str | None, float | No
 def _alike(held_out: Tensor, labels: Tensor, label_names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Pairs of classes whose held-out texts are taken for the other one as often as not, the worst first."""
     n_way = held_out.size(1)
-    taken = torch.zeros(n_way, n_way).index_put((labels, held_out.argmax(1)), torch.ones(len(labels)), accumulate=True)
+    pairs_of_classes = labels.cpu() * n_way + held_out.argmax(1).cpu()
+    taken = torch.bincount(pairs_of_classes, minlength=n_way * n_way).view(n_way, n_way).float()
     counts = taken.sum(1)
     swapped = (taken + taken.T) / (counts[:, None] + counts[None, :])
     both = torch.minimum(taken, taken.T) > 0
@@ -131,7 +143,7 @@ def _doubtful(held_out: Tensor, labels: Tensor, support: "LabeledTexts") -> tupl
     Source: confident learning, Northcutt, Jiang and Chuang 2021 (arXiv:1911.00068), with fixed thresholds in place of
     the mean confidence of each class, which a handful of texts cannot give.
     """
-    own = held_out[torch.arange(len(labels)), labels].exp()
+    own = held_out[torch.arange(len(labels), device=labels.device), labels].exp()
     best = held_out.max(1)
     counts = torch.bincount(labels, minlength=held_out.size(1))
     wrong = (own < SURELY_NOT) & (best.values.exp() > SURE) & (counts[labels] >= FEWEST_TO_JUDGE)

@@ -15,7 +15,7 @@ N_CLUES = 5
 def scope_clues(
     log_probabilities: Tensor, features: Tensor, prototypes: Tensor, *, n_views: int, n_shot: float
 ) -> Tensor:
-    """What speaks for a text being in scope, ``(n, N_CLUES)``.
+    """What speaks for a text being in scope, ``(n, N_CLUES)``, in float64 on the CPU.
 
     The log odds of the most probable class; the largest cosine to a mean vector of a class, on a scale where 0 is how
     alike these vectors are to one another and 1 is their own (the mean over views, as in Podolskiy et al. 2021,
@@ -29,12 +29,12 @@ def scope_clues(
         n_views: how many views the embeddings have side by side.
         n_shot: support texts of a class, on average.
     """
-    best = log_probabilities.max(1).values.double().clamp(max=-1e-6)
+    best = log_probabilities.max(1).values.cpu().double().clamp(max=-1e-6)
     odds = best - torch.log1p(-best.exp())
     likeness = [
         _likeness(*parts) for parts in zip(features.chunk(n_views, 1), prototypes.chunk(n_views, 1), strict=True)
     ]
-    near = torch.stack(likeness).mean(0).double()
+    near = torch.stack(likeness).mean(0).cpu().double()
     n_way = torch.full_like(odds, log_probabilities.size(1)).log()
     shots = torch.full_like(odds, n_shot).log()
     return torch.stack([odds, near, n_way, shots, torch.ones_like(odds)], dim=1)

@@ -31,8 +31,8 @@ def most_worth_labelling(probabilities: Tensor, features: Tensor, *, most: int =
 
     if most < 1:
         raise NLPMetaError(f"At least one text must be asked for; got {most}.")
-    doubt = 1 - probabilities.double().max(1).values.numpy()
-    places = F.normalize((features - features.mean(0)).double(), dim=1).cpu().numpy()
+    doubt = 1 - probabilities.cpu().double().max(1).values.numpy()
+    places = F.normalize((features - features.mean(0)).cpu().double(), dim=1).numpy()
     _, first = np.unique(places.round(6), axis=0, return_index=True)
     first.sort()
     means = KMeans(min(most, len(first)), n_init=_STARTS, random_state=seed)

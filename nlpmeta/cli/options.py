@@ -1,0 +1,29 @@
+"""Options that several commands have, spelt once."""
+
+from typing import Annotated
+
+import typer
+
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where the encoder runs: auto (CUDA, MPS, XPU, else CPU; or NLPMETA_DEVICE), cpu, cuda, cuda:1 …"
+    ),
+]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Tokens that are read of a text, the rest is cut off; 128 if not set.", min=4)
+]
+
+
+def check_device(asked: str) -> None:
+    """See that a device that was named is there, before any work; ``auto`` always is.
+
+    Raises:
+        NLPMetaError: if it is not.
+    """
+    import os
+
+    from nlpmeta.encoder.device import VARIABLE, resolve_device
+
+    if asked != "auto" or os.environ.get(VARIABLE):
+        resolve_device(asked)
