@@ -6,11 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlpmeta.encoder.lora import CONFIG_FILE, Storage, has_adapter, load_adapter, save_adapter
+from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, Storage, has_adapter, load_adapter, save_adapter
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
-from nlpmeta.files import new_folder, write_bytes
+from nlpmeta.files import write_bytes
+from nlpmeta.folders import listed_files, new_folder
 from nlpmeta.learners.base import Learner, learners
-from nlpmeta.manifest import MANIFEST, PARTS, finish_save, mapping, write_manifest
+from nlpmeta.manifest import MANIFEST, PARTS, finish_save, mapping, whole_folder, write_manifest
 from nlpmeta.manifest import Json as Json
 from nlpmeta.manifest import describe as describe
 from nlpmeta.manifest import optional_json as optional_json
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 LEARNER_FILE = "learner.safetensors"
 _LARGEST_LOGARITHM = 40.0
+CHECKPOINT_FILES = (LEARNER_FILE, CONFIG_FILE, WEIGHTS_FILE, MANIFEST)
+"""What ``save_checkpoint`` writes."""
 _LARGEST_NUMBER, _LONGEST_WORD = 10**6, 1000  # of options: what is beyond is no option of ours
 
 
@@ -104,13 +107,29 @@ def save_checkpoint(learner: Learner, folder: Path, facts: Mapping[str, Json], *
         storage: ``"float16"`` halves the size of the adapter.
 
     Raises:
-        NLPMetaError: if the encoder was built in memory, so that it could not be found again.
+        NLPMetaError: if the encoder was built in memory, so that it could not be found again, or the folder holds
+            files of those names that are not of a checkpoint.
     """
     finish_save(folder)
-    with new_folder(folder / PARTS, overwrite=True) as temporary:
+    refuse_other_checkpoint_files(folder)
+    with new_folder(folder / PARTS, overwrite=True, also=CHECKPOINT_FILES) as temporary:
         described = write_learner(temporary, learner, storage=storage)
         write_manifest(temporary, {"kind": "checkpoint", **described, "training": dict(facts)})
     finish_save(folder)
+
+
+def refuse_other_checkpoint_files(folder: Path) -> None:
+    """See that a checkpoint written into ``folder`` takes nobody's files away.
+
+    Raises:
+        NLPMetaError: names the first file that it would.
+    """
+    ours = listed_files(folder)
+    for name in CHECKPOINT_FILES:
+        if name not in ours and ((folder / name).is_symlink() or (folder / name).exists()):
+            raise NLPMetaError(f"{folder / name} is not of a checkpoint and was kept as it is. Choose another folder.")
+    if (folder / PARTS).is_symlink():
+        raise NLPMetaError(f"{folder / PARTS} is a link and was kept as it is. Choose another folder.")
 
 
 def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device: "Device" = "auto") -> Learner:
@@ -121,7 +140,7 @@ def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device
         ModelFolderError: if it is damaged, incomplete or of a newer format.
         NetworkError: if the encoder is not on disk and cannot be fetched.
     """
-    folder = Path(folder)
+    folder = whole_folder(Path(folder))
     return read_learner(folder, read_manifest(folder), max_length=max_length, device=device)
 
 

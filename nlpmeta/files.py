@@ -1,22 +1,19 @@
 """Files that are either whole or not there: atomic writes, digests, and paths that stay inside their folder."""
 
+import errno
 import hashlib
 import json
 import os
-import secrets
-import shutil
-import time
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import IO
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError, reason_of
-from nlpmeta.exchange import exchange
+from nlpmeta.leftovers import remove_leftovers, temporary_beside
 
 _CHUNK = 1 << 20  # bytes
-_OLD = 3600  # seconds
 LARGEST_JSON = 64 << 20  # bytes; examples of a million words
 
 
@@ -64,14 +61,15 @@ def new_file(path: Path) -> Iterator[IO[str]]:
     """
     with disk_errors_said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        remove_leftovers(path)
+        temporary = temporary_beside(path)
         try:
             with temporary.open("w", encoding="utf-8", newline="") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -84,14 +82,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with disk_errors_said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        remove_leftovers(path)
+        temporary = temporary_beside(path)
         try:
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -106,64 +105,6 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-@contextmanager
-def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Fill a temporary folder beside ``path`` and rename it to ``path`` when the block ends without an error.
-
-    With ``overwrite`` an existing folder is replaced only after the new one is complete; a failure leaves it as it was.
-
-    Raises:
-        NLPMetaError: if ``path`` exists and ``overwrite`` is off, or is a file.
-        WorkFailedError: if the disk is full or does not allow the write.
-    """
-    if path.exists() and not path.is_dir():
-        raise NLPMetaError(f"{path} is a file; name a folder.")
-    if path.exists() and not overwrite and any(path.iterdir()):
-        raise NLPMetaError(f"{path} exists and was kept as it is. Pass --overwrite (overwrite=True) to replace it.")
-    with disk_errors_said_plainly(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-        temporary.mkdir()
-        try:
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _sync_file(file)
-            _swap(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed left beside ``path``; what is young may be another process's work."""
-    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        if time.time() - leftover.stat().st_mtime > _OLD:
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Put ``new`` in the place of ``path`` in one step; what was there goes away only after that.
-
-    Where two folders cannot change places, two renames have to do: a kill between them leaves the old folder under a
-    hidden name beside its place.
-    """
-    if not path.exists():
-        new.rename(path)
-    elif exchange(new, path):
-        shutil.rmtree(new, ignore_errors=True)
-    else:
-        old = path.with_name(f".{path.name}.{secrets.token_hex(6)}.old")
-        path.rename(old)
-        try:
-            new.rename(path)
-        except OSError:
-            old.rename(path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    _sync_folder(path.parent)
-
-
 def read_json(path: Path, *, most: int = LARGEST_JSON) -> object:
     """The JSON value in ``path``, which somebody else may have written.
 
@@ -173,7 +114,7 @@ def read_json(path: Path, *, most: int = LARGEST_JSON) -> object:
     try:
         if (size := path.stat().st_size) > most:
             raise ModelFolderError(f"{path} has {size} bytes, and {most} is the most that is read.")
-        value: object = json.loads(path.read_text(encoding="utf-8"))
+        value: object = json.loads(read_bytes(path, most=most).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, NLPMetaError):
             raise
@@ -183,12 +124,53 @@ def read_json(path: Path, *, most: int = LARGEST_JSON) -> object:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 digest of a file, in hexadecimal."""
+    """The SHA-256 digest of a regular file, in hexadecimal.
+
+    Raises:
+        OSError: if it is missing, cannot be read, or is something else, such as a device.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading that has to be a regular one: what waits for ever, or never ends, is not opened.
+
+    Raises:
+        OSError: if it is missing, cannot be read, or is something else, such as a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: Path, *, most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: if it is missing, cannot be read, is larger, or is no regular file.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes, the most that is read", str(path))
+    return content
+
+
+def is_regular(path: Path) -> bool:
+    """Whether ``path`` is a file and no link, folder, pipe or device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -210,12 +192,14 @@ def inside(folder: Path, name: str) -> Path:
     return target
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """See that a file is on disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """See that the names in a folder are on disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:  # not every platform opens a folder

@@ -14,8 +14,9 @@ from nlpmeta.checkpoint import read_learner, write_learner
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.examples import Examples, read_examples, write_examples
-from nlpmeta.files import new_folder, write_bytes, write_json
+from nlpmeta.files import write_bytes, write_json
 from nlpmeta.fitted import Fitted, HasFitted
+from nlpmeta.folders import new_folder
 from nlpmeta.hub.download import Fetching
 from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.streams import Footprint, StreamLearner

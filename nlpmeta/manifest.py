@@ -1,28 +1,33 @@
 """The manifest of a model folder: what it holds, in which version, and the checksum of every file."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.files import disk_errors_said_plainly, inside, read_json, sha256, write_json
+from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
+from nlpmeta.files import LARGEST_JSON, inside, is_regular, read_bytes, read_json, sha256, write_bytes, write_json
+from nlpmeta.folders import MANIFEST as MANIFEST
+from nlpmeta.tensors import LARGEST_FILE
 
 FORMAT_VERSION = 1
-MANIFEST = "nlpmeta.json"
 PARTS = ".checkpoint"
 """Where the parts of a new checkpoint wait until they are all written."""
-READ_IF_THERE = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "support.json",
-    "support.safetensors",
-    "report.json",
-    "calibration.json",
+_NEEDED = {
+    "checkpoint": ("learner.safetensors",),
+    "adapted": ("learner.safetensors", "task.safetensors", "labels.json"),
+    "online": ("stream.json", "stream.safetensors", "classifier/nlpmeta.json"),
+}
+"""Files that a folder of each kind has."""
+_READ_IF_THERE = (
+    *("adapter_config.json", "adapter_model.safetensors", "support.json", "support.safetensors"),
+    *("report.json", "calibration.json", "online.json", "online-tasks.json", "online-versions.safetensors"),
 )
-"""Files that a model may have; one that is there has to be listed."""
+_VOUCHED = {*_READ_IF_THERE, *(name for names in _NEEDED.values() for name in names)}
+"""Files that are read where they are there: one that is has to be listed."""
+_LARGEST = {".json": LARGEST_JSON, ".safetensors": LARGEST_FILE}  # bytes
+_LARGEST_OTHER = 64 << 20  # bytes; cards and pictures
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}[a-z0-9.+]{0,20}")
 _MEMORY = ("n_bytes", "n_way", "max_way", "bytes_per_class", "n_rows", "rows_in_use", "bytes_per_row")
 
@@ -48,15 +53,14 @@ def read_manifest(folder: Path) -> dict[str, Json]:
     """
     if not folder.is_dir():
         raise NLPMetaError(f"There is no model folder {folder}. Make one with: nlpmeta adapt --lang sw --out {folder}")
-    finish_save(folder)
-    path = inside(folder, MANIFEST)
-    if not path.is_file():
+    path = folder / MANIFEST
+    if not path.exists():
         raise ModelFolderError(f"{folder} is not a model folder: it has no {MANIFEST}.")
-    manifest = read_json(path)
+    manifest = read_json(_checked(folder, MANIFEST))
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ModelFolderError(f"{path} is damaged (it lists no files). Save the model again.")
     _check_version(folder, manifest)
-    _check_files(folder, manifest["files"])
+    _check_files(folder, str(manifest.get("kind")), manifest["files"])
     result: dict[str, Json] = manifest
     return result
 
@@ -72,37 +76,84 @@ def _check_version(folder: Path, manifest: Mapping[str, object]) -> None:
         )
 
 
-def _check_files(folder: Path, files: Mapping[str, object]) -> None:
-    """What is read is listed, there, inside the folder, and as it was saved."""
-    for name, digest in files.items():
-        file = inside(folder, name)
-        if not os.path.isfile(file):  # also false for a name that no file can have
-            raise ModelFolderError(f"{folder} is incomplete: {name[:80]} is missing. Save the model again.")
-        if sha256(file) != digest:
-            raise ModelFolderError(f"{file} is damaged: its checksum has changed. Save the model again.")
-    for name in READ_IF_THERE:
-        if name not in files and os.path.lexists(folder / name):
+def _check_files(folder: Path, kind: str, files: Mapping[str, object]) -> None:
+    """What will be read is listed, and what is listed is there, a regular file inside the folder, and as it was saved.
+
+    Raises:
+        ModelFolderError: names the first file that is not.
+    """
+    for name in _NEEDED.get(kind, ()):
+        if name not in files:
+            raise ModelFolderError(f"{folder / MANIFEST} does not list {name}. Save the model again.")
+    for name in sorted(_VOUCHED - set(files)):
+        if (folder / name).is_symlink() or (folder / name).exists():
             raise ModelFolderError(f"{folder} holds {name}, which {MANIFEST} does not list. Save the model again.")
+    for name, digest in files.items():
+        try:
+            found = sha256(_checked(folder, name))
+        except OSError as error:
+            raise ModelFolderError(f"{folder / visible(name)} cannot be read: {error.strerror}.") from error
+        if found != digest:
+            raise ModelFolderError(
+                f"{folder / visible(name)} is damaged: its checksum has changed. Save the model again."
+            )
+
+
+def _checked(folder: Path, name: str) -> Path:
+    """A file of the folder that may be opened: a regular file, reached through no link, of a size that it can have.
+
+    In the Hub's cache, whose files are links to the contents beside it, it is the content.
+
+    Raises:
+        ModelFolderError: if it is not.
+    """
+    target = inside(folder, name)
+    if not is_regular(target):
+        what = "no regular file" if target.exists() else "missing"
+        raise ModelFolderError(f"{folder} is incomplete: {visible(name)} is {what}. Save the model again.")
+    if target.is_relative_to(root := folder.resolve()) and target != root / name:
+        raise ModelFolderError(f"{folder / visible(name)} is a link, and links are not followed. Save the model again.")
+    if (size := target.stat().st_size) > (most := _LARGEST.get(target.suffix, _LARGEST_OTHER)):
+        raise ModelFolderError(f"{folder / visible(name)} has {size} bytes, and {most} is the most that is read.")
+    return target
+
+
+def whole_folder(folder: Path) -> Path:
+    """Where the newest whole save of the checkpoint in ``folder`` lies; nothing is written, renamed or removed.
+
+    That is ``folder`` itself, or the folder of its parts where a save was cut off before they were all copied.
+    """
+    parts = folder / PARTS
+    if parts.is_symlink() or not parts.is_dir():
+        return folder
+    try:
+        is_checkpoint = read_manifest(parts).get("kind") == "checkpoint"
+        above = read_json(_checked(folder, MANIFEST)) if (folder / MANIFEST).exists() else {"kind": "checkpoint"}
+    except NLPMetaError:  # the parts are not all there: the older save is the one that counts
+        return folder
+    return parts if is_checkpoint and isinstance(above, dict) and above.get("kind") == "checkpoint" else folder
 
 
 def finish_save(folder: Path) -> None:
-    """Put the parts of a new checkpoint in place where a save was cut off after they were all written.
+    """Copy the parts of a new checkpoint to their places, also where an earlier save was cut off at that.
 
-    From the moment when their folder has its name the checkpoint is the new one: whoever reads it first moves what is
-    left. Before that moment it is the old one. So a kill at any time leaves one of the two.
+    Only what the parts' own manifest lists is copied, the manifest last. Until the parts are removed they are what
+    readers take; before their folder had its name it was the older checkpoint. So a kill at any time leaves one of the
+    two whole.
 
     Raises:
-        WorkFailedError: if this user may not write there.
+        WorkFailedError: if it cannot be written.
     """
     parts = folder / PARTS
-    if not (parts / MANIFEST).is_file():
+    if whole_folder(folder) != parts:
         return
-    with disk_errors_said_plainly(folder):
-        for file in sorted(parts.iterdir(), key=lambda file: file.name == MANIFEST):
-            with suppress(FileNotFoundError):  # another reader was faster
-                file.replace(folder / file.name)
-        with suppress(OSError):
-            parts.rmdir()
+    names = [*cast("Mapping[str, Json]", read_manifest(parts)["files"]), MANIFEST]
+    for name in names:
+        write_bytes(inside(folder, name), read_bytes(_checked(parts, name), most=LARGEST_FILE))
+    for name in reversed(names):  # without their manifest the parts count no longer
+        (parts / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        parts.rmdir()
 
 
 def describe(folder: Path) -> dict[str, Json]:
@@ -112,6 +163,7 @@ def describe(folder: Path) -> dict[str, Json]:
         NLPMetaError: if there is no such folder.
         ModelFolderError: if it is damaged, incomplete or of a newer format.
     """
+    folder = whole_folder(folder)
     manifest = read_manifest(folder)
     labels, report = optional_json(folder / "labels.json"), optional_json(folder / "report.json")
     try:

@@ -8,6 +8,7 @@ from nlpmeta.checkpoint import load_checkpoint, read_manifest, shared_encoder
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, learners
+from nlpmeta.manifest import whole_folder
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.device import Device
@@ -76,7 +77,7 @@ def check_meta_trained(learner: Learner, method: str, folder: Path | None) -> No
 
 
 def _name_in(folder: Path) -> object:
-    described = read_manifest(folder).get("learner")
+    described = read_manifest(whole_folder(folder)).get("learner")
     return described.get("name") if isinstance(described, dict) else None
 
 

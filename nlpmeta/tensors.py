@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.errors import ModelFolderError
+from nlpmeta.files import open_regular, read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
     try:
         _check_header(path)
-        tensors: dict[str, Tensor] = load(path.read_bytes())
+        tensors: dict[str, Tensor] = load(read_bytes(path, most=LARGEST_FILE))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelFolderError(f"{path} is damaged: {_short(error)}. Save the model again.") from error
     for name, tensor in tensors.items():
@@ -55,7 +56,7 @@ def _check_header(path: Path) -> None:
     size = path.stat().st_size
     if size > LARGEST_FILE:
         raise ValueError(f"it has {size / 1e9:.1f} GB, and {LARGEST_FILE / 1e9:.1f} GB is the most that is read")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(LARGEST_HEADER, size - 8):
             raise ValueError(f"its header claims {length} bytes")

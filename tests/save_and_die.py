@@ -21,6 +21,7 @@ from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.manifest import whole_folder
 
 TEXTS, LABELS = ["ball goal", "rice soup", "loan rate"], ["sport", "food", "money"]
 
@@ -62,19 +63,26 @@ def _size(path: Path | None) -> int:
     return path.stat().st_size if path is not None and path.exists() else 0
 
 
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
 def kill_save_pretrained(encoder: str, work: Path, kills: int, random_: random.Random) -> list[str]:
     """Each kill of ``save_pretrained`` over an older model: which of the two is there."""
     models = [FewShotClassifier(learner(encoder, shift)).fit(TEXTS, LABELS) for shift in (0.01, 0.2)]
     scores = [model.predict_proba(TEXTS) for model in models]
     folder, found = work / "model", []
-    models[0].save_pretrained(folder)
+    models[1].save_pretrained(folder)
+    longest = 3 * _seconds(lambda: models[0].save_pretrained(folder, overwrite=True))
 
     def save(first: int) -> None:
         for model in (models[first], models[1 - first]):
             model.save_pretrained(folder, overwrite=True)
 
     for number in range(kills):
-        after_a_kill(partial(save, number % 2), random_, 0.15)
+        after_a_kill(partial(save, number % 2), random_, longest)
         loaded = FewShotClassifier.from_pretrained(folder).predict_proba(TEXTS)
         found.append(
             "first" if np.array_equal(loaded, scores[0]) else "second" if np.array_equal(loaded, scores[1]) else "?"
@@ -88,17 +96,18 @@ def kill_checkpoint(encoder: str, work: Path, kills: int, random_: random.Random
     folder, found = work / "run", []
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("{}\n")
-    save_checkpoint(learners[0], folder, {"steps": 0})
+    save_checkpoint(learners[1], folder, {"steps": 1})
+    longest = 3 * _seconds(lambda: save_checkpoint(learners[0], folder, {"steps": 0}))
 
     def save(first: int) -> None:
         for number in (first, 1 - first):
             save_checkpoint(learners[number], folder, {"steps": number})
 
     for number in range(kills):
-        after_a_kill(partial(save, number % 2), random_, 0.15)
+        after_a_kill(partial(save, number % 2), random_, longest)
         loaded = adapter_weights(load_checkpoint(folder).encoder)
         same = [all(torch.equal(w, adapter_weights(each.encoder)[n]) for n, w in loaded.items()) for each in learners]
-        steps = json.loads((folder / "nlpmeta.json").read_text())["training"]["steps"]
+        steps = json.loads((whole_folder(folder) / "nlpmeta.json").read_text())["training"]["steps"]
         found.append(("first", "second")[same.index(True)] if any(same) and same[steps] else "?")
         assert (folder / "metrics.jsonl").read_text() == "{}\n"
     return found

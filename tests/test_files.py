@@ -3,7 +3,8 @@ import os
 import pytest
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import inside, new_file, new_folder, sha256, write_json, write_text
+from nlpmeta.files import inside, new_file, sha256, write_json, write_text
+from nlpmeta.folders import new_folder
 
 
 def leftovers(folder):
@@ -46,13 +47,15 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 def test_an_existing_folder_is_kept_unless_told_otherwise_and_even_then_until_the_new_one_is_whole(tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine").write_text("precious")
+    (tmp_path / "model" / "old").write_text("precious")
     with pytest.raises(NLPMetaError, match="exists and was kept"), new_folder(tmp_path / "model"):
         pass
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "model", overwrite=True):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "model", overwrite=True, also=("old",)):
         raise RuntimeError
-    assert (tmp_path / "model" / "mine").read_text() == "precious"
-    with new_folder(tmp_path / "model", overwrite=True) as folder:
+    assert (tmp_path / "model" / "old").read_text() == "precious"
+    with pytest.raises(NLPMetaError, match="holds old, which is not of a saved model"):
+        new_folder(tmp_path / "model", overwrite=True).__enter__()
+    with new_folder(tmp_path / "model", overwrite=True, also=("old",)) as folder:
         (folder / "new").write_text("x")
     assert leftovers(tmp_path / "model") == ["new"]
     assert leftovers(tmp_path) == ["model"]

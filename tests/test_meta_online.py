@@ -240,7 +240,7 @@ def test_nothing_of_the_user_is_lost_when_a_state_is_saved(saved, tmp_path):
     leader.meet(pool, name="topics")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(NLPMetaError, match=r"holds chapter\.txt, which would be lost"):
+    with pytest.raises(NLPMetaError, match=r"holds chapter\.txt, which is not of a saved model"):
         leader.save(tmp_path / "thesis")
     leader.save(tmp_path / "online")
     leader.save(tmp_path / "online")  # its own files are replaced

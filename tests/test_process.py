@@ -11,7 +11,8 @@ import pytest
 
 from nlpmeta.cli.app import main
 from nlpmeta.errors import NLPMetaError, WorkFailedError, reason_of, visible
-from nlpmeta.files import disk_errors_said_plainly, new_file, new_folder, write_text
+from nlpmeta.files import disk_errors_said_plainly, new_file, write_text
+from nlpmeta.folders import new_folder
 
 IN_SHELL = f"{sys.executable} -m nlpmeta"
 
@@ -61,7 +62,7 @@ def test_labels_that_the_code_of_a_terminal_lacks_are_escaped():
 CODE = """
 import os, signal, sys, time
 import nlpmeta.cli.app as cli
-from nlpmeta.files import new_folder
+from nlpmeta.folders import new_folder
 from pathlib import Path
 
 @cli.app.command()

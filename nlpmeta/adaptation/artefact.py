@@ -11,7 +11,8 @@ from torch import Tensor
 from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import Storage, adapter_weights, load_adapter, save_adapter
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.files import new_folder, write_bytes
+from nlpmeta.files import write_bytes
+from nlpmeta.folders import new_folder
 from nlpmeta.kept_classifier import LABELS_FILE
 from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
 from nlpmeta.learners.maml import MAML

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from nlpmeta.checkpoint import Json, write_learner
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.files import new_folder, read_json, write_bytes, write_json
+from nlpmeta.files import read_json, write_bytes, write_json
+from nlpmeta.folders import new_folder
 from nlpmeta.learners.base import Learner
-from nlpmeta.manifest import MANIFEST, read_manifest, write_manifest
+from nlpmeta.manifest import write_manifest
 from nlpmeta.settings import HIGHEST_RATE, HIGHEST_SEED, MOST_STEPS, Settings
 from nlpmeta.tensors import read_tensors
 
@@ -81,7 +82,6 @@ def write_state(folder: Path, learner: Learner, state: State) -> None:
     """
     from safetensors.torch import save
 
-    _refuse_other_files(folder)
     with new_folder(folder, overwrite=True) as temporary:
         described = write_learner(temporary, learner)
         facts: dict[str, Json] = {
@@ -114,16 +114,6 @@ def read_state(folder: Path, weights: Mapping[str, nn.Parameter]) -> State:
             raise
         raise ModelFolderError(f"{folder / STATE_FILE} is damaged ({error}). Start anew.") from error
     return State(settings, arrivals, kept, _versions(read_tensors(folder / VERSIONS_FILE), weights, folder))
-
-
-def _refuse_other_files(folder: Path) -> None:
-    """Raise if replacing the folder would take something that is not ours."""
-    if not folder.is_dir():
-        return
-    ours = {MANIFEST, *cast("dict[str, object]", read_manifest(folder)["files"])} if holds_state(folder) else set()
-    others = sorted(path.name for path in folder.iterdir() if path.name not in ours)
-    if others:
-        raise NLPMetaError(f"{folder} holds {', '.join(others[:3])}, which would be lost. Choose another folder.")
 
 
 def _place(arrivals: Sequence[Arrival], wanted: Arrival) -> int:

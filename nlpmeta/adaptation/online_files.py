@@ -20,7 +20,8 @@ from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.guard import Guard
 from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
-from nlpmeta.files import new_folder, read_json, write_bytes, write_json
+from nlpmeta.files import read_json, write_bytes, write_json
+from nlpmeta.folders import new_folder
 from nlpmeta.manifest import read_manifest, write_manifest
 from nlpmeta.settings import SettingsError
 from nlpmeta.tensors import read_tensors

@@ -7,6 +7,7 @@ from nlpmeta.checkpoint import read_learner, read_manifest, shared_encoder
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, learners
+from nlpmeta.manifest import whole_folder
 from nlpmeta.protocols import Protocol
 from nlpmeta.starting import check_meta_trained, find_checkpoint, own_checkpoint, starting_learner
 
@@ -67,7 +68,7 @@ def learners_of(
             folder = find_checkpoint(checkpoint, encoder=DEFAULT_ENCODER, method=method)
             check_meta_trained(found[name], method, folder)
         elif Path(name).is_dir():
-            folder = Path(name)
+            folder = whole_folder(Path(name))
             learner = read_learner(folder, read_manifest(folder), max_length=max_length, device=device)
             found[name] = learner.requires_grad_(False)
         else:

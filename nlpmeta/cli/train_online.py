@@ -9,6 +9,7 @@ from nlpmeta.cli.console import out, out_json, out_table, printable, say
 
 if TYPE_CHECKING:
     from nlpmeta.adaptation.meta_online import OnlineMetaLearner
+    from nlpmeta.data import LabeledTexts
 
 
 def learn_on(
@@ -29,22 +30,36 @@ def learn_on(
         NLPMetaError: if a key is unknown, ``out`` holds something and neither ``resume`` nor ``rollback`` is given, or
             a data set cannot be read.
     """
+    from nlpmeta.folders import only_one
     from nlpmeta.sources.loading import load_source
 
     folder, start, changes, names = _asked(words)
     pools = [load_source(name, data_dir=data_dir).load() for name in names]  # all are read before anything is learned
-    leader = _leader(folder, start, changes, names, go_on=resume or rollback is not None, device=device)
+    with only_one(folder.with_name(f".{folder.name}.lock"), "training"):
+        leader = _leader(folder, start, changes, names, go_on=resume or rollback is not None, device=device)
+        _learn(leader, folder, list(zip(names, pools, strict=True)), rollback=rollback, quiet=quiet)
+    _report(leader, folder, as_json=as_json)
+
+
+def _learn(
+    leader: "OnlineMetaLearner",
+    folder: Path,
+    pools: "list[tuple[str, LabeledTexts]]",
+    *,
+    rollback: int | None,
+    quiet: bool,
+) -> None:
+    """Take back, then meet one task after another; the state is saved after each."""
     if rollback is not None:
         gone = leader.rollback(rollback)
         leader.save(folder)
         if not quiet:
             say(f"Taken back: {', '.join(gone)}.")
-    for name, pool in zip(names, pools, strict=True):
+    for name, pool in pools:
         arrival = leader.meet(pool, name=Path(name).stem, show_progress=not quiet)
         leader.save(folder)
         if not quiet:
             say(f"{arrival.name}: {_percent(arrival.on_arrival)} % on arrival, {_percent(arrival.after)} % after")
-    _report(leader, folder, as_json=as_json)
 
 
 def _asked(words: Sequence[str]) -> tuple[Path, str, dict[str, object], list[str]]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from nlpmeta.encoder.model_folder import file_digest
 from nlpmeta.errors import WorkFailedError
-from nlpmeta.files import disk_errors_said_plainly, new_folder, sha256, user_cache
+from nlpmeta.files import disk_errors_said_plainly, sha256, user_cache
+from nlpmeta.folders import new_folder
 
 DEFAULT_ENCODER = "intfloat/multilingual-e5-small"
 RECORD = "nlpmeta_encoder.json"

@@ -15,7 +15,8 @@ from nlpmeta.encoder.model_folder import POOLED
 from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
 from nlpmeta.export.tokenizer import end_tokens, whole_tokenizer
-from nlpmeta.files import new_folder, write_bytes, write_json, write_text
+from nlpmeta.files import write_bytes, write_json, write_text
+from nlpmeta.folders import new_folder
 from nlpmeta.progress import quiet_transformers
 
 if TYPE_CHECKING:

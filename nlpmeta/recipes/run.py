@@ -1,15 +1,16 @@
 """Carry a recipe out: data, encoder, learner, training, checkpoint."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nlpmeta.checkpoint import Json, save_checkpoint
+from nlpmeta.checkpoint import Json, refuse_other_checkpoint_files, save_checkpoint
 from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import add_adapter, load_adapter
 from nlpmeta.errors import NLPMetaError, visible
-from nlpmeta.files import read_json, write_json
+from nlpmeta.files import disk_errors_said_plainly, read_json, write_json
+from nlpmeta.folders import only_one
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.recipes.schema import Recipe
 from nlpmeta.recipes.tasks import sampler_of, training_sampler
@@ -20,7 +21,7 @@ from nlpmeta.training.engine import make_accelerator
 from nlpmeta.training.finite import DivergedError
 from nlpmeta.training.resume import refuse_old_run
 
-RECIPE_FILE = "recipe.json"
+RECIPE_FILE, LOCK_FILE = "recipe.json", ".training.lock"
 _HELDOUT_SEED = 1_000_003  # held-out episodes stay the same when the seed of training changes
 
 
@@ -51,39 +52,40 @@ def run_recipe(
         DivergedError: if a loss, gradient or weight is not finite; the last good weights are in ``out``.
     """
     out, settings = Path(recipe.out), recipe.settings()
-    check_resumable(recipe, out) if resume else refuse_old_run(out)
+    check_resumable(recipe, out) if resume else refuse_used_folder(out)
     learner = build_learner(recipe)
     check_trainable(learner, settings)
     sampler = training_sampler(recipe.data, seed=recipe.seed, data_dir=data_dir, mask=learner.encoder.mask_token)
     heldout = {part.name: sampler_of(part, seed=_HELDOUT_SEED, data_dir=data_dir) for part in recipe.heldout}
     accelerator = make_accelerator(settings, out, device=device)
     facts = training_facts(recipe)
-    if accelerator.is_main_process:
-        write_json(out / RECIPE_FILE, recipe.model_dump(mode="json"))
 
     def keep(step: int) -> None:
         save_checkpoint(learner, out, {**facts, "steps": step}, storage=recipe.storage)
 
-    try:
-        result = meta_train(
-            learner,
-            sampler,
-            settings=settings,
-            out=out,
-            evaluate=heldout,
-            resume=resume,
-            on_best=keep,
-            accelerator=accelerator,
-            show_progress=show_progress,
-            say=say if accelerator.is_main_process else None,
-        )
-    except DivergedError as error:
+    with only_one(out / LOCK_FILE, "training") if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
-            save_checkpoint(learner, out, {**facts, "diverged_at_step": error.step}, storage=recipe.storage)
-        raise DivergedError(error.step, error.what, settings, kept=True) from error
-    if accelerator.is_main_process:
-        done: dict[str, Json] = {**facts, "steps": result.best_step, "heldout_accuracy": result.best_accuracy}
-        save_checkpoint(learner, out, done, storage=recipe.storage)
+            write_json(out / RECIPE_FILE, recipe.model_dump(mode="json"))
+        try:
+            result = meta_train(
+                learner,
+                sampler,
+                settings=settings,
+                out=out,
+                evaluate=heldout,
+                resume=resume,
+                on_best=keep,
+                accelerator=accelerator,
+                show_progress=show_progress,
+                say=say if accelerator.is_main_process else None,
+            )
+        except DivergedError as error:
+            if accelerator.is_main_process:
+                save_checkpoint(learner, out, {**facts, "diverged_at_step": error.step}, storage=recipe.storage)
+            raise DivergedError(error.step, error.what, settings, kept=True) from error
+        if accelerator.is_main_process:
+            done: dict[str, Json] = {**facts, "steps": result.best_step, "heldout_accuracy": result.best_accuracy}
+            save_checkpoint(learner, out, done, storage=recipe.storage)
     return RecipeRun(result, out, accelerator.is_main_process)
 
 
@@ -121,6 +123,25 @@ def training_facts(recipe: Recipe) -> dict[str, Json]:
     }
 
 
+def refuse_used_folder(out: Path) -> None:
+    """Refuse to begin where a run, or a file of somebody's own, would be written over.
+
+    Raises:
+        NLPMetaError: names it and the ways out.
+        WorkFailedError: if there cannot be such a folder.
+    """
+    with disk_errors_said_plainly(out):
+        if out.exists() and not out.is_dir():
+            raise NLPMetaError(f"{out} is a file; name a folder as out=.")
+        refuse_old_run(out)
+        if (out / RECIPE_FILE).exists():
+            raise NLPMetaError(
+                f"{out / RECIPE_FILE} is there already and was kept as it is. Go on with its run by --resume, or "
+                "choose another out=."
+            )
+        refuse_other_checkpoint_files(out)
+
+
 def check_resumable(recipe: Recipe, out: Path) -> None:
     """Refuse to go on with a run that had other tasks, another encoder or another learner.
 
@@ -129,7 +150,9 @@ def check_resumable(recipe: Recipe, out: Path) -> None:
     """
     path = out / RECIPE_FILE
     if not path.is_file():
+        refuse_used_folder(out)
         return
+    refuse_other_checkpoint_files(out)
     before = read_json(path)
     if isinstance(before, dict):  # keys that an older release did not have are as they are by default
         with suppress(SettingsError):

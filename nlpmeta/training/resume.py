@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
-from nlpmeta.files import new_folder, read_json, sha256
+from nlpmeta.files import read_json, sha256, write_bytes, write_json
+from nlpmeta.folders import new_folder
+from nlpmeta.leftovers import remove_leftovers
 from nlpmeta.tensors import read_tensors
+from nlpmeta.training.journal import METRICS_FILE
 from nlpmeta.training.optimise import MovingAverage, put
 from nlpmeta.training.progress import Progress
 from nlpmeta.training.settings import TrainSettings
@@ -42,15 +45,16 @@ class Checkpoints:
         progress: Progress,
     ) -> None:
         """Write one checkpoint and remove the oldest beyond those that are kept."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         if self._folder is None or not self._is_main:
             return
-        for leftover in self._folder.glob(".step-*"):  # of a process that was killed while it wrote
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self._folder.glob(".step-*.*"):
+            remove_leftovers(self._folder / leftover.name[1:].partition(".")[0])
         tensors = _collect(weights, average, optimizer, progress)
-        with new_folder(self._folder / f"step-{progress.step:08d}", overwrite=True) as folder:
-            save_file(tensors, folder / _TENSORS)
+        place = self._folder / f"step-{progress.step:08d}"
+        with new_folder(place, overwrite=True, also=(_TENSORS, _FACTS)) as folder:
+            write_bytes(folder / _TENSORS, save(tensors))
             facts: dict[str, object] = {
                 "format": _FORMAT,
                 "sha256": sha256(folder / _TENSORS),
@@ -58,7 +62,7 @@ class Checkpoints:
                 "progress": progress.numbers(),
             }
             facts["checksum"] = _checksum(facts)
-            (folder / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            write_json(folder / _FACTS, facts)
         for old in self._found()[: -self._settings.keep_checkpoints]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -102,13 +106,18 @@ class Checkpoints:
 
 
 def refuse_old_run(out: Path) -> None:
-    """Raise if there is a run already that would be written over.
+    """Raise if there is a run already, or a file of somebody's own, that would be written over.
 
     Raises:
         NLPMetaError: names the ways out.
     """
     if any((out / FOLDER).glob("step-*")):
         raise NLPMetaError(f"{out} holds a run. Go on with it by --resume, or choose another out=.")
+    if (out / METRICS_FILE).exists():
+        raise NLPMetaError(
+            f"{out / METRICS_FILE} is there already and was kept as it is. Go on with its run by --resume, or choose "
+            "another out=."
+        )
 
 
 def _collect(
