@@ -4,7 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,6 +165,64 @@ def read_bytes(path: Path, *, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes, the most that is read", str(path))
     return content
+
+
+def read_text(path: Path, *, most: int = LARGEST_JSON) -> str:
+    """The UTF-8 text of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: as ``read_bytes``.
+        UnicodeDecodeError: if it is not UTF-8.
+    """
+    return read_bytes(path, most=most).decode("utf-8")
+
+
+def open_data(path: Path) -> IO[bytes]:
+    """Open what a user named as data, which may be a pipe, such as ``/dev/stdin``."""
+    return path.open("rb")
+
+
+def open_to_write(path: Path) -> IO[bytes]:
+    """A new file of a folder that nobody reads yet, to be filled piece by piece; see ``folders.new_folder``."""
+    return path.open("wb")
+
+
+def open_to_append(path: Path) -> IO[bytes]:
+    """A file that only grows, such as a log; made if absent."""
+    return path.open("ab+")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a regular file piece by piece.
+
+    Raises:
+        OSError: if it cannot be read.
+        WorkFailedError: if the copy cannot be written.
+    """
+    with open_regular(source) as content, disk_errors_said_plainly(target), open_to_write(target) as copy:
+        shutil.copyfileobj(content, copy, _CHUNK)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are not there."""
+    path.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def temporary_folder(prefix: str = "nlpmeta-") -> Iterator[Path]:
+    """A folder of this process that goes away with the block."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        yield Path(name)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file of ours, if it is there."""
+    path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder of ours with all that is in it, as far as the system allows."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def is_regular(path: Path) -> bool:

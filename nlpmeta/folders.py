@@ -1,6 +1,5 @@
 """Folders that are written and replaced as a whole: what in them is not ours is never removed."""
 
-import errno
 import os
 import shutil
 import stat
@@ -74,8 +73,9 @@ def check_new_folder(path: Path, *, overwrite: bool = False, also: Collection[st
             os.stat(real)
         except FileNotFoundError:
             above = next(each for each in real.parents if each.exists())
-            if not os.access(above, os.W_OK):
-                raise OSError(errno.EACCES, "not writable", str(above)) from None
+            probe = temporary_beside(above / real.relative_to(above).parts[0])  # only trying tells, as of /proc
+            probe.mkdir()
+            probe.rmdir()
             return real
         if not real.is_dir():
             raise NLPMetaError(f"{path} is a file; name a folder.")

@@ -12,6 +12,8 @@ from nlpmeta.folders import MANIFEST as MANIFEST
 from nlpmeta.tensors import LARGEST_FILE
 
 FORMAT_VERSION = 1
+EXPORT = "export"
+"""The kind of a folder that was written for another library; it is replaced by us and read by that library."""
 PARTS = ".checkpoint"
 """Where the parts of a new checkpoint wait until they are all written."""
 _NEEDED = {
@@ -60,6 +62,11 @@ def read_manifest(folder: Path) -> dict[str, Json]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ModelFolderError(f"{path} is damaged (it lists no files). Save the model again.")
     _check_version(folder, manifest)
+    if manifest.get("kind") == EXPORT:
+        raise ModelFolderError(
+            f"{folder} is an export for {visible(str(manifest.get('form')), 40)}, which is what loads it. "
+            "Here, name the model that it was made from."
+        )
     _check_files(folder, str(manifest.get("kind")), manifest["files"])
     result: dict[str, Json] = manifest
     return result

@@ -25,6 +25,7 @@ from nlpmeta.learners.matching import MatchingNetwork
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* longer than the 16 tokens")
 TEXTS = ["ball rice", "  loan goal ", "bread", "team match goal ball " * 20, "nothing known"]
 KINDS = {
     "logistic": lambda encoder: LogisticHead(encoder),
@@ -164,6 +165,7 @@ def test_the_command_exports_and_says_where(encoder_folder, pool, tmp_path, caps
     assert str(tmp_path / "out") in capsys.readouterr().out
     assert main(arguments) == 2
     assert "exists and was kept" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
     assert main([*arguments[:-1], "tensorflow"]) == 2
     assert "Known: onnx, sentence-transformers, transformers" in capsys.readouterr().err
 
@@ -221,3 +223,38 @@ def test_sentence_transformers_finds_nothing_missing_in_an_export(encoder_folder
         sentence_transformers.SentenceTransformer(str(part))
     said = capfd.readouterr()
     assert not any(alarm in said.out + said.err for alarm in ALARMS)
+
+
+@pytest.fixture
+def exported(encoder_folder, pool, tmp_path):
+    classifier("ridge", encoder_folder, pool).save_pretrained(tmp_path / "model")
+    export(FewShotClassifier.from_pretrained(tmp_path / "model"), tmp_path / "out", "transformers")
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("theirs", ["thesis.txt", "photos/a.jpg", "onnx/model.onnx"])
+def test_an_export_that_somebody_added_to_is_not_replaced_and_no_model_is_loaded_for_it(
+    exported, tmp_path, capsys, monkeypatch, theirs
+):
+    (exported / theirs).parent.mkdir(exist_ok=True)
+    (exported / theirs).write_text("years")
+    monkeypatch.setattr(FewShotClassifier, "from_pretrained", None)
+    assert main(["export", str(tmp_path / "model"), str(exported), "--overwrite"]) == 2
+    assert theirs.split("/")[0] in capsys.readouterr().err
+    assert (exported / theirs).read_text() == "years"
+
+
+@pytest.mark.parametrize("place", ["model/nlpmeta.json/x", "n" * 300, "model"])
+def test_a_place_that_an_export_cannot_have_is_refused_before_a_model_is_loaded(
+    exported, tmp_path, capsys, monkeypatch, place
+):
+    monkeypatch.setattr(FewShotClassifier, "from_pretrained", None)
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / place)]) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_export_says_what_it_is_where_a_model_is_expected(exported, capsys):
+    with pytest.raises(NLPMetaError, match="is an export for transformers, which is what loads it"):
+        FewShotClassifier.from_pretrained(exported)
+    assert main(["info", str(exported)]) == 1
+    assert "is an export for transformers" in capsys.readouterr().err

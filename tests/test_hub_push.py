@@ -414,3 +414,28 @@ def test_a_folder_at_any_depth_is_pushed_as_it_is(hub, tmp_path):
     (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 40)
     push_folder(tmp_path, Target(NAME, private=False), message="any files")
     assert remote(hub)["a/b/c.txt"] == b"deep" and remote(hub)["large.bin"] == bytes(range(256)) * 40
+
+
+def test_a_disk_that_is_full_is_said_and_nothing_is_pushed(folder, hub, monkeypatch):
+    """As on a small file system: the copy of the files for the push does not fit."""
+    import errno
+    import shutil
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    target = owned_target(NAME, private=None, revision=None, as_pull_request=False)
+    with pytest.raises(NLPMetaError, match="the disk is full"):
+        push_model(folder, target, Sharing())
+    assert NAME not in hub.repositories
+
+
+def test_a_push_writes_no_progress_into_a_log(folder, hub, capfd):
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+
+    enable_progress_bars()  # as they are outside the tests
+    target = owned_target(NAME, private=None, revision=None, as_pull_request=False)
+    push_model(folder, target, Sharing())
+    assert capfd.readouterr() == ("", "")
+    assert not are_progress_bars_disabled()

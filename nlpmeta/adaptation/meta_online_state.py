@@ -107,7 +107,7 @@ def read_state(folder: Path, weights: Mapping[str, nn.Parameter]) -> State:
         facts = cast("dict[str, Any]", read_json(folder / STATE_FILE))
         tasks = cast("list[dict[str, Any]]", read_json(folder / TASKS_FILE))
         settings = OnlineTaskSettings.parse(facts["settings"], where=str(folder / STATE_FILE))
-        arrivals = [Arrival(**each) for each in facts["arrivals"]]
+        arrivals = [_arrival(each) for each in facts["arrivals"]]
         kept = [_task(arrivals[i], each) for i, each in zip(facts["kept"], tasks, strict=True)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, NLPMetaError):
@@ -125,6 +125,15 @@ def _task_json(kept: Kept) -> Json:
     return {
         name: {"texts": part.texts, "labels": part.labels, "names": part.label_names} for name, part in parts.items()
     }
+
+
+def _arrival(facts: Mapping[str, Any]) -> Arrival:
+    name, n_way, *scores = (facts[each] for each in ("name", "n_way", "on_arrival", "after"))
+    if not isinstance(name, str) or type(n_way) is not int or n_way < 1:
+        raise TypeError("a task without a name or classes")
+    if not all(type(score) in (int, float) and 0 <= score <= 1 for score in scores):
+        raise ValueError("an accuracy that is none")
+    return Arrival(name, n_way, float(scores[0]), float(scores[1]))
 
 
 def _task(arrival: Arrival, found: dict[str, dict[str, Sequence[object]]]) -> Kept:

@@ -1,12 +1,16 @@
 """Where ``adapt`` puts a model when the user does not say, without ever losing what was there."""
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.files import read_json
+from nlpmeta.folders import check_new_folder, foreign_entry
+from nlpmeta.manifest import Json, mapping
 
 HOME = Path("nlpmeta-models")
 
@@ -22,30 +26,31 @@ class Place:
 def choose_place(out: Path | None, *, name: str, task: Mapping[str, object], overwrite: bool) -> Place:
     """The folder asked for, else ``nlpmeta-models/NAME``, numbered where another model has that name.
 
-    A folder that was not asked for by name is replaced only if it holds the model of the very same ``task``: the same
-    command makes the same model again.
+    A folder that was not asked for by name is replaced only if it holds the model of the very same ``task`` and nothing
+    else: the same command makes the same model again.
 
     Raises:
-        NLPMetaError: if ``out`` exists and ``overwrite`` is off; raised before any work is done.
+        NLPMetaError: if no model can be written at ``out``, or what is there may not be replaced; raised before any
+            work is done.
+        WorkFailedError: if the operating system allows no folder there.
     """
     if out is not None:
-        if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
-            advice = "Pass --overwrite to replace it, or choose another --out."
-            raise NLPMetaError(f"{out} exists and was kept as it is. {advice}")
+        check_new_folder(out, overwrite=overwrite)
         return Place(out, overwrite)
     base = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
     number = 1
     while True:
         folder = HOME / (base if number == 1 else f"{base}-{number}")
-        if not folder.exists():
+        if not os.path.lexists(folder):
+            check_new_folder(folder)
             return Place(folder, replace=False)
-        if _task_of(folder) == task:
+        if _task_of(folder) == task and foreign_entry(folder) is None:
             return Place(folder, replace=True)
         number += 1
 
 
 def _task_of(folder: Path) -> object:
     try:
-        return json.loads((folder / "report.json").read_text(encoding="utf-8"))["task"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return mapping(cast("Json", read_json(folder / "report.json"))).get("task")
+    except (NLPMetaError, TypeError):
         return None

@@ -34,7 +34,8 @@ def export(
 ) -> None:
     """Write a model for another library; its probabilities are the same to 1e-4, which is checked.
 
-    The encoder is part of the folder, so it has some hundred MB.
+    The encoder is part of the folder, so it has some hundred MB. --overwrite replaces an export of ours; a folder that
+    holds anything else stays as it is.
     """
     import warnings
     from typing import cast

@@ -16,7 +16,8 @@ from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
 from nlpmeta.export.tokenizer import end_tokens, whole_tokenizer
 from nlpmeta.files import write_bytes, write_json, write_text
-from nlpmeta.folders import new_folder
+from nlpmeta.folders import check_new_folder, new_folder
+from nlpmeta.manifest import EXPORT, write_manifest
 from nlpmeta.progress import quiet_transformers
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
         encoders = plain_encoders(classifier.learner_, classifier.state_)
         writers = {"transformers": _transformers, "sentence-transformers": _sentences, "onnx": _onnx}
         writers[form](classifier, heads, encoders, temporary)
+        write_manifest(temporary, {"kind": EXPORT, "form": form})
 
 
 def check_export(folder: Path, form: str, *, overwrite: bool = False) -> None:
@@ -66,6 +68,7 @@ def check_export(folder: Path, form: str, *, overwrite: bool = False) -> None:
         raise UnknownNameError("form", form, get_args(Form))
     if missing := [name for name in _NEEDS.get(form, ()) if find_spec(name) is None]:
         raise NLPMetaError(f"Exporting to {form} needs {' and '.join(missing)}: {_ADVICE[form]}")
+    check_new_folder(folder, overwrite=overwrite)
 
 
 def sequence_classifier(

@@ -2,6 +2,7 @@
 
 import queue
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ def said_plainly(
 
     hub = constants.ENDPOINT
     try:
-        with no_tokens_told(token):
+        with no_tokens_told(token), _bars_on_a_terminal_only():
             yield
     except NLPMetaError:
         raise
@@ -106,6 +107,23 @@ def said_plainly(
         raise NetworkError(f"The model {name!r} could not be {doing} {hub}: {short(error)}.") from error
     except WRONG_FORM as error:
         raise NetworkError(f"The model {name!r} could not be {doing} {hub}: {wrong_form(error)}") from error
+
+
+@contextmanager
+def _bars_on_a_terminal_only() -> Iterator[None]:
+    """Keep the progress bars of the Hub's library, which end in carriage returns, out of logs."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    decided = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled()
+    if decided or sys.stderr.isatty():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def wrong_form(error: BaseException) -> str:
