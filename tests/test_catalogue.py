@@ -9,6 +9,7 @@ import pytest
 from nlpmeta.errors import DataError, DataWarning, UnknownNameError
 from nlpmeta.sources.catalogue import DATA_DIR, CatalogueEntry, catalogue, catalogue_entry, known_as, mirror_folder
 from nlpmeta.sources.catalogue_hub import CatalogueSource
+from nlpmeta.sources.dealing import PARTS
 from nlpmeta.sources.folds import POOL_SPLIT, LabelFold, folds
 from nlpmeta.sources.hub import HubSource
 from nlpmeta.sources.loading import known_names, load_source
@@ -61,7 +62,7 @@ def test_an_entry_states_its_facts(name):
 @pytest.mark.parametrize("name", catalogue())
 def test_splits_have_our_names(name):
     source = load_source(name) if catalogue_entry(name).hub else None
-    splits = source.splits() if source else tuple(catalogue_entry(name).mirror.files)
+    splits = source.splits() if source else catalogue_entry(name).mirror.splits
     assert "train" in splits
     allowed = {"train", "dev", "test", "oos_train", "oos_dev", "oos_test", "train_5", "train_10", "all", POOL_SPLIT}
     assert set(splits) <= allowed
@@ -76,7 +77,9 @@ def test_every_split_in_the_mirror_has_as_many_texts_as_its_files_have_lines(nam
     assert source.languages()
     for lang in source.languages():
         assert source.splits(lang)
-        for split in source.splits(lang):
+        if catalogue_entry(name).mirror.divide:
+            assert sum(len(source.load(lang, part)) for part in PARTS) == len(source.load(lang, "all"))
+        for split in files.keys() & set(source.splits(lang)):
             paths = [shared_data / path.replace("{lang}", lang) for path in files[split]]
             assert len(source.load(lang, split)) == sum(map(lines_of, paths)), (lang, split)
 
@@ -85,19 +88,20 @@ def test_every_split_in_the_mirror_has_as_many_texts_as_its_files_have_lines(nam
 @pytest.mark.parametrize("name", MIRRORED)
 def test_the_label_set_is_that_of_the_mirror(name, shared_data):
     entry, source = catalogue_entry(name), load_source(name, data_dir=shared_data)
-    lang = source.languages()[0]
-    seen = {label for split in source.splits(lang) for label in source.load(lang, split).label_names} - {"oos"}
+    langs = source.languages() if entry.collection else source.languages()[:1]
+    seen = {label for lang in langs for split in source.splits(lang) for label in source.load(lang, split).label_names}
+    seen -= {"oos"}
     assert seen == set(entry.label_names)
     assert len(seen) == entry.n_labels
 
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize(
-    "name", [name for name in MIRRORED if "{lang}" in catalogue_entry(name).mirror.files["train"][0]]
+    "name", [name for name in MIRRORED if "{lang}" in next(iter(catalogue_entry(name).mirror.files.values()))[0]]
 )
 def test_every_language_folder_of_the_mirror_is_a_language_of_the_entry(name, shared_data):
     source = load_source(name, data_dir=shared_data)
-    head = catalogue_entry(name).mirror.files["train"][0].partition("{lang}")[0]
+    head = next(iter(catalogue_entry(name).mirror.files.values()))[0].partition("{lang}")[0]
     assert set(source.languages()) == {folder.name for folder in (shared_data / head).iterdir()}
     assert set(source.languages()) <= set(catalogue_entry(name).languages)
 

@@ -1,8 +1,8 @@
-"""The public data sets that are known by name: ``catalogue.json`` holds the facts, this module their types."""
+"""The public data sets that are known by name: JSON files hold the facts, this module their types."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 from nlpmeta.data import Column
 from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.sources.base import SourceFacts
+from nlpmeta.sources.dealing import PARTS
 
 DATA_DIR = "NLPMETA_DATA_DIR"
+_RECORDS = ("catalogue.json", "wide.json")  # the second is written by tools/wide_records.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class MirrorPlace:
     """The files of each split below a mirror folder, with ``{lang}`` for the language.
 
     ``views`` are splits that repeat texts of the others by design: few-shot draws, pools of another protocol.
+    ``divide`` says that the only split, ``all``, is dealt out into ``train``, ``dev`` and ``test`` (see ``dealing``).
     """
 
     files: Mapping[str, tuple[str, ...]]
@@ -55,6 +58,12 @@ class MirrorPlace:
     join: Join | None = None
     views: tuple[str, ...] = ()
     folds: str | None = None
+    divide: bool = False
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of all splits, those that are dealt out included."""
+        return (*PARTS, *self.files) if self.divide else tuple(self.files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +71,8 @@ class CatalogueEntry:
     """One public data set. ``languages`` maps its spelling of a language to the Hub's configuration.
 
     ``label_names`` is empty where the names only come with the data. ``domain_before`` says that a label starts with
-    its domain, up to this character; ``domains`` gives the domain of each label where that is not so.
+    its domain, up to this character; ``domains`` gives the domain of each label where that is not so. ``kind`` is what
+    sort of question the labels answer (intent, topic, sentiment, …); ``collection`` names the many sets it is one of.
     """
 
     facts: SourceFacts
@@ -74,6 +84,8 @@ class CatalogueEntry:
     domains: Mapping[str, str] = field(default_factory=dict)
     hub: HubPlace | None = None
     mirror: MirrorPlace | None = None
+    kind: str = ""
+    collection: str | None = None
 
     def __post_init__(self) -> None:
         if not self.languages or (self.hub is None and self.mirror is None):
@@ -84,7 +96,9 @@ class CatalogueEntry:
     @property
     def views(self) -> tuple[str, ...]:
         """The splits that repeat texts of the others by design."""
-        return self.mirror.views if self.mirror else ()
+        if self.mirror is None:
+            return ()
+        return (*self.mirror.views, "all") if self.mirror.divide else self.mirror.views
 
     def domain_of(self, label_name: str) -> str | None:
         """The domain of a label; ``None`` if the data set has no domains, the label itself if it belongs to none."""
@@ -100,8 +114,45 @@ _OTHER_NAMES = {"oos": "clinc150", "sib-200": "sib200", "sms-uci": "sms-spam"}
 @cache
 def catalogue() -> Mapping[str, CatalogueEntry]:
     """Every entry by its name."""
-    records = json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))
+    folder = Path(__file__).parent
+    records = [each for name in _RECORDS for each in json.loads((folder / name).read_text(encoding="utf-8"))]
     return {record["name"]: _entry(record) for record in records}
+
+
+def collections() -> tuple[str, ...]:
+    """The names under which a recipe can ask for many data sets at once."""
+    return tuple(sorted({entry.collection for entry in catalogue().values() if entry.collection is not None}))
+
+
+def members(collection: str, *, kinds: Sequence[str] | None = None, leave_out: Sequence[str] = ()) -> tuple[str, ...]:
+    """The data sets of a collection, in the order of the catalogue.
+
+    Args:
+        collection: one of ``collections()``.
+        kinds: only sets of these kinds; ``None`` for all.
+        leave_out: sets, by their names, or whole kinds.
+
+    Raises:
+        UnknownNameError: if a kind or a set is not in the collection.
+        DataError: if nothing is left.
+    """
+    entries = {name: entry for name, entry in catalogue().items() if entry.collection == collection}
+    known_kinds = {entry.kind for entry in entries.values()}
+    for kind in kinds or ():
+        if kind not in known_kinds:
+            raise UnknownNameError(f"kind of data sets in {collection!r}", kind, known_kinds)
+    out = {known_as(name) for name in leave_out}
+    for name in sorted(out):
+        if name not in entries and name not in known_kinds:
+            raise UnknownNameError(f"data set or kind in {collection!r}", name, {*entries, *known_kinds})
+    kept = [
+        name
+        for name, entry in entries.items()
+        if (kinds is None or entry.kind in kinds) and name not in out and entry.kind not in out
+    ]
+    if not kept:
+        raise DataError(f"No data set of {collection!r} is left; it has {', '.join(sorted(entries)) or 'none'}.")
+    return tuple(kept)
 
 
 def known_as(name: str) -> str:
@@ -153,6 +204,8 @@ def _entry(record: Mapping[str, Any]) -> CatalogueEntry:
         domains=domains,
         hub=HubPlace(**_tuples(record["hub"])) if "hub" in record else None,
         mirror=_mirror(record["mirror"]) if "mirror" in record else None,
+        kind=record["kind"],
+        collection=record.get("collection"),
     )
 
 

@@ -11,11 +11,13 @@ from nlpmeta.errors import DataError
 from nlpmeta.files import inside
 from nlpmeta.sources.base import Source, SourceFacts, sources
 from nlpmeta.sources.catalogue import CatalogueEntry, MirrorPlace
+from nlpmeta.sources.dealing import PARTS, dealt
 from nlpmeta.sources.rows import Columns, labelled
 from nlpmeta.sources.splits import SplitNames
 from nlpmeta.sources.tables import Row, rows_of
 
 _LANG: Final = "{lang}"
+_ALL: Final = "all"  # the one split of a data set that is dealt out
 
 
 @sources.register("mirror")
@@ -47,7 +49,7 @@ class MirrorSource(Source):
 
     def splits(self, lang: str | None = None) -> SplitNames:
         langs = self._langs if lang is None else (lang,)
-        return SplitNames(split for split in self._place.files if any(self._files(split, each) for each in langs))
+        return SplitNames(split for split in self._place.splits if any(self._files(split, each) for each in langs))
 
     def read(self, lang: str | None, split: str) -> LabeledTexts:
         named = self.splits(lang).spelled(split) or split
@@ -59,7 +61,8 @@ class MirrorSource(Source):
         where = f"{self.facts.title} ({files[0] if len(files) == 1 else files[0].parent})"
         rows = (row for file in files for row in self._rows(file))
         columns = Columns("text", "label", self._place.columns)
-        return with_domains(labelled(rows, columns, where=where, lang=lang), self.entry)
+        texts = labelled(rows, columns, where=where, lang=lang)
+        return with_domains(dealt(texts, split) if split not in self._place.files else texts, self.entry)
 
     def _rows(self, file: Path) -> Iterator[Row]:
         join = self._place.join
@@ -74,7 +77,8 @@ class MirrorSource(Source):
 
     def _files(self, split: str, lang: str) -> tuple[Path, ...]:
         """The files of one split and language that exist; none if any of them is missing."""
-        paths = tuple(self.folder / name.replace(_LANG, lang) for name in self._place.files.get(split, ()))
+        kept_in = _ALL if self._place.divide and split in PARTS else split
+        paths = tuple(self.folder / name.replace(_LANG, lang) for name in self._place.files.get(kept_in, ()))
         return paths if all(path.is_file() for path in paths) else ()
 
     def _example(self) -> Path:
