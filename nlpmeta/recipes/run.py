@@ -12,9 +12,11 @@ from nlpmeta.errors import NLPMetaError, visible
 from nlpmeta.files import disk_errors_said_plainly, read_json, write_json
 from nlpmeta.folders import only_one
 from nlpmeta.learners.base import Learner, learners
+from nlpmeta.recipes.many import sets_of
 from nlpmeta.recipes.schema import Recipe
 from nlpmeta.recipes.tasks import sampler_of, training_sampler
 from nlpmeta.settings import SettingsError
+from nlpmeta.sources.catalogue import CatalogueEntry, catalogue
 from nlpmeta.starting import checkpoint_folder
 from nlpmeta.training import TrainResult, TrainSettings, check_trainable, meta_train
 from nlpmeta.training.engine import make_accelerator
@@ -114,11 +116,14 @@ def build_learner(recipe: Recipe) -> Learner:
 
 
 def training_facts(recipe: Recipe) -> dict[str, Json]:
-    """What a checkpoint says about its training: recipe, data sets and languages."""
+    """What a checkpoint says about its training: recipe, data sets with their licences and sources, languages."""
+    files = {Path(part.file).name for part in recipe.data if part.file is not None}
+    sets = {name for part in recipe.data if part.file is None for name in sets_of(part)}
     return {
         "recipe_digest": recipe.digest(),
         "recipe": recipe.model_dump(mode="json"),
-        "sets": sorted({part.source if part.file is None else Path(part.file).name for part in recipe.data}),
+        "sets": sorted(sets | files),
+        "provenance": {name: _provenance(catalogue()[name]) for name in sorted(sets & set(catalogue()))},
         "leave_out_langs": sorted({lang for part in recipe.data for lang in part.leave_out_langs}),
     }
 
@@ -140,6 +145,10 @@ def refuse_used_folder(out: Path) -> None:
                 "choose another out=."
             )
         refuse_other_checkpoint_files(out)
+
+
+def _provenance(entry: CatalogueEntry) -> dict[str, Json]:
+    return {"title": entry.facts.title, "licence": entry.facts.licence, "source": entry.facts.citation}
 
 
 def check_resumable(recipe: Recipe, out: Path) -> None:

@@ -10,6 +10,7 @@ from nlpmeta.encoder.lora import AdapterSettings, Storage
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, lasting_name
 from nlpmeta.sampling import Range
 from nlpmeta.settings import LARGEST_OPTION, Settings
+from nlpmeta.sources.catalogue import collections
 from nlpmeta.training.settings import TrainSettings
 
 _Count = Annotated[int, Field(ge=1, le=10_000)]
@@ -74,6 +75,35 @@ class Tasks(Settings):
     merge_share: float = Field(
         0.0, ge=0, le=1, description="share of the episodes whose classes are put together two by two"
     )
+    imbalanced_share: float = Field(
+        0.0, ge=0, le=1, description="share of the episodes whose classes have fewer and fewer examples (Zipf's law)"
+    )
+    names_only_share: float = Field(
+        0.0, ge=0, le=1, description="share of the episodes in which class names stand in the place of all examples"
+    )
+    missing_share: float = Field(
+        0.0, ge=0, le=1, description="share of the episodes in which they do so for some of the classes"
+    )
+    withheld_share: float = Field(0.0, ge=0, le=1, description="share of the episodes whose classes have numbers only")
+    replaced_share: float = Field(
+        0.0, ge=0, le=1, description="share of the episodes whose classes carry names of other classes"
+    )
+    kinds: tuple[str, ...] | None = Field(
+        None, description="collections (wide): only sets of these kinds, such as sentiment; null for all"
+    )
+    leave_out: tuple[str, ...] = Field(
+        (), description="collections: sets or kinds that must not be read; their texts are not read elsewhere either"
+    )
+    kind_temperature: float = Field(
+        3.33, gt=0, description="collections: 1 draws kinds by their number of texts, more makes them more equal"
+    )
+    set_temperature: float = Field(3.33, gt=0, description="collections: the same for the sets of a kind")
+    cross_share: float = Field(
+        0.3, ge=0, le=1, description="collections: share of the episodes with support and query from different sets"
+    )
+    most_chars: int = Field(
+        6000, ge=200, description="collections: characters of an episode, about; bounds shots, ways and query texts"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -87,6 +117,10 @@ class Tasks(Settings):
             raise ValueError(f"file is for the kinds {', '.join(RAW_KINDS)}; for others name the file as the source")
         if self.split_share and self.kind != "nway":
             raise ValueError(f"split_share is for the kind nway, whose texts are of one language; not for {self.kind}")
+        for problem in collection_problems(self) if self.source in collections() else ():
+            raise ValueError(problem)
+        if self.source not in collections() and (self.kinds is not None or self.leave_out):
+            raise ValueError(f"kinds and leave_out are for the collections {', '.join(collections())}")
         if not self.reads_labels and given:
             raise ValueError(f"tasks of the kind {self.kind} read no labels, so {', '.join(given)} cannot be used")
         return self
@@ -100,6 +134,16 @@ class Tasks(Settings):
         """A size as a range."""
         size: int | tuple[int, int] = getattr(self, name)
         return Range(*size) if isinstance(size, tuple) else Range(size, size)
+
+
+def collection_problems(part: Tasks) -> list[str]:
+    """What a part says that makes no sense for many data sets at once."""
+    named = ("file", "langs", "labels", "fold", "support_langs", "query_langs")
+    given = [name for name in named if getattr(part, name) is not None]
+    given += [name for name in ("leave_out_labels", "leave_out_labels_of") if getattr(part, name)]
+    given += [name for name in ("split_share",) if getattr(part, name)]
+    problems = [f"{', '.join(given)} cannot be used with the collection {part.source}"] if given else []
+    return problems + ([] if part.kind == "nway" else [f"the collection {part.source} is for the kind nway"])
 
 
 class TrainTasks(Tasks):

@@ -10,13 +10,18 @@ import numpy as np
 from nlpmeta import languages
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.learners.class_names import readable_names
+from nlpmeta.recipes.many import is_collection, many_sets_sampler
 from nlpmeta.recipes.schema import Tasks, TrainTasks
 from nlpmeta.sampling import EpisodeSampler, Range, Sampler, generator
+from nlpmeta.sampling.clues import ClueSampler, ClueShares
 from nlpmeta.sampling.clusters import ClusterSampler
 from nlpmeta.sampling.crosslingual import CrossLingualSampler
 from nlpmeta.sampling.difficulty import DifficultySampler
+from nlpmeta.sampling.imbalanced import ImbalancedSampler, LongTail
 from nlpmeta.sampling.index import Index
 from nlpmeta.sampling.leaks import fingerprint
+from nlpmeta.sampling.many_sets import ManySetsSampler
 from nlpmeta.sampling.masked_words import MaskedWordSampler
 from nlpmeta.sampling.merged import MergedClassesSampler
 from nlpmeta.sampling.mixture import MixtureSampler, temperature_weights
@@ -46,12 +51,32 @@ def sampler_of(part: Tasks, *, seed: int, data_dir: Path | None, mask: str | Non
     Raises:
         NLPMetaError: if no language of it can fill an episode, or the encoder has no mask token and the part needs one.
     """
-    if part.reads_labels:
+    plain: Sampler
+    if is_collection(part):
+        plain = many_sets_sampler(part, seed=seed, data_dir=data_dir)
+    elif part.reads_labels:
         plain = _plain_sampler(part, seed=seed, data_dir=data_dir)
     else:
         plain = _sampler_without_labels(part, raw_texts(part, seed=seed, data_dir=data_dir), seed=seed, mask=mask)
     chosen = DifficultySampler(plain, share=part.hard_share, seed=seed) if part.hard_share else plain
-    return MergedClassesSampler(chosen, share=part.merge_share, seed=seed) if part.merge_share else chosen
+    merged = MergedClassesSampler(chosen, share=part.merge_share, seed=seed) if part.merge_share else chosen
+    vocabulary = plain.label_names if isinstance(plain, ManySetsSampler) else ()
+    return _with_fewer_clues(_unbalanced(merged, part, seed), part, seed, vocabulary)
+
+
+def _unbalanced(sampler: Sampler, part: Tasks, seed: int) -> Sampler:
+    share = part.imbalanced_share
+    if not share:
+        return sampler
+    both = [sampler, ImbalancedSampler(sampler, shots=LongTail(), seed=seed)]
+    return MixtureSampler(both, weights=[1 - share, share], seed=seed)
+
+
+def _with_fewer_clues(sampler: Sampler, part: Tasks, seed: int, vocabulary: Sequence[str]) -> Sampler:
+    shares = ClueShares(part.names_only_share, part.missing_share, part.withheld_share, part.replaced_share)
+    if shares == ClueShares():
+        return sampler
+    return ClueSampler(sampler, shares=shares, plain_names=readable_names, vocabulary=vocabulary, seed=seed)
 
 
 def _plain_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
