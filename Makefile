@@ -7,6 +7,7 @@
 # make bench-setfit  SetFit with all the steps it wants, where that is minutes, added to the same results
 # make bench-scaling adaptation time and memory against ways and shots: results/scaling
 # make bench-meta    results/meta.json: the shipped checkpoint against the frozen encoder
+# make bench-wide    results/wide.json: the same on held-out sets of many kinds
 # make bench-frozen  results/frozen.json: the baselines on the frozen encoder
 # make docs          docs/api.md from the docstrings
 # make bench-maml    tasks a second and memory of MAML, ours and other packages'
@@ -28,7 +29,7 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-streams bench-auto learn-auto bench-meta bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
+.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -94,6 +95,9 @@ bench-maml: $(VENV)/.installed
 
 bench-meta: $(VENV)/.installed
 	$(BIN)/python benchmarks/meta.py
+
+bench-wide: $(VENV)/.installed
+	$(BIN)/python benchmarks/wide.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_api.py

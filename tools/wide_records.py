@@ -20,7 +20,7 @@ PAPERS = {
     "arsarcasm": "Abu Farha and Magdy 2020, From Arabic Sentiment Analysis to Sarcasm Detection, OSACT 4",
     "brighter": "Muhammad et al. 2025, BRIGHTER: Bridging the Gap in Human-Annotated Textual Emotion Recognition, ACL",
     "cold": "Deng et al. 2022, COLD: A Benchmark for Chinese Offensive Language Detection, EMNLP, arXiv:2201.06025",
-    "convabuse": "Cercas Curry et al. 2021, ConvAbuse: Data, Analysis, and Benchmarks for Nuanced Abuse Detection, EMNLP",
+    "convabuse": "Cercas Curry et al. 2021, ConvAbuse: Data, Analysis, and Benchmarks, EMNLP",
     "davidson": "Davidson et al. 2017, Automated Hate Speech Detection and the Problem of Offensive Language, ICWSM",
     "edos": "Kirk et al. 2023, SemEval-2023 Task 10: Explainable Detection of Online Sexism, arXiv:2303.04222",
     "germeval2018": "Wiegand et al. 2018, Overview of the GermEval 2018 Shared Task on Offensive Language, KONVENS",

@@ -13,6 +13,7 @@ from nlpmeta.sampling.pools import language_code, split_by
 from nlpmeta.sources.base import Source
 from nlpmeta.sources.catalogue import catalogue_entry, collections, members
 from nlpmeta.sources.loading import load_source
+from nlpmeta.sources.overview import open_if_possible
 
 
 def is_collection(part: Tasks) -> bool:
@@ -68,10 +69,12 @@ def _pools(source: Source, split: str, out: set[str]) -> Iterator[LabeledTexts]:
 
 
 def _barred(part: Tasks, names: tuple[str, ...], data_dir: Path | None) -> set[str]:
-    """Fingerprints of the texts of the sets that are left out, and of the test splits of the others."""
+    """Fingerprints of the texts of the sets that are left out, as far as they are there, and of all test splits."""
     marks: set[str] = set()
     for name in members(part.source):
-        source = load_source(name, data_dir=data_dir)
+        source = open_if_possible(name, data_dir=data_dir)
+        if source is None:
+            continue
         splits = [each for each in source.splits() if each == "test" or name not in names]
         for split in splits:
             marks |= _marks(source.load(None, split).texts)

@@ -95,14 +95,19 @@ class Tasks(Settings):
         (), description="collections: sets or kinds that must not be read; their texts are not read elsewhere either"
     )
     kind_temperature: float = Field(
-        3.33, gt=0, description="collections: 1 draws kinds by their number of texts, more makes them more equal"
+        3.33, ge=0.01, le=1000, description="collections: as language_temperature, for kinds"
     )
-    set_temperature: float = Field(3.33, gt=0, description="collections: the same for the sets of a kind")
+    set_temperature: float = Field(
+        3.33, ge=0.01, le=1000, description="collections: as language_temperature, for the sets of a kind"
+    )
     cross_share: float = Field(
         0.3, ge=0, le=1, description="collections: share of the episodes with support and query from different sets"
     )
     most_chars: int = Field(
-        6000, ge=200, description="collections: characters of an episode, about; bounds shots, ways and query texts"
+        6000,
+        ge=200,
+        le=10**6,
+        description="collections: characters of an episode, about; it bounds shots and ways",
     )
 
     @model_validator(mode="after")

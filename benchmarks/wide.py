@@ -1,0 +1,117 @@
+"""The shipped checkpoint, and a candidate for the next, on the sets of many kinds that neither was trained on.
+
+    python benchmarks/wide.py --data-dir ../shared/data                    # make bench-wide
+    python benchmarks/wide.py --candidate runs/wide --kinds sentiment,hate # a few sets, with the candidate
+
+The sets are those of the collection that recipes/wide.yaml holds out to choose by; support and query come from their
+train split, so that their published test splits stay unread. Every method is scored on the same draws.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from nlpmeta.encoder.store import embeddings_folder
+from nlpmeta.evaluation import score_episode
+from nlpmeta.files import write_json
+from nlpmeta.protocols.measure import Tables
+from nlpmeta.recipes import load_recipe
+from nlpmeta.sampling.kshot import KShotSampler
+from nlpmeta.sources.catalogue import catalogue
+from nlpmeta.sources.loading import load_source
+from nlpmeta.starting import starting_learner
+
+RESULTS = Path("results/wide.json")
+FROZEN = ("logistic", "ridge", "prototypical")
+OURS = ("prototypical", "auto")
+Row = dict[str, object]
+
+
+def held_out_sets() -> list[str]:
+    """The sets of the collection that the recipe chooses by, in its order."""
+    parts = load_recipe("wide").heldout
+    return list(dict.fromkeys(part.source for part in parts if catalogue()[part.source].collection == "wide"))
+
+
+def contenders(candidate: str | None) -> dict[str, tuple[str, str]]:
+    """Method and checkpoint by the name of a column."""
+    found = {f"frozen {name}": (name, "none") for name in FROZEN}
+    found |= {f"{name}@default": (name, "default") for name in OURS}
+    return found | ({f"{name}@{candidate}": (name, candidate) for name in OURS} if candidate else {})
+
+
+def measure(
+    sets: Sequence[str], shots: Sequence[int], *, draws: int, max_query: int, candidate: str | None, data_dir: Path
+) -> list[Row]:
+    """One row for each set and number of shots, with the accuracies of every method on the same draws."""
+    learners = {
+        name: starting_learner(method, checkpoint=checkpoint)
+        for name, (method, checkpoint) in contenders(candidate).items()
+    }
+    rows: list[Row] = []
+    for name in sets:
+        pool, tables = load_source(name, data_dir=data_dir).load(split="train"), Tables(embeddings_folder())
+        for n_shot in shots:
+            drawn = KShotSampler(pool, n_shot=n_shot, seed=0, rare="drop", max_query=max_query)
+            episodes = [drawn.episode(i) for i in range(draws)]
+            texts = list(dict.fromkeys(text for each in episodes for text in each.texts()))
+            primed = tables.primed(learners, texts, show_progress=False)
+            reached = {
+                each: [score_episode(learner, episode, primed[each]).accuracy for episode in episodes]
+                for each, learner in learners.items()
+            }
+            row: Row = {"set": name, "kind": catalogue()[name].kind, "shots": n_shot, "n_way": episodes[0].n_way}
+            rows.append(row | {"accuracies": reached})
+            said = ", ".join(f"{each} {100 * np.mean(found):.1f}" for each, found in reached.items())
+            print(f"{name}, {n_shot} shots: {said}", flush=True)
+    return rows
+
+
+def show(rows: Sequence[Row]) -> None:
+    """A line for each set and number of shots, then the mean of each kind and of all; accuracy in %."""
+    names = [name for name in rows[0]["accuracies"] if not name.startswith("frozen")]
+    table = Table("set", "kind", "ways", "shots", "best frozen head", *names, box=None)
+    sums: dict[tuple[str, int], list[list[float]]] = defaultdict(list)
+    for row in rows:
+        means = {name: 100 * float(np.mean(found)) for name, found in row["accuracies"].items()}
+        best = max((each for each in means if each.startswith("frozen")), key=means.__getitem__)
+        values = [means[best], *(means[name] for name in names)]
+        for key in (row["kind"], "all"):
+            sums[key, row["shots"]].append(values)
+        cells = [f"{values[0]:.1f} ({best.removeprefix('frozen ')})", *(f"{value:.1f}" for value in values[1:])]
+        table.add_row(row["set"], row["kind"], str(row["n_way"]), str(row["shots"]), *cells)
+    for (kind, n_shot), found in sorted(sums.items()):
+        mean = [f"{value:.1f}" for value in np.mean(found, axis=0)]
+        table.add_row(f"mean of {len(found)}", kind, "", str(n_shot), *mean)
+    Console(width=160).print(table)
+
+
+def main() -> None:
+    """Measure and print, and keep the rows in results/wide.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--candidate", help="a checkpoint folder to measure beside the shipped one")
+    parser.add_argument("--kinds", help="only sets of these kinds, between commas")
+    parser.add_argument("--shots", default="1,5")
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--max-query", type=int, default=200, help="query texts of a draw")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    kinds = asked.kinds.split(",") if asked.kinds else None
+    sets = [name for name in held_out_sets() if kinds is None or catalogue()[name].kind in kinds]
+    shots = [int(each) for each in asked.shots.split(",")]
+    options = {"draws": asked.draws, "max_query": asked.max_query, "candidate": asked.candidate}
+    with torch.no_grad():
+        rows = measure(sets, shots, data_dir=asked.data_dir, **options)
+    show(rows)
+    write_json(asked.out, {"draws": asked.draws, "max_query": asked.max_query, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
