@@ -130,7 +130,7 @@ class _Kind:
         ]
         counts = np.asarray([[len(found) for found in index.by_class] for index in indexes])
         rich = (counts >= shape.n_shot.low + shape.n_query.low).sum(1) >= shape.n_way.low
-
+        kept: list[int] = np.flatnonzero(rich).tolist()
         self.parts = [parts[i] for i in kept]
         self._indexes = [indexes[i] for i in kept]
         self._counts = counts[kept]
