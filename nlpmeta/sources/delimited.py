@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nlpmeta.errors import DataError, DataWarning, visible
@@ -19,6 +19,7 @@ DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 _CANDIDATES: Final = ",;\t|"
 _LINE_BY_LINE: Final = "\t|"  # where a double quote is more often a part of the text than a sign around it
 _SEP: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_END: Final = re.compile(r"\r\n?|\n")
 _MOST: Final = 200  # rows that the delimiter is recognised by
 
 
@@ -115,6 +116,9 @@ class Records:
 
 def records_of(file: TextFile, suffix: str, form: TableForm) -> Records:
     """The rows of ``file``, the header among them; a line such as ``sep=;`` at its beginning is passed over."""
+    end = _END.search(file.sample)
+    if end and end[0] == "\r":  # an old Macintosh; other ends of lines are then parts of texts
+        file = replace(file, newline="\r")
     lines, first = file.lines(), file.first_lines()
     named = _SEP.fullmatch(first[0]) if first else None
     if named:

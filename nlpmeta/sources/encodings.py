@@ -28,7 +28,7 @@ def named_encoding(name: str) -> str:
         DataError: if there is no such encoding.
     """
     try:
-        b"".decode(name)
+        "a".encode(name)
         found = codecs.lookup(name).name
     except (LookupError, ValueError) as error:
         raise DataError(
@@ -45,7 +45,7 @@ def recognised(sample: bytes) -> str:
             return name
     high, low = sample[::2].count(0), sample[1::2].count(0)
     for name, mine, other in (("utf-16-le", low, high), ("utf-16-be", high, low)):
-        if mine > 4 * other and "\n" in sample.decode(name, errors="ignore"):
+        if mine > 4 * other and {"\n", "\r"} & set(sample.decode(name, errors="ignore")):
             return name
     return "utf-8-sig"
 

@@ -102,7 +102,11 @@ def refuse_nested(value: object, where: str, kind: str, column: str) -> None:
     """
     if isinstance(value, list | dict | tuple):
         shown = visible(repr(value))[:60]
-        advice = " A table of pandas is written row by row with to_json(orient='records')." if len(value) > 9 else ""
+        advice = (
+            " A table of pandas is written row by row with to_json(orient='records')."
+            if isinstance(value, dict) and "0" in value
+            else ""
+        )
         raise DataError(f"{where}: the {kind} ({column!r}) is {shown}; it must be one value a row.{advice}")
 
 
