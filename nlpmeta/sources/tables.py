@@ -102,11 +102,8 @@ def refuse_nested(value: object, where: str, kind: str, column: str) -> None:
     """
     if isinstance(value, list | dict | tuple):
         shown = visible(repr(value))[:60]
-        advice = (
-            " A table of pandas is written row by row with to_json(orient='records')."
-            if isinstance(value, dict) and "0" in value
-            else ""
-        )
+        is_by_column = isinstance(value, dict) and "0" in value  # as pandas writes JSON unless told otherwise
+        advice = " From pandas, write it with to_json(orient='records')." if is_by_column else ""
         raise DataError(f"{where}: the {kind} ({column!r}) is {shown}; it must be one value a row.{advice}")
 
 

@@ -1,0 +1,73 @@
+"""Every option that README, docs or a help text names is one that the command has."""
+
+import re
+from functools import cache
+
+import pytest
+import typer
+from documents import ROOT, documents
+
+from nlpmeta.cli.app import app
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z_-]*[a-z]")
+DECLARED = re.compile(r"[\"'](--[a-z][a-z-]*[a-z])[\"']")
+COMMAND = re.compile(r"\bnlpmeta ((?:[a-z]+ )?[a-z]+)")
+ELSEWHERE = {"docs/data.md": {"--repo-type"}}  # hf download
+"""Options of programs that are not ours, by page."""
+
+
+def of_our_scripts():
+    """What the scripts of benchmarks and tools take."""
+    sources = [
+        path.read_text(encoding="utf-8") for name in ("benchmarks", "tools") for path in (ROOT / name).glob("*.py")
+    ]
+    return {option for source in sources for option in DECLARED.findall(source)}
+
+
+@cache
+def commands():
+    """The options of each command, by its words."""
+    found = {}
+
+    def walk(command, words):
+        names = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+        found[words] = {name for name in names if name.startswith("--")} | {"--help"}
+        for name, each in getattr(command, "commands", {}).items():
+            walk(each, (*words, name))
+
+    walk(typer.main.get_command(app), ())
+    return found
+
+
+def of_no_command(line):
+    """The options in a line that the command before them lacks; none where the line shows no command of ours."""
+    shown = COMMAND.search(line)
+    words = tuple(shown[1].split()) if shown else ()
+    own = next((commands()[some] for some in (words, words[:1]) if some and some in commands()), None)
+    return [] if own is None or shown is None else sorted(set(OPTION.findall(line[shown.end() :])) - own)
+
+
+def pages():
+    return [*documents(), *sorted((ROOT / "recipes").rglob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_option_that_a_page_names_exists(path):
+    every = set().union(*commands().values(), of_our_scripts(), ELSEWHERE.get(str(path.relative_to(ROOT)), set()))
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        named = set(OPTION.findall(line))
+        assert named <= every, f"{path.name}, line {number}: {sorted(named - every)} is an option of no command"
+        if line.lstrip().startswith(("$ ", "nlpmeta ", "# nlpmeta ")):
+            assert not (wrong := of_no_command(line)), f"{path.name}, line {number}: the command has no {wrong}"
+
+
+@pytest.mark.parametrize("words", sorted(commands()), ids=lambda words: " ".join(words) or "nlpmeta")
+def test_every_option_that_a_help_text_names_exists(words):
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    said = [command.help or "", *(str(getattr(each, "help", "") or "") for each in command.params)]
+    for text in said:
+        assert set(OPTION.findall(text)) <= set().union(*commands().values()), (words, text)
+    for line in (command.epilog or "").splitlines():
+        assert not of_no_command(line), line
