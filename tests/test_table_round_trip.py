@@ -19,7 +19,7 @@ from nlpmeta.sources.file import FileSource
 from nlpmeta.sources.form import TableForm
 from nlpmeta.sources.tables import columns_of, rows_of
 
-BOUNDED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BOUNDED = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SIGNS = st.sampled_from([*",;|\t\"' \n\r#=", "sep=;", '""', "é", "ñ", "€"])
 LATIN = st.text(st.characters(codec="cp1252", exclude_categories=("Cc",)), max_size=4)
 ANY = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nlpmeta.cli.table_options import Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
+from nlpmeta.cli.options import Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
 
 EXAMPLES = """Examples:
 

@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlpmeta.cli.numbers import whole_number, whole_numbers
-from nlpmeta.cli.options import Device, MaxLength, check_device
+from nlpmeta.cli.options import (
+    Delimiter,
+    Device,
+    Encoding,
+    LabelColumn,
+    LangColumn,
+    MaxLength,
+    NoHeader,
+    TextColumn,
+    check_device,
+)
 from nlpmeta.cli.status import loads_encoder
-from nlpmeta.cli.table_options import Delimiter, Encoding, LabelColumn, LangColumn, NoHeader, TextColumn
 
 if TYPE_CHECKING:
     from nlpmeta.protocols import Protocol, Row, Ways

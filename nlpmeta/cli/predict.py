@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Device
+from nlpmeta.cli.options import Delimiter, Device, Encoding, NoHeader
 from nlpmeta.cli.status import loads_encoder
-from nlpmeta.cli.table_options import Delimiter, Encoding, NoHeader
 
 if TYPE_CHECKING:
     from nlpmeta.classifier import FewShotClassifier

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Device
+from nlpmeta.cli.options import Delimiter, Device, Encoding, LabelColumn, LangColumn, NoHeader, TextColumn
 from nlpmeta.cli.status import loads_encoder
 
 if TYPE_CHECKING:
@@ -30,13 +30,16 @@ def register(app: typer.Typer) -> None:
 def score(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders of adapted models, or user/name.")],
     *,
-    data: Annotated[str, typer.Option(help="Labelled CSV, TSV, JSONL or Parquet file, corpus name, or Hub id.")],
+    data: Annotated[str, typer.Option(help="Labelled table (CSV, JSON, Parquet, xlsx, …), corpus name, or Hub id.")],
     lang: Annotated[str | None, typer.Option(help="Language: sw, swa, sw-KE, swh_Latn or Swahili.")] = None,
     split: Annotated[str, typer.Option(help="The split of a data set that has several.")] = "train",
     data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
-    lang_column: Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    lang_column: LangColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
     device: Device = "auto",
     show: Annotated[int, typer.Option(help="Texts to print that models differ on.", min=0)] = 5,
     out: Annotated[Path | None, typer.Option(help="CSV file for a row a text: label, and what each said.")] = None,
@@ -53,6 +56,7 @@ def score(
     from nlpmeta.cli.console import out_json, say
     from nlpmeta.errors import NLPMetaError
     from nlpmeta.evaluation import compare
+    from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.loading import load_source
 
     if len(set(models)) < len(models):
@@ -60,7 +64,12 @@ def score(
     if out is not None and out.exists() and not overwrite:
         raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
     source = load_source(
-        data, data_dir=data_dir, text_column=text_column, label_column=label_column, lang_column=lang_column
+        data,
+        data_dir=data_dir,
+        text_column=text_column,
+        label_column=label_column,
+        lang_column=lang_column,
+        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header),
     )
     texts = source.load(lang, split)
     for name in models if not quiet else ():

@@ -1,15 +1,18 @@
 """``nlpmeta teach``: more examples and classes for a model that is in use."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Device
+from nlpmeta.cli.options import Delimiter, Device, Encoding, LabelColumn, NoHeader, TextColumn
 from nlpmeta.cli.status import loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.adaptation.teaching import Taught
+    from nlpmeta.sources.base import Source
 
 EXAMPLES = """Examples:
 
@@ -35,8 +38,11 @@ def teach(
     *,
     label: Annotated[str | None, typer.Option(help="The class of the texts; may be a new one.")] = None,
     data: Annotated[str | None, typer.Option(help="Table of texts and labels, as for adapt.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="New folder for the result; the model itself by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -53,9 +59,13 @@ def teach(
     from nlpmeta.cli.console import out_json
     from nlpmeta.files import read_json
     from nlpmeta.kept_classifier import REPORT_FILE
+    from nlpmeta.sources.form import TableForm
+    from nlpmeta.sources.loading import load_source
 
     target = _target(model, out)
-    new, names = _examples(texts or [], label, data, text_column=text_column, label_column=label_column)
+    form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    read = partial(load_source, text_column=text_column, label_column=label_column, form=form)
+    new, names = _examples(texts or [], label, data, read)
     classifier = FewShotClassifier.from_pretrained(model, device=device)
     taught = learn(classifier, new, labels_like(classifier.classes_, names))
     report = read_json(Path(model) / REPORT_FILE) if (Path(model) / REPORT_FILE).is_file() else {}
@@ -87,7 +97,7 @@ def _target(model: str, out: Path | None) -> Path:
 
 
 def _examples(
-    texts: list[str], label: str | None, data: str | None, *, text_column: str | None, label_column: str | None
+    texts: list[str], label: str | None, data: str | None, read: "Callable[[str], Source]"
 ) -> tuple[list[str], list[str]]:
     """The new texts and the label of each.
 
@@ -95,7 +105,6 @@ def _examples(
         NLPMetaError: if there are none, or texts without a label.
     """
     from nlpmeta.errors import NLPMetaError
-    from nlpmeta.sources.loading import load_source
 
     if bool(texts) != (label is not None):
         raise NLPMetaError('Texts and --label go together: nlpmeta teach MODEL "a text" --label NAME.')
@@ -104,7 +113,7 @@ def _examples(
     labels = [label or ""] * len(texts)
     if data is None:
         return texts, labels
-    table = load_source(data, text_column=text_column, label_column=label_column).load()
+    table = read(data).load()
     return [*texts, *table.texts], [*labels, *table.names()]
 
 
