@@ -10,6 +10,7 @@
 # make bench-wide    results/wide.json: the same on held-out sets of many kinds
 # make bench-frozen  results/frozen.json: the baselines on the frozen encoder
 # make docs          docs/api.md from the docstrings
+# make bench-predict what a prediction costs beyond the encoder's own forward pass
 # make bench-maml    tasks a second and memory of MAML, ours and other packages'
 # make bench-auto    how auto does on held-out tasks, and whether what it says of itself is true
 # make bench-uneven  unequal numbers of examples, and what suggested labels are worth
@@ -29,7 +30,7 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
+.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -89,6 +90,9 @@ bench-scaling: $(VENV)/.bench
 
 bench-frozen: $(VENV)/.installed
 	$(BIN)/python benchmarks/frozen.py
+
+bench-predict: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predict_speed.py
 
 bench-maml: $(VENV)/.installed
 	$(BIN)/python benchmarks/maml_speed.py

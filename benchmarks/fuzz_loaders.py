@@ -24,6 +24,7 @@ SIGNED = {
     **{"signed model": 0.45, "signed checkpoint": 0.1, "signed stream": 0.2},
     **{"signed tasks": 0.05, "signed head": 0.1, "signed user": 0.1},
 }
+SHARES |= dict.fromkeys(("users, flipped", "embeddings, flipped"), 1.0)  # each has all numbers
 
 
 def main() -> int:

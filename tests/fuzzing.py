@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlite_fuzzing import embeddings_flipped, users_flipped, write_embeddings, write_users
+
 from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -75,6 +77,8 @@ def prepare(folder: Path, encoder_folder: Path) -> Ground:
         classifier = FewShotClassifier(learner or "ridge", encoder=plain).fit(texts, labels)
         classifier.save_pretrained(folder / name, report=report, include_support=True)
     shutil.copytree(encoder_folder, folder / "encoder")
+    write_users(folder / "rows.sqlite")
+    write_embeddings(folder / "embeddings.sqlite")
     return Ground(folder, plain)
 
 
@@ -85,6 +89,8 @@ def cases(ground: Ground) -> dict[str, Callable[[int, Path], None]]:
         "model folder with adapters": lambda i, to: _model(ground, "adapted", i, to),
         "table": lambda i, to: _table(i, to),
         "encoder folder": lambda i, to: _encoder(ground, i, to),
+        "users, flipped": lambda i, to: users_flipped(ground.folder / "rows.sqlite", i, to),
+        "embeddings, flipped": lambda i, to: embeddings_flipped(ground.folder / "embeddings.sqlite", i, to),
     }
 
 

@@ -101,11 +101,12 @@ def _loaded(encoder):
 CHANGES = (_step, _behind_the_back_of_autograd, _a_frozen_bias, _another_tensor, _another_scale, _loaded)
 
 
+@pytest.mark.parametrize("trains", [True, False])
 @pytest.mark.parametrize("change", CHANGES)
-def test_no_stale_weight_is_ever_embedded_with(change):
+def test_no_stale_weight_is_ever_embedded_with(change, trains):
     encoder = adapted()
     for weight in adapter_weights(encoder).values():
-        weight.requires_grad_(True)
+        weight.requires_grad_(trains or change is _step)
     before = encoder.encode(TEXTS)
     change(encoder)
     after = encoder.encode(TEXTS)
