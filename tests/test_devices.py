@@ -132,7 +132,7 @@ def test_all_learners_work_on_another_device_and_make_no_tensor_on_the_default_o
         "no:cacheprovider",
         str(tests / "on_another_device.py"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tests.parent, timeout=600, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tests.parent, timeout=1500, check=False)  # noqa: S603
     assert done.returncode == 0, done.stdout[-8000:]
 
 
