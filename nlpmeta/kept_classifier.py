@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 from huggingface_hub import ModelHubMixin
@@ -14,7 +13,7 @@ from nlpmeta.checkpoint import read_learner, write_learner
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.examples import Examples, read_examples, write_examples
-from nlpmeta.files import write_bytes, write_json
+from nlpmeta.files import temporary_folder, write_bytes, write_json
 from nlpmeta.fitted import Fitted, HasFitted
 from nlpmeta.folders import new_folder
 from nlpmeta.hub.download import Fetching
@@ -144,9 +143,9 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             NLPMetaError: if nobody is logged in, or the encoder is a folder that nobody else has.
             NetworkError: if the Hub cannot be reached or refuses; the repository then is as it was.
         """
-        with TemporaryDirectory(prefix="nlpmeta-save-") as temporary:
+        with temporary_folder("nlpmeta-save-") as temporary:
             sharing = sharing or Sharing()
-            folder = Path(temporary) / "model"
+            folder = temporary / "model"
             self.save_pretrained(folder, report=report, include_support=sharing.include_support)
             target = owned_target(repo_id, private=private, revision=revision, as_pull_request=create_pr)
             if commit_message is not None:

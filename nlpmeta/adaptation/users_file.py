@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nlpmeta.adaptation.packing import USER_BYTES, Packed, checksum
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError, visible
-from nlpmeta.files import disk_errors_said_plainly
+from nlpmeta.files import disk_errors_said_plainly, make_folder
 
 APPLICATION = 0x6E6C7061  # "nlpa": how the file says what it is, in SQLite's header
 FORMAT_VERSION = 2
@@ -65,7 +65,7 @@ class UsersFile:
         if path.is_dir():
             raise NLPMetaError(f"{path} is a folder; name a file.")
         with disk_errors_said_plainly(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         with self._transaction() as connection:
             if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 self._create(connection, facts)

@@ -9,6 +9,7 @@ from nlpmeta.bench.contender import Adapted, Contender, contenders
 from nlpmeta.bench.texts import EncoderForPeers, in_order
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.device import resolve_device
+from nlpmeta.files import remove_file
 
 if TYPE_CHECKING:
     from adaptive_classifier import AdaptiveClassifier as Package
@@ -30,7 +31,7 @@ class _AdaptiveModel(Adapted):
     def save(self, folder: Path) -> None:
         self.model.save(str(folder), include_onnx=False)
         for name in _TOKENIZER:  # belongs to the encoder, which no method's artefact counts
-            (folder / name).unlink(missing_ok=True)
+            remove_file(folder / name)
 
 
 @contenders.register("adaptive-classifier")

@@ -1,6 +1,5 @@
 """Measure one contender on one episode."""
 
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,6 +11,7 @@ from nlpmeta.bench.memory import peak_bytes, start_watching
 from nlpmeta.bench.plan import Plain
 from nlpmeta.data import Episode
 from nlpmeta.errors import WorkFailedError
+from nlpmeta.files import make_folder, temporary_folder
 from nlpmeta.metrics import accuracy, calibration_bins, calibration_error, macro_f1
 
 
@@ -89,8 +89,8 @@ def _check(table: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", n_query: 
 
 def _weight(model: Adapted) -> int:
     """The bytes of all files that ``save`` writes."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         place = Path(folder) / "model"
-        place.mkdir()
+        make_folder(place)
         model.save(place)
         return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())

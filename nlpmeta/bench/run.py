@@ -15,6 +15,7 @@ from typing import IO, Any, TypeAlias
 from nlpmeta.bench.plan import BenchTask, Cell, Entry, Job
 from nlpmeta.bench.store import LOG_FILE, Store
 from nlpmeta.encoder.weights import resolve
+from nlpmeta.files import open_to_append
 
 Say = Callable[[str], None]
 Found: TypeAlias = "dict[str, Any]"
@@ -88,7 +89,7 @@ def _work(job: Job, log: Path, limit: float | None) -> Iterator[tuple[Cell, Foun
     """What comes out for each cell; a process that dies or takes too long costs the cell that it was at."""
     waiting = list(job.cells)
     while waiting:
-        with log.open("ab") as errors, _started(replace(job, cells=tuple(waiting)), errors) as worker:
+        with open_to_append(log) as errors, _started(replace(job, cells=tuple(waiting)), errors) as worker:
             lines = _lines(worker)
             while waiting:
                 found = _next(lines, worker, limit)

@@ -1,7 +1,6 @@
 """SetFit (Tunstall et al. 2022, arXiv:2209.11055) as a contender: contrastive fine-tuning, then logistic regression."""
 
 import logging
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from nlpmeta.bench.contender import Adapted, Contender, contenders
 from nlpmeta.bench.texts import EncoderForPeers, in_order
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.device import resolve_device
+from nlpmeta.files import temporary_folder
 from nlpmeta.learners.base import Option
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class SetFit(Contender):
         wanted = wanted_steps(support)
         steps = wanted if self.max_steps is None else min(wanted, self.max_steps)
         data = Dataset.from_dict({"text": self._encoder.texts(support.texts), "label": support.names()})
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             settings = TrainingArguments(
                 output_dir=folder,
                 max_steps=steps,

@@ -13,7 +13,7 @@ from nlpmeta.bench.cell import Measured
 from nlpmeta.bench.maps import Maps
 from nlpmeta.bench.plan import Cell, Job, Plain
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.files import disk_errors_said_plainly
+from nlpmeta.files import disk_errors_said_plainly, make_folder, open_to_append, read_bytes
 
 RESULTS_FILE, TASKS_FILE, MAPS_FILE = "results.jsonl", "tasks.jsonl", "maps.jsonl"
 LOCK_FILE, LOG_FILE = ".lock", "worker.log"
@@ -125,7 +125,7 @@ class Store:
         from filelock import FileLock, Timeout
 
         with disk_errors_said_plainly(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             lock = FileLock(self.folder / LOCK_FILE)
             try:
                 lock.acquire(timeout=0)
@@ -139,10 +139,13 @@ class Store:
             lock.release()
 
 
+_LARGEST = 1 << 30  # bytes
+
+
 def _append(path: Path, line: str) -> None:
     """Add a line; half a line that a killed run left is cut off first."""
     with disk_errors_said_plainly(path):
-        with path.open("ab+") as file:
+        with open_to_append(path) as file:
             size = file.seek(0, os.SEEK_END)
             if size:
                 file.seek(0)
@@ -158,7 +161,7 @@ def _rows(path: Path) -> "Iterator[dict[str, Any]]":
     """The whole lines of a file; what stands after the last line end was not finished and does not count."""
     if not path.exists():
         return
-    content = path.read_bytes()
+    content = read_bytes(path, most=_LARGEST)
     for line in content[: content.rfind(b"\n") + 1].splitlines():
         try:
             yield dict(json.loads(line))

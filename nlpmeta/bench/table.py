@@ -8,7 +8,7 @@ import numpy as np
 
 from nlpmeta.bench.summary import Comparable, Group, Method
 from nlpmeta.errors import DataError
-from nlpmeta.files import write_text
+from nlpmeta.files import read_text, write_text
 
 BEGIN, END = "<!-- benchmark: written by nlpmeta report --into -->", "<!-- end of benchmark -->"
 MEGA = 1e6
@@ -89,7 +89,7 @@ def check_marks(path: Path) -> Around:
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    before, begin, rest = read_text(path).partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise DataError(f"{path} lacks the lines {BEGIN!r} and {END!r}; the table goes between them.")

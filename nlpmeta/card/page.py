@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nlpmeta.card.facts import CardFacts, DataFacts, Measurement
 from nlpmeta.card.metadata import metadata
+from nlpmeta.files import read_text
 
 TEMPLATE = Path(__file__).parent / "template.md"
 _MANY_LABELS = 200
@@ -16,7 +17,7 @@ def card(facts: CardFacts, name: str) -> str:
     measured = facts.measured
     page = ModelCard.from_template(
         metadata(facts, name),
-        template_str=TEMPLATE.read_text(encoding="utf-8"),
+        template_str=read_text(TEMPLATE),
         name=name,
         version=facts.version,
         method=facts.method,

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 from nlpmeta.card.facts import Score
+from nlpmeta.files import write_bytes
 
 _FEWEST_POINTS = 2
 
@@ -28,5 +30,7 @@ def draw_curve(curve: Sequence[tuple[int, Score]], path: Path) -> bool:
     axes.set_xticks(shots)
     axes.set(xlabel="examples of each class", ylabel="accuracy, %")
     axes.grid(alpha=0.3)
-    figure.savefig(path, metadata={"Software": None})  # the same bytes for the same curve: a push changes nothing
+    content = BytesIO()
+    figure.savefig(content, metadata={"Software": None})  # the same bytes for the same curve: a push changes nothing
+    write_bytes(path, content.getvalue())
     return True

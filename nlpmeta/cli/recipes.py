@@ -45,7 +45,7 @@ def copy(
     """Copy a shipped recipe, to change it."""
     from nlpmeta.cli.console import out
     from nlpmeta.errors import NLPMetaError
-    from nlpmeta.files import write_bytes
+    from nlpmeta.files import read_text, write_text
     from nlpmeta.recipes.files import find_recipe
 
     source = find_recipe(name)
@@ -53,7 +53,7 @@ def copy(
     target = target / source.name if target.is_dir() else target
     if target.exists() and not overwrite:
         raise NLPMetaError(f"{target} exists and was kept as it is. Pass --overwrite to replace it.")
-    write_bytes(target, source.read_bytes())
+    write_text(target, read_text(source))
     out(str(target))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlpmeta.errors import WorkFailedError
+from nlpmeta.files import read_bytes
 
 _BLOCK = 32  # weights that share one scale
 _Q4 = np.dtype([("scale", "<f2"), ("codes", "u1", _BLOCK // 2)])
@@ -140,6 +141,9 @@ def parse(content: bytes, path: Path) -> PackedEncoder:
     return PackedEncoder(shape, vocabulary, tensors, content)
 
 
+LARGEST_DATA_FILE = 1 << 30  # bytes
+
+
 def read_content(path: Path) -> bytes:
     """The bytes of the data file.
 
@@ -147,7 +151,7 @@ def read_content(path: Path) -> bytes:
         WorkFailedError: if the file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_bytes(path, most=LARGEST_DATA_FILE)
     except OSError as error:
         raise WorkFailedError(f"Cannot read {path}: {error.strerror or error}.") from error
 

@@ -2,8 +2,6 @@
 
 import copy
 import hashlib
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,15 @@ from nlpmeta.encoder.batches import length_batches
 from nlpmeta.encoder.lora import lowest_adapted_layer
 from nlpmeta.encoder.split import SplitBackbone
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import disk_errors_said_plainly, user_cache
+from nlpmeta.files import (
+    disk_errors_said_plainly,
+    make_folder,
+    open_to_append,
+    read_bytes,
+    temporary_folder,
+    user_cache,
+    write_bytes,
+)
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
 Precision = Literal["float16", "float32"]
 SEGMENT_TOKENS = 1 << 16
 _RECORD = np.dtype([("key", "V16"), ("segment", "<u4"), ("start", "<u4"), ("length", "<u4"), ("crc", "<u4")])
+
+
+_LARGEST_INDEX = 1 << 30  # bytes; a text takes some dozens
 
 
 class StateStore:
@@ -37,17 +46,17 @@ class StateStore:
     def __init__(self, folder: Path, dim: int, precision: Precision) -> None:
         self.folder, self._dim, self._precision = folder, dim, precision
         with disk_errors_said_plainly(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             path = folder / "index.bin"
-            content = path.read_bytes() if path.exists() else b""
+            content = read_bytes(path, most=_LARGEST_INDEX) if path.exists() else b""
             records = np.frombuffer(content[: len(content) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
             self._places = {r["key"].tobytes(): _place(r) for r in records}
             self._checked: set[bytes] = set()
             self._segments: dict[int, np.memmap[tuple[int, ...], np.dtype[np.generic]]] = {}
             self._end = max(((s, start + length) for s, start, length, _ in self._places.values()), default=(0, 0))
             if len(content) % _RECORD.itemsize:
-                path.write_bytes(records.tobytes())  # without the record that a crash cut short
-            self._index = path.open("ab")
+                write_bytes(path, records.tobytes())  # without the record that a crash cut short
+            self._index = open_to_append(path)
         self.n_new = 0
         """Keys that were put in since the files were opened."""
 
@@ -169,26 +178,27 @@ def lower_states(encoder: "TextEncoder", precision: Precision, *, folder: Path |
     from filelock import FileLock, Timeout
 
     layer = lowest_adapted_layer(encoder)
-    temporary = Path(tempfile.mkdtemp(prefix="nlpmeta-states-"))
-    files = encoder.files
-    if folder is None and files is not None:
-        folder = user_cache() / "states" / f"{files.digest[:16]}-{layer}-{precision}"
-    lock = FileLock(folder.with_name(f"{folder.name}.lock") if folder is not None else temporary / ".lock", timeout=0)
-    try:
-        if folder is not None:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (Timeout, OSError):
-        folder = None
-    states = LowerStates(encoder, folder or temporary / "states", precision)
-    encoder.lower = states
-    try:
-        yield states
-    finally:
-        encoder.lower = None
-        states.close()
-        lock.release()
-        shutil.rmtree(temporary, ignore_errors=True)
+    with temporary_folder("nlpmeta-states-") as temporary:
+        files = encoder.files
+        if folder is None and files is not None:
+            folder = user_cache() / "states" / f"{files.digest[:16]}-{layer}-{precision}"
+        lock = FileLock(
+            folder.with_name(f"{folder.name}.lock") if folder is not None else temporary / ".lock", timeout=0
+        )
+        try:
+            if folder is not None:
+                make_folder(folder.parent)
+            lock.acquire()
+        except (Timeout, OSError):
+            folder = None
+        states = LowerStates(encoder, folder or temporary / "states", precision)
+        encoder.lower = states
+        try:
+            yield states
+        finally:
+            encoder.lower = None
+            states.close()
+            lock.release()
 
 
 def bytes_of(n_tokens: int, dim: int, precision: Precision) -> int:

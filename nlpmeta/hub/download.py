@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.errors import ModelFolderError, NetworkError
-from nlpmeta.files import disk_errors_said_plainly, inside, write_text
+from nlpmeta.files import disk_errors_said_plainly, inside, make_folder, read_text, write_text
 from nlpmeta.hub.calls import COMMIT, REQUEST_SECONDS, checked_id, checked_info, in_time, is_offline, said_plainly
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".json", ".safetensors", ".md")
 """What is downloaded: never a pickle, a program or an archive."""
 LARGEST = 1 << 30  # bytes of all files together: an adapted model has a few MB, and the encoder is not part of it
+
+
+_LONGEST_REF = 200  # bytes; a commit has 40
 
 
 def looks_like_name(name: str) -> bool:
@@ -116,13 +119,13 @@ def _remember(name: str, revision: str | None, commit: str, cache_dir: Path | st
     """Note which commit a branch or tag was at, where the Hub's own library looks for it too."""
     refs = Path(cache_dir or _cache()) / f"models--{name.replace('/', '--')}" / "refs"
     if revision is None or not COMMIT.fullmatch(revision):
-        refs.mkdir(parents=True, exist_ok=True)
+        make_folder(refs)
         write_text(inside(refs, revision or "main"), commit)
 
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return read_text(path, most=_LONGEST_REF).strip()
     except (OSError, ValueError):
         return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nlpmeta.errors import NetworkError, NLPMetaError
+from nlpmeta.files import read_bytes
 from nlpmeta.hub.calls import (
     LOG_IN,
     PROBE_SECONDS,
@@ -206,7 +207,7 @@ def _same(path: Path, there: "RepoFile | None") -> bool:
     """Whether the Hub has this very content, by Git's hash of it or, for large files, its SHA-256."""
     if there is None or there.size != path.stat().st_size:
         return False
-    content = path.read_bytes()
+    content = read_bytes(path, most=there.size)
     if there.lfs is not None:
         return hashlib.sha256(content).hexdigest() == there.lfs.sha256
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

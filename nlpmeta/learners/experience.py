@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nlpmeta.errors import ModelFolderError
+from nlpmeta.files import read_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,7 +174,7 @@ def experience() -> Experience:
         ModelFolderError: if the file is damaged.
     """
     try:
-        facts = json.loads(FILE.read_text(encoding="utf-8"))
+        facts = json.loads(read_text(FILE))
         return Experience(Profile.of(facts["two_views"]), Profile.of(facts["one_view"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{FILE} is damaged ({error}). Install nlpmeta again.") from error

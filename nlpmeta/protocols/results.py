@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from nlpmeta.errors import DataError
-from nlpmeta.files import disk_errors_said_plainly, write_text
+from nlpmeta.files import disk_errors_said_plainly, read_text, write_text
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -128,7 +128,7 @@ def read_rows(path: Path) -> list[dict[str, Json]]:
     if not path.exists():
         return []
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = json.loads(read_text(path))["rows"]
         return [dict(row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

@@ -126,9 +126,9 @@ def _values(path: Path, children: tuple[Path, ...] = ()) -> dict[str, object]:
 
 def about(path: Path) -> str:
     """What a recipe says of itself: its first comment line that is not the command."""
-    lines = [
-        line.lstrip("# ").rstrip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
-    ]
+    from nlpmeta.recipes.strict_yaml import read_text
+
+    lines = [line.lstrip("# ").rstrip() for line in read_text(path).splitlines() if line.startswith("#")]
     return next((line for line in lines if line and not line.startswith("nlpmeta ")), "")
 
 

@@ -9,6 +9,7 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Ev
 from yaml.reader import Reader
 
 from nlpmeta.errors import NLPMetaError, visible
+from nlpmeta.files import open_regular
 
 LARGEST = 1 << 20  # bytes of a recipe; ours have two kilobytes
 MOST_VALUES = 20_000
@@ -52,7 +53,7 @@ def read_text(path: Path) -> str:
     """
     if not path.is_file():
         raise NLPMetaError(f"{path} is not a recipe: it is no regular file.")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise NLPMetaError(f"{path} is not a recipe: it has more than {LARGEST} bytes, the most that is read.")

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 
 from nlpmeta.bench.store import Store
 from nlpmeta.bench.summary import Group
+from nlpmeta.files import read_text
 from nlpmeta.report.drawing import COLOURS, DARK, Picture
 
 _HEADERS = (
@@ -74,7 +75,7 @@ def _table(groups: Sequence[Group]) -> str:
 
 
 def _css() -> str:
-    style = (files("nlpmeta.report") / "page.css").read_text(encoding="utf-8")
+    style = read_text(Path(__file__).with_name("page.css"))
     for word, colours in (("LIGHT", COLOURS), ("DARK", DARK)):
         style = style.replace(word, " ".join(f"--c{i}: {colour};" for i, colour in enumerate(colours)))
     return style

@@ -1,12 +1,12 @@
 """Push a model to the Hub, or list what would be pushed; and find a model by folder or by its name there."""
 
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.files import LARGEST_JSON, read_bytes, temporary_folder
 from nlpmeta.hub.download import Fetching, download_folder, looks_like_repository
 from nlpmeta.hub.push import Pushed, Target, push_folder
 from nlpmeta.sharing.gather import gather
@@ -41,7 +41,7 @@ def push_model(folder: Path, target: Target, sharing: Sharing, *, token: str | N
         ModelFolderError: if it is damaged.
         NetworkError: if the Hub cannot be reached or refuses.
     """
-    with tempfile.TemporaryDirectory(prefix="nlpmeta-push-") as temporary:
+    with temporary_folder("nlpmeta-push-") as temporary:
         staged = _staged(folder, Path(temporary), target, sharing)
         return push_folder(staged, target, message=sharing.message or "Push a model of nlpmeta", token=token)
 
@@ -52,7 +52,7 @@ def plan(folder: Path, target: Target, sharing: Sharing) -> list[Planned]:
     Raises:
         NLPMetaError: as ``push_model``.
     """
-    with tempfile.TemporaryDirectory(prefix="nlpmeta-push-") as temporary:
+    with temporary_folder("nlpmeta-push-") as temporary:
         staged = _staged(folder, Path(temporary), target, sharing)
         files = [path for path in sorted(staged.rglob("*")) if path.is_file()]
         return [Planned(path.relative_to(staged).as_posix(), path.stat().st_size) for path in files]
@@ -88,6 +88,6 @@ def _staged(folder: Path, into: Path, target: Target, sharing: Sharing) -> Path:
         )
     stage(folder, into, facts, name=target.name)
     for path in into.rglob("*"):
-        if path.is_file() and path.suffix != ".safetensors" and _TOKEN.search(path.read_bytes()):
+        if path.is_file() and path.suffix != ".safetensors" and _TOKEN.search(read_bytes(path, most=LARGEST_JSON)):
             raise NLPMetaError(f"{path.name} holds what looks like a token of the Hub; nothing was pushed.")
     return into

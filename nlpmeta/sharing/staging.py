@@ -11,7 +11,7 @@ from nlpmeta.card.page import card
 from nlpmeta.card.picture import draw_curve
 from nlpmeta.encoder.weights import is_folder_name
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import copy_file, sha256, write_json, write_text
+from nlpmeta.files import copy_file, make_folder, sha256, write_json, write_text
 from nlpmeta.manifest import MANIFEST, Json, optional_json, read_manifest
 
 SUPPORT_FILES = ("support.json", "support.safetensors")
@@ -47,7 +47,7 @@ def stage(folder: Path, into: Path, facts: CardFacts, *, name: str) -> None:
         )
     kept = [each for each in facts.files if each not in SUPPORT_FILES or facts.support_is_published]
     for each in kept:
-        (into / each).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((into / each).parent)
         copy_file(folder / each, into / each)
     if REPORT_FILE in kept:
         write_json(into / REPORT_FILE, _without_traces(optional_json(folder / REPORT_FILE)))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nlpmeta.errors import DataError, visible
+from nlpmeta.files import read_text
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, RecordBatchReader, Schema, Table
@@ -30,7 +31,7 @@ def saved_splits(path: Path) -> tuple[str, ...]:
     if not (path / _DICT).is_file():
         return ()
     try:
-        splits = json.loads((path / _DICT).read_text("utf-8"))["splits"]
+        splits = json.loads(read_text(path / _DICT))["splits"]
         return tuple(str(name) for name in splits if is_saved_dataset(path / str(name)))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path / _DICT} is damaged ({error}).") from error

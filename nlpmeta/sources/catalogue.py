@@ -10,6 +10,7 @@ from typing import Any
 
 from nlpmeta.data import Column
 from nlpmeta.errors import DataError, UnknownNameError
+from nlpmeta.files import read_text
 from nlpmeta.sources.base import SourceFacts
 from nlpmeta.sources.dealing import PARTS
 
@@ -115,7 +116,7 @@ _OTHER_NAMES = {"oos": "clinc150", "sib-200": "sib200", "sms-uci": "sms-spam"}
 def catalogue() -> Mapping[str, CatalogueEntry]:
     """Every entry by its name."""
     folder = Path(__file__).parent
-    records = [each for name in _RECORDS for each in json.loads((folder / name).read_text(encoding="utf-8"))]
+    records = [each for name in _RECORDS for each in json.loads(read_text(folder / name))]
     return {record["name"]: _entry(record) for record in records}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nlpmeta.data import COLUMNS, Column, LabeledTexts
 from nlpmeta.errors import DataError, DataWarning
+from nlpmeta.files import make_folder, write_text
 from nlpmeta.inputs import is_missing
 from nlpmeta.labels import WRITTEN_MISSING
 from nlpmeta.sources.arrow_rows import saved_splits
@@ -96,9 +97,9 @@ class FileSource(Source):
 
     @classmethod
     def example(cls, folder: Path) -> "Source":
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path = folder / "example.csv"
-        path.write_text("text,label,lang\nhello,greet,en\nbye,leave,en\nhabari,greet,sw\nkwaheri,leave,sw\n", "utf-8")
+        write_text(path, "text,label,lang\nhello,greet,en\nbye,leave,en\nhabari,greet,sw\nkwaheri,leave,sw\n")
         return cls(path)
 
 

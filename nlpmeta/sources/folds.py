@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlpmeta.errors import DataError
-from nlpmeta.files import inside
+from nlpmeta.files import inside, read_text
 from nlpmeta.sources.catalogue import DATA_DIR, catalogue, catalogue_entry, mirror_folder
 
 POOL_SPLIT = "protaugment"
@@ -53,7 +53,7 @@ def folds(name: str, data_dir: Path | str | None = None) -> tuple[LabelFold, ...
     if not path.is_file():
         raise DataError(f"The mirror folder {folder} does not hold the folds of {name}; they would be {path}.")
     try:
-        parts = json.loads(path.read_text(encoding="utf-8"))
+        parts = json.loads(read_text(path))
         return tuple(
             LabelFold(key, *(tuple(each[part]) for part in ("train", "valid", "test"))) for key, each in parts.items()
         )

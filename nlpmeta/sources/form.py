@@ -12,6 +12,7 @@ from typing import IO
 from zlib import error as ZlibError  # noqa: N812
 
 from nlpmeta.errors import DataError
+from nlpmeta.files import open_data
 from nlpmeta.sources.encodings import named_encoding, recognised, undecodable
 
 LONGEST_LINE = 16 << 20  # characters
@@ -133,6 +134,6 @@ def damage_said_plainly(path: Path) -> Iterator[None]:
 def _unpacked(path: Path) -> IO[bytes]:
     packer = PACKED.get(path.suffix.lower())
     if packer is None:
-        return path.open("rb")
+        return open_data(path)
     stream: IO[bytes] = import_module(packer).open(path, "rb")
     return stream

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.files import write_text
 from nlpmeta.sources.base import Source, SourceFacts, sources
 from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, choose, others_of
 from nlpmeta.sources.hub_access import open_dataset
@@ -116,10 +117,9 @@ def write_example(folder: Path) -> Path:
         "validation": [("good morning", "greet", "en"), ("tutaonana", "leave", "sw")],
     }
     path = folder / "tiny"
-    path.mkdir(parents=True, exist_ok=True)
     for split, each in rows.items():
         lines = [json.dumps({"text": text, "label": label, "lang": lang}) for text, label, lang in each]
-        (path / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path / f"{split}.jsonl", "\n".join(lines) + "\n")
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError
-from nlpmeta.files import inside
+from nlpmeta.files import inside, write_text
 from nlpmeta.sources.base import Source, SourceFacts, sources
 from nlpmeta.sources.catalogue import CatalogueEntry, MirrorPlace
 from nlpmeta.sources.dealing import PARTS, dealt
@@ -93,9 +93,8 @@ class MirrorSource(Source):
         for lang, pairs in rows.items():
             for split in ("train", "dev"):
                 path = folder / "tiny" / lang / f"{split}.jsonl"
-                path.parent.mkdir(parents=True, exist_ok=True)
                 lines = [json.dumps({"id": f"{split}-{i}", "text": t, "label": n}) for i, (t, n) in enumerate(pairs)]
-                path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                write_text(path, "\n".join(lines) + "\n")
         entry = CatalogueEntry(
             facts=SourceFacts(name="tiny", title="A tiny mirror", licence="Apache-2.0", citation="This package."),
             task="an example",

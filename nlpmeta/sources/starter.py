@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.files import read_text
 from nlpmeta.sources.base import Source, SourceFacts, sources
 
 FOLDER = Path(__file__).parent.parent / "data" / "starter"
@@ -25,7 +26,7 @@ class _Starter(Source):
         return LabeledTexts.concatenate(parts)
 
     def _file(self, lang: str) -> LabeledTexts:
-        lines = (self.folder / f"{lang}.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = read_text(self.folder / f"{lang}.jsonl").splitlines()
         rows = [json.loads(line) for line in lines]
         return LabeledTexts.from_names(
             [row["text"] for row in rows], [row["label"] for row in rows], langs=[lang] * len(rows)

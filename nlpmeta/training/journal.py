@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import write_bytes
+from nlpmeta.files import make_folder, open_regular, open_to_append, write_bytes
 from nlpmeta.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Journal:
         if self._path is None or not self._path.exists():
             return
         sound: dict[int, bytes] = {}
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             while line := file.readline(_LONGEST_LINE):
                 number = _step_of(line)
                 if number is not None and number <= step:
@@ -50,10 +50,10 @@ class Journal:
     def write(self, values: dict[str, object]) -> None:
         """One line; numbers that JSON does not know (NaN) become null."""
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             clean = {name: None if _is_nan(value) else value for name, value in values.items()}
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(clean) + "\n")
+            with open_to_append(self._path) as file:
+                file.write(f"{json.dumps(clean)}\n".encode())
         if self._settings.trackers:
             numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
             self._accelerator.log(numbers, step=int(str(values["step"])))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
-from nlpmeta.files import read_json, sha256, write_bytes, write_json
+from nlpmeta.files import read_json, remove_folder, sha256, write_bytes, write_json
 from nlpmeta.folders import new_folder
 from nlpmeta.leftovers import remove_leftovers
 from nlpmeta.tensors import read_tensors
@@ -64,7 +63,7 @@ class Checkpoints:
             facts["checksum"] = _checksum(facts)
             write_json(folder / _FACTS, facts)
         for old in self._found()[: -self._settings.keep_checkpoints]:
-            shutil.rmtree(old, ignore_errors=True)
+            remove_folder(old)
 
     def restore(
         self,
