@@ -23,6 +23,7 @@ OF_A_MODULE = {
     *("sqlite3.connect", "os.remove", "os.replace", "np.save", "np.savez", "np.load", "torch.save", "torch.load"),
     *("shutil.copy", "shutil.move", "torch.onnx.export", "AutoModel.from_pretrained", "AutoTokenizer.from_pretrained"),
 }
+MAYBE = CALLS | {name.rpartition(".")[2] for name in OF_A_MODULE} | {"replace"}
 SQLITE = "SQLite opens, locks and syncs its files itself"
 LIBRARY = "the library reads or writes a folder itself; what it reads was checked before, what it writes is new"
 LOCK = "a lock file has no content"
@@ -84,9 +85,11 @@ def calls_in(source: str) -> Iterator[tuple[str, int]]:
         for alias in node.names
     } | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            last = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            if last not in MAYBE:
+                continue
             full = ast.unparse(node.func)
-            last = full.rpartition(".")[2]
             is_path_replace = isinstance(node.func, ast.Attribute) and last == "replace" and len(node.args) == 1
             if full in OF_A_MODULE:
                 yield full, node.lineno

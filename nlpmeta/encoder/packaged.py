@@ -115,7 +115,8 @@ def unpack(cache: Path | None = None) -> Path:
         with _alone(folder):
             if not _is_whole(folder):
                 _remove_leftovers(folder)
-                with new_folder(folder, overwrite=True) as temporary:
+                old = {path.name for path in folder.iterdir()} if folder.is_dir() else set()  # all of it is a cache
+                with new_folder(folder, overwrite=True, also=old) as temporary:
                     _write(source, temporary)
     except WorkFailedError as error:
         if not isinstance(error.__cause__, OSError):
