@@ -141,3 +141,16 @@ def test_no_message_carries_control_characters_or_a_novel():
     assert said.startswith(r"a\x1b[2Jb\nc\ud800\u202exxx") and said.endswith("xx Do this.")
     assert said.isprintable() and len(said) < 4100
     assert visible("y" * 201) == "y" * 200 + "…"
+
+
+@pytest.mark.parametrize("place", ["file", "file/x", "file/x/y", "x" * 300, "loop/x", "link"])
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_place_where_no_run_can_be_is_refused_before_anything_is_loaded(tmp_path, place, resume, monkeypatch, capsys):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "link").symlink_to("/dev/null")
+    monkeypatch.setattr("nlpmeta.recipes.run.build_learner", lambda recipe: pytest.fail("it went on"))
+    assert main(["train", "protonet-tiny", f"out={tmp_path / place}", "steps=1", "-q", *resume]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: ") and said.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,5 +1,7 @@
 """Carry a recipe out: data, encoder, learner, training, checkpoint."""
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from pathlib import Path
 from nlpmeta.checkpoint import Json, refuse_other_checkpoint_files, save_checkpoint
 from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import add_adapter, load_adapter
-from nlpmeta.errors import NLPMetaError, visible
+from nlpmeta.errors import NLPMetaError, WorkFailedError, visible
 from nlpmeta.files import disk_errors_said_plainly, read_json, write_json
 from nlpmeta.folders import only_one
 from nlpmeta.learners.base import Learner, learners
@@ -54,6 +56,7 @@ def run_recipe(
         DivergedError: if a loss, gradient or weight is not finite; the last good weights are in ``out``.
     """
     out, settings = Path(recipe.out), recipe.settings()
+    refuse_impossible_folder(out)
     check_resumable(recipe, out) if resume else refuse_used_folder(out)
     learner = build_learner(recipe)
     check_trainable(learner, settings)
@@ -128,6 +131,22 @@ def training_facts(recipe: Recipe) -> dict[str, Json]:
     }
 
 
+def refuse_impossible_folder(out: Path) -> None:
+    """Refuse, before any work, where no folder can be: a file, below a file, or where this user may not write.
+
+    Raises:
+        WorkFailedError: says why.
+    """
+    with disk_errors_said_plainly(out):
+        if out.exists() and not out.is_dir():
+            raise WorkFailedError(f"{out} is a file; name a folder as out=.")
+        nearest = next(place for place in (out, *out.absolute().parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise WorkFailedError(f"{out} cannot be made: {nearest} is no folder. Choose another out=.")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(nearest))
+
+
 def refuse_used_folder(out: Path) -> None:
     """Refuse to begin where a run, or a file of somebody's own, would be written over.
 
@@ -136,8 +155,6 @@ def refuse_used_folder(out: Path) -> None:
         WorkFailedError: if there cannot be such a folder.
     """
     with disk_errors_said_plainly(out):
-        if out.exists() and not out.is_dir():
-            raise NLPMetaError(f"{out} is a file; name a folder as out=.")
         refuse_old_run(out)
         if (out / RECIPE_FILE).exists():
             raise NLPMetaError(
