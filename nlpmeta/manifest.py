@@ -189,7 +189,7 @@ def describe(folder: Path) -> dict[str, Json]:
             facts["memory"] = {name: int(cast("int", memory[name])) for name in _MEMORY}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / MANIFEST} is damaged ({error}). Save the model again.") from error
-    measured = ("data", "lang", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "scored_on")
+    measured = ("data", "lang", "n_way", "n_shot", "scored", "accuracy", "macro_f1", "chance", "scored_on")
     return facts | {name: report[name] for name in measured if name in report}
 
 

@@ -58,7 +58,7 @@ def test_a_score_knows_its_accuracy_and_its_mistakes(sampler):
     assert score.accuracy == pytest.approx(12 / 15)
     names = episode.query.label_names
     true = names[episode.query.labels[-1]]
-    assert confused_pairs([score, score]) == [(true, names[(names.index(true) + 1) % 3], 6)]
+    assert confused_pairs([score, score]) == [(true, names[(names.index(true) + 1) % 3], 3)]  # texts, not times
     assert chance_level(episode) == pytest.approx(1 / 3)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlpmeta.data import Episode
-from nlpmeta.evaluation import EpisodeScore, Interval
+from nlpmeta.evaluation import EpisodeScore, Interval, Proportion, accuracy_over
 from nlpmeta.evaluation.episodes import score_episode
 from nlpmeta.learners.base import Embed, Learner
 
@@ -14,10 +14,12 @@ class CurvePoint:
     """Accuracy over the draws with ``n_shot`` support texts of each class."""
 
     n_shot: int
-    accuracy: Interval
+    accuracy: Interval | Proportion
 
 
-def learning_curve(learner: Learner, scores: Sequence[EpisodeScore], *, embed: Embed) -> list[CurvePoint]:
+def learning_curve(
+    learner: Learner, scores: Sequence[EpisodeScore], *, embed: Embed, pooled: bool = False
+) -> list[CurvePoint]:
     """Accuracy with one, with half and with all of the support texts of each class, on the same queries.
 
     The smaller supports are the first texts of each class of the larger ones, so the points differ by nothing else.
@@ -27,6 +29,7 @@ def learning_curve(learner: Learner, scores: Sequence[EpisodeScore], *, embed: E
         learner: in evaluation mode.
         scores: what the trial found with all of them.
         embed: where the embeddings come from.
+        pooled: whether no text is scored twice.
     """
     counts = {count for score in scores for count in score.episode.support.counts().values()}
     if len(counts) != 1 or min(counts) < 2:
@@ -35,8 +38,8 @@ def learning_curve(learner: Learner, scores: Sequence[EpisodeScore], *, embed: E
     points = []
     for n_shot in sorted({1, most // 2}):
         smaller = [score_episode(learner, _fewer(score.episode, n_shot), embed) for score in scores]
-        points.append(CurvePoint(n_shot, Interval.of([score.accuracy for score in smaller])))
-    return [*points, CurvePoint(most, Interval.of([score.accuracy for score in scores]))]
+        points.append(CurvePoint(n_shot, accuracy_over(smaller, pooled=pooled)))
+    return [*points, CurvePoint(most, accuracy_over(scores, pooled=pooled))]
 
 
 def _fewer(episode: Episode, n_shot: int) -> Episode:

@@ -1,9 +1,12 @@
 """Adapt on several draws of the support set, score each on the rest, and compare with the plain baseline."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+
+import numpy as np
 
 from nlpmeta.adaptation.curve import CurvePoint, learning_curve
 from nlpmeta.data import Episode, LabeledTexts
@@ -13,10 +16,10 @@ from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.evaluation import EpisodeScore, Interval, confused_pairs, score_episodes
+from nlpmeta.evaluation import EpisodeScore, Interval, Proportion, accuracy_over, confused_pairs, score_episodes
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.learners.logistic import LogisticHead
-from nlpmeta.metrics import calibration_error
+from nlpmeta.metrics import calibration_error, macro_f1
 from nlpmeta.sampling import FoldSampler, KShotSampler, Sampler
 
 MOST_FOLDS = 5
@@ -51,6 +54,8 @@ class Task:
     support: LabeledTexts
     scored_on: str
     left_out: dict[str, int]
+    is_whole: bool = False
+    """Whether the support is all there is, although something else is scored."""
 
     @classmethod
     def of(cls, sampler: KShotSampler, *, n_draws: int, seed: int) -> "Task":
@@ -62,9 +67,12 @@ class Task:
         if n_draws < 1:
             raise NLPMetaError(f"At least 1 draw is needed; got {n_draws}.")
         if sampler.has_query():
-            support = sampler.episode(0).support
+            first = sampler.episode(0)
+            if _draws_agree(sampler, first, n_draws):
+                n_draws = 1
             where = "the test file" if sampler.test is not None else "the rest of the data"
-            return cls(sampler, n_draws, support, where, sampler.left_out)
+            is_whole = len(first.support) == len(sampler.everything())
+            return cls(sampler, n_draws, first.support, where, sampler.left_out, is_whole)
         support = sampler.everything()
         folds = FoldSampler.at_most(support, MOST_FOLDS, seed=seed)
         if folds is None:
@@ -80,7 +88,17 @@ class Task:
     @property
     def uses_all_examples(self) -> bool:
         """Whether every example is in the support of the saved model."""
-        return self.n_draws == 0 or isinstance(self.sampler, FoldSampler)
+        return self.n_draws == 0 or self.is_whole or isinstance(self.sampler, FoldSampler)
+
+    @property
+    def n_folds(self) -> int | None:
+        """The number of folds, where the support itself is cross-validated."""
+        return self.n_draws if isinstance(self.sampler, FoldSampler) else None
+
+    @property
+    def scores_texts_once(self) -> bool:
+        """Whether no text is scored twice, so that figures are shares of texts: one draw, or folds."""
+        return self.n_draws == 1 or self.n_folds is not None
 
     def episodes(self) -> list[Episode]:
         """Every draw."""
@@ -89,32 +107,50 @@ class Task:
 
 @dataclass(frozen=True)
 class Measured:
-    """One method over all draws; empty where there was nothing to score on."""
+    """One method over all draws; empty where there was nothing to score on.
+
+    With ``pooled`` no text is scored twice, and the figures are those of all texts together; else they are means over
+    draws.
+    """
 
     method: str
     scores: list[EpisodeScore]
+    pooled: bool = False
 
     @property
-    def accuracy(self) -> Interval | None:
-        """Mean accuracy over the draws."""
-        return Interval.of([score.accuracy for score in self.scores]) if self.scores else None
+    def accuracy(self) -> Interval | Proportion | None:
+        """A share of texts, or the mean over the draws."""
+        return accuracy_over(self.scores, pooled=self.pooled) if self.scores else None
 
     @property
     def macro_f1(self) -> Interval | None:
-        """Mean macro-F1 over the draws."""
-        return Interval.of([score.macro_f1 for score in self.scores]) if self.scores else None
+        """Macro-F1 of all texts, or the mean over the draws."""
+        if not self.scores:
+            return None
+        if self.pooled:
+            return Interval(macro_f1(*_pooled_labels(self.scores)), math.nan)
+        return Interval.of([score.macro_f1 for score in self.scores])
 
     @property
     def calibration_error(self) -> float | None:
-        """The expected calibration error, mean over the draws; ``None`` where there was nothing to score on."""
+        """The expected calibration error of all texts, or the mean over the draws; ``None`` without any."""
         if not self.scores:
             return None
+        if self.pooled:
+            probabilities = np.concatenate([score.probabilities.double().cpu().numpy() for score in self.scores])
+            return calibration_error(_pooled_labels(self.scores)[0], probabilities)
         errors = [calibration_error(score.episode.query.labels, score.probabilities) for score in self.scores]
         return float(sum(errors) / len(errors))
 
     def confused(self) -> list[tuple[str, str, int]]:
-        """The five most mistaken pairs (true, predicted, times)."""
+        """The five most mistaken pairs (true, predicted, texts)."""
         return confused_pairs(self.scores)
+
+
+def _pooled_labels(scores: list[EpisodeScore]) -> tuple[list[int], list[int]]:
+    """The true and the predicted labels of all scored texts."""
+    true = [label for score in scores for label in score.episode.query.labels]
+    return true, [label for score in scores for label in score.predictions]
 
 
 @dataclass(frozen=True)
@@ -131,8 +167,23 @@ class Trial:
 
     @property
     def n_query(self) -> int:
-        """Query texts of all draws together."""
+        """Scored predictions of all draws together."""
         return sum(len(score.episode.query) for score in self.method.scores)
+
+    @property
+    def n_texts(self) -> int:
+        """Different texts that were scored."""
+        return len({text for score in self.method.scores for text in score.episode.query.texts})
+
+    @property
+    def scored(self) -> str:
+        """What the figures are figures of, in words."""
+        texts = "1 text" if self.n_texts == 1 else f"{self.n_texts} texts"
+        if self.task.n_folds is not None:
+            return f"{self.task.n_folds} folds, {texts}, each scored once"
+        if self.task.n_draws == 1:
+            return f"one run, {texts}"
+        return f"{self.task.n_draws} draws, {self.n_query} predictions for {texts}"
 
     @property
     def frozen_is_better(self) -> bool:
@@ -170,14 +221,15 @@ def run_trial(
     with watch.stage("adapt_and_score"):
         scores = score_episodes(learner, task.sampler, task.n_draws, embed=table, show_progress=show_progress)
     with watch.stage("learning_curve"):
-        curve = learning_curve(learner, scores, embed=table)
+        curve = learning_curve(learner, scores, embed=table, pooled=task.scores_texts_once)
     with watch.stage("baseline"):
         encoder, frozen = _frozen(learner.encoder, table)
         if isinstance(frozen, EmbeddingTable):
             frozen.prime(texts, show_progress=show_progress)
         baseline = score_episodes(LogisticHead(encoder), task.sampler, task.n_draws, embed=frozen)
     cut = Cut.of(learner.encoder, texts, found)
-    return Trial(task, Measured(method, scores), Measured("logistic", baseline), curve, cut)
+    pooled = task.scores_texts_once
+    return Trial(task, Measured(method, scores, pooled), Measured("logistic", baseline, pooled), curve, cut)
 
 
 def _frozen(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, Embed]:
@@ -194,3 +246,14 @@ def _frozen(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, E
 def _texts(task: Task) -> list[str]:
     parts: Iterable[tuple[str, ...]] = (episode.texts() for episode in task.episodes())
     return list(dict.fromkeys([*task.support.texts, *(text for part in parts for text in part)]))
+
+
+def _draws_agree(sampler: KShotSampler, first: Episode, n_draws: int) -> bool:
+    """Whether every draw takes the same support and is scored on the same texts, so that one says all."""
+
+    def rows(part: LabeledTexts) -> list[tuple[str, str]]:
+        return sorted(zip(part.texts, part.names(), strict=True))
+
+    support, query = rows(first.support), rows(first.query)
+    others = (sampler.episode(index) for index in range(1, n_draws))
+    return all(rows(other.support) == support and rows(other.query) == query for other in others)

@@ -19,10 +19,11 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Score:
-    """A share (fraction of 1) with the half-width of its 95 % interval over draws, where there were several."""
+    """A share (fraction of 1) with its 95 % interval: the half-width over draws, or the ends of a share of texts."""
 
     mean: float
     ci95: float | None = None
+    ends: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.mean <= 1:
@@ -30,12 +31,17 @@ class Score:
 
     def said(self) -> str:
         """In percent, with the interval."""
+        if self.ends is not None:
+            return f"{100 * self.mean:.1f} ({100 * self.ends[0]:.1f} to {100 * self.ends[1]:.1f})"
         return f"{100 * self.mean:.1f}" + (f" ± {100 * self.ci95:.1f}" if self.ci95 is not None else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """How good the model was on one data set when it was made. ``curve`` has a score for each number of shots."""
+    """How good the model was on one data set when it was made. ``curve`` has a score for each number of shots.
+
+    ``scored`` says in words how many draws or folds and texts the figures are of; ``few`` that these texts are few.
+    """
 
     data: DataFacts
     split: str | None
@@ -43,8 +49,8 @@ class Measurement:
     accuracy: Score
     macro_f1: Score | None
     n_shot: int | None
-    draws: int
-    n_query: int | None
+    scored: str
+    few: str | None
     chance: float | None
     baseline: Score | None
     baseline_name: str | None

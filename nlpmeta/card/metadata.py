@@ -23,8 +23,7 @@ def metadata(facts: CardFacts, name: str) -> "ModelCardData":
         pipeline_tag=TASK,
         base_model=facts.encoder,
         language=list(facts.languages) or None,
-        license=facts.licence or "other",
-        license_name=None if facts.licence else "not-stated",
+        license=facts.licence,
         tags=["few-shot", "meta-learning", *(["peft", "lora"] if "adapter_config.json" in facts.files else [])],
         datasets=list(dict.fromkeys(each.hub_id for each in sets if each and each.hub_id)) or None,
         metrics=["accuracy", "f1"] if facts.measured else None,
@@ -76,5 +75,9 @@ def _results(facts: CardFacts, measured: Measurement) -> "list[EvalResult]":
 
 def _notes(measured: Measurement, score: Score) -> str:
     shots = "all examples" if measured.n_shot is None else f"{measured.n_shot} shots"
-    half = score.ci95
-    return f"{shots}, {measured.draws} draws" + (f", 95 % interval ± {100 * half:.1f} points" if half else "")
+    interval = ""
+    if score.ends is not None:
+        interval = f", 95 % interval {100 * score.ends[0]:.1f} to {100 * score.ends[1]:.1f}"
+    elif score.ci95:
+        interval = f", 95 % interval ± {100 * score.ci95:.1f} points"
+    return f"{shots}, {measured.scored}{interval}"

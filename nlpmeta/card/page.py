@@ -56,12 +56,7 @@ def _labels(labels: tuple[str, ...]) -> str:
 
 def _how(measured: Measurement) -> str:
     shots = f"with {measured.n_shot or 'all'} examples of each class"
-    texts = f", {measured.n_query} query texts in all" if measured.n_query else ""
-    spread = " (mean and 95 % interval over the draws)" if measured.draws > 1 else ""
-    return (
-        f"{shots}, on {measured.draws} draws of {plain(measured.data.title)}, "
-        f"scored on {plain(measured.scored_on)}{texts}{spread}"
-    )
+    return f"{shots} of {plain(measured.data.title)}, scored on {plain(measured.scored_on)} ({plain(measured.scored)})"
 
 
 def _calibration(measured: Measurement) -> str | None:

@@ -20,11 +20,10 @@ def draw_curve(curve: Sequence[tuple[int, Score]], path: Path) -> bool:
 
     shots = [each for each, _ in curve]
     means = [100 * score.mean for _, score in curve]
-    halves = [100 * (score.ci95 or 0) for _, score in curve]
     figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    low, high = ([m + sign * h for m, h in zip(means, halves, strict=True)] for sign in (-1, 1))
+    low, high = ([100 * _ends(score)[i] for _, score in curve] for i in (0, 1))
     axes.fill_between(shots, low, high, alpha=0.2, linewidth=0)
     axes.plot(shots, means, marker="o")
     axes.set_xticks(shots)
@@ -34,3 +33,8 @@ def draw_curve(curve: Sequence[tuple[int, Score]], path: Path) -> bool:
     figure.savefig(content, metadata={"Software": None})  # the same bytes for the same curve: a push changes nothing
     write_bytes(path, content.getvalue())
     return True
+
+
+def _ends(score: Score) -> tuple[float, float]:
+    half = score.ci95 or 0.0
+    return score.ends or (score.mean - half, score.mean + half)

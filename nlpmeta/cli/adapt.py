@@ -105,7 +105,7 @@ def adapt(
     """Adapt to a few labelled examples, measure over several draws, and save the model.
 
     The support set (--shots examples of each class) is drawn from the data and the rest is scored; this is repeated
-    over --draws different support sets. The model of the first draw is saved.
+    over --draws different support sets, or once where there is only one. The model of the first draw is saved.
     """
     from nlpmeta.adaptation.place import choose_place
     from nlpmeta.adaptation.trial import Stopwatch, Task
@@ -167,9 +167,10 @@ def adapt(
     found = _look(classifier, task, table, watch)
     next_ones = None if candidates is None else suggestions(classifier, task.support, candidates, table)
     watch.seconds["total"] = perf_counter() - start
-    report = adapt_output.report(trial, task=asked, lang=_language(lang, pool), folder=place.folder, watch=watch)
+    report = adapt_output.report(
+        trial, task=asked, lang=_language(lang, pool), folder=place.folder, watch=watch, found=found
+    )
     report |= row_report(accounts, skipped + notes)
-    report["task_report"] = None if found is None else found.json()
     if next_ones is not None:
         report["label_next"] = next_ones
     if learned is not None:

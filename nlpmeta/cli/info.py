@@ -60,5 +60,8 @@ def _said(value: "Json") -> str:
         mean, half = value.get("mean"), value.get("ci95")
         if not isinstance(mean, float):
             return "not measured"
+        low, high = value.get("low"), value.get("high")
+        if isinstance(low, float) and isinstance(high, float):
+            return f"{100 * mean:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
         return f"{100 * mean:.1f} %" + (f" ± {100 * half:.1f}" if isinstance(half, float) else "")
     return f"{100 * value:.1f} %" if isinstance(value, float) else str(value)

@@ -50,11 +50,23 @@ def push(
 
     target = owned_target(name, private=private, revision=revision, as_pull_request=pr)
     languages = tuple(each.strip() for each in (lang or "").split(",") if each.strip())
+    _ask_for_what_is_missing(licence, languages, model)
     sharing = Sharing(licence=licence, languages=languages, include_support=include_support, message=message)
     if dry_run:
         _plan(model, target, sharing, as_json=json)
     else:
         _report(push_model(model, target, sharing), as_json=json)
+
+
+def _ask_for_what_is_missing(licence: str | None, languages: tuple[str, ...], model: Path) -> None:
+    """Say what the card leaves out because nobody stated it."""
+    from nlpmeta.cli.console import say
+    from nlpmeta.manifest import optional_json
+
+    if licence is None:
+        say("Note: no licence was given, so the card names none; state one with --licence apache-2.0, for instance.")
+    if not languages and not optional_json(model / "report.json").get("lang"):
+        say("Note: the language of the examples is not known, so the card names none; state it with --lang sw.")
 
 
 def _plan(model: Path, target: "Target", sharing: "Sharing", *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from nlpmeta.evaluation.episodes import (
     Embed,
     EpisodeScore,
+    accuracy_over,
     chance_level,
     confused_pairs,
     score_episode,
@@ -19,6 +20,7 @@ __all__ = [
     "Interval",
     "Pair",
     "Proportion",
+    "accuracy_over",
     "chance_level",
     "compare",
     "confused_pairs",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nlpmeta.data import Episode
+from nlpmeta.evaluation.intervals import Interval, Proportion
 from nlpmeta.learners.base import Embed as Embed
 from nlpmeta.learners.base import Learner, Texts
 from nlpmeta.metrics import accuracy, macro_f1
@@ -77,16 +78,34 @@ def score_episodes(
     return scores
 
 
-def confused_pairs(scores: Sequence[EpisodeScore], most: int = 5) -> list[tuple[str, str, int]]:
-    """The pairs (true label, predicted label) that were mistaken most often over all episodes, with how often."""
-    from collections import Counter
-
-    pairs = Counter(
-        (score.episode.query.label_names[true], score.episode.query.label_names[guess])
+def accuracy_over(scores: Sequence[EpisodeScore], *, pooled: bool) -> Interval | Proportion:
+    """The mean accuracy of episodes, or with ``pooled`` (no text is scored twice) the share of all their texts."""
+    if not pooled:
+        return Interval.of([score.accuracy for score in scores])
+    right = sum(
+        true == guess
         for score in scores
         for true, guess in zip(score.episode.query.labels, score.predictions, strict=True)
-        if true != guess
     )
+    return Proportion(right, sum(len(score.episode.query) for score in scores))
+
+
+def confused_pairs(scores: Sequence[EpisodeScore], most: int = 5) -> list[tuple[str, str, int]]:
+    """The pairs (true label, predicted label) that were mistaken most often, with the number of texts.
+
+    A text that several episodes mistook for the same class counts once.
+    """
+    from collections import Counter
+
+    mistaken = {
+        (score.episode.query.label_names[true], score.episode.query.label_names[guess], text)
+        for score in scores
+        for text, true, guess in zip(
+            score.episode.query.texts, score.episode.query.labels, score.predictions, strict=True
+        )
+        if true != guess
+    }
+    pairs = Counter((true, guess) for true, guess, _ in mistaken)
     return [(true, guess, count) for (true, guess), count in sorted(pairs.items(), key=lambda p: (-p[1], p[0]))[:most]]
 
 

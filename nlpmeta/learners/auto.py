@@ -15,6 +15,7 @@ from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, cl
 from nlpmeta.learners.experience import experience
 from nlpmeta.learners.heads import WITHOUT_NAMES, Candidate, candidates, features_of, held_out_scores, n_folds
 from nlpmeta.learners.judging import Judged, held_out_likelihood, judged_on, leads, still_judged
+from nlpmeta.learners.likeness import usual_likeness
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.stacking import mixed, stacked
 
@@ -117,7 +118,12 @@ class AutoHead(Learner):
         n_shot = len(known) / known.n_way
         temperature = float(self.experience.temperature.at(n_shot, known.n_way))
         state["mixture/temperature"] = torch.tensor(temperature, device=place)
-        state["mixture/prototypes"] = class_means(self.read(known, state), known.labels, known.n_way)
+        features, n_views = self.read(known, state), max(1, len(self.factors(state)) * isinstance(self.encoder, Views))
+        means = class_means(features, known.labels, known.n_way)
+        state["mixture/prototypes"] = means
+        usual = usual_likeness(features, known.labels, means, n_views=n_views)
+        if usual is not None:
+            state["mixture/usual_likeness"] = usual
         state["mixture/n_shot"] = torch.tensor(n_shot, device=place)
         return state
 

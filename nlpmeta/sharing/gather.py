@@ -6,10 +6,14 @@ from pathlib import Path
 
 from nlpmeta.card.facts import CardFacts, DataFacts, Measurement, Score
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.evaluation import says_little
 from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.manifest import Json, optional_json, read_manifest
 from nlpmeta.sources.catalogue import catalogue, known_as
 from nlpmeta.sources.loading import BUNDLED
+
+OWN_DATA = "own-data"
+"""The name of data that only the author has: that of a file may tell what nobody else should know."""
 
 
 def gather(
@@ -73,8 +77,7 @@ def data_facts(name: str) -> DataFacts:
         )
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).suffix:
         return DataFacts(name=name, title=name, licence="see its page", citation="See its page.", hub_id=name)
-    own = Path(name.replace("\\", "/")).name
-    return DataFacts(name=own, title=f"the author's own file {own}", licence="not stated", citation="Not published.")
+    return DataFacts(name=OWN_DATA, title="the author's own data", licence="not stated", citation="Not published.")
 
 
 def _measured(report: Mapping[str, Json], data: DataFacts) -> Measurement | None:
@@ -89,8 +92,8 @@ def _measured(report: Mapping[str, Json], data: DataFacts) -> Measurement | None
         accuracy=accuracy,
         macro_f1=_score(report.get("macro_f1")),
         n_shot=_whole(report.get("n_shot")),
-        draws=_whole(report.get("draws")) or 1,
-        n_query=_whole(report.get("n_query")),
+        scored=_scored(report),
+        few=None if (n_texts := _n_texts(report)) is None else says_little(n_texts),
         chance=_number(report.get("chance")),
         baseline=_score(baseline.get("accuracy")),
         baseline_name=_text(baseline.get("method")),
@@ -98,6 +101,24 @@ def _measured(report: Mapping[str, Json], data: DataFacts) -> Measurement | None
         confused=tuple(_confused(report.get("confused"))),
         curve=tuple(_curve(report.get("curve"))),
     )
+
+
+def _scored(report: Mapping[str, Json]) -> str:
+    """How many draws or folds and texts; a report of an older release called folds draws and counted predictions."""
+    if isinstance(said := report.get("scored"), str):
+        return said
+    runs, n_query = _whole(report.get("draws")) or 1, _whole(report.get("n_query"))
+    if "fold" in str(report.get("scored_on", "")):
+        return f"{runs} folds" + (f", {n_query} texts" if n_query else "")
+    what = "one run" if runs == 1 else f"{runs} draws"
+    return what + (f", {n_query} {'texts' if runs == 1 else 'predictions'}" if n_query else "")
+
+
+def _n_texts(report: Mapping[str, Json]) -> int | None:
+    """The number of different texts that were scored, where the report tells."""
+    found = _whole(report.get("n_texts"))
+    once = _whole(report.get("draws")) == 1 or "fold" in str(report.get("scored_on", ""))
+    return found if found is not None else _whole(report.get("n_query")) if once else None
 
 
 def _method(manifest: Mapping[str, Json], report: Mapping[str, Json]) -> str:
@@ -118,9 +139,11 @@ def _codes(asked: Sequence[str], *, strict: bool) -> list[str]:
 
 
 def _score(value: Json) -> Score | None:
-    mean = _number(_mapping(value).get("mean"))
+    found = _mapping(value)
+    mean, low, high = (_number(found.get(name)) for name in ("mean", "low", "high"))
+    ends = None if low is None or high is None else (low, high)
     try:
-        return None if mean is None else Score(mean, _number(_mapping(value).get("ci95")))
+        return None if mean is None else Score(mean, _number(found.get("ci95")), ends)
     except NLPMetaError:
         return None
 

@@ -13,6 +13,7 @@ from nlpmeta.encoder.weights import is_folder_name
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.files import copy_file, make_folder, sha256, write_json, write_text
 from nlpmeta.manifest import MANIFEST, Json, optional_json, read_manifest
+from nlpmeta.sharing.gather import OWN_DATA, data_facts
 
 SUPPORT_FILES = ("support.json", "support.safetensors")
 REPORT_FILE, PROVENANCE_FILE, RESULTS_FILE, PICTURE_FILE = (
@@ -25,9 +26,24 @@ OWNED = ("*.json", "*.safetensors", "README.md", PICTURE_FILE, RESULTS_FILE)
 """Patterns of the files of a repository that a model of ours may have."""
 _TOLD = (
     *("data", "lang", "method", "chosen", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "baseline"),
-    *("calibration_error", "curve", "n_support", "n_query", "scored_on", "left_out", "confused", "task", "task_report"),
+    *(
+        "calibration_error",
+        "curve",
+        "n_support",
+        "n_query",
+        "n_texts",
+        "scored",
+        "folds",
+        "scored_on",
+        "left_out",
+        "confused",
+        "task",
+        "task_report",
+    ),
 )
 """Keys of the report that are published: none of them quotes an example or tells of this machine."""
+_FILES = ("data", "test_data", "unlabelled")
+"""Keys of the report that may name a file of the author."""
 _QUOTES = "doubtful_labels"  # a part of the task report that quotes examples
 
 
@@ -60,13 +76,16 @@ def stage(folder: Path, into: Path, facts: CardFacts, *, name: str) -> None:
 
 
 def _without_traces(report: Mapping[str, Json]) -> dict[str, Json]:
-    """The report without examples and paths of this machine: of a file its name is kept."""
+    """The report without examples, paths of this machine and names of the author's data files."""
     kept = {key: value for key, value in report.items() if key in _TOLD}
     return dict(json.loads(json.dumps(kept), object_hook=_shortened))
 
 
 def _shortened(values: dict[str, Json]) -> dict[str, Json]:
     kept = {key: value for key, value in values.items() if key != _QUOTES}
+    for key in _FILES:
+        if isinstance(name := kept.get(key), str) and data_facts(name).name == OWN_DATA:
+            kept[key] = OWN_DATA
     return {key: _without_folder(value) if isinstance(value, str) else value for key, value in kept.items()}
 
 

@@ -9,11 +9,12 @@ from nlpmeta.encoder.views import Views
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Learner, TaskState, Texts
+from nlpmeta.trust import small_talk
 from nlpmeta.trust.conformal import threshold
 from nlpmeta.trust.diagnosis import diagnose
 from nlpmeta.trust.label_set import Label, LabelSet
 from nlpmeta.trust.mismatch import TaskReport
-from nlpmeta.trust.scope import scope_clues, scope_scores
+from nlpmeta.trust.scope import near_clues, near_weights, scope_clues, scope_scores
 
 
 def label_sets(
@@ -64,14 +65,15 @@ def out_of_scope_scores(learner: Learner, state: TaskState, queries: Texts) -> T
         queries = auto.queries(state, queries.texts)
     features = auto.read(queries, state)
     n_views = len(auto.factors(state)) if isinstance(auto.encoder, Views) else 1
-    clues = scope_clues(
-        auto.logits(state, queries).log_softmax(1),
-        features,
-        state["mixture/prototypes"],
-        n_views=n_views,
-        n_shot=float(state["mixture/n_shot"]),
-    )
-    return scope_scores(clues, auto.experience.scope)
+    scores, prototypes = auto.logits(state, queries).log_softmax(1), state["mixture/prototypes"]
+    usual, n_shot = state.get("mixture/usual_likeness"), float(state["mixture/n_shot"])
+    if usual is None:  # one example of each class, or a model of an older release
+        clues = scope_clues(scores, features, prototypes, n_views=n_views, n_shot=n_shot)
+        return scope_scores(clues, auto.experience.scope)
+    talk = small_talk.nearest(features, small_talk.vectors(auto, state), n_views=n_views)
+    clues = near_clues(scores, features, prototypes, talk, usual=float(usual), n_views=n_views, n_shot=n_shot)
+    weights = near_weights()["two_views" if isinstance(auto.encoder, Views) else "one_view"]
+    return scope_scores(clues, weights)
 
 
 def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None) -> TaskReport:

@@ -40,6 +40,7 @@ def diagnose(
         embed: where embeddings come from that are known already.
         judged: what ``auto.judge`` said of this support, where that is known already.
     """
+    support = _in_order(support) if judged is None else support
     known = auto.known(auto.support(support, embed))
     n_shot, n_way = len(known) / known.n_way, known.n_way
     held_out = _held_out(auto, known, auto.judge(known) if judged is None else judged)
@@ -77,6 +78,12 @@ def _why_random(auto: "AutoHead", texts: tuple[str, ...], right: int) -> str:
         f"what tells the classes apart may be cut off: {cut.n_cut} of {cut.n_texts} examples are longer than the "
         f"{cut.max_length} tokens that are read, and {found}"
     )
+
+
+def _in_order(support: "LabeledTexts") -> "LabeledTexts":
+    """The same examples, always in the same order: folds depend on it, and one set of examples has one forecast."""
+    named = support.with_classes(sorted(support.label_names))
+    return named.select(sorted(range(len(named)), key=lambda row: (named.labels[row], named.texts[row])))
 
 
 def log_odds(right: float, n: int) -> float:

@@ -1,15 +1,22 @@
 """Texts that belong to none of the classes: how unlike the support set they are, and how undecided the scores."""
 
+import json
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from nlpmeta.errors import ModelFolderError
+from nlpmeta.learners.likeness import likeness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 N_CLUES = 5
+WEIGHTS_FILE = Path(__file__).parent / "scope.json"
+"""Weights of ``near_clues``, which ``benchmarks/learn_scope.py`` learns."""
 
 
 def scope_clues(
@@ -29,12 +36,8 @@ def scope_clues(
         n_views: how many views the embeddings have side by side.
         n_shot: support texts of a class, on average.
     """
-    best = log_probabilities.max(1).values.cpu().double().clamp(max=-1e-6)
-    odds = best - torch.log1p(-best.exp())
-    likeness = [
-        _likeness(*parts) for parts in zip(features.chunk(n_views, 1), prototypes.chunk(n_views, 1), strict=True)
-    ]
-    near = torch.stack(likeness).mean(0).cpu().double()
+    odds = _odds(log_probabilities)
+    near = likeness(features, prototypes, n_views=n_views).cpu().double()
     n_way = torch.full_like(odds, log_probabilities.size(1)).log()
     shots = torch.full_like(odds, n_shot).log()
     return torch.stack([odds, near, n_way, shots, torch.ones_like(odds)], dim=1)
@@ -45,10 +48,51 @@ def scope_scores(clues: Tensor, weights: "Sequence[float]") -> Tensor:
     return torch.sigmoid(-(clues @ torch.tensor(weights, dtype=clues.dtype, device=clues.device)))
 
 
-def _likeness(features: Tensor, prototypes: Tensor) -> Tensor:
-    features, prototypes = F.normalize(features, dim=1), F.normalize(prototypes, dim=1)
-    n_way = len(prototypes)
-    alike = prototypes @ prototypes.T
-    among = (alike.sum() - alike.diagonal().sum()) / (n_way * (n_way - 1))
-    nearest = (features @ prototypes.T).max(1).values
-    return (nearest - among) / (1 - among).clamp(min=1e-6)
+def near_clues(
+    log_probabilities: Tensor,
+    features: Tensor,
+    prototypes: Tensor,
+    talk: Tensor,
+    *,
+    usual: float,
+    n_views: int,
+    n_shot: float,
+) -> Tensor:
+    """The clues where some class has two examples or more, so that it is known how near to a class its own texts are.
+
+    The log odds of the most probable class; the likeness to a class, less the likeness that the examples themselves
+    have to the other examples (as in Breunig et al. 2000, LOF: a distance counts in the measure of the distances around
+    it); the cosine to small talk; the logarithm of the shots; and a constant. Shape ``(n, N_CLUES)``.
+
+    Args:
+        log_probabilities: of the classes, ``(n, n_way)``.
+        features: embeddings of the texts in all views, ``(n, n_views * dim)``.
+        prototypes: mean embeddings of the classes, ``(n_way, n_views * dim)``.
+        talk: of each text, the cosine to the nearest sentence of small talk, ``(n,)``.
+        usual: the median likeness of the examples.
+        n_views: how many views the embeddings have side by side.
+        n_shot: support texts of a class, on average.
+    """
+    odds, near = _odds(log_probabilities), likeness(features, prototypes, n_views=n_views).cpu().double()
+    shots = torch.full_like(odds, n_shot).log()
+    return torch.stack([odds, near - usual, talk.cpu().double(), shots, torch.ones_like(odds)], dim=1)
+
+
+@lru_cache(maxsize=1)
+def near_weights() -> dict[str, tuple[float, ...]]:
+    """The weights of ``near_clues`` for ``two_views`` and for ``one_view``.
+
+    Raises:
+        ModelFolderError: if the file is damaged.
+    """
+    try:
+        facts = json.loads(WEIGHTS_FILE.read_text(encoding="utf-8"))
+        return {name: tuple(map(float, facts[name])) for name in ("two_views", "one_view")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(f"{WEIGHTS_FILE} is damaged ({error}). Install nlpmeta again.") from error
+
+
+def _odds(log_probabilities: Tensor) -> Tensor:
+    """The log odds of the most probable class, ``(n,)``."""
+    best = log_probabilities.max(1).values.cpu().double().clamp(max=-1e-6)
+    return best - torch.log1p(-best.exp())
