@@ -37,6 +37,10 @@ EXAMPLES = """Examples:
 
   nlpmeta predict my-model --abstain 0.9 "niamshe saa kumi na moja"
 
+  nlpmeta predict my-model --out-of-scope "Thank you, all good"
+
+  nlpmeta predict my-model --file texts.txt --threshold 0.6
+
   nlpmeta predict my-model --file texts.txt --device cpu
 """
 
@@ -70,6 +74,12 @@ def predict(
     abstain: Annotated[
         float | None, typer.Option(help="Name all labels that hold the true one this often (0.9), or say unsure.")
     ] = None,
+    out_of_scope: Annotated[
+        bool, typer.Option("--out-of-scope", help="Score texts that fit no class, and call them 'none of these'.")
+    ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="'none of these' where a label is less probable than this.", min=0, max=1)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     device: Device = "auto",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
@@ -82,6 +92,10 @@ def predict(
     predicted_probability where the table has such columns).
 
     With --abstain a text gets one label where the model is sure, several (a | b) where it is not, or "unsure".
+
+    With --out-of-scope (a model of auto) a further column says how probable it is that a text belongs to none of the
+    classes; from 0.5 on its label is "none of these". With --threshold that is the label of a text whose probability,
+    times that of being in scope where the model knows it, is lower.
     """
     from nlpmeta.cli.console import say
     from nlpmeta.cli.predict_answers import Asked
@@ -93,6 +107,8 @@ def predict(
         raise NLPMetaError("Give texts or --file, not both.")
     if top is not None and abstain is not None:
         raise NLPMetaError("Give --top or --abstain, not both.")
+    if abstain is not None and (out_of_scope or threshold is not None):
+        raise NLPMetaError("--abstain names several labels; give it without --out-of-scope and --threshold.")
     if out is not None and out.exists() and not overwrite:
         raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
     form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
@@ -100,12 +116,14 @@ def predict(
     as_table = not json and writes_table(out, from_table=source.table is not None)
     kept = _kept(source, keep, as_table=as_table)
     nested = json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
-    asked = Asked(top=top, coverage=abstain, nested=nested)
     from nlpmeta.classifier import FewShotClassifier
     from nlpmeta.progress import clear_status
+    from nlpmeta.trust.answers import knows_scope
 
     classifier = FewShotClassifier.from_pretrained(model, revision=revision, device=device)
     clear_status()
+    scored = out_of_scope or (threshold is not None and knows_scope(classifier.learner_, classifier.state_))
+    asked = Asked(top=top, coverage=abstain, nested=nested, out_of_scope=scored, threshold=threshold)
     with _writer(out, classifier, asked, source, kept, as_table=as_table, as_json=json) as write:
         done = _predict(classifier, source.batches, write, asked, quiet=quiet)
     if out is not None and not quiet:
@@ -195,7 +213,7 @@ def _writer(
     layout = Layout.of(kept, columns, text=has_text, header=source.form.header)
     if not as_table or out is None:
         return line_writer(out, layout, as_json=as_json)
-    classes = ["a | b"] if asked.coverage is not None else classifier.classes_.tolist()
+    classes = ["as text"] if asked.coverage is not None or asked.may_refuse else classifier.classes_.tolist()
     return table_writer(out, layout, lambda: schema_for(layout, source.table, source.form, classes))
 
 

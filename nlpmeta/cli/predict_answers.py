@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nlpmeta.classifier import FewShotClassifier
 
+NONE = "none of these"
+"""What is said of a text that none of the labels fits."""
+OUTSIDE = 0.5
+"""The out-of-scope score from which on a text is taken to belong to no class."""
 Answer = dict[str, object]
 """The value of each column for one text; all are ``None`` for a text that is empty."""
 
@@ -19,11 +23,15 @@ class Asked:
         top: the most probable labels to name, ``None`` for the first alone without a list of them.
         coverage: how often a set of labels shall hold the true one, ``None`` for one label.
         nested: several labels as a list (JSON), not as columns of their own.
+        out_of_scope: whether texts that belong to none of the classes are told apart, with their score.
+        threshold: the least probability of a label, times that of being in scope; below it the label is ``NONE``.
     """
 
     top: int | None = None
     coverage: float | None = None
     nested: bool = False
+    out_of_scope: bool = False
+    threshold: float | None = None
 
     def columns(self, n_way: int) -> tuple[str, ...]:
         """The names of the columns for a classifier of ``n_way`` classes."""
@@ -31,9 +39,21 @@ class Asked:
             sets = ("labels", "probabilities") if self.nested else ("label", "probability")
             return (*sets, "unsure", "coverage")
         more = range(2, min(self.top or 1, n_way) + 1)
+        scope = ["out_of_scope"] if self.out_of_scope else []
         if self.nested:
-            return ("label", "probability", *(["top"] if self.top else []))
-        return ("label", "probability", *(name for k in more for name in (f"label_{k}", f"probability_{k}")))
+            return ("label", "probability", *(["top"] if self.top else []), *scope)
+        return ("label", "probability", *(name for k in more for name in (f"label_{k}", f"probability_{k}")), *scope)
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether a text may get the label ``NONE``."""
+        return self.out_of_scope or self.threshold is not None
+
+    def refuses(self, probability: float, outside: float | None) -> bool:
+        """Whether a text gets the label ``NONE``, by the probability of its label and its score, where it has one."""
+        if self.threshold is None:
+            return outside is not None and outside >= OUTSIDE
+        return probability * (1 - (outside or 0.0)) < self.threshold
 
 
 def answers(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) -> list[Answer]:
@@ -54,13 +74,19 @@ def _found(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) 
 def _labels(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) -> list[tuple[object, ...]]:
     probabilities = classifier.predict_proba(texts)
     order = (-probabilities).argsort(axis=1, kind="stable")[:, : asked.top or 1]
-    names = classifier.classes_.tolist()
+    names: list[object] = classifier.classes_.tolist()
+    if asked.may_refuse and not asked.nested:
+        names = [str(name) for name in names]  # a column has one type
+    outside = classifier.out_of_scope(texts).tolist() if asked.out_of_scope else [None] * len(texts)
     rows = []
-    for row, best in zip(probabilities, order, strict=True):
+    for row, best, score in zip(probabilities, order, outside, strict=True):
         pairs = [(names[label], round(float(row[label]), 6)) for label in best]
-        flat = tuple(value for pair in pairs for value in pair)
         named = [{"label": label, "probability": probability} for label, probability in pairs]
-        rows.append(flat if not asked.nested else (*pairs[0], *([named] if asked.top else [])))
+        if asked.refuses(pairs[0][1], score):
+            pairs[0] = (NONE, pairs[0][1])
+        scope = [] if score is None else [round(score, 6)]
+        flat = [value for pair in pairs for value in pair]
+        rows.append((*flat, *scope) if not asked.nested else (*pairs[0], *([named] if asked.top else []), *scope))
     return rows
 
 

@@ -76,6 +76,11 @@ def out_of_scope_scores(learner: Learner, state: TaskState, queries: Texts) -> T
     return scope_scores(clues, weights)
 
 
+def knows_scope(learner: Learner, state: TaskState) -> bool:
+    """Whether ``out_of_scope_scores`` has something to go by."""
+    return isinstance(learner, AutoHead) and "mixture/held_out" in state
+
+
 def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None) -> TaskReport:
     """What the support set says of its task.
 
