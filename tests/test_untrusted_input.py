@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fuzzing import bounded, cases, outcome, prepare
+from fuzzing_signed import prepare_signed, signed_cases
 from safetensors.torch import load_file, save_file
 
 from nlpmeta.classifier import FewShotClassifier
@@ -61,6 +62,52 @@ def test_mutated_files_are_loaded_or_refused_and_nothing_else(ground, tmp_path, 
         found = {number: outcome(load, number, tmp_path / "mutated") for number in range(10**6, 10**6 + files)}
     assert {number: said for number, said in found.items() if said not in ("loaded", "refused")} == {}
     assert list(found.values()).count("refused") > files / 2
+
+
+@pytest.fixture(scope="module")
+def signed_ground(encoder_folder, tmp_path_factory):
+    ground = prepare(tmp_path_factory.mktemp("signed"), encoder_folder)
+    prepare_signed(ground)
+    return ground
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [("model", 40), ("checkpoint", 12), ("stream", 20), ("tasks", 6), ("head", 20), ("user", 20)],
+)
+def test_content_that_was_changed_and_signed_is_refused_or_keeps_every_promise(signed_ground, tmp_path, kind, files):
+    load = signed_cases(signed_ground)[f"signed {kind}"]
+    found = {number: outcome(load, number, tmp_path / "mutated") for number in range(10**6, 10**6 + files)}
+    assert {number: said for number, said in found.items() if said not in ("loaded", "refused")} == {}
+    assert {"loaded", "refused"} <= set(found.values())  # or the digests are wrong, or nothing was changed
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"layer_norm_eps": float("nan")}, "not finite"),
+        ({"layer_norm_eps": -1e6}, "not finite"),
+        ({"_attn_implementation": "somebody/kernel"}, "code from the Hub"),
+        ({"attn_implementation": "somebody/kernel@main:run"}, "code from the Hub"),
+    ],
+)
+def test_settings_that_make_an_encoder_none_are_refused_when_it_is_loaded(encoder_folder, tmp_path, change, said):
+    copy = shutil.copytree(encoder_folder, tmp_path / "encoder")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelFolderError, match=said):
+        TextEncoder.from_pretrained(str(copy), max_length=32)
+
+
+def test_a_weight_that_is_no_number_is_found_when_a_text_meets_it(encoder_folder, tmp_path):
+    copy = shutil.copytree(encoder_folder, tmp_path / "encoder")
+    weights = load_file(copy / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][5] = float("inf")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    encoder = TextEncoder.from_pretrained(str(copy), max_length=32)
+    word = encoder.tokenizer.convert_ids_to_tokens(5)
+    with pytest.raises(ModelFolderError, match="not finite"):
+        encoder.encode([word])
 
 
 def test_a_pickle_is_not_loaded_whatever_it_is_called(folder):

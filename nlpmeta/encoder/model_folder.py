@@ -47,9 +47,11 @@ def check_sizes(folder: Path) -> None:
     """See that the sizes in ``config.json`` can be those of the weights, before memory is taken for them.
 
     Raises:
-        ModelFolderError: if the configuration asks for more than the weights have.
+        ModelFolderError: if the configuration asks for more than the weights have, or for code of the Hub.
     """
     config = _read_json(folder / "config.json")
+    if any("/" in str(config.get(key)) for key in ("_attn_implementation", "attn_implementation")):
+        raise ModelFolderError(f"{folder / 'config.json'} asks for code from the Hub, which is never run.")
     room = sum((folder / name).stat().st_size for name in weight_files(folder))  # a weight has a byte at least
     width, depth = config.get("hidden_size", 1), config.get("num_hidden_layers", 1)
     products = [("hidden_size", "vocab_size"), ("hidden_size", "max_position_embeddings")]

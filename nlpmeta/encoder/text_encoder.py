@@ -123,7 +123,9 @@ class TextEncoder(nn.Module):
             normalise=normalise,
             files=files,
         )
-        return loaded.to(place)
+        loaded = loaded.to(place)
+        loaded.encode(["a"])  # what gives no numbers is found here, and not in the first prediction
+        return loaded
 
     def train(self, mode: bool = True) -> "TextEncoder":
         """Training switches on the dropout of adapters only; the frozen transformer always runs without."""
@@ -205,6 +207,7 @@ class TextEncoder(nn.Module):
         distinct = list(dict.fromkeys(texts))
         with track("Encoding", len(distinct), show=show_progress) as advance:
             vectors = self.merged().embed_tokens(self.tokenize(distinct), advance=advance)
+        _check_numbers(vectors, self.files)
         row = {text: i for i, text in enumerate(distinct)}
         return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()
 
@@ -270,6 +273,17 @@ def _said_plainly(folder: "Path") -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelFolderError(f"The encoder in {folder} cannot be loaded: {reason}") from error
+
+
+def _check_numbers(vectors: Tensor, files: EncoderFiles | None) -> None:
+    """See that embeddings are numbers: weights and settings of strangers can make them something else.
+
+    Raises:
+        ModelFolderError: if one is not finite.
+    """
+    if not bool(vectors.isfinite().all()):
+        where = "This encoder" if files is None else f"The encoder in {files.folder}"
+        raise ModelFolderError(f"{where} gives embeddings that are not finite: its weights or config.json are damaged.")
 
 
 def _check_weights(folder: "Path", found: Mapping[str, object]) -> None:
