@@ -88,10 +88,10 @@ def read_learner(
         learner.load_state_dict(own, strict=False)
     except RuntimeError as error:
         raise ModelFolderError(f"{folder / LEARNER_FILE} does not fit the learner: {error}") from error
-    for (
-        name,
-        value,
-    ) in own.items():  # temperatures, scales, rates: exponents neither of zero nor of infinity
+    for name, value in own.items():
+        if value.is_floating_point() != learner.state_dict()[name].is_floating_point():
+            raise ModelFolderError(f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} holds numbers of another kind.")
+        # Temperatures, scales, rates: exponents neither of zero nor of infinity.
         if name.rpartition(".")[2].startswith("log_") and float(value.abs().max()) > _LARGEST_LOGARITHM:
             raise ModelFolderError(f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} is beyond all use.")
     return learner.eval()

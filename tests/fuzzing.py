@@ -101,7 +101,9 @@ def encoders_from(ground: Ground) -> Iterator[None]:
 
     before = checkpoint.own_encoder, checkpoint.shared_encoder
 
-    def given(name: str, *, max_length: int, prefix: str, normalise: bool, revision: str | None) -> TextEncoder:
+    def given(
+        name: str, *, max_length: int, prefix: str, normalise: bool, revision: str | None, device: str = "auto"
+    ) -> TextEncoder:
         if name != ground.encoder.files.name:
             return before[0](name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise)
         made = copy.deepcopy(ground.encoder)
@@ -207,13 +209,13 @@ def mutate_json(path: Path, random_: random.Random) -> None:
     """Put an odd value in the place of one that is there, or under a key that was not."""
     value = json.loads(path.read_text(encoding="utf-8"))
     for _ in range(random_.randint(1, 2)):
-        places = list(_places(value))
+        places = list(_places(value)) or [({}, "nothing")]
         parent, key = random_.choice(places)
         odd = copy.deepcopy(random_.choice(VALUES))
         if random_.random() < 0.2 and isinstance(parent, dict):
             parent[random_.choice(["megatron_core", "rank_pattern", "auto_map", "extra"])] = odd
         elif random_.random() < 0.2:
-            parent.pop(key)
+            parent.pop(key, None) if isinstance(parent, dict) else parent.pop(key)
         else:
             parent[key] = odd
     path.write_text(json.dumps(value), encoding="utf-8")

@@ -15,7 +15,7 @@ def promises():
     return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
-def tests_in(file):
+def named_in(file):
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -29,6 +29,6 @@ def test_every_promise_says_for_what_it_is_and_names_a_test():
 
 def test_every_test_that_is_named_is_there():
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", DOCUMENT.read_text(encoding="utf-8"))
-    missing = [f"{file}::{test}" for file, test in named if test and test not in tests_in(file)]
+    missing = [f"{file}::{test}" for file, test in named if test and test not in named_in(file)]
     assert len(named) > 20 and missing == []
     assert all((ROOT / file).is_file() for file, _ in named)

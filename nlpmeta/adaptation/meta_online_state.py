@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nlpmeta.checkpoint import Json, write_learner
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.examples import is_unicode
 from nlpmeta.files import read_json, write_bytes, write_json
 from nlpmeta.folders import new_folder
 from nlpmeta.learners.base import Learner
@@ -139,7 +140,12 @@ def _arrival(facts: Mapping[str, Any]) -> Arrival:
 def _task(arrival: Arrival, found: dict[str, dict[str, Sequence[object]]]) -> Kept:
     def part(name: str) -> LabeledTexts:
         values = found[name]
-        labels = tuple(int(str(label)) for label in values["labels"])
+        words = [*values["texts"], *values["names"]]
+        if not all(isinstance(word, str) and is_unicode(word) for word in words):
+            raise TypeError("a text or a name that is none")
+        if not all(type(label) is int for label in values["labels"]):
+            raise TypeError("a label that is no number of a class")
+        labels = tuple(cast("Sequence[int]", values["labels"]))
         return LabeledTexts(tuple(map(str, values["texts"])), labels, tuple(map(str, values["names"])))
 
     return Kept(arrival, part("learn"), Episode(part("support"), part("query")))

@@ -81,7 +81,7 @@ def read_online(kind: type[OnlineClassifier], folder: Path, *, device: Device = 
         self.classifier, self.settings = classifier, OnlineSettings.parse(facts["settings"], where=str(folder / FACTS))
         self.centre, self.scale, self.stream = tensors["centre"], tensors["scale"], streams[-1]
         self.record, self.alarms = Record(**facts["record"]), [Alarm(**alarm) for alarm in facts["alarms"]]
-        self.moments = [Moment(n, accuracy, s) for (n, accuracy), s in zip(facts["moments"], streams[:-1], strict=True)]
+        self.moments = [_moment(*each, s) for each, s in zip(facts["moments"], streams[:-1], strict=True)]
         self.waiting = {
             int(ticket): Waiting(tensors["waiting/rows"][i], tensors["waiting/base"][i], int(predicted))
             for i, (ticket, predicted) in enumerate(facts["waiting"])
@@ -102,6 +102,16 @@ def read_online(kind: type[OnlineClassifier], folder: Path, *, device: Device = 
             raise
         raise ModelFolderError(f"{folder} is damaged ({visible(str(error))}). Save the stream again.") from error
     return self
+
+
+def _moment(n_labels: object, accuracy: object, stream: Stream) -> Moment:
+    if type(n_labels) is not int or n_labels < 0:
+        raise TypeError("a kept state without a number of labels")
+    if accuracy is None:
+        return Moment(n_labels, None, stream)
+    if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
+        raise TypeError("a kept state whose accuracy is none")
+    return Moment(n_labels, float(accuracy), stream)
 
 
 def _check_shapes(online: OnlineClassifier, tensors: "TaskState", n_streams: int) -> None:

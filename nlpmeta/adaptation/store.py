@@ -16,7 +16,7 @@ from nlpmeta.adaptation.packing import Label, Packed, Precision, pack, unpack
 from nlpmeta.adaptation.user_names import checked_user, checked_users, is_user
 from nlpmeta.adaptation.users_file import UsersFile
 from nlpmeta.encoder.device import Device, check_place
-from nlpmeta.errors import DataError, UnknownUserError
+from nlpmeta.errors import DataError, ModelFolderError, UnknownUserError, visible
 from nlpmeta.examples import Examples, at_least_two, checked_pairs, checked_texts
 from nlpmeta.learners.base import Learner, TaskState
 from nlpmeta.starting import starting_learner
@@ -177,8 +177,16 @@ class AdapterStore:
         states, labels = self._states(list(dict.fromkeys(users)), fallback)
         number = {user: i for i, user in enumerate(states)}
         owners = [number.get(user, number.get(fallback or "", 0)) for user in users]
-        logits = self.learner.logits_of_owners(list(states.values()), owners, checked)
         names = list(states)
+        try:
+            logits = self.learner.logits_of_owners(list(states.values()), owners, checked)
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError):
+            for user in states:  # one that a stranger wrote, with a checksum that is right
+                self._check(user, states[user], labels[user])
+            raise
+        for owner, scores in zip(owners, logits, strict=True):
+            if scores.shape != (len(labels[names[owner]]),) or not bool(scores.isfinite().all()):
+                raise self._damaged(names[owner])
         return [
             Scored(user, labels[names[owner]], tuple(scores.float().softmax(0).tolist()))
             for user, owner, scores in zip(users, owners, logits, strict=True)
@@ -194,6 +202,7 @@ class AdapterStore:
         from nlpmeta.classifier import FewShotClassifier
 
         states, labels = self._states([user], None)
+        self._check(user, states[user], labels[user])
         return FewShotClassifier.from_state(self.learner, states[user], np.asarray(labels[user]))
 
     def remove(self, user: str) -> None:
@@ -251,6 +260,20 @@ class AdapterStore:
         device = self.learner.encoder.device
         states = {user: {k: v.to(device) for k, v in state.items()} for user, (state, _) in unpacked.items()}
         return states, {user: labels for user, (_, labels) in unpacked.items()}
+
+    def _check(self, user: str, state: TaskState, labels: tuple[Label, ...]) -> None:
+        from nlpmeta.saved_task import check_state
+
+        try:
+            check_state(self.learner, state, len(labels), self._file.path)
+        except ModelFolderError as error:
+            raise self._damaged(user) from error
+
+    def _damaged(self, user: str) -> ModelFolderError:
+        return ModelFolderError(
+            f"What {self._file.path} holds of user {visible(repr(user), 60)} does not fit its learner. "
+            "Adapt to that user again."
+        )
 
     def _embedded(self, examples: Sequence[Examples]) -> "_Table":
         texts = [text for each in examples for text in self.learner.texts_of(each.data())]

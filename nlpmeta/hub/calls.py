@@ -113,7 +113,7 @@ def said_plainly(
 def _bars_on_a_terminal_only() -> Iterator[None]:
     """Keep the progress bars of the Hub's library, which end in carriage returns, out of logs."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     decided = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled()
     if decided or sys.stderr.isatty():
