@@ -90,7 +90,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path, name, content):
 
 
 def test_two_columns_that_read_alike_are_refused_only_where_one_of_them_is_meant(tmp_path):
-    path = put(tmp_path, "t.csv", "TEXT,Text,label,Extra,extra\na,b,x,1,2\n")
+    path = put(tmp_path, "t.csv", "TEXT,Text,label,Date,DATE\na,b,x,1,2\n")
     with pytest.raises(DataError, match="2 columns that read 'text': TEXT, Text"):
         FileSource(path)
     assert FileSource(path, text_column="Text").load().texts == ("b",)
@@ -126,6 +126,7 @@ def test_texts_of_several_lines_between_quotes_are_whole_and_need_no_note(tmp_pa
 
 def test_a_lone_carriage_return_ends_lines_only_where_the_first_line_ends_so(tmp_path):
     assert pairs(put(tmp_path, "old.csv", "text,label\ra,x\rb,y\r")) == [("a", "x"), ("b", "y")]
+    assert pairs(put(tmp_path, "both.csv", 'text,label\r"a\n\nb",x\rc,y\r')) == [("a\n\nb", "x"), ("c", "y")]
     assert pairs(put(tmp_path, "new.csv", "text,label\na\rb,x\r\nc,y\r\n")) == [("a\rb", "x"), ("c", "y")]
 
 

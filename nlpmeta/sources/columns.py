@@ -1,6 +1,7 @@
 """Which column of a table holds what: the one list of usual names, and how a name is matched."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from nlpmeta.data import Column
 from nlpmeta.errors import DataError, visible
@@ -50,7 +51,10 @@ def choose(kind: str, asked: str | None, usual: Sequence[str], found: Sequence[s
 
 def others_of(found: Sequence[str], *, where: str, lang_column: str | None = None) -> dict[Column, str]:
     """The columns beside text and label that have a usual name; ``lang_column`` is the one that says the language."""
-    named = {kind: find(names, found, where=where) for kind, names in OTHER_NAMES.items()}
+    named: dict[Column, str | None] = {}
+    for kind, names in OTHER_NAMES.items():
+        with suppress(DataError):  # of two that read alike neither was asked for
+            named[kind] = find(names, found, where=where)
     if lang_column is not None:
         named["langs"] = choose("lang", lang_column, (), found, where=where)
     return {kind: column for kind, column in named.items() if column is not None}
