@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"
+_LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred where they are not scaled
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +137,17 @@ def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.de
     has_features = (folder / FEATURES_FILE).is_file()
     features = read_tensors(folder / FEATURES_FILE).get("features") if has_features else None
     fits = labels.shape == (len(texts),) and is_unicode("".join(texts))
-    fits = fits and (features is None or (features.ndim == 2 and len(features) == len(texts)))
+    fits = fits and (features is None or _are_embeddings(features, len(texts)))
     if not fits or set(labels.tolist()) != set(classes.tolist()):
         raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
     return Examples(texts, labels, None if features is None else features.to(device), classes, weights)
+
+
+def _are_embeddings(features: torch.Tensor, n: int) -> bool:
+    """Whether these can be embeddings ``(n, dim)``; heads cannot be solved with numbers that are far larger."""
+    if features.ndim != 2 or len(features) != n or features.dtype != torch.float32:
+        return False
+    return bool((features.abs() <= _LARGEST_FEATURE).all())
 
 
 def checked_weights(sample_weight: object, n: int) -> "NDArray[np.float64] | None":

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
 from nlpmeta.examples import is_unicode
 from nlpmeta.files import read_json, write_json
 from nlpmeta.hub.download import looks_like_name
 from nlpmeta.labels import like, plain
 from nlpmeta.learners.base import Learner, TaskState, Texts
+from nlpmeta.learners.streams import StreamLearner
 from nlpmeta.manifest import Json
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
     Raises:
         ModelFolderError: if it cannot, or for another number of classes.
     """
+    empty = next((name for name, value in state.items() if value.numel() == 0), None)
+    if empty is not None and isinstance(learner, StreamLearner):  # it could not be written on
+        raise ModelFolderError(f"{path} is damaged: {visible(empty, 60)} is empty. Save the model again.")
     blank = torch.full((1, learner.encoder.dim), learner.encoder.dim**-0.5, device=learner.encoder.device)
     query = Texts(("",), blank) if learner.inputs == "embeddings" else learner.queries(state, ["a"])
     try:

@@ -81,7 +81,9 @@ def read_online(kind: type[OnlineClassifier], folder: Path, *, device: Device = 
         self.classifier, self.settings = classifier, OnlineSettings.parse(facts["settings"], where=str(folder / FACTS))
         self.centre, self.scale, self.stream = tensors["centre"], tensors["scale"], streams[-1]
         self.record, self.alarms = Record(**facts["record"]), [Alarm(**alarm) for alarm in facts["alarms"]]
-        self.moments = [_moment(*each, s) for each, s in zip(facts["moments"], streams[:-1], strict=True)]
+        self.moments = [
+            _moment(n, accuracy, s) for (n, accuracy), s in zip(facts["moments"], streams[:-1], strict=True)
+        ]
         self.waiting = {
             int(ticket): Waiting(tensors["waiting/rows"][i], tensors["waiting/base"][i], int(predicted))
             for i, (ticket, predicted) in enumerate(facts["waiting"])
