@@ -65,6 +65,7 @@ WITHIN = {
     "starting": {"checkpoint"},
     "comparison": {"evaluation"},
     "hub": {"files"},
+    "card": {"files"},
     "files": {"leftovers"},
     "folders": {"exchange", "files", "leftovers"},
     "tensors": {"files"},

@@ -74,7 +74,7 @@ def signed_ground(encoder_folder, tmp_path_factory):
 @pytest.mark.filterwarnings("ignore::nlpmeta.errors.DataWarning")  # the texts are long on purpose
 @pytest.mark.parametrize(
     ("kind", "files"),
-    [("model", 40), ("checkpoint", 12), ("stream", 20), ("tasks", 16), ("head", 20), ("user", 20)],
+    [("model", 40), ("checkpoint", 12), ("stream", 20), ("tasks", 40), ("head", 20), ("user", 20)],
 )
 def test_content_that_was_changed_and_signed_is_refused_or_keeps_every_promise(signed_ground, tmp_path, kind, files):
     load = signed_cases(signed_ground)[f"signed {kind}"]
