@@ -222,8 +222,8 @@ class TextEncoder(nn.Module):
             backbone = with_weights(self.backbone, adapter) if adapter else self.backbone
             with precision(self):
                 hidden = backbone(**inputs).last_hidden_state
-        if not self.training:
-            hidden = hidden.float()  # what was computed in bfloat16 is pooled and compared in float32
+        if not self.training and hidden.dtype in (torch.bfloat16, torch.float16):
+            hidden = hidden.float()  # what was computed in half precision is pooled and compared in float32
         weights = mask.unsqueeze(2).to(hidden.dtype)
         pooled = (hidden * weights).sum(1) / weights.sum(1)
         return F.normalize(pooled, dim=1) if self.normalise else pooled
