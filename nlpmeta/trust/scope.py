@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nlpmeta.errors import ModelFolderError
+from nlpmeta.files import read_text
 from nlpmeta.learners.likeness import likeness
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def near_weights() -> dict[str, tuple[float, ...]]:
         ModelFolderError: if the file is damaged.
     """
     try:
-        facts = json.loads(WEIGHTS_FILE.read_text(encoding="utf-8"))
+        facts = json.loads(read_text(WEIGHTS_FILE))
         return {name: tuple(map(float, facts[name])) for name in ("two_views", "one_view")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{WEIGHTS_FILE} is damaged ({error}). Install nlpmeta again.") from error

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.encoder.guard import Guard
+from nlpmeta.files import read_text
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -24,7 +25,7 @@ _guard = Guard()
 @lru_cache(maxsize=1)
 def sentences() -> tuple[str, ...]:
     """The sentences, each once."""
-    lines = _FILE.read_text(encoding="utf-8").splitlines()
+    lines = read_text(_FILE).splitlines()
     return tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
 
