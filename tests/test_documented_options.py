@@ -39,6 +39,10 @@ def commands():
     return found
 
 
+GUNICORN = {"--workers", "--threads", "--preload"}
+"""What the guide to serving in threads gives to that program."""
+
+
 def of_no_command(line):
     """The options in a line that the command before them lacks; none where the line shows no command of ours."""
     shown = COMMAND.search(line)
@@ -56,6 +60,7 @@ def test_every_option_that_a_page_names_exists(path):
     every = set().union(*commands().values(), of_our_scripts(), ELSEWHERE.get(str(path.relative_to(ROOT)), set()))
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         named = set(OPTION.findall(line))
+        named -= GUNICORN
         assert named <= every, f"{path.name}, line {number}: {sorted(named - every)} is an option of no command"
         if line.lstrip().startswith(("$ ", "nlpmeta ", "# nlpmeta ")):
             assert not (wrong := of_no_command(line)), f"{path.name}, line {number}: the command has no {wrong}"
