@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 _LONGEST = 4000  # characters of a message; what is asked comes first and what to do last, so the middle is left out
 _END, _SHOWN = 800, 200
+_LISTED = 40  # names of a table in a message
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
     errno.EDQUOT: "your disk quota is used up; free some space or choose another place",
@@ -87,13 +88,15 @@ def reason_of(error: OSError) -> str:
 
 
 class UnknownNameError(NLPMetaError):
-    """A name that is in no table. The message lists the table and the nearest names."""
+    """A name that is in no table. The message lists the nearest names and the table, of a long one its beginning."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         close = get_close_matches(name[:_SHOWN], names, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(repr(n) for n in close)}?" if close else ""
-        super().__init__(f"There is no {kind} named {visible(repr(name))}.{hint} Known: {', '.join(names) or 'none'}.")
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        listed = f"{', '.join(names[:_LISTED]) or 'none'}{more}"
+        super().__init__(f"There is no {kind} named {visible(repr(name))}.{hint} Known: {listed}.")
         self.kind, self.name, self.known = kind, name, tuple(names)
 
 

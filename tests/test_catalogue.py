@@ -367,3 +367,9 @@ def test_nothing_is_fetched_before_texts_are_asked_for():
 )
 def test_names_are_understood_in_other_spellings(name, meant):
     assert known_as(name) == meant
+
+
+def test_a_name_that_nobody_knows_gets_the_nearest_ones_and_no_wall_of_names():
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'massive'.* and \d+ more\.$") as caught:
+        catalogue_entry("masive")
+    assert len(str(caught.value)) < 1200 and len(caught.value.known) == len(catalogue())
