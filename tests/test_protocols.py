@@ -9,7 +9,7 @@ from conftest import make_encoder
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
-from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
+from nlpmeta.errors import DataError, DataWarning, NLPMetaError, UnknownNameError
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.protocols import (
@@ -269,7 +269,7 @@ def test_a_file_that_holds_no_results_is_left_alone(tmp_path, content):
 
 def test_data_that_is_scored_on_itself_has_no_support_left(table, encoder):
     choice = DataChoice(data=str(table), test_data=str(table))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="--test-data is the same as --data"):
         evaluate({"prototypical": PrototypicalNetwork(encoder)}, choice, n_shots=[1])
 
 
@@ -297,3 +297,17 @@ def test_clinc_has_texts_out_of_scope(shared_data):
     assert (len(material.out_of_scope), len(material.test), material.pool.n_way) == (1000, 4500, 150)
     with pytest.raises(DataError, match="oos_test"):
         DataChoice(data="banking77", data_dir=shared_data).material(CLINC_OOS, None)
+
+
+def test_test_data_whose_labels_are_written_otherwise_are_matched_and_those_of_another_task_refused(tmp_path):
+    rows = [f"{word} {i},{label}" for label, word in ((1, "ball"), (2, "rice")) for i in "abcdef"]
+    (tmp_path / "train.csv").write_text("text,label\n" + "\n".join(rows[:4] + rows[6:10]) + "\n")
+    other = [row + ".0" for row in rows[4:6] + rows[10:]]
+    (tmp_path / "test.csv").write_text("text,label\n" + "\n".join(other) + "\n")
+    choice = DataChoice(data=str(tmp_path / "train.csv"), test_data=str(tmp_path / "test.csv"))
+    with pytest.warns(DataWarning, match="writes labels otherwise"):
+        material = choice.material(KSHOT_ALL, None)
+    assert material.test.label_names == material.pool.label_names == ("1", "2")
+    (tmp_path / "test.csv").write_text("text,label\n" + "\n".join(rows[4:6]).replace(",1", ",x") + "\nrice z,y\n")
+    with pytest.raises(DataError, match="has no label of"):
+        choice.material(KSHOT_ALL, None)

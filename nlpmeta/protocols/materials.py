@@ -1,17 +1,19 @@
 """From a data set to what a protocol draws from: the right splits, folds and texts out of scope."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.errors import DataError
+from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.protocols.base import Material, Protocol
 from nlpmeta.sources.base import Source
 from nlpmeta.sources.folds import POOL_SPLIT, LabelFold, folds
 from nlpmeta.sources.form import RECOGNISED, TableForm
 from nlpmeta.sources.loading import load_source
+from nlpmeta.sources.pairing import check_apart, paired
 
 _PUBLISHED_NAMES = {"oos": "clinc150"}
 """What ProtAugment calls a data set that has another name here."""
@@ -74,11 +76,16 @@ class DataChoice:
         if self.fold is not None:
             raise DataError(f"{protocol.name} draws from all classes; a fold is for n-way and stream.")
         pool, test = source.load(lang, self.split), self._test(source, lang)
+        if test is not None and self.test_data is not None:
+            test, notes = paired(pool, test, data=self.data, test_data=self.test_data)
+            for note in notes:
+                warnings.warn(note, DataWarning, stacklevel=2)
         return Material(pool=pool, test=test, out_of_scope=_out_of_scope(source, protocol, lang))
 
     def _test(self, source: Source, lang: str | None) -> LabeledTexts | None:
         """The texts to score on; ``None`` where the data set has no test split of its own and no other is named."""
         if self.test_data is not None:
+            check_apart(self.data, self.test_data)
             other = self._open(self.test_data)
             return other.load(lang, "test" if "test" in other.splits() else "train")
         if "test" in source.splits() and self.split != "test":
