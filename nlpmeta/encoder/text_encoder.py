@@ -1,7 +1,6 @@
 """Texts to vectors: any Hugging Face encoder, mean pooling over real tokens, unit length."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,17 +10,15 @@ from torch import Tensor, nn
 from nlpmeta.encoder.batches import BATCH_TOKENS
 from nlpmeta.encoder.cutting import heard
 from nlpmeta.encoder.device import Device, embed_in_batches, precision, resolve_device, tokens_at_once
+from nlpmeta.encoder.loading import load_files
 from nlpmeta.encoder.merged import merged_backbone
-from nlpmeta.encoder.model_folder import POOLED, check_sizes, model_config
 from nlpmeta.encoder.tokenizing import token_ids
 from nlpmeta.encoder.twins import with_weights
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.progress import Advance, quiet_transformers, track
+from nlpmeta.progress import Advance, track
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from nlpmeta.encoder.lower_states import LowerStates
@@ -100,18 +97,9 @@ class TextEncoder(nn.Module):
             NetworkError: if it is not on disk and the Hub cannot be reached.
             ModelFolderError: if a folder is incomplete or damaged.
         """
-        from transformers import AutoModel, AutoTokenizer
-
         place = resolve_device(device)
         files = resolve(name, revision=revision)
-        check_sizes(files.folder)
-        options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-        with torch.device("cpu"), quiet_transformers(), _said_plainly(files.folder):
-            backbone, found = AutoModel.from_pretrained(
-                files.folder, **options, **_no_pooler(files), output_loading_info=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
-        _check_weights(files.folder, found)
+        backbone, tokenizer = load_files(files)
         limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
         if max_length is not None and files.max_length is not None and max_length > files.max_length:
             raise NLPMetaError(f"max_length is {max_length} tokens; this encoder takes 4 to {files.max_length}.")
@@ -244,14 +232,6 @@ class TextEncoder(nn.Module):
         return self
 
 
-def encode_stream(encoder: TextEncoder, texts: Iterator[str], *, chunk: int) -> Iterator[tuple[list[str], Tensor]]:
-    """Texts and embeddings, ``chunk`` texts at a time: memory does not grow with the length of the stream."""
-    from itertools import islice
-
-    while batch := list(islice(texts, chunk)):
-        yield batch, encoder.encode(batch)
-
-
 def _rows(
     adapter: Mapping[str, Tensor] | None, adapter_of: Tensor | None, group: Sequence[int]
 ) -> Mapping[str, Tensor] | None:
@@ -260,19 +240,6 @@ def _rows(
         return adapter
     which = adapter_of[torch.tensor(group, device=adapter_of.device)]
     return {name: weight.index_select(0, which) for name, weight in adapter.items()}
-
-
-@contextmanager
-def _said_plainly(folder: "Path") -> Iterator[None]:
-    """Turn whatever a folder that is no encoder makes the libraries raise into one sentence."""
-    try:
-        yield
-    except BaseException as error:
-        # The tokenizers library panics on some files, with an exception that is not an Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelFolderError(f"The encoder in {folder} cannot be loaded: {reason}") from error
 
 
 def _check_numbers(vectors: Tensor, files: EncoderFiles | None) -> None:
@@ -284,24 +251,3 @@ def _check_numbers(vectors: Tensor, files: EncoderFiles | None) -> None:
     if not bool(vectors.isfinite().all()):
         where = "This encoder" if files is None else f"The encoder in {files.folder}"
         raise ModelFolderError(f"{where} gives embeddings that are not finite: its weights or config.json are damaged.")
-
-
-def _check_weights(folder: "Path", found: Mapping[str, object]) -> None:
-    """See that every weight came from the folder: transformers makes up what is missing or of another shape.
-
-    Raises:
-        ModelFolderError: naming the first that did not.
-    """
-    odd = [*(found.get("missing_keys") or ()), *(found.get("mismatched_keys") or ())]  # type: ignore[misc]
-    names = sorted(str(each[0] if isinstance(each, tuple) else each) for each in odd)
-    names = [name for name in names if not name.startswith("pooler.")]
-    if names:
-        raise ModelFolderError(
-            f"The weights in {folder} do not fit its config.json; {len(names)} are missing or of another shape, "
-            f"such as {names[0]}."
-        )
-
-
-def _no_pooler(files: EncoderFiles) -> dict[str, bool]:
-    """BERT's pooler is not part of the embedding and many encoders ship without one."""
-    return {"add_pooling_layer": False} if model_config(files.folder).get("model_type") in POOLED else {}
