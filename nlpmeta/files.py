@@ -161,7 +161,8 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         OSError: if it is missing, cannot be read, is larger, or is no regular file.
     """
     with open_regular(path) as file:
-        content = file.read(most + 1)
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, most) + 1)  # a buffer of that size is taken before anything is read
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes, the most that is read", str(path))
     return content

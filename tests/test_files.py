@@ -1,9 +1,10 @@
 import os
+import tracemalloc
 
 import pytest
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import inside, new_file, sha256, write_json, write_text
+from nlpmeta.files import inside, new_file, read_bytes, sha256, write_json, write_text
 from nlpmeta.folders import new_folder
 
 
@@ -59,6 +60,18 @@ def test_an_existing_folder_is_kept_unless_told_otherwise_and_even_then_until_th
         (folder / "new").write_text("x")
     assert leftovers(tmp_path / "model") == ["new"]
     assert leftovers(tmp_path) == ["model"]
+
+
+def test_reading_takes_memory_for_the_file_and_not_for_the_most_that_it_may_have(tmp_path):
+    (tmp_path / "small").write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert len(read_bytes(tmp_path / "small", most=1 << 30)) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(OSError, match="more than 999 bytes"):
+        read_bytes(tmp_path / "small", most=999)
 
 
 def test_a_file_is_not_taken_for_a_folder(tmp_path):

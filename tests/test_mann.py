@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_encoder
 from stream_tasks import recall, streams, train
+from threadpoolctl import threadpool_limits
 
 from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
@@ -202,10 +203,11 @@ def test_a_write_takes_less_than_ten_milliseconds_at_full_size():
     with torch.no_grad():
         for i in range(100):
             state = learner.write(state, features[i], min(i, 99))
-        start = time.process_time()
-        for i in range(100, 300):
-            state = learner.write(state, features[i], i % 100)
-        assert (time.process_time() - start) / 200 < 0.010
+        with threadpool_limits(1):  # a second thread that waits for the first would be counted too
+            start = time.process_time()
+            for i in range(100, 300):
+                state = learner.write(state, features[i], i % 100)
+            assert (time.process_time() - start) / 200 < 0.010
 
 
 def test_more_classes_than_there_is_room_for_are_refused_and_nothing_changes():

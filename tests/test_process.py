@@ -65,6 +65,10 @@ import nlpmeta.cli.app as cli
 from nlpmeta.folders import new_folder
 from pathlib import Path
 
+for name in ("SIGHUP", "SIGTERM"):  # whatever nohup or a shell's & made of them
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 @cli.app.command()
 def work(out: Path) -> None:
     with new_folder(out) as folder:
@@ -79,13 +83,13 @@ cli.entry()
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_command_with_one_sentence_and_leaves_no_temporary_file(tmp_path, number, code):
     command = [sys.executable, "-c", CODE, "work", str(tmp_path / "model")]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
-    assert running.stdout is not None and running.stdout.readline() == "ready\n"
-    assert any(tmp_path.iterdir())
-    began = time.monotonic()
-    running.send_signal(number)
-    _, said = running.communicate(timeout=20)
-    assert time.monotonic() - began < 10
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:  # noqa: S603
+        assert running.stdout is not None and running.stdout.readline() == "ready\n"
+        assert any(tmp_path.iterdir())
+        began = time.monotonic()
+        running.send_signal(number)
+        _, said = running.communicate(timeout=20)
+        assert time.monotonic() - began < 10
     assert (running.returncode, said) == (code, "Stopped; nothing half-written was left behind.\n")
     assert list(tmp_path.iterdir()) == []
 
