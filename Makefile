@@ -19,6 +19,7 @@
 # make bench-spam    spam streams with a new campaign: recovery, alarms, false alarms
 # make bench-folds   ProtAugment's folds, trained on each fold's own classes
 # make bench-shift   robust weighting, task augmentation, raw text beside labels
+# make house        size, rooms, circles and the way of a text, counted in the code itself
 # make lock        write requirements.lock anew from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +31,7 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
+.PHONY: demo test quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -46,6 +47,9 @@ quality: $(VENV)/.installed
 
 audit: $(VENV)/.installed
 	$(BIN)/python tools/audit.py
+
+house: $(VENV)/.installed
+	$(BIN)/python tools/house.py
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python benchmarks/fuzz_loaders.py
