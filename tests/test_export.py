@@ -87,6 +87,16 @@ def test_a_folder_of_transformers_gives_the_same_probabilities(made, tmp_path):
     assert [model.config.id2label[i] for i in range(3)] == made.classes_.tolist()
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
+def test_an_export_names_no_folder_of_this_machine(form, encoder_folder, pool, tmp_path):
+    if form != "transformers":
+        pytest.importorskip("sentence_transformers")
+    export(on_both(encoder_folder, pool), tmp_path / "out", form)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [path.name for path in files if str(encoder_folder.parent.parent).encode() in path.read_bytes()]
+
+
 def test_a_pipeline_without_nlpmeta_gives_the_same_labels(encoder_folder, pool, tmp_path):
     made = classifier("cosine", encoder_folder, pool)
     export(made, tmp_path / "out", "transformers")

@@ -84,7 +84,7 @@ def sequence_classifier(
     kind = encoders[0].config.model_type
     no_pooler = {"add_pooling_layer": False} if kind in POOLED else {}
     config = NLPMetaConfig(
-        encoders=[each.config.to_dict() for each in encoders],
+        encoders=[each.config.to_dict() | {"_name_or_path": ""} for each in encoders],  # a folder of this machine
         encoder_options=no_pooler,
         normalise=heads.normalise,
         shares=heads.shares.tolist(),

@@ -1,0 +1,40 @@
+"""What earlier releases saved is read by this one and answers the same.
+
+The files in ``saved_models`` were written by release 0.1.0 (see ``tools/make_saved_models.py``) and stay as they are.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from saved_answers import answers, arithmetic, furthest
+
+from nlpmeta.learners.base import learners
+
+SAVED = Path(__file__).parent / "saved_models"
+TOLD = json.loads((SAVED / "answers.json").read_text(encoding="utf-8"))
+LIKE_THEN = 1e-6
+"""Other processors and other releases of torch add in another order; numbers may then differ by so much."""
+TRAINED_LIKE_THEN = 1e-2
+"""Steps of training carry such differences on."""
+
+
+@pytest.mark.parametrize("name", sorted(TOLD["answers"]))
+def test_what_was_saved_before_answers_the_same(name, tmp_path, monkeypatch):
+    shutil.copytree(SAVED, tmp_path / "saved")
+    monkeypatch.chdir(tmp_path / "saved")
+    found = json.loads(json.dumps(answers(Path(name))))
+    allowed = TRAINED_LIKE_THEN if name in ("run", "tasks") else LIKE_THEN
+    assert furthest(found, TOLD["answers"][name]) <= (0.0 if arithmetic() == TOLD["arithmetic"] else allowed)
+
+
+def test_every_method_is_among_what_was_saved_before():
+    kinds = {json.loads(path.read_text())["learner"]["name"] for path in SAVED.glob("adapted-*/nlpmeta.json")}
+    assert kinds == set(learners)
+
+
+def test_what_was_saved_before_is_listed_and_small():
+    saved = {path.name for path in SAVED.iterdir()} - {"encoder", "answers.json"}
+    assert saved == set(TOLD["answers"])
+    assert sum(path.stat().st_size for path in SAVED.rglob("*") if path.is_file()) < 400_000
