@@ -78,12 +78,12 @@ def show(results: Mapping[str, object]) -> None:
     """The tables for docs/adaptation.md."""
     found = results["summary"]
     print(f"{found['n_tasks']} tasks\n")
-    print("| set | tasks | auto | best single head, with hindsight | difference | frozen logistic | difference |")
+    print("| dataset | tasks | auto | best single head, with hindsight | difference | frozen logistic | difference |")
     print("|---|---|---|---|---|---|---|")
     for name, facts in (*found["sets_by_shots"].items(), *found["sets"].items(), ("all", found["all"])):
         if facts:
             print(_line(name, facts))
-    print("\n| set | calibration error | 90 % sets cover | labels a set | one label | accuracy in the band |")
+    print("\n| dataset | calibration error | 90 % set coverage | labels per set | one label | accuracy in the band |")
     print("|---|---|---|---|---|---|")
     for name, facts in (*found["sets_by_shots"].items(), *found["shots"].items(), ("all", found["all"])):
         if facts:
