@@ -58,7 +58,7 @@ def main() -> int:
     if len(sys.argv) > 1:
         measure(sys.argv[1])
         return 0
-    table = Table("case", "tokens at once", "forecast, MB", "taken, MB", "ratio")
+    table = Table("case", "tokens at once", "forecast, MB", "measured, MB", "ratio")
     for name in CASES:
         done = subprocess.run([sys.executable, __file__, name], check=True, capture_output=True, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
