@@ -9,10 +9,17 @@ DOCUMENT = ROOT / "docs" / "security.md"
 
 
 def promises():
-    """The rows of the table of promises, as their cells."""
-    section = DOCUMENT.read_text(encoding="utf-8").partition("## Promises")[2].partition("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
+    """The guarantees: title, what it is for, how it is kept, and the tests that hold it."""
+    section = DOCUMENT.read_text(encoding="utf-8").partition("## Guarantees\n")[2].partition("\n## ")[0]
+    parts = [part.partition("\n") for part in section.split("\n### ")[1:]]
+    found = []
+    for title, _, content in parts:
+        lines = content.partition("`tests/test_security_document.py`")[0].strip().splitlines()
+        said = " ".join(line for line in lines if line and not line.startswith("- "))
+        subject = re.match(r"\*(.+?)\.\* (.+)", said)
+        tests = [line for line in lines if line.startswith("- ")]
+        found.append((title, *(subject.groups() if subject else ("", "")), tests))
+    return found
 
 
 def named_in(file):
@@ -22,9 +29,9 @@ def named_in(file):
 
 def test_every_promise_says_for_what_it_is_and_names_a_test():
     assert len(promises()) > 10
-    for row in promises():
-        assert len(row) == 4 and all(row), row
-        assert re.search(r"`tests/\w+\.py::test_\w+`", row[3]), row[1]
+    for title, subject, how, tests in promises():
+        assert title and subject and how and tests, title
+        assert all(re.fullmatch(r"- `tests/\w+\.py::test_\w+`", test) for test in tests), title
 
 
 def test_every_test_that_is_named_is_there():
