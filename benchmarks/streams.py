@@ -14,8 +14,8 @@ from pathlib import Path
 
 from running import main
 
-from nlpmeta.cli.evaluate_plot import draw
 from nlpmeta.protocols.results import read_rows
+from nlpmeta.report.streams import draw_streams
 
 OUT = Path("results/streams.json")
 ABLATIONS = ",".join(f"{name}@runs/{name}" for name in ("rnn", "snail") if Path(f"runs/{name}").is_dir())
@@ -28,5 +28,5 @@ if __name__ == "__main__":
     for data in DATA:
         rows = [row for row in read_rows(OUT) if row["data"] == data]
         if rows:
-            draw(rows, Path(f"docs/streams-{data}.png"))
+            draw_streams(rows, Path(f"docs/streams-{data}.png"))
     sys.exit(code)

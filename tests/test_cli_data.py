@@ -63,7 +63,8 @@ def test_list_names_every_data_set_and_where_it_would_be_read(run, mirror):
     assert found["massive"]["languages"] == ["de-DE", "sw-KE"]
 
 
-def test_list_prints_a_line_a_set_that_is_never_cut_off(run):
+def test_list_prints_a_line_a_set_on_a_wide_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = run("list")
     lines = out.splitlines()
     assert code == 0
@@ -72,8 +73,18 @@ def test_list_prints_a_line_a_set_that_is_never_cut_off(run):
     assert "…" not in out
 
 
+def test_list_wraps_at_eighty_columns_where_nobody_looks_and_loses_nothing(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = run("list")[1]
+    monkeypatch.delenv("COLUMNS")
+    out = run("list")[1]
+    assert max(map(len, out.splitlines())) <= 80
+    assert sorted(wide.replace("\n", "").replace(" ", "")) == sorted(out.replace("\n", "").replace(" ", ""))
+
+
 def test_list_works_without_the_packages_of_an_extra(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "home_assistant_intents", None)
+    monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = run("list")
     assert code == 0
     assert "home-assistant" in out

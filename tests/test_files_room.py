@@ -45,7 +45,7 @@ OUTSIDE = {
     ("bench/worker.py", "fdopen"): STREAMS,
     ("card/picture.py", "savefig"): BUFFER,
     ("cli/adapt.py", "save_pretrained"): OURS,
-    ("cli/evaluate_plot.py", "savefig"): BUFFER,
+    ("report/streams.py", "savefig"): BUFFER,
     ("cli/predict_output.py", "write_table"): "into a stream that the room opened",
     ("cli/process.py", "open"): STREAMS,
     ("cli/teach.py", "save_pretrained"): OURS,

@@ -15,7 +15,7 @@ from typer.main import get_command
 from nlpmeta import progress
 from nlpmeta.cli import console
 from nlpmeta.cli.app import app
-from nlpmeta.cli.status import LOADING
+from nlpmeta.cli.process import LOADING
 
 WITHOUT_ENCODER = {"info", "push", "report", "recipes", "data"}
 
@@ -92,7 +92,7 @@ def _wrappers(callback):
 
 def test_a_wrapped_command_keeps_its_options():
     from nlpmeta.cli.predict import predict
-    from nlpmeta.cli.status import loads_encoder
+    from nlpmeta.cli.process import loads_encoder
 
     assert signature(loads_encoder(predict)) == signature(predict)
 

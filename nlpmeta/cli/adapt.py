@@ -20,7 +20,7 @@ from nlpmeta.cli.options import (
     TextColumn,
     check_device,
 )
-from nlpmeta.cli.status import loads_encoder
+from nlpmeta.cli.process import loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.adaptation.trial import Stopwatch, Task, Trial

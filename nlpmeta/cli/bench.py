@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlpmeta.cli.options import Device, MaxLength, check_device
-from nlpmeta.cli.status import loads_encoder
+from nlpmeta.cli.process import loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.bench.plan import BenchTask
+    from nlpmeta.bench.store import Store
 
 EXAMPLES = """Examples:
 
@@ -70,9 +71,8 @@ def bench(
     from nlpmeta.bench.run import Bench
     from nlpmeta.bench.scaling import scaling_benches
     from nlpmeta.bench.store import Store
-    from nlpmeta.cli import bench_output
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.numbers import whole_numbers
+    from nlpmeta.cli.options import whole_numbers
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.errors import WorkFailedError
 
@@ -101,9 +101,9 @@ def bench(
     for each in scaling_benches(whole) if scaling else [whole]:
         failed += each.run(store, say=(lambda _: None) if quiet else say)
     if json:
-        bench_output.show_json(store)
+        _show_json(store)
     else:
-        bench_output.show(store)
+        _show(store)
     if failed:
         raise WorkFailedError(f"{failed} cells failed; what they said is in {out}. Run the same command to try again.")
 
@@ -133,3 +133,71 @@ def _tasks(data: str, lang: str | None, *, data_dir: Path | None, max_query: int
             task = BenchTask(data=each_name, lang=each_lang, data_dir=place, max_query=max_query, seed=seed)
             found.append(task.spelled())
     return tuple(dict.fromkeys(found))
+
+
+def _show(store: "Store") -> None:
+    """Tables for a person."""
+    from nlpmeta.bench.scaling import series_of
+    from nlpmeta.bench.summary import groups_of
+    from nlpmeta.cli.console import out, out_table
+
+    lines = store.lines()
+    groups = groups_of(lines)
+    if groups:
+        headers = ("task", "shots", "method", "draws", "accuracy, %", "macro-F1, %", "ECE, %", "adapt, s")
+        out_table((*headers, "texts/s", "peak MB", "to keep, MB"), [group.cells() for group in groups])
+    series = series_of(lines)
+    if series:
+        out_table(
+            ("method", "over", "sizes", "adapt, s", "exponent"),
+            [
+                (
+                    each.method.title,
+                    each.over,
+                    " ".join(map(str, each.sizes)),
+                    " ".join(f"{value:.2f}" for value in each.seconds),
+                    "" if each.growth is None else f"{each.growth.exponent:.2f}",
+                )
+                for each in series
+            ],
+        )
+    out(f"Results: {store.folder}. Pictures and tables: nlpmeta report {store.folder}")
+
+
+def _show_json(store: "Store") -> None:
+    """One JSON object."""
+    from nlpmeta.bench.scaling import series_of
+    from nlpmeta.bench.summary import groups_of
+    from nlpmeta.cli.console import out_json
+
+    lines = store.lines()
+    rows = [
+        {
+            "data": group.task.data,
+            "lang": group.task.lang,
+            "n_shot": group.task.n_shot,
+            "method": group.method.name,
+            "max_steps": group.method.max_steps,
+            "draws": len(group.lines),
+            "accuracy": group.accuracy.json(),
+            "macro_f1": group.macro_f1.json(),
+            "calibration_error": group.calibration_error,
+            "adapt_seconds": group.mean("adapt_seconds"),
+            "predictions_per_second": group.mean("predictions_per_second"),
+            "peak_bytes": group.mean("peak_bytes"),
+            "artefact_bytes": group.mean("artefact_bytes"),
+        }
+        for group in groups_of(lines)
+    ]
+    scaling = [
+        {
+            "method": each.method.name,
+            "over": each.over,
+            "sizes": list(each.sizes),
+            "adapt_seconds": list(each.seconds),
+            "peak_bytes": list(each.peaks),
+            "exponent": None if each.growth is None else each.growth.exponent,
+        }
+        for each in series_of(lines)
+    ]
+    out_json({"rows": rows, "scaling": scaling})

@@ -1,8 +1,13 @@
-"""What commands print: results to standard output, everything else to standard error."""
+"""What commands print: results to standard output, everything else to standard error.
+
+``out_table`` is the one printer of tables and ``json_line`` the one writer of JSON; commands only say what is in them.
+"""
 
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING
 
 from nlpmeta.errors import escaped
@@ -11,7 +16,9 @@ from nlpmeta.progress import clear_status
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WIDEST = 1000  # characters
+_NAME, _WORD = 40, 12  # names so long are not wrapped; a column of text has so many characters at least
+_GAP = (0, 2, 0, 0)  # between columns
+_NUMBER = re.compile(r"[-+]?\d(?:[-+\d.,±%() ]|of|to)*")
 
 
 def say(message: str) -> None:
@@ -32,16 +39,33 @@ def out_json(value: object) -> None:
     sys.stdout.write(json_line(value))
 
 
-def out_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """A table to standard output; columns after the first are numbers and stand to the right."""
-    from rich.console import Console
+def out_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table to standard output: text to the left, columns of numbers to the right, as wide as the terminal or 80.
 
-    clear_status()
-    table = _table(headers, rows, title)
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    natural = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
-    console.width = max(console.width, natural)  # a line that the terminal wraps loses nothing, a cut one does
-    console.print(table)
+    Text is wrapped, numbers and the names in the first column never are: a table of too many of them is wider.
+    """
+    from rich.table import Table
+
+    table = Table(box=None, padding=_GAP, pad_edge=False)
+    needed = 0
+    for header, *cells in zip(headers, *rows, strict=True):
+        number, widest = _are_numbers(cells), max(map(len, cells), default=0)
+        whole = number or (not table.columns and widest <= _NAME)
+        needed += 2 + (max(widest, len(header)) if whole else _WORD)
+        table.add_column(header, justify="right" if number else "left", no_wrap=whole, overflow="fold")
+    _print(table, rows, needed)
+    out()
+
+
+def out_facts(facts: Mapping[str, str]) -> None:
+    """A line a fact, its name first; a long one is wrapped below itself. A fact that is empty is left out."""
+    from rich.table import Table
+
+    rows = [(name, value) for name, value in facts.items() if value]
+    table = Table.grid(padding=_GAP)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    _print(table, rows)
 
 
 def says_how_to_type(stream: IO[str]) -> None:
@@ -52,7 +76,7 @@ def says_how_to_type(stream: IO[str]) -> None:
 
 def json_line(value: object) -> str:
     """``value`` as JSON on one line; characters that could drive a terminal are escaped as JSON escapes them."""
-    line = json.dumps(value, ensure_ascii=False)
+    line = json.dumps(_plain(value), ensure_ascii=False)
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) + "\n"
 
 
@@ -61,14 +85,39 @@ def printable(text: str) -> str:
     return "\n".join(map(escaped, text.split("\n")))
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> "Table":
-    from rich import box
-    from rich.table import Table
+def percent(share: float) -> str:
+    """``0.973`` as ``97.3``."""
+    return f"{100 * share:.1f}"
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, with their intervals, or a sign that one is not known."""
+    known = [cell for cell in cells if cell not in ("", "-", "?")]
+    return bool(known) and all(map(_NUMBER.fullmatch, known))
+
+
+def _print(table: "Table", rows: Sequence[Sequence[str]], needed: int = 0) -> None:
+    from rich.console import Console
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for i, header in enumerate(headers):
-        table.add_column(header, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    return table
+    clear_status()
+    console = Console(file=sys.stdout, highlight=False)
+    console.width = max(console.width, needed)
+    with console.capture() as drawn:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
+
+
+def _plain(value: object) -> object:
+    """A dataclass by its fields; what JSON has no form for (dates, decimals, bytes) as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)

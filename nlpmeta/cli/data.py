@@ -1,11 +1,17 @@
 """``nlpmeta data``: the data sets that have a name, and what is wrong with one's own."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nlpmeta.cli.options import Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
+
+if TYPE_CHECKING:
+    from nlpmeta.sources.home_assistant import LanguageYield
+    from nlpmeta.sources.inspection import DataReport
+    from nlpmeta.sources.overview import Count, Overview
 
 EXAMPLES = """Examples:
 
@@ -28,6 +34,7 @@ _DataDir = Annotated[
     Path | None,
     typer.Option(help="Mirror folder with copies of public data sets; NLPMETA_DATA_DIR by default."),
 ]
+_WRAP = 12  # languages that a line of facts lists before it only counts them
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _Config = Annotated[str | None, typer.Option(help="Configuration of a data set of the Hub.")]
 
@@ -40,15 +47,19 @@ def register(app: typer.Typer) -> None:
 @_app.command("list", epilog=EXAMPLES)
 def list_sets(*, data_dir: _DataDir = None, json: _Json = False) -> None:
     """Print every data set that has a name: its languages, classes, licence, and where it would be read from."""
-    from nlpmeta.cli.console import out_json
-    from nlpmeta.cli.data_output import print_list
+    from nlpmeta.cli.console import out, out_json, out_table
     from nlpmeta.sources.overview import overviews
 
     found = overviews(data_dir)
     if json:
         out_json([each.as_json() for each in found])
-    else:
-        print_list(found)
+        return
+    rows = [
+        (each.facts.name, _number(len(each.languages)), _number(each.n_labels), each.task, _short(each.read_from))
+        for each in found
+    ]
+    out_table(("name", "langs", "classes", "what", "read from"), rows)
+    out("Licence, citation and notes: nlpmeta data show NAME")
 
 
 @_app.command("show", epilog=EXAMPLES)
@@ -64,10 +75,7 @@ def show(
 
     Texts are counted where that needs no download: in a mirror folder, a file, or an installed package.
     """
-    from dataclasses import asdict
-
     from nlpmeta.cli.console import out_json
-    from nlpmeta.cli.data_output import print_counts, print_facts, print_yields
     from nlpmeta.progress import track
     from nlpmeta.sources.home_assistant import HomeAssistantIntents
     from nlpmeta.sources.overview import counted, open_if_possible, overview
@@ -83,11 +91,11 @@ def show(
     elif source is not None and facts.is_local:
         parts = counted(source, lang)
     if json:
-        out_json(facts.as_json() | {"counts": [asdict(p) for p in parts], "yields": [asdict(y) for y in yields]})
+        out_json(facts.as_json() | {"counts": parts, "yields": yields})
         return
-    print_facts(facts)
-    print_yields(yields)
-    print_counts(parts)
+    _show_facts(facts)
+    _show_yields(yields)
+    _show_counts(parts)
 
 
 @_app.command("export", epilog=EXAMPLES)
@@ -146,7 +154,6 @@ def check(
     from dataclasses import asdict
 
     from nlpmeta.cli.console import out_json
-    from nlpmeta.cli.data_output import print_report
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.inspection import inspect_parts, parts_of
     from nlpmeta.sources.loading import load_source
@@ -164,4 +171,104 @@ def check(
     if json:
         out_json(asdict(report) | {"clean": report.is_clean})
     else:
-        print_report(report)
+        _show_report(report)
+
+
+def _show_facts(facts: "Overview") -> None:
+    """A title and a line a fact."""
+    from nlpmeta.cli.console import out, out_facts, printable
+
+    out(printable(facts.facts.title))
+    langs = facts.languages
+    listed = (
+        f"{len(langs)}: {', '.join(langs[:_WRAP])}{', …' * (len(langs) > _WRAP)}" if langs else "only the data says"
+    )
+    labels = ", ".join(facts.labels) or "only the data says"
+    out_facts(
+        {
+            "task": facts.task,
+            "licence": facts.facts.licence,
+            "citation": facts.facts.citation,
+            "notes": facts.facts.notes,
+            "read from": facts.read_from,
+            "languages": listed,
+            "splits": ", ".join(facts.splits),
+            "labels": f"{facts.n_labels}: {labels}" if facts.n_labels else labels,
+        }
+    )
+
+
+def _show_counts(parts: "Sequence[Count]") -> None:
+    """Texts and classes of every split of every language."""
+    from nlpmeta.cli.console import out_table
+
+    if parts:
+        rows = [(part.lang or "-", part.split, str(part.texts), str(part.classes)) for part in parts]
+        out_table(("language", "split", "texts", "classes"), rows)
+
+
+def _show_yields(yields: "Sequence[LanguageYield]") -> None:
+    """What each language gives when its templates are expanded."""
+    if not yields:
+        return
+    from nlpmeta.cli.console import out, out_table
+    from nlpmeta.languages import parse
+
+    rows = [
+        (
+            each.lang,
+            parse(each.lang).name,
+            f"{each.usable_intents} of {each.intents}",
+            f"{each.usable_templates} of {each.templates}",
+            str(each.sentences),
+        )
+        for each in yields
+    ]
+    out_table(("language", "", "intents used", "templates used", "sentences"), rows)
+    out(f"Languages: {len(yields)}, sentences: {sum(each.sentences for each in yields)}")
+
+
+def _show_report(report: "DataReport") -> None:
+    """Counts of every part, then what is in two parts, then what to make of it."""
+    from nlpmeta.cli.console import out, out_table, printable
+
+    rows = [
+        (
+            part.name,
+            *map(str, (part.texts, part.classes, part.exact, part.normalised, part.conflicting)),
+            str(len(part.small_classes)),
+        )
+        for part in report.parts
+    ]
+    small = f"classes < {report.few}"
+    out_table(("part", "texts", "classes", "repeats", "normalised", "several labels", small), rows)
+    shared = [each for each in report.overlaps if each.normalised]
+    if shared:
+        rows_of_pairs = [
+            (each.second, each.first, str(each.exact), str(each.normalised), str(each.label_differs)) for each in shared
+        ]
+        out_table(("texts of", "also in", "exact", "normalised", "other label"), rows_of_pairs)
+    if report.split_ids is not None and report.split_ids.count:
+        torn = report.split_ids
+        out(f"Ids in different splits in different languages: {torn.count}, such as {', '.join(torn.examples)}.")
+    for part in report.parts:
+        if part.small_classes:
+            listed = ", ".join(f"{name} ({count})" for name, count in list(part.small_classes.items())[:10])
+            out(printable(f"{part.name}: fewer than {report.few} distinct texts: {listed}"))
+    out(_verdict(report))
+
+
+def _verdict(report: "DataReport") -> str:
+    across = sum(each.normalised for each in report.overlaps)
+    within = sum(part.normalised for part in report.parts)
+    if report.is_clean:
+        return "No text is repeated, in two parts, or under several labels."
+    return f"{within} repeats within parts, {across} across parts (normalised)."
+
+
+def _number(count: int | None) -> str:
+    return str(count) if count else "?"
+
+
+def _short(read_from: str) -> str:
+    return read_from.removeprefix("the ").partition(" at ")[0].partition(" folder /")[0]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from nlpmeta.cli.status import loads_encoder
+from nlpmeta.cli.process import loads_encoder
 
 EXAMPLES = """Examples:
 
@@ -24,8 +24,6 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look whether everything is there that is needed; nothing is changed and no network is asked."""
-    from dataclasses import asdict
-
     from nlpmeta.cli.console import out, out_json, printable
     from nlpmeta.doctor import examine
 
@@ -36,6 +34,6 @@ def doctor(
             out(printable(f"{finding.verdict:7} {finding.what:12} {finding.said}"))
     failed = [finding.what for finding in found if finding.verdict == "failed"]
     if json:
-        out_json({"works": not failed, "findings": [asdict(finding) for finding in found]})
+        out_json({"works": not failed, "findings": found})
     if failed:
         raise typer.Exit(1)

@@ -1,11 +1,11 @@
 """``nlpmeta evaluate``: methods and checkpoints under published protocols, on the same episodes."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.numbers import whole_number, whole_numbers
 from nlpmeta.cli.options import (
     Delimiter,
     Device,
@@ -16,10 +16,13 @@ from nlpmeta.cli.options import (
     NoHeader,
     TextColumn,
     check_device,
+    whole_number,
+    whole_numbers,
 )
-from nlpmeta.cli.status import loads_encoder
+from nlpmeta.cli.process import loads_encoder
 
 if TYPE_CHECKING:
+    from nlpmeta.evaluation import Interval
     from nlpmeta.protocols import Protocol, Row, Ways
 
 EXAMPLES = """Examples:
@@ -86,13 +89,13 @@ def evaluate(
     Several methods are scored on the same episodes, and their differences to the first one are shown. Embeddings are
     computed once per text and kept for the next run. docs/evaluation.md describes every protocol.
     """
-    from nlpmeta.cli import evaluate_output, evaluate_plot
     from nlpmeta.cli.console import out_json, say
     from nlpmeta.cli.methods import check_names, is_adapted, learners_of
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.protocols import DataChoice, Run
     from nlpmeta.protocols.results import add_rows, read_rows
     from nlpmeta.protocols.runs import shapes_of
+    from nlpmeta.report.streams import check_picture, draw_streams
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
@@ -101,7 +104,7 @@ def evaluate(
     shapes = shapes_of(chosen, n_shots=n_shots, n_ways=n_ways, n_episodes=episodes, max_query=max_query, seed=seed)
     check_names(names)
     if plot is not None:
-        evaluate_plot.check(plot, chosen)
+        check_picture(plot, chosen)
     choice = DataChoice(
         data=data,
         data_dir=data_dir,
@@ -137,11 +140,11 @@ def evaluate(
         if out is not None:
             add_rows(out, some)
     if plot is not None:
-        evaluate_plot.draw([row.json() for row in rows], plot)
+        draw_streams([row.json() for row in rows], plot)
     if json:
         out_json({"rows": [row.json() for row in rows]})
     else:
-        evaluate_output.show(rows, chosen)
+        _show(rows, chosen)
 
 
 def _names(what: str, compare: str | None) -> list[str]:
@@ -188,3 +191,39 @@ def _command(context: typer.Context) -> str:
 def _typed(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def _show(rows: "Sequence[Row]", protocol: "Protocol") -> None:
+    """The table; columns that would be empty are left out, and so is the language where there is one only."""
+    from nlpmeta.cli.console import out, out_table
+
+    if protocol.presentations:
+        rows = [row for row in rows if row.setting.presentation in protocol.presentations]
+    first = rows[0].setting
+    several = len({row.setting.lang for row in rows}) > 1
+    columns: dict[str, Callable[[Row], str]] = {"method": lambda row: row.setting.method}
+    if several:
+        columns["lang"] = lambda row: row.setting.lang or "all"
+    columns["ways"] = lambda row: str(row.setting.n_way)
+    columns["shots"] = lambda row: str(row.setting.n_shot)
+    if protocol.presentations:
+        columns["presentation"] = lambda row: str(row.setting.presentation)
+    columns["accuracy, %"] = lambda row: row.summary.accuracy.percent()
+    columns["macro-F1, %"] = lambda row: row.summary.macro_f1.percent()
+    columns["ECE, %"] = lambda row: row.summary.calibration_error.percent()
+    if any(row.summary.oos_auroc for row in rows):
+        columns["out-of-scope AUROC, %"] = lambda row: _percent(row.summary.oos_auroc)
+        columns[f"recall at {100 * (protocol.in_scope_accuracy or 0):.0f} %"] = lambda row: _percent(
+            row.summary.oos_recall
+        )
+    if any(row.gains for row in rows):
+        columns[f"over {first.method}"] = lambda row: row.gains[0].percent() if row.gains else ""
+    where = first.data if several or first.lang is None else f"{first.data}, {first.lang}"
+    what = "streams" if protocol.presentations else "episodes"
+    out(f"{where}: {protocol.name}, {first.episodes} {what}, seed {first.seed}")
+    out_table(tuple(columns), [[cell(row) for cell in columns.values()] for row in rows])
+    out(f"±, brackets: 95 % intervals over {what}. ECE: expected calibration error.")
+
+
+def _percent(interval: "Interval | None") -> str:
+    return "" if interval is None else interval.percent()

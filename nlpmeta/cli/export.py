@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nlpmeta.cli.status import loads_encoder
+from nlpmeta.cli.process import loads_encoder
 
 EXAMPLES = """Examples:
 

@@ -28,7 +28,7 @@ def info(
 ) -> None:
     """Print what a model folder holds, after checking that it is whole. The encoder is not loaded."""
     from nlpmeta.checkpoint import describe
-    from nlpmeta.cli.console import out_json
+    from nlpmeta.cli.console import out_facts, out_json
     from nlpmeta.hub.download import Fetching
     from nlpmeta.sharing.share import find_model
 
@@ -36,16 +36,7 @@ def info(
     if json:
         out_json(facts)
     else:
-        _show(facts)
-
-
-def _show(facts: "dict[str, Json]") -> None:
-    from nlpmeta.cli.console import out, printable
-
-    for name, value in facts.items():
-        if value is None:
-            continue
-        out(printable(f"{name.replace('_', ' '):10} {_said(value)}"))
+        out_facts({name.replace("_", " "): _said(value) for name, value in facts.items() if value is not None})
 
 
 def _said(value: "Json") -> str:

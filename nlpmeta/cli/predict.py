@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlpmeta.cli.options import Delimiter, Device, Encoding, NoHeader
-from nlpmeta.cli.status import loads_encoder
+from nlpmeta.cli.process import loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.classifier import FewShotClassifier
@@ -205,8 +205,7 @@ def _writer(
     as_table: bool,
     as_json: bool,
 ) -> "AbstractContextManager[Writer]":
-    from nlpmeta.cli.predict_output import Layout, line_writer, table_writer
-    from nlpmeta.cli.predict_schema import schema_for
+    from nlpmeta.cli.predict_output import Layout, line_writer, schema_for, table_writer
 
     columns = asked.columns(len(classifier.classes_))
     has_text = not as_table or source.table is None

@@ -4,20 +4,24 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from nlpmeta.cli.console import json_line, printable
 from nlpmeta.cli.predict_answers import Answer
-from nlpmeta.errors import NLPMetaError, visible
+from nlpmeta.errors import DataError, NLPMetaError, visible
+from nlpmeta.sources.arrow_rows import schema_of
 from nlpmeta.sources.export import TABLE_SUFFIXES, delimited_line
-from nlpmeta.sources.tables import is_table, refuse_foreign
+from nlpmeta.sources.form import TableForm
+from nlpmeta.sources.tables import ARROW, JSON, is_table, kind_of, refuse_foreign, rows_of
 from nlpmeta.sources.texts import Given
 
 if TYPE_CHECKING:
-    from pyarrow import Schema
+    from pyarrow import DataType, Schema
 
 Rows = Sequence[tuple[Given, Answer]]
+_ROWS = 4096  # looked at together for the types of their columns
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def line_writer(out: Path | None, layout: Layout, *, as_json: bool) -> Iterator[
     from nlpmeta.files import new_file
 
     form: Callable[[Given, Answer], str] = (
-        (lambda given, answer: json_line(_plain(layout.row(given, answer)))) if as_json else _tabbed(layout)
+        (lambda given, answer: json_line(layout.row(given, answer))) if as_json else _tabbed(layout)
     )
 
     def write(rows: Rows) -> None:
@@ -132,7 +136,7 @@ def table_writer(out: Path, layout: Layout, schema: "Callable[[], Schema]") -> I
         return
     with new_file(out) as stream:
         if suffix in (".jsonl", ".ndjson"):
-            yield lambda rows: stream.writelines(json_line(_plain(layout.row(*each))) for each in rows)
+            yield lambda rows: stream.writelines(json_line(layout.row(*each)) for each in rows)
             return
         delimiter = "\t" if suffix == ".tsv" else ","
         if layout.header:
@@ -159,16 +163,55 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _plain(row: dict[str, object]) -> dict[str, object]:
-    """What JSON has no form for (dates, decimals, bytes) as text."""
-    return {name: _json_value(value) for name, value in row.items()}
+def schema_for(layout: Layout, table: Path | None, form: TableForm, classes: "Sequence[object]") -> "Schema":
+    """The types of all columns: those of the table that came in, of the labels, and of probabilities.
+
+    Raises:
+        DataError: if a column of JSON or Excel holds values that no one type has room for.
+    """
+    import pyarrow
+
+    kinds: dict[str, DataType] = {"text": pyarrow.string()} if layout.text else {}
+    if table is not None:
+        kinds |= _types_of(table, form, layout.kept)
+    for name, shown in layout.added.items():
+        kinds[shown] = _type_of_answer(name, classes)
+    return pyarrow.schema([(name, kinds[name]) for name in layout.columns])
 
 
-def _json_value(value: object) -> object:
-    if isinstance(value, dict):
-        return {str(name): _json_value(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(each) for each in value]
-    if isinstance(value, float) and value != value:
-        return None
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+def _type_of_answer(name: str, classes: "Sequence[object]") -> "DataType":
+    import pyarrow
+
+    if name == "unsure":
+        return pyarrow.bool_()
+    if name.startswith("label"):
+        return pyarrow.array(classes).type
+    return pyarrow.float64()
+
+
+def _types_of(table: Path, form: TableForm, kept: Sequence[str]) -> "dict[str, DataType]":
+    import pyarrow
+
+    kind = kind_of(table)
+    if kind in (*ARROW, "dataset"):
+        schema = schema_of(table)
+        return {name: schema.field(name).type for name in kept}
+    if kind not in (*JSON, ".xlsx"):
+        return dict.fromkeys(kept, pyarrow.string())
+    schema = pyarrow.schema([(name, pyarrow.null()) for name in kept])
+    rows = (({name: row.get(name) for name in kept}) for _, row in rows_of(table, form))
+    try:
+        for batch in _batches(rows):
+            found = pyarrow.Table.from_pylist(batch).schema
+            schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
+    except pyarrow.ArrowException as error:
+        raise DataError(
+            f"{table}: a column holds values of several kinds, which Parquet has no type for ({error}). "
+            "Write .jsonl or .csv, or name other columns with --keep."
+        ) from error
+    return {name: schema.field(name).type for name in kept}
+
+
+def _batches(rows: "Iterator[dict[str, object]]") -> "Iterator[list[dict[str, object]]]":
+    while batch := list(islice(rows, _ROWS)):
+        yield batch

@@ -1,13 +1,20 @@
-"""The process around a command: its standard streams and the signals that end it."""
+"""The process around a command: its standard streams, the signals that end it, and what is seen while it loads."""
 
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from types import FrameType
+from typing import ParamSpec, TypeVar
 
 from nlpmeta.errors import WorkFailedError, reason_of
+from nlpmeta.progress import clear_status, show_status
 
+P = ParamSpec("P")
+R = TypeVar("R")
+LOADING = "Loading the encoder …"
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -81,3 +88,20 @@ def _discard_results() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def loads_encoder(command: Callable[P, R]) -> Callable[P, R]:
+    """The same command with a line on the terminal until it says something itself.
+
+    Nobody sees it who pipes standard error away, or asked for --quiet or --json.
+    """
+
+    @wraps(command)
+    def shown(*args: P.args, **options: P.kwargs) -> R:
+        show_status(LOADING, show=not (options.get("quiet") or options.get("json")))
+        try:
+            return command(*args, **options)
+        finally:
+            clear_status()
+
+    return shown

@@ -70,26 +70,22 @@ def _ask_for_what_is_missing(licence: str | None, languages: tuple[str, ...], mo
 
 
 def _plan(model: Path, target: "Target", sharing: "Sharing", *, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from nlpmeta.cli.console import out, out_json, out_table
     from nlpmeta.sharing.share import plan
 
     files = plan(model, target, sharing)
     if as_json:
-        out_json({"name": target.name, "files": [asdict(file) for file in files]})
+        out_json({"name": target.name, "files": files})
         return
     out_table(("file", "bytes"), [(file.name, f"{file.bytes:,}") for file in files])
     out(f"{len(files)} files, {sum(file.bytes for file in files):,} bytes; nothing was sent.")
 
 
 def _report(pushed: "Pushed", *, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from nlpmeta.cli.console import out, out_json
 
     if as_json:
-        out_json(asdict(pushed))
+        out_json(pushed)
         return
     who = "private" if pushed.private else "public"
     out(f"{pushed.url} ({'new, ' if pushed.created else ''}{who})")

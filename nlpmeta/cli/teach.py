@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlpmeta.cli.options import Delimiter, Device, Encoding, LabelColumn, NoHeader, TextColumn
-from nlpmeta.cli.status import loads_encoder
+from nlpmeta.cli.process import loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.adaptation.teaching import Taught

@@ -1,5 +1,6 @@
 """Recipes on disk: where they are, and reading one with changes from the command line."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,11 +126,12 @@ def _values(path: Path, children: tuple[Path, ...] = ()) -> dict[str, object]:
 
 
 def about(path: Path) -> str:
-    """What a recipe says of itself: its first comment line that is not the command."""
+    """What a recipe says of itself: the first sentence of its comment, after the command."""
     from nlpmeta.recipes.strict_yaml import read_text
 
-    lines = [line.lstrip("# ").rstrip() for line in read_text(path).splitlines() if line.startswith("#")]
-    return next((line for line in lines if line and not line.startswith("nlpmeta ")), "")
+    lines = itertools.takewhile(lambda line: line.startswith("#"), read_text(path).splitlines())
+    words = " ".join(line.lstrip("# ").rstrip() for line in lines if not line.startswith("# nlpmeta "))
+    return re.split(r"(?<=\.) (?=[A-Za-z`])", words.strip(), maxsplit=1)[0]
 
 
 def documented_keys() -> list[tuple[str, str, str]]:

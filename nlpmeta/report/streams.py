@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 150
 
 
-def check(path: Path, protocol: "Protocol") -> None:
+def check_picture(path: Path, protocol: "Protocol") -> None:
     """Make sure that there will be a picture, before any work.
 
     Raises:
@@ -28,7 +28,7 @@ def check(path: Path, protocol: "Protocol") -> None:
     check_matplotlib()
 
 
-def draw(rows: "Sequence[Mapping[str, Json]]", path: Path) -> None:
+def draw_streams(rows: "Sequence[Mapping[str, Json]]", path: Path) -> None:
     """Draw rows, as ``--json`` prints them, of one data set: each method and language a line with its 95 % band.
 
     Raises:
