@@ -1,19 +1,19 @@
-"""AdapterStore with ten thousand users, and what a personal head is worth on popquorn.
+"""AdapterStore with ten thousand users, and what a personal head gains on popquorn.
 
     python benchmarks/adapter_store.py --data-dir ../shared/data
     python benchmarks/adapter_store.py --part scale             # or --part popquorn
 
 Writes results/adapter_store.json.
 
-*scale*: 10,000 users of ten classes of random unit vectors, float16 heads; size of the file; seconds to open it; 64
+*scale*: 10,000 users with ten classes of random unit vectors each, float16 heads; file size; seconds to open it; 64
 texts of 64 users against 64 texts of one user, medians of alternating runs on the packaged encoder with the shipped
 checkpoint.
 
-*popquorn*: offensiveness from 1 to 5 by 262 annotators. A head for everyone is learned from the ratings of the even
-annotators; each odd annotator's head starts from it with half of the own ratings (at random, seed 0) and is scored on
-the other half, against the majority's label of the very same text among all other annotators (who are not known for a
-new text: the baseline knows more than the method). The interval is a bootstrap over annotators. The penalty of personal
-heads was chosen on the even annotators.
+*popquorn*: offensiveness from 1 to 5 by 262 annotators. A head for everyone is trained on the ratings of the even
+annotators; each odd annotator's head starts from it with half of that annotator's ratings (at random, seed 0) and is
+scored on the other half, against the majority label of the very same text among all other annotators (which is not
+available for a new text: the baseline knows more than the method). The interval is a bootstrap over annotators. The
+penalty of personal heads was chosen on the even annotators.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""How ``auto`` does on held-out tasks beside each single head, and whether what it says of itself is true.
+"""How ``auto`` does on held-out tasks compared with each single head, and whether its self-assessment is correct.
 
     python benchmarks/auto.py --data-dir ../shared/data     # make bench-auto; about 40 minutes on 2 cores
-    python benchmarks/auto.py --table                       # the tables again, from results/auto.json
+    python benchmarks/auto.py --table                       # reprint the tables from results/auto.json
 
 More than 200 tasks of Injongo, SIB-200, BANKING77, CLINC150 and SMS spam (``auto_tasks.HELD_OUT``), 1, 5 and 10 shots.
-Each is written to results/auto.json as soon as it is done, so that a run that was killed goes on. CLINC150 was in
-meta-training with all its classes (other texts); Injongo and SIB-200 were in other languages; the rest was not.
+Each is written to results/auto.json as soon as it is done, so that a killed run resumes. CLINC150 was in meta-training
+with all its classes (other texts), Injongo and SIB-200 in other languages, the rest not at all.
 """
 
 import argparse

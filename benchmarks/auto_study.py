@@ -1,4 +1,4 @@
-"""The auxiliary tasks that ``learn_auto.py`` learns from: what each head says of them, and what a mixture would."""
+"""The auxiliary tasks that ``learn_auto.py`` learns from: the predictions of each head and of a mixture."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What results/auto.json says, set by set, and its tables."""
+"""Summaries of results/auto.json per dataset, and its tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,7 +1,7 @@
-"""The tasks that adaptation learns from, and those that it is measured on: no data set and language is in both.
+"""The tasks that adaptation learns from, and those it is evaluated on: no pair of dataset and language is in both.
 
-Auxiliary tasks are of languages and sets that are held out to choose by, or of the dev split of training languages,
-whose texts were not trained on. Held-out tasks are of the languages and sets that the README reports.
+Auxiliary tasks come from languages and datasets reserved for model selection, or from the dev split of training
+languages, whose texts were not trained on. Held-out tasks come from the languages and datasets that the README reports.
 """
 
 from collections.abc import Sequence

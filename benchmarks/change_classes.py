@@ -1,9 +1,9 @@
-"""What a change of the classes costs an adapted model beyond the embedding of its new texts.
+"""The cost of changing the classes of an adapted model, beyond the embedding of its new texts.
 
     python benchmarks/change_classes.py --data-dir ../shared/data          # a minute
 
-Medians over five changes of a model of `auto` on MASSIVE, Afrikaans, five texts a class. Encoding is measured beside,
-on the same texts, and taken off.
+Medians over five changes of an `auto` model on MASSIVE Afrikaans, five texts per class. Encoding is timed separately on
+the same texts and subtracted.
 """
 
 import argparse

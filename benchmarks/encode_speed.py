@@ -1,9 +1,10 @@
-"""How fast ``nlpmeta predict`` and ``TextEncoder.encode`` are, beside sentence-transformers on the same weights.
+"""Speed of ``nlpmeta predict`` and ``TextEncoder.encode`` compared with sentence-transformers on the same weights.
 
 python benchmarks/encode_speed.py            # needs: pip install -e '.[offline,bench]'
 
-Everything runs in one process on the same 10,000 short texts, one after the other, each at its best; the matrix-product
-ceiling of the machine is measured in the same run. Prints one JSON object; times are the best of ``--repeats``.
+Everything runs in one process on the same 10,000 short texts, one method after the other, each at its fastest settings;
+the machine's matrix-product ceiling is measured in the same run. Prints one JSON object; times are the best of
+``--repeats``.
 """
 
 import argparse

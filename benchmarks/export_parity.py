@@ -1,6 +1,6 @@
-"""Adapts on the starter corpus and compares every export with the model on texts that it has not seen.
+"""Adapts on the starter corpus and compares every export with the model on unseen texts.
 
-python benchmarks/export_parity.py [--lang sw] [--shots 5]: largest difference of a probability, size, seconds.
+python benchmarks/export_parity.py [--lang sw] [--shots 5]: largest difference in probability, size, seconds.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Learning without labels, and learning that goes on: the tables of docs/frontier.md, in results/frontier.json.
+"""Unsupervised and continual meta-learning: the tables of docs/frontier.md, in results/frontier.json.
 
     nlpmeta train unsupervised-multilingual --data-dir ../shared/data      # first; about 20 minutes on 2 cores
     python benchmarks/frontier.py --part without-labels                    # 10 minutes
     python benchmarks/frontier.py --part language                          # 10 minutes
     python benchmarks/frontier.py --part online                            # 30 minutes
 
-Rows that are there already are replaced, the others stay.
+Existing rows are replaced, the others stay.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The baselines on the frozen encoder, first line of every table: writes results/frozen.json.
+"""The baselines on the frozen encoder, the first line of every table: writes results/frozen.json.
 
     python benchmarks/frozen.py --data-dir ../shared/data              # everything
-    python benchmarks/frozen.py --data-dir ../shared/data --only spam  # the commands that contain a word
-    python benchmarks/frozen.py --dry-run                              # the commands, to run them by hand
+    python benchmarks/frozen.py --data-dir ../shared/data --only spam  # only commands that contain a word
+    python benchmarks/frozen.py --dry-run                              # print the commands, to run them by hand
 
-Machine, time and figures: docs/evaluation.md. Rows that are there already are replaced, the others stay.
+Machine, time and figures: docs/evaluation.md. Existing rows are replaced, the others stay.
 """
 
 import sys

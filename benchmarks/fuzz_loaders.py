@@ -1,8 +1,8 @@
-"""Loads thousands of mutated files with every loader: ``make fuzz``. Fails at the first that is not a clean error.
+"""Loads thousands of mutated files with every loader: ``make fuzz``. Fails at the first without a clean error.
 
-A file is loaded, or refused with an NLPMetaError of one line; no other exception, no hang, memory within a limit. With
-``--signed`` the content of files of ours is changed and every digest made anew, and what is loaded is used as well: it
-has to answer with probabilities, and nothing may be written where it was read.
+A file must be loaded, or refused with a one-line NLPMetaError; no other exception, no hang, bounded memory. With
+``--signed`` the content of our own files is changed and every digest recomputed, and whatever loads is used as well: it
+must answer with probabilities, and nothing may be written where it was read.
 """
 
 import argparse

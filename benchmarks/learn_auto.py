@@ -1,10 +1,10 @@
-"""Learns from auxiliary tasks what ``auto`` starts from, and how far it is to be trusted.
+"""Learns the priors and the calibration of ``auto`` from auxiliary tasks.
 
     python benchmarks/learn_auto.py --data-dir ../shared/data     # make learn-auto
 
-Writes nlpmeta/learners/experience.json and nlpmeta/trust/families.safetensors, in about 20 minutes on 2 cores beside
-other work. To be run again when the shipped checkpoint changes. The tasks are those of ``auto_tasks.AUXILIARY``;
-nothing is read of the sets and languages that are reported. Embeddings are kept on disk: the second run is quicker.
+Writes nlpmeta/learners/experience.json and nlpmeta/trust/families.safetensors, in about 20 minutes on 2 cores alongside
+other work. Run it again whenever the shipped checkpoint changes. The tasks are ``auto_tasks.AUXILIARY``; the datasets
+and languages of the reported results are never read. Embeddings are cached on disk: a second run is faster.
 """
 
 import argparse

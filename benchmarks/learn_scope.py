@@ -1,11 +1,11 @@
-"""Learns from auxiliary tasks how to tell texts that belong to none of the classes from others.
+"""Learns to detect out-of-scope texts from auxiliary tasks.
 
     python benchmarks/learn_scope.py --data-dir ../shared/data
 
-Writes nlpmeta/trust/scope.json, in about 20 minutes on one core beside other work. Tasks are drawn from the dev splits
-of ``auto_tasks.AUXILIARY``'s languages; texts out of scope are those of classes that a task does not have, and the
-sentences of nlpmeta/trust/small_talk.txt, each judged by the other sentences. Then it measures, and learns nothing, on
-CLINC150's validation split: its own texts out of scope, and sentences of small talk that are not in the file.
+Writes nlpmeta/trust/scope.json, in about 20 minutes on one core alongside other work. Tasks are drawn from the dev
+splits of the languages in ``auto_tasks.AUXILIARY``; out-of-scope texts come from classes that are not in the task, and
+from the sentences of nlpmeta/trust/small_talk.txt, each scored against the other sentences. It then evaluates, without
+learning, on CLINC150's validation split: its own out-of-scope texts, and small-talk sentences that are not in the file.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""MAML's meta-gradient: tasks a second and memory, ours and other packages' on the same encoder and the same tasks.
+"""MAML's meta-gradient: tasks per second and memory, ours and other packages' on the same encoder and the same tasks.
 
-    pip install --no-deps higher==0.2.1 torchopt==0.7.3 optree graphviz   # peers; missing ones are left out
+    pip install --no-deps higher==0.2.1 torchopt==0.7.3 optree graphviz   # optional: missing peers are skipped
     python benchmarks/maml_speed.py                                           # make bench-maml; about 30 minutes
 
-One run takes the gradient of the query loss of a batch of 5-way 5-shot tasks (25 support and 25 query texts each of the
-starter corpus) after the inner steps, in a process of its own. The methods of a row take turns, and ratios are medians
-over the rounds. Memory is what the process had at its peak over what it had with the encoder loaded.
+One run computes the gradient of the query loss for a batch of 5-way 5-shot tasks (25 support and 25 query texts each,
+from the starter corpus) after the inner steps, in its own process. The methods of a row alternate, and ratios are
+medians over the rounds. Memory is the process's peak minus its memory with the encoder loaded.
 
 Peers adapt all weights, as they are usually used, or LoRA adapters. torchopt's optimisers always keep the graph, so it
-has no first order. learn2learn 0.2.0 does not build with a current Cython. Results: results/maml_speed.json.
+has no first-order mode. learn2learn 0.2.0 does not build with a current Cython. Results: results/maml_speed.json.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What is forecast of memory before meta-training, and what its steps then take; each case in a process of its own.
+"""The memory forecast before meta-training, compared with what its steps use; each case in its own process.
 
     python benchmarks/memory_forecast.py          # two minutes
 
-Episodes of the starter corpus, 2 a step, LoRA of rank 16 in all layers; taken is the highest resident memory of three
-steps over that after the forecast, when the encoder is loaded.
+Episodes of the starter corpus, 2 per step, LoRA rank 16 in all layers; measured is the peak resident memory of three
+steps minus that after the forecast, when the encoder is loaded.
 """
 
 import json

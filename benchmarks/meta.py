@@ -1,13 +1,13 @@
-"""The shipped checkpoint against the best frozen head on the same supports: results/meta.json and its tables.
+"""The shipped checkpoint against the best frozen head on the same support sets: results/meta.json and its tables.
 
     python benchmarks/meta.py --data-dir ../shared/data                 # make bench-meta; about 70 minutes on 2 cores
-    python benchmarks/meta.py --dry-run                                 # the commands, to run them by hand
-    python benchmarks/table.py                                          # the tables again, from the file
+    python benchmarks/meta.py --dry-run                                 # print the commands, to run them by hand
+    python benchmarks/table.py                                          # reprint the tables from the file
 
-The card of the checkpoint (nlpmeta/checkpoints/multilingual/README.md) says what it was trained on. Injongo is measured
-twice more, on checkpoints that are made by hand (10 to 20 minutes each) and measured where their folders are there:
-recipes/without-injongo.yaml never saw its text, leave-out-a and -b never saw five of its languages each, as the
-shipped one never saw six others. Rows that are there already are replaced, the others stay.
+The card of the checkpoint (nlpmeta/checkpoints/multilingual/README.md) says what it was trained on. Injongo is also
+measured with two kinds of checkpoints that are trained by hand (10 to 20 minutes each) and used if their folders exist:
+recipes/without-injongo.yaml never saw its text, leave-out-a and -b each never saw five of its languages, just as the
+shipped one never saw six others. Existing rows are replaced, the others stay.
 """
 
 import sys

@@ -1,12 +1,12 @@
-"""What ``predict`` costs beyond the encoder's own forward pass: ``make bench-predict``.
+"""The cost of ``predict`` beyond the encoder's own forward pass: ``make bench-predict``.
 
 python benchmarks/predict_speed.py                      # one text, and many
 python benchmarks/predict_speed.py --against SECONDS    # ... and the bulk figure of another release as a ratio
 
-Seconds of CPU of this process, one thread, runs in pairs: first one side, then the other, again and again, and the
-median of the ratios of the pairs. The forward pass is that of a transformer without adapters whose weights have them
-added in, for each view of the encoder that the model reads. Prints one JSON object; exits 1 if one text costs more
-than 1.1 times its forward passes.
+CPU seconds of this process, one thread, in paired runs: the two sides alternate, and the result is the median ratio
+over the pairs. The forward pass is that of a transformer without adapters whose weights include the merged adapters,
+for each view of the encoder that the model uses. Prints one JSON object; exits 1 if one text costs more than 1.1 times
+its forward passes.
 """
 
 import argparse

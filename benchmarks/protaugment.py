@@ -1,10 +1,10 @@
-"""ProtAugment's folds, meta-trained on the training classes of each fold alone: results/protaugment.json and its table.
+"""ProtAugment's folds, meta-trained only on the training classes of each: results/protaugment.json and its table.
 
     python benchmarks/protaugment.py --data-dir ../shared/data                    # two to three hours on one core
     python benchmarks/protaugment.py --data-dir ../shared/data --sets liu         # a quarter of that
-    python benchmarks/protaugment.py --show                                       # the table again
+    python benchmarks/protaugment.py --show                                       # reprint the table
 
-Folds that are measured already are left alone. The frozen encoder is measured on the same episodes.
+Folds that have already been measured are skipped. The frozen encoder is evaluated on the same episodes.
 """
 
 import argparse

@@ -1,21 +1,21 @@
-"""Spam filters that meet a new campaign: recovery, alarms, false alarms; writes results/spam_stream.json.
+"""Spam filters facing a new campaign: recovery, alarms, false alarms; writes results/spam_stream.json.
 
     python benchmarks/spam_stream.py --data-dir ../shared/data
-    python benchmarks/spam_stream.py --only youtube            # the set that the settings were chosen on
+    python benchmarks/spam_stream.py --only youtube            # the dataset on which the settings were chosen
 
-Sets: SMS spam and SpamAssassin, on the frozen encoder (the shipped checkpoint has seen a part of SpamAssassin), with
+Datasets: SMS spam and SpamAssassin, on the frozen encoder (the shipped checkpoint has seen part of SpamAssassin), with
 logistic regression on 50 + 50 messages as the filter. Duplicates are dropped.
 
-*campaigns*: spam is cut into six groups by k-means on embeddings (seed 0). A group is a tactic that the filter has
-never seen: it is left out of the support and of the first 300 messages of a random stream, then mixed in at one message
-in two until 60 have come. A third of the group is held out: after every label of the campaign, that is scored. Labels
-come five messages late. "Level before" is the share of spam that was caught among the 300 messages before; "recovered
-after" is the number of labels of the campaign after which the held-out part is caught at 95 % of that level. Three
-draws each.
+*campaigns*: spam is clustered into six groups by k-means on embeddings (seed 0). A group is a tactic that the filter
+has never seen: it is excluded from the support and from the first 300 messages of a random stream, then mixed in at one
+message in two until 60 have arrived. A third of the group is held out and scored after every label of the campaign.
+Labels arrive five messages late. "Level before" is the fraction of spam caught among the 300 messages before;
+"recovered after" is the number of labels of the campaign after which the held-out part is caught at 95 % of that level.
+Three draws each.
 
-*control*: 2,000 messages in random order, no campaign; alarms are false. Five draws.
+*control*: 2,000 messages in random order, no campaign; all alarms are false. Five draws.
 
-*by time* (SpamAssassin has dates): the first 100 of each kind as support, then all others in order of their date.
+*by time* (SpamAssassin has dates): the first 100 of each kind as support, then all others in chronological order.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a write costs and that memory stays flat: 10,000 writes into the shipped network, beside the encoder's own time.
+"""The cost of a write, and that memory stays flat: 10,000 writes into the shipped network, next to the encoder's time.
 
 python benchmarks/stream_writes.py
 """

@@ -1,9 +1,9 @@
-"""Streams of classes that were never seen, and of a language that never was: results/streams.json and two pictures.
+"""Streams of unseen classes, and of an unseen language: results/streams.json and two pictures.
 
     python benchmarks/streams.py --data-dir ../shared/data     # make bench-streams
-    python benchmarks/streams.py --dry-run                     # the commands, to run them by hand
+    python benchmarks/streams.py --dry-run                     # print the commands, to run them by hand
 
-The ablations are measured where they were trained: nlpmeta train rnn, nlpmeta train snail (into runs/). On the frozen
+The ablations are measured if they have been trained: nlpmeta train rnn, nlpmeta train snail (into runs/). On the frozen
 encoder: ``mann@none``, the network before meta-training; ``prototypical``, the running mean of each class;
 ``matching``, attention over all examples. ``prototypical@default`` is the running mean on the meta-trained encoder,
 which has seen CLINC150's classes.

@@ -1,12 +1,12 @@
-"""What ten labels are worth where ``adapt --suggest`` asked for them, and where they were drawn at random.
+"""The gain from ten labels suggested by ``adapt --suggest``, compared with ten labels drawn at random.
 
-    python benchmarks/suggest.py --data-dir ../shared/data              # on the auxiliary tasks: to choose by
+    python benchmarks/suggest.py --data-dir ../shared/data              # on the auxiliary tasks: for model selection
     python benchmarks/suggest.py --data-dir ../shared/data --held-out   # on the tasks that are reported
-    python benchmarks/suggest.py --show                                 # the tables again
+    python benchmarks/suggest.py --show                                 # reprint the tables
 
-Each task has 1, 2, 3 or 5 examples of each class and up to 400 texts of its classes without labels. ``auto`` is
-adapted to the examples, and again to them and ten texts with their labels: drawn at random (the mean of three draws),
-those whose label is least certain, those of BADGE, and what ``most_worth_labelling`` names. Scored on the query.
+Each task has 1, 2, 3 or 5 examples per class and up to 400 unlabelled texts of its classes. ``auto`` is adapted to the
+examples, and again to them plus ten labelled texts: drawn at random (the mean of three draws), those whose label is
+least certain, those of BADGE, and those returned by ``most_worth_labelling``. Scored on the query set.
 """
 
 from collections import defaultdict

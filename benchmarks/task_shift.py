@@ -1,12 +1,12 @@
-"""What robustness to task shift is worth, and unlabelled text beside labels: results/task_shift.json and its tables.
+"""The gain from robustness to task shift, and from raw text next to labels: results/task_shift.json and its tables.
 
     python benchmarks/task_shift.py --part augmentation --data-dir ../shared/data   # about an hour on one core
     python benchmarks/task_shift.py --part hybrid --data-dir ../shared/data         # about half an hour on one core
-    python benchmarks/task_shift.py --show                                          # the tables again
+    python benchmarks/task_shift.py --show                                          # reprint the tables
 
-Each variant is a short run from the frozen encoder, with two seeds that all variants share, measured on the same
-tasks of dev splits by prototypes with two examples a class: languages that no labelled task was in, and in the first
-part languages of training as well. Runs that are finished are not trained again.
+Each variant is a short run from the frozen encoder, with two seeds shared by all variants, evaluated on the same dev
+tasks by prototypes with two examples per class: languages without labelled training tasks, and in the first part
+training languages as well. Finished runs are not trained again.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""How fast meta-training is: episodes a second, memory, and the share of the machine's matrix-product ceiling.
+"""Meta-training speed: episodes per second, memory, and the fraction of the machine's matrix-product ceiling.
 
-python benchmarks/training_speed.py            # needs: pip install -e '.[offline]'; about 5 minutes on 2 quiet cores
+python benchmarks/training_speed.py            # needs: pip install -e '.[offline]'; about 5 minutes on 2 idle cores
 
-Every row is ``meta_train`` itself in a process of its own (so that peak memory is its own), on the same episodes of the
-starter corpus; the ceiling is measured in the same process, before and after. Work is counted on real tokens, without
-padding. Rows with a cache are measured on a warm one. Prints a table, or one JSON object with --json.
+Every row is ``meta_train`` in its own process (so that the peak memory is its own), on the same episodes of the starter
+corpus; the ceiling is measured in the same process, before and after. Work is counted on real tokens, without padding.
+Rows with a cache are measured with a warm one. Prints a table, or one JSON object with --json.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What unequal numbers of examples do to ``auto``, and how much of the lead of large classes is worth taking back.
+"""The effect of imbalanced supports on ``auto``, and how much of the advantage of large classes to remove.
 
-    python benchmarks/unbalanced.py --data-dir ../shared/data              # on the auxiliary tasks: to choose by
+    python benchmarks/unbalanced.py --data-dir ../shared/data              # on the auxiliary tasks: for model selection
     python benchmarks/unbalanced.py --data-dir ../shared/data --held-out   # on the tasks that are reported
 
-Each task draws a number of examples for each class at random from a short list, the smallest at least once. Accuracy is
-that of query texts weighted in two ways: as if all classes were equally frequent, and as if each were as frequent as in
-the support. ``fewest`` has as many examples of each class as the smallest has, the others thrown away.
+Each task draws a number of examples for each class at random from a short list, the smallest at least once. Accuracy on
+the query texts is weighted in two ways: as if all classes were equally frequent, and as if each were as frequent as in
+the support. ``fewest`` subsamples every class to the size of the smallest.
 """
 
 from collections import defaultdict

@@ -1,10 +1,10 @@
-"""The shipped checkpoint, and a candidate for the next, on the sets of many kinds that neither was trained on.
+"""The shipped checkpoint, and a candidate for the next, on datasets of many kinds that neither was trained on.
 
     python benchmarks/wide.py --data-dir ../shared/data                    # make bench-wide
-    python benchmarks/wide.py --candidate runs/wide --kinds sentiment,hate # a few sets, with the candidate
+    python benchmarks/wide.py --candidate runs/wide --kinds sentiment,hate # a few datasets, with the candidate
 
-The sets are those of the collection that recipes/wide.yaml holds out to choose by; support and query come from their
-train split, so that their published test splits stay unread. Every method is scored on the same draws.
+These are the datasets of the collection that recipes/wide.yaml reserves for model selection; support and query come
+from their train split, so that their published test splits stay unread. Every method is scored on the same draws.
 """
 
 import argparse

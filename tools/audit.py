@@ -1,4 +1,4 @@
-"""Asks a database of vulnerabilities about every locked version (``make audit``); without a network it says so."""
+"""Queries a vulnerability database for every locked version (``make audit``); without a network it says so."""
 
 import json
 import subprocess

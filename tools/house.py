@@ -1,7 +1,7 @@
-"""Print how the house stands, from the code itself: its size, its rooms, its imports, the way of a text.
+"""Print the structure of the code base, from the code itself: its size, its rooms, its imports, the path of a text.
 
 python tools/house.py           a table
-python tools/house.py --json    the same for a program
+python tools/house.py --json    the same as JSON
 python tools/house.py --root F  another checkout of the project
 """
 

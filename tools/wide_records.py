@@ -3,7 +3,7 @@
 python tools/wide_records.py ../shared/data/wide
 
 Facts only: names, languages, labels and splits of the files, and the table of README.md there (kind, licence, source,
-note). No text is read into the records.
+note). No text goes into the records.
 """
 
 import json
