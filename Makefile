@@ -1,26 +1,26 @@
-# make demo        a Swahili intent classifier from five examples a class
+# make demo        a Swahili intent classifier from five examples per class
 # make test        the tests
 # make quality     ruff with its security rules, formatting, types, known vulnerabilities of the locked versions
-# make fuzz        20,000 mutated files for every loader, and 20,000 whose digests were made anew
-# make bench         our methods beside other packages: results/bench, its report, and the table of README.md
+# make fuzz        20,000 mutated files for every loader, and 20,000 whose digests were recomputed
+# make bench         our methods compared with other packages: results/bench, its report, and the table of README.md
 # make bench-tuning  plain LoRA and full fine-tuning added to the same results (hours)
-# make bench-setfit  SetFit with all the steps it wants, where that is minutes, added to the same results
+# make bench-setfit  SetFit with its full schedule, where that takes minutes, added to the same results
 # make bench-scaling adaptation time and memory against ways and shots: results/scaling
 # make bench-meta    results/meta.json: the shipped checkpoint against the frozen encoder
-# make bench-wide    results/wide.json: the same on held-out sets of many kinds
+# make bench-wide    results/wide.json: the same on held-out datasets of many kinds
 # make bench-frozen  results/frozen.json: the baselines on the frozen encoder
 # make docs          docs/api.md from the docstrings
-# make bench-predict what a prediction costs beyond the encoder's own forward pass
-# make bench-maml    tasks a second and memory of MAML, ours and other packages'
-# make bench-auto    how auto does on held-out tasks, and whether what it says of itself is true
-# make bench-uneven  unequal numbers of examples, and what suggested labels are worth
-# make learn-auto    what auto starts from, learned anew from auxiliary tasks (after a new checkpoint)
-# make bench-streams streams of unseen classes and of an unseen language, the ablations where they were trained
+# make bench-predict the cost of a prediction beyond the encoder's own forward pass
+# make bench-maml    tasks per second and memory of MAML, ours and other packages'
+# make bench-auto    how auto does on held-out tasks, and whether its self-assessment is correct
+# make bench-uneven  imbalanced supports, and the gain from suggested labels
+# make learn-auto    the priors of auto, relearned from auxiliary tasks (after a new checkpoint)
+# make bench-streams streams of unseen classes and of an unseen language, and the ablations that were trained
 # make bench-spam    spam streams with a new campaign: recovery, alarms, false alarms
 # make bench-folds   ProtAugment's folds, trained on each fold's own classes
-# make bench-shift   robust weighting, task augmentation, raw text beside labels
-# make house        size, rooms, circles and the way of a text, counted in the code itself
-# make lock        write requirements.lock anew from pyproject.toml (then run the tests)
+# make bench-shift   robust weighting, task augmentation, raw text next to labels
+# make house        size, rooms, import cycles and the path of a text, measured from the code itself
+# make lock        rewrite requirements.lock from pyproject.toml (then run the tests)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -52,7 +52,7 @@ Row = dict[str, object]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--table", action="store_true", help="print the tables of the results that are there")
+    parser.add_argument("--table", action="store_true", help="print the tables of the existing results")
     asked = parser.parse_args()
     if not asked.table:
         torch.set_num_threads(1)

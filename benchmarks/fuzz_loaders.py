@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--start", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--kind", choices=sorted(SHARES | SIGNED), help="only this loader")
-    parser.add_argument("--signed", action="store_true", help="content is changed and every digest made anew")
+    parser.add_argument("--signed", action="store_true", help="change contents and recompute every digest")
     asked = parser.parse_args()
     shares = SIGNED if asked.signed else SHARES
     warnings.simplefilter("ignore")

@@ -298,9 +298,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="1,4,16", help="task batches")
     parser.add_argument("--steps", default="1,5", help="inner steps")
     parser.add_argument("--orders", default="1,2")
-    parser.add_argument(
-        "--methods", default=";".join((*OURS, *PEERS)), help="separated by semicolons; 'ours' is needed"
-    )
+    parser.add_argument("--methods", default=";".join((*OURS, *PEERS)), help="semicolon-separated; 'ours' is required")
     parser.add_argument("--out", type=Path, default=Path("results/maml_speed.json"))
     asked = parser.parse_args()
     if asked.worker:

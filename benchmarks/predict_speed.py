@@ -74,7 +74,7 @@ def many_texts(classifier: FewShotClassifier, count: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=41)
-    parser.add_argument("--texts", type=int, default=1000, help="for the bulk figure; 0 leaves it out")
+    parser.add_argument("--texts", type=int, default=1000, help="for the bulk figure; 0 skips it")
     parser.add_argument("--methods", nargs="+", default=["auto", "prototypical"])
     parser.add_argument("--against", type=float, help="CPU seconds of the same bulk prediction by another release")
     asked = parser.parse_args()

@@ -95,8 +95,8 @@ def show() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--sets", default=",".join(SETS), help="data sets, between commas")
-    parser.add_argument("--show", action="store_true", help="print the table of what was measured")
+    parser.add_argument("--sets", default=",".join(SETS), help="datasets, comma-separated")
+    parser.add_argument("--show", action="store_true", help="print the table of the existing results")
     asked = parser.parse_args()
     for name in () if asked.show else asked.sets.split(","):
         for fold in FOLDS:

@@ -17,7 +17,7 @@ def main(runs: Sequence[str], out: Path, description: str | None) -> int:
     """Run the commands one after the other; the exit code is that of the first that fails."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--only", default="", help="only commands that contain this")
+    parser.add_argument("--only", default="", help="only commands that contain this word")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     asked = parser.parse_args()
     for run in (run for run in runs if asked.only in run):
@@ -52,7 +52,7 @@ def in_two_parts(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--held-out", action="store_true", help="the tasks that are reported")
-    parser.add_argument("--show", action="store_true", help="print the tables again")
+    parser.add_argument("--show", action="store_true", help="reprint the tables")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     kept = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}

@@ -147,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("augmentation", "hybrid"))
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--show", action="store_true", help="print the tables of what was measured")
+    parser.add_argument("--show", action="store_true", help="print the tables of the existing results")
     asked = parser.parse_args()
     if asked.part is None and not asked.show:
         parser.error("say --part augmentation, --part hybrid or --show")

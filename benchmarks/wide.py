@@ -96,11 +96,11 @@ def main() -> None:
     """Measure and print, and keep the rows in results/wide.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--candidate", help="a checkpoint folder to measure beside the shipped one")
-    parser.add_argument("--kinds", help="only sets of these kinds, between commas")
+    parser.add_argument("--candidate", help="a checkpoint folder to compare with the shipped one")
+    parser.add_argument("--kinds", help="only datasets of these kinds, comma-separated")
     parser.add_argument("--shots", default="1,5")
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--max-query", type=int, default=200, help="query texts of a draw")
+    parser.add_argument("--max-query", type=int, default=200, help="query texts per draw")
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     kinds = asked.kinds.split(",") if asked.kinds else None

@@ -30,7 +30,7 @@ def report(found: list[dict[str, object]]) -> int:
         print(f"{each['name']} {each['version']}: {names}")
     print(f"{len(known)} of {len(found)} locked packages audited, {len(bad)} with known vulnerabilities.")
     if not known:
-        print("The database knows none of them here; that is no audit.")
+        print("The database knows none of them; this is not an audit.")
     return min(len(bad), 1)
 
 

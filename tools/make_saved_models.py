@@ -1,9 +1,9 @@
-"""Writes ``tests/saved_models``: one of each thing that this release saves, and what it answers.
+"""Writes ``tests/saved_models``: one of each kind of file this release saves, with its predictions.
 
 python tools/make_saved_models.py FOLDER
 
-``tests/test_saved_models.py`` loads what is checked in there: later releases have to read it and to answer the same.
-It is made anew for a new folder only (such as one of a later format), never in place of what a release wrote.
+``tests/test_saved_models.py`` loads what is checked in there: later releases must read it and give the same predictions.
+It only creates a new folder (such as one for a later format) and never replaces what a release wrote.
 """
 
 import json
