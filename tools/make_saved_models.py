@@ -2,7 +2,7 @@
 
 python tools/make_saved_models.py FOLDER
 
-``tests/test_saved_models.py`` loads what is checked in there: later releases must read it and give the same predictions.
+``tests/test_saved_models.py`` loads what is checked in there: later releases must read it and predict the same.
 It only creates a new folder (such as one for a later format) and never replaces what a release wrote.
 """
 
