@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from nlpmeta._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from nlpmeta.adaptation.meta_online import OnlineMetaLearner as OnlineMetaLearner
     from nlpmeta.adaptation.online import OnlineClassifier as OnlineClassifier
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from nlpmeta.sources.base import Source as Source
     from nlpmeta.sources.loading import load_source as load_source
     from nlpmeta.training import meta_train as meta_train
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "AdapterStore": "nlpmeta.adaptation.store",

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, Storage, has_adapter, load_adapter, save_adapter
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
-from nlpmeta.files import write_bytes
+from nlpmeta.files import Json, write_bytes
 from nlpmeta.folders import listed_files, new_folder
 from nlpmeta.learners.base import Learner, learners
-from nlpmeta.manifest import MANIFEST, PARTS, finish_save, mapping, whole_folder, write_manifest
-from nlpmeta.manifest import Json as Json
-from nlpmeta.manifest import describe as describe
-from nlpmeta.manifest import optional_json as optional_json
-from nlpmeta.manifest import read_manifest as read_manifest
+from nlpmeta.manifest import MANIFEST, PARTS, finish_save, mapping, read_manifest, whole_folder, write_manifest
 from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:

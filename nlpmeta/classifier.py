@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.encoder.cache import Remembered
-from nlpmeta.encoder.cutting import cut_texts_said
+from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.device import check_place
+from nlpmeta.encoder.tokenizing import cut_texts_said
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
 from nlpmeta.examples import (
     Examples,
@@ -51,7 +51,7 @@ class FewShotClassifier(KeptClassifier):
         fitted_: all of it at one moment, and the examples.
     """
 
-    _names: Remembered | None = None
+    _names: EmbeddingTable | None = None
     """The embeddings of class names, so that a change of the classes need not compute them again."""
 
     def fit(
@@ -202,7 +202,7 @@ class FewShotClassifier(KeptClassifier):
         if names is not None and learner.inputs == "embeddings" and names.features is None:
             remembered = self._names
             if remembered is None or remembered.encoder is not learner.encoder:
-                self._names = remembered = Remembered(learner.encoder)
+                self._names = remembered = EmbeddingTable(learner.encoder)
             names = replace(names, features=remembered(names.texts))
         weights = None if examples.weights is None else torch.from_numpy(examples.weights).to(support.labels.device)
         support = replace(support, features=examples.features, names=names, weights=weights)

@@ -39,7 +39,7 @@ def _looked(look: "Callable[[], Finding]") -> Finding:
 
 
 def _python() -> Finding:
-    from nlpmeta import __version__
+    from nlpmeta._version import __version__
 
     said = f"nlpmeta {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     return Finding("python", "ok", said)
@@ -131,7 +131,7 @@ def _embedding() -> Finding:
 
 
 def _checkpoints() -> Finding:
-    from nlpmeta.checkpoint import read_manifest
+    from nlpmeta.manifest import read_manifest
     from nlpmeta.starting import shipped_checkpoints
 
     folders = shipped_checkpoints()

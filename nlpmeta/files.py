@@ -7,15 +7,17 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError, reason_of
 from nlpmeta.leftovers import remove_leftovers, temporary_beside
 
 _CHUNK = 1 << 20  # bytes
+Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
+"""A value that a JSON file can hold."""
 LARGEST_JSON = 64 << 20  # bytes; examples of a million words
 
 

@@ -13,13 +13,13 @@ from nlpmeta.checkpoint import read_learner, write_learner
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.examples import Examples, read_examples, write_examples
-from nlpmeta.files import temporary_folder, write_bytes, write_json
+from nlpmeta.files import Json, temporary_folder, write_bytes, write_json
 from nlpmeta.fitted import Fitted, HasFitted
 from nlpmeta.folders import new_folder
 from nlpmeta.hub.download import Fetching
 from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.streams import Footprint, StreamLearner
-from nlpmeta.manifest import Json, read_manifest, write_manifest
+from nlpmeta.manifest import read_manifest, write_manifest
 from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_labels, write_labels
 from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
 from nlpmeta.tensors import read_tensors

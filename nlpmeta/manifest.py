@@ -1,13 +1,13 @@
 """The manifest of a model folder: what it holds, in which version, and the checksum of every file."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
-from nlpmeta.files import LARGEST_JSON, inside, is_regular, read_bytes, read_json, sha256, write_bytes, write_json
+from nlpmeta.files import LARGEST_JSON, Json, inside, is_regular, read_bytes, read_json, sha256, write_bytes, write_json
 from nlpmeta.folders import MANIFEST as MANIFEST
 from nlpmeta.tensors import LARGEST_FILE
 
@@ -33,12 +33,10 @@ _LARGEST_OTHER = 64 << 20  # bytes; cards and pictures
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}[a-z0-9.+]{0,20}")
 _MEMORY = ("n_bytes", "n_way", "max_way", "bytes_per_class", "n_rows", "rows_in_use", "bytes_per_row")
 
-Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
-
 
 def write_manifest(folder: Path, facts: Mapping[str, Json]) -> None:
     """Write ``nlpmeta.json`` last: the facts, the format version, and the checksum of every other file."""
-    from nlpmeta import __version__
+    from nlpmeta._version import __version__
 
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     checksums = {file.relative_to(folder).as_posix(): sha256(file) for file in files}

@@ -9,12 +9,11 @@ import torch
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
 from nlpmeta.examples import is_unicode
-from nlpmeta.files import read_json, write_json
+from nlpmeta.files import Json, read_json, write_json
 from nlpmeta.hub.download import looks_like_name
 from nlpmeta.labels import like, plain
 from nlpmeta.learners.base import Learner, TaskState, Texts
 from nlpmeta.learners.streams import StreamLearner
-from nlpmeta.manifest import Json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

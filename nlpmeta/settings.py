@@ -12,9 +12,6 @@ from nlpmeta.errors import NLPMetaError, visible
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
     from pydantic_core import ErrorDetails
-else:
-    ModelMetaclass = type(BaseModel)  # pydantic keeps its name private
-
 
 MOST_STEPS, HIGHEST_SEED = 10_000_000, 2**32 - 1
 HIGHEST_RATE, LARGEST_OPTION = 10.0, 10**6
@@ -163,3 +160,30 @@ def model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := model_in(part))), None)
+
+
+SMALLEST = 1e-6
+
+
+def check_positive(**numbers: float | None) -> None:
+    """See that rates, temperatures and weights are finite and above zero; ``None`` is left to the method.
+
+    Raises:
+        NLPMetaError: names the first that is not.
+    """
+    for name, value in numbers.items():
+        if value is not None and not SMALLEST <= value <= LARGEST_OPTION:  # false for what is no number, too
+            raise NLPMetaError(
+                f"{name} must be positive, a finite number from {SMALLEST:g} to {LARGEST_OPTION}; got {value!r}."
+            )
+
+
+def check_share(**numbers: float) -> None:
+    """See that shares are from 0 to 1.
+
+    Raises:
+        NLPMetaError: names the first that is not.
+    """
+    for name, value in numbers.items():
+        if not 0 <= value <= 1:
+            raise NLPMetaError(f"{name} is a share from 0 to 1; got {value!r}.")

@@ -4,11 +4,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlpmeta.checkpoint import load_checkpoint, read_manifest, shared_encoder
+from nlpmeta.checkpoint import load_checkpoint, shared_encoder
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, learners
-from nlpmeta.manifest import whole_folder
+from nlpmeta.manifest import read_manifest, whole_folder
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.device import Device

@@ -1,4 +1,4 @@
-"""Reads safetensors files of strangers: what a header claims is checked before it is believed."""
+"""Tensors in files: what a safetensors file claims is checked; eight bits a number where that is enough."""
 
 import json
 import math
@@ -45,6 +45,23 @@ def problem_of(tensor: "Tensor") -> str:
     if not math.isfinite(largest):
         return "numbers that are not finite"
     return "" if largest <= LARGEST_NUMBER else f"numbers beyond {LARGEST_NUMBER:g}"
+
+
+def to_int8(rows: "Tensor", *, half: bool = False) -> "tuple[Tensor, Tensor]":
+    """Rows ``(n, width)`` as whole numbers from -127 to 127, and what each row is multiplied by, ``(n, 1)``.
+
+    The scale is float32 or, with ``half``, float16.
+    """
+    import torch
+
+    largest = rows.abs().amax(1, keepdim=True)
+    scale = (largest / 127).clamp(min=6e-8).half() if half else largest.clamp(min=1e-12) / 127
+    return (rows / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def from_int8(rows: "Tensor", scale: "Tensor") -> "Tensor":
+    """What ``to_int8`` was given, to within half a step of each row."""
+    return rows.float() * scale.float()
 
 
 def _check_header(path: Path) -> None:

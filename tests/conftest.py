@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.merged import adapted_layers
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.files import user_cache
 from nlpmeta.sampling import EpisodeSampler
@@ -23,6 +24,12 @@ from nlpmeta.sampling import EpisodeSampler
 pytest_plugins = ("hub_fixture", "documents_beside")
 TOPICS = {"sport": "ball goal match team", "food": "rice soup bread salt", "money": "bank loan cash rate"}
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def scale_adapter(encoder, factor):
+    """Mix the encoder between its frozen weights (0) and its adapters (1)."""
+    for layer in adapted_layers(encoder.backbone).values():
+        layer.set_scale("default", factor)
 
 
 def make_encoder(*, dropout: float = 0.1) -> TextEncoder:

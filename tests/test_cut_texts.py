@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from nlpmeta import FewShotClassifier, TextEncoder
 from nlpmeta.cli.app import app
 from nlpmeta.data import LabeledTexts
-from nlpmeta.encoder.cutting import Cut, cut_of, cut_texts
-from nlpmeta.encoder.tokenizing import WIDTH
+from nlpmeta.encoder.tokenizing import WIDTH, Cut, cut_of, cut_texts
 from nlpmeta.errors import DataWarning, NLPMetaError
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import learners

@@ -7,10 +7,11 @@ import textwrap
 
 import pytest
 import torch
+from conftest import scale_adapter
 
 from nlpmeta.encoder import cache, store
 from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter, scale_adapter
+from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning
 

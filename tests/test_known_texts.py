@@ -5,20 +5,21 @@ import torch
 from conftest import make_encoder
 from meta_task import noisy_encoder, samplers
 
+from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
 from nlpmeta.learners.siamese import SiameseNetwork
 from nlpmeta.training import TrainSettings, meta_train
-from nlpmeta.training.known_texts import KnownPass, KnownTexts
 from nlpmeta.training.optimise import trainable
+from nlpmeta.training.text_pass import KnownPass
 
 TEXTS = ["ball goal", "rice", "bank loan cash", "team", "bread salt", "rate"]
 
 
 def weights_after(learner, monkeypatch, *, cached):
     if not cached:  # the encoder is asked at every step, and as it does not train nothing goes back into it
-        monkeypatch.setattr("nlpmeta.training.run.KnownTexts", lambda *_: None)
+        monkeypatch.setattr("nlpmeta.training.run.EmbeddingTable", lambda *_, **__: None)
         monkeypatch.setattr("nlpmeta.training.text_pass.TextPass.backward", lambda _: None)
     train, heldout = samplers()
     settings = TrainSettings(steps=4, episodes_per_step=2, eval_every=2, eval_episodes=2, warmup=0, ema=0)
@@ -39,7 +40,7 @@ def test_training_on_cached_embeddings_gives_the_weights_of_training_without(kin
 
 def test_each_text_is_encoded_once():
     encoder = make_encoder(dropout=0.0)
-    known = KnownTexts(encoder, None)
+    known = EmbeddingTable(encoder, None)
     first, second = KnownPass(known, TEXTS[:4]), KnownPass(known, TEXTS)
     assert known.n_encoded == len(TEXTS)
     assert (first.n_texts, second.n_texts) == (4, 6)
@@ -49,7 +50,7 @@ def test_each_text_is_encoded_once():
 
 def test_memory_stays_below_its_bound_and_nothing_is_mixed_up():
     encoder = make_encoder(dropout=0.0)
-    known = KnownTexts(encoder, None, most_bytes=4 * encoder.dim * 3)
+    known = EmbeddingTable(encoder, None, most_bytes=4 * encoder.dim * 3)
     expected = encoder.encode(TEXTS)
     for start in (0, 2, 4, 1, 3, 0):
         some = [*TEXTS[start:], *TEXTS[:start]][:4]
@@ -60,11 +61,11 @@ def test_memory_stays_below_its_bound_and_nothing_is_mixed_up():
 
 def test_what_gave_way_comes_back_from_disk_and_so_does_the_next_run(tmp_path, encoder_folder):
     encoder = TextEncoder.from_pretrained(str(encoder_folder))
-    known = KnownTexts(encoder, tmp_path, most_bytes=4 * encoder.dim * 2)
+    known = EmbeddingTable(encoder, tmp_path, most_bytes=4 * encoder.dim * 2)
     first = known(TEXTS).clone()
     torch.testing.assert_close(known(TEXTS), first, rtol=0, atol=0)
     assert known.n_encoded == len(TEXTS)
-    again = KnownTexts(TextEncoder.from_pretrained(str(encoder_folder)), tmp_path)
+    again = EmbeddingTable(TextEncoder.from_pretrained(str(encoder_folder)), tmp_path)
     torch.testing.assert_close(again(TEXTS), first, rtol=0, atol=0)
     assert again.n_encoded == 0
 
@@ -78,3 +79,15 @@ def test_adapters_that_must_not_change_are_no_weights_to_train():
     adapter, own = trainable(learner)
     assert not adapter
     assert own
+
+
+def test_a_table_of_known_embeddings_asks_the_encoder_for_no_more_than_the_others():
+    encoder = make_encoder(dropout=0.0)
+    given = torch.arange(2.0 * encoder.dim).view(2, encoder.dim)
+    table = EmbeddingTable.of(encoder, TEXTS[:2], given)
+    assert torch.equal(table([TEXTS[1], TEXTS[0]]), given[[1, 0]])
+    assert table.n_encoded == 0
+    found = table([TEXTS[2], TEXTS[0], TEXTS[2]])
+    assert table.n_encoded == 1
+    assert torch.equal(found[1], given[0])
+    torch.testing.assert_close(found[[0, 2]], encoder.encode([TEXTS[2]] * 2))

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROWS = [
-    {"errors"},
+    {"errors", "_version"},
     {
         "data",
         "languages",
@@ -126,3 +126,31 @@ def test_no_module_uses_relative_imports():
         if isinstance(node, ast.ImportFrom) and node.level > 0
     ]
     assert not wrong, wrong
+
+
+def imports():
+    """Each module with the modules that it imports, at its top or inside a function, for types too."""
+    known = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = ("nlpmeta", *path.relative_to(PACKAGE).with_suffix("").parts)
+        known[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    for name, path in known.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in known:
+                each = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {one if one in known else node.module for one in each}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names} & set(known)
+        yield name, found - {name}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    left = dict(imports())
+    while free := [name for name, found in left.items() if not found & set(left)]:
+        for name in free:
+            del left[name]
+    while ends := [name for name in left if not any(name in found for found in left.values())]:
+        for name in ends:
+            del left[name]
+    assert not left, f"these import one another in a circle: {sorted(left)}"

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import make_encoder
+from conftest import make_encoder, scale_adapter
 from peft import PeftModel
 
 from nlpmeta.encoder.lora import (
@@ -13,7 +13,6 @@ from nlpmeta.encoder.lora import (
     load_adapter,
     lowest_adapted_layer,
     save_adapter,
-    scale_adapter,
 )
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError

@@ -5,8 +5,7 @@ from conftest import make_encoder
 from meta_task import noisy_encoder, samplers
 
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
-from nlpmeta.encoder.lower_states import StateStore, bytes_of, lower_states
-from nlpmeta.encoder.split import SplitBackbone
+from nlpmeta.encoder.lower_states import SplitBackbone, StateStore, bytes_of, lower_states
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.training import TrainSettings, meta_train

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nlpmeta.learners.memory import BLANK, Memory
+from nlpmeta.learners.mann import BLANK, Memory
 
 DECAY = 0.9
 

@@ -6,11 +6,10 @@ import weakref
 
 import pytest
 import torch
-from conftest import make_encoder
+from conftest import make_encoder, scale_adapter
 
-from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter, scale_adapter
-from nlpmeta.encoder.merged import _known, merged_backbone
-from nlpmeta.encoder.twins import with_weights
+from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.encoder.merged import _known, merged_backbone, with_weights
 from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
 from nlpmeta.errors import ModelFolderError
 

@@ -20,9 +20,9 @@ import pytest
 from numpy.typing import NDArray
 
 from nlpmeta.encoder import model_folder, packaged
-from nlpmeta.encoder.charsmap import charsmap
 from nlpmeta.encoder.e5s1 import parse
 from nlpmeta.encoder.packaged import UnpackedRecord, packaged_revision, packaged_version, unpack
+from nlpmeta.encoder.unpacking import charsmap
 from nlpmeta.errors import WorkFailedError
 from nlpmeta.files import sha256
 

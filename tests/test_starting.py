@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import make_encoder
 
-from nlpmeta.checkpoint import read_manifest, save_checkpoint
+from nlpmeta.checkpoint import save_checkpoint
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, has_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -13,6 +13,7 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
+from nlpmeta.manifest import read_manifest
 from nlpmeta.recipes import Recipe
 from nlpmeta.recipes.run import build_learner
 from nlpmeta.starting import SHIPPED, checkpoint_folder, find_checkpoint, own_checkpoint, starting_learner

@@ -12,7 +12,7 @@ from test_merged import adapted
 from nlpmeta.adaptation.online import OnlineClassifier
 from nlpmeta.adaptation.store import AdapterStore
 from nlpmeta.classifier import FewShotClassifier
-from nlpmeta.encoder.cache import EmbeddingTable, Remembered
+from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.learners.base import learners
 
@@ -136,10 +136,11 @@ def test_tickets_of_a_stream_are_given_once_and_a_refused_label_teaches_nothing(
     assert not online.waiting
 
 
-@pytest.mark.parametrize("kind", [EmbeddingTable, Remembered])
-def test_a_table_of_embeddings_gives_every_thread_its_own_rows(kind):
+@pytest.mark.parametrize("most_rows", [None, 7])
+def test_a_table_of_embeddings_gives_every_thread_its_own_rows(most_rows):
     encoder = adapted()
-    table, texts = kind(encoder), [f"{a} {b}" for a in WORDS for b in WORDS]
+    table = EmbeddingTable(encoder, most_bytes=None if most_rows is None else 4 * encoder.dim * most_rows)
+    texts = [f"{a} {b}" for a in WORDS for b in WORDS]
     expected = encoder.encode(texts)
 
     def ask(number):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from meta_task import noisy_learner, samplers
 
-from nlpmeta.encoder import batches
+from nlpmeta.encoder import device as batches
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner

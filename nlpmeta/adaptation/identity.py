@@ -1,12 +1,8 @@
 """What a stored head depends on, in a few words that can be compared."""
 
-import hashlib
 import json
-from collections.abc import Iterable
 
-from torch import Tensor
-
-from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.lora import adapter_weights, digest_of
 from nlpmeta.encoder.store import state_digest
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.learners.base import Learner, learners
@@ -18,7 +14,7 @@ def facts_of(learner: Learner) -> dict[str, str]:
     return {
         "method": learners.name_of(type(learner)),
         "options": json.dumps(dict(learner.config()), sort_keys=True),
-        "learner weights": _digest(own),
+        "learner weights": digest_of(own)[:16],
         "encoder": _encoder(learner.encoder),
     }
 
@@ -28,11 +24,4 @@ def _encoder(encoder: TextEncoder) -> str:
     if encoder.files is None:
         return state_digest(encoder)[:16]
     settings = [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "factors", None)]
-    return f"{encoder.files.digest[:16]}-{_digest(adapter_weights(encoder).items(), json.dumps(settings))}"
-
-
-def _digest(tensors: Iterable[tuple[str, Tensor]], more: str = "") -> str:
-    digest = hashlib.sha256(more.encode())
-    for name, tensor in tensors:
-        digest.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return f"{encoder.files.digest[:16]}-{digest_of(adapter_weights(encoder).items(), json.dumps(settings))[:16]}"

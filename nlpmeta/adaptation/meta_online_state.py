@@ -8,11 +8,11 @@ from typing import Any, cast
 from pydantic import Field
 from torch import Tensor, nn
 
-from nlpmeta.checkpoint import Json, write_learner
+from nlpmeta.checkpoint import write_learner
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.examples import is_unicode
-from nlpmeta.files import read_json, write_bytes, write_json
+from nlpmeta.files import Json, read_json, write_bytes, write_json
 from nlpmeta.folders import new_folder
 from nlpmeta.learners.base import Learner
 from nlpmeta.manifest import write_manifest

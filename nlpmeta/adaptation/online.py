@@ -2,16 +2,17 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from nlpmeta.adaptation.record import Record
+from nlpmeta.adaptation.online_files import read_online, write_online
+from nlpmeta.adaptation.record import Alarm, Followed, Moment, Record, SeenBy, Waiting
 from nlpmeta.adaptation.stream import OnlineSettings, Stream
 from nlpmeta.adaptation.tickets import checked_answers
 from nlpmeta.classifier import FewShotClassifier
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SeenBy = Literal["labels", "texts", "burst"]
 MOST_WAITING = 100_000
 """Texts that are remembered while their labels are awaited; the oldest are forgotten first."""
 
@@ -38,37 +38,6 @@ class Answer:
     ticket: int
     label: Label
     probability: float
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """The stream has changed: seen at text ``n_texts`` and label ``n_labels`` of the stream.
-
-    ``seen_by`` is ``labels`` where losses rose, ``texts`` where texts came that lie far from the known ones, and
-    ``burst`` where many came that are like one another.
-    """
-
-    n_texts: int
-    n_labels: int
-    seen_by: SeenBy
-
-
-@dataclass(frozen=True, eq=False)
-class Waiting:
-    """A text whose label is awaited: centred embedding ``(dim,)``, scores of the classifier, and what was predicted."""
-
-    row: Tensor
-    base: Tensor
-    predicted: int
-
-
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """A state that can be rolled back to; ``accuracy`` is the recent one at that time, ``None`` before any label."""
-
-    n_labels: int
-    accuracy: float | None
-    stream: Stream
 
 
 P = ParamSpec("P")
@@ -226,9 +195,9 @@ class OnlineClassifier:
         Raises:
             NLPMetaError: if the folder exists and ``overwrite`` is off.
         """
-        from nlpmeta.adaptation.online_files import write_online
-
-        write_online(self, Path(folder), overwrite=overwrite)
+        now = copy.copy(self)  # whatever other threads teach it meanwhile
+        parts = Followed(**{part.name: getattr(now, part.name) for part in fields(Followed)})
+        write_online(parts, Path(folder), overwrite=overwrite)
 
     @classmethod
     def load(cls, folder: Path | str, *, device: Device = "auto") -> "OnlineClassifier":
@@ -238,9 +207,10 @@ class OnlineClassifier:
             NLPMetaError: if there is no such folder.
             ModelFolderError: if it is damaged, incomplete or of a newer format.
         """
-        from nlpmeta.adaptation.online_files import read_online
-
-        return read_online(cls, Path(folder), device=device)
+        self = cls.__new__(cls)
+        self._guard = Guard()
+        self.__dict__.update(vars(read_online(Path(folder), device=device)))
+        return self
 
     def _learn(self, text: Waiting, label: int) -> None:
         self.record = self.record.after_label(text.predicted == label)

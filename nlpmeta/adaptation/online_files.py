@@ -1,6 +1,6 @@
 """Writes and reads an ``OnlineClassifier``: safetensors and JSON, with checksums."""
 
-import copy
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +12,10 @@ from torch import Tensor
 from nlpmeta.adaptation.burst import Burst
 from nlpmeta.adaptation.drift import DriftAlarm
 from nlpmeta.adaptation.follow import Head
-from nlpmeta.adaptation.online import Alarm, Moment, OnlineClassifier, Waiting
-from nlpmeta.adaptation.online_check import check_online
-from nlpmeta.adaptation.record import Record
+from nlpmeta.adaptation.record import Alarm, Followed, Moment, Record, Waiting
 from nlpmeta.adaptation.stream import Frozen, OnlineSettings, Stream
 from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.device import Device
-from nlpmeta.encoder.guard import Guard
 from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
 from nlpmeta.files import read_json, write_bytes, write_json
 from nlpmeta.folders import new_folder
@@ -32,13 +29,13 @@ if TYPE_CHECKING:
 KIND, MODEL, TENSORS, FACTS = "online", "classifier", "stream.safetensors", "stream.json"
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 _PARTS = ("prototypes", "weights", "rows", "base", "labels")
+SMALLEST_SCALE = 1e-6
+_MOST = 1 << 53  # of a count
 
 
-def write_online(online: OnlineClassifier, folder: Path, *, overwrite: bool) -> None:
+def write_online(online: Followed, folder: Path, *, overwrite: bool) -> None:
     """Write a folder: the classifier in one of its own, the rest beside it."""
     from safetensors.torch import save
-
-    online = copy.copy(online)  # as it is now, whatever other threads teach it meanwhile
 
     tensors, facts = {"centre": online.centre, "scale": online.scale}, []
     states = [*(moment.stream for moment in online.moments), online.stream]
@@ -65,7 +62,7 @@ def write_online(online: OnlineClassifier, folder: Path, *, overwrite: bool) -> 
         write_manifest(temporary, {"kind": KIND})
 
 
-def read_online(kind: type[OnlineClassifier], folder: Path, *, device: Device = "auto") -> OnlineClassifier:
+def read_online(folder: Path, *, device: Device = "auto") -> Followed:
     """What ``write_online`` wrote."""
     if read_manifest(folder).get("kind") != KIND:
         raise ModelFolderError(f"{folder} holds no stream. Begin one with OnlineClassifier and save it.")
@@ -76,34 +73,29 @@ def read_online(kind: type[OnlineClassifier], folder: Path, *, device: Device = 
     try:
         facts = cast("dict[str, Any]", read_json(folder / FACTS))
         streams = [_stream(number, each, tensors) for number, each in enumerate(facts["streams"])]
-        self = kind.__new__(kind)
-        self._guard = Guard()
-        self.classifier, self.settings = classifier, OnlineSettings.parse(facts["settings"], where=str(folder / FACTS))
-        self.centre, self.scale, self.stream = tensors["centre"], tensors["scale"], streams[-1]
-        self.record, self.alarms = Record(**facts["record"]), [Alarm(**alarm) for alarm in facts["alarms"]]
-        self.moments = [
-            _moment(n, accuracy, s) for (n, accuracy), s in zip(facts["moments"], streams[:-1], strict=True)
-        ]
-        self.waiting = {
+        waiting = {
             int(ticket): Waiting(tensors["waiting/rows"][i], tensors["waiting/base"][i], int(predicted))
             for i, (ticket, predicted) in enumerate(facts["waiting"])
         }
-        _check_shapes(self, tensors, len(streams))
-        check_online(self)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        ArithmeticError,
-        RuntimeError,
-    ) as error:
+        moments = [_moment(n, accuracy, s) for (n, accuracy), s in zip(facts["moments"], streams[:-1], strict=True)]
+        found = Followed(
+            classifier=classifier,
+            settings=OnlineSettings.parse(facts["settings"], where=str(folder / FACTS)),
+            centre=tensors["centre"],
+            scale=tensors["scale"],
+            stream=streams[-1],
+            record=Record(**facts["record"]),
+            alarms=[Alarm(**alarm) for alarm in facts["alarms"]],
+            waiting=waiting,
+            moments=moments,
+        )
+        _check_shapes(found, tensors, len(streams))
+        _check_online(found)
+    except _DAMAGE as error:
         if isinstance(error, NLPMetaError) and not isinstance(error, SettingsError):
             raise
         raise ModelFolderError(f"{folder} is damaged ({visible(str(error))}). Save the stream again.") from error
-    return self
+    return found
 
 
 def _moment(n_labels: object, accuracy: object, stream: Stream) -> Moment:
@@ -116,13 +108,13 @@ def _moment(n_labels: object, accuracy: object, stream: Stream) -> Moment:
     return Moment(n_labels, float(accuracy), stream)
 
 
-def _check_shapes(online: OnlineClassifier, tensors: "TaskState", n_streams: int) -> None:
+def _check_shapes(online: Followed, tensors: "TaskState", n_streams: int) -> None:
     """See that every state has the tensors of a new one, of the same shapes but for the number of texts.
 
     Raises:
         ValueError: names the first that differs.
     """
-    n_way, dim = len(online.classes_), len(online.centre)
+    n_way, dim = len(online.classifier.classes_), len(online.centre)
     new = Stream.begin(torch.eye(n_way, dim), torch.zeros(n_way, n_way), torch.arange(n_way), online.settings)
     for name, like in _tensors(new).items():
         own = name.rpartition("/")[2]
@@ -185,3 +177,51 @@ def _alarm(facts: Mapping[str, Any]) -> DriftAlarm:
         tuple(map(float, facts["statistics"])),
         int(facts["n_seen"]),
     )
+
+
+def _check_online(online: Followed) -> None:
+    """See that a loaded stream can go on.
+
+    Raises:
+        ValueError: says what does not fit.
+        RuntimeError: from torch, where shapes do not fit one another.
+    """
+    dim, n_way = online.classifier.learner_.encoder.dim, len(online.classifier.classes_)
+    if online.centre.shape != (dim,) or online.scale.shape != () or float(online.scale) < SMALLEST_SCALE:
+        raise ValueError("its centre or scale is not that of the encoder")
+    _check_record(online)
+    for stream in (online.stream, *(moment.stream for moment in online.moments)):
+        _check_stream(stream, dim, n_way)
+    for ticket, each in online.waiting.items():
+        if not 0 <= ticket < online.record.n_texts or not 0 <= each.predicted < n_way:
+            raise ValueError("a text that waits for its label has an impossible ticket or class")
+        if each.row.shape != (dim,) or each.base.shape != (n_way,):
+            raise ValueError("a text that waits for its label has another shape than the others")
+    row, base = torch.zeros(dim), torch.zeros(n_way)
+    tried = online.stream.watched(row)
+    for _ in range(online.settings.meta_every):  # so that a meta-step is among them
+        tried = tried.learned(row, base, 0, online.settings)
+    _check_stream(tried, dim, n_way)
+
+
+def _check_stream(stream: Stream, dim: int, n_way: int) -> None:
+    n = len(stream.labels)
+    if stream.rows.shape != (n, dim) or stream.base.shape != (n, n_way) or stream.prototypes.shape != (n_way, dim):
+        raise ValueError("its memory has another shape than the classifier")
+    if n and not 0 <= int(stream.labels.min()) <= int(stream.labels.max()) < n_way:
+        raise ValueError("its memory has a class that the classifier has not")
+    scores = stream.scores(torch.zeros(1, dim), torch.zeros(1, n_way))
+    if scores.shape != (1, n_way) or not bool(scores.isfinite().all()):
+        raise ValueError("its scores are not finite")
+    for alarm in (stream.loss_alarm, stream.text_alarm, stream.burst.alarm):
+        if not all(map(math.isfinite, (*alarm.losses, *alarm.statistics))) or not 0 <= alarm.n_seen < _MOST:
+            raise ValueError("an alarm has numbers that are not finite")
+
+
+def _check_record(online: Followed) -> None:
+    record = online.record
+    counts = (record.n_right, record.n_labels, record.n_texts)
+    if any(type(each) is not int for each in counts) or not 0 <= counts[0] <= counts[1] <= counts[2] < _MOST:
+        raise ValueError("its record has impossible counts")
+    if not all(type(each) in (int, float) and math.isfinite(each) for each in (record.recent, record.weight)):
+        raise ValueError("its record has numbers that are not finite")

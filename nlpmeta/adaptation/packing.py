@@ -11,7 +11,7 @@ from torch import Tensor
 from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
 from nlpmeta.labels import plain
 from nlpmeta.learners.base import TaskState
-from nlpmeta.tensors import problem_of
+from nlpmeta.tensors import from_int8, problem_of, to_int8
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,8 +138,7 @@ def _stored(name: str, value: Tensor, precision: Precision) -> TaskState:
     largest = float(value.abs().max())
     if precision == "float16" and largest <= torch.finfo(torch.float16).max:
         return {name: value.half()}
-    scale = _rows(value).abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
-    whole = (_rows(value) / scale).round().clamp(-127, 127).to(torch.int8)
+    whole, scale = to_int8(_rows(value))
     return {_INT8 + name: whole.view(value.shape).contiguous(), _SCALE + name: scale.squeeze(1).contiguous()}
 
 
@@ -150,7 +149,7 @@ def _is_value(name: str) -> bool:
 def _unpacked(name: str, tensor: Tensor, stored: TaskState) -> Tensor:
     if name.startswith(_INT8):
         scale = stored[_SCALE + name.removeprefix(_INT8)]
-        return (_rows(tensor).float() * scale.unsqueeze(1)).view(tensor.shape)
+        return from_int8(_rows(tensor), scale.unsqueeze(1)).view(tensor.shape)
     return tensor.float() if tensor.is_floating_point() else tensor
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import cast
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import read_json
+from nlpmeta.files import Json, read_json
 from nlpmeta.folders import check_new_folder, foreign_entry
-from nlpmeta.manifest import Json, mapping
+from nlpmeta.manifest import mapping
 
 HOME = Path("nlpmeta-models")
 

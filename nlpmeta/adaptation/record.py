@@ -1,6 +1,16 @@
-"""The record of a stream: how many texts and labels came, and how many predictions were right."""
+"""All that an online classifier holds: the record of its stream, alarms, texts that wait for labels, kept states."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from nlpmeta.adaptation.stream import OnlineSettings, Stream
+
+if TYPE_CHECKING:
+    from nlpmeta.classifier import FewShotClassifier
+
+SeenBy = Literal["labels", "texts", "burst"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +48,53 @@ class Record:
     def recent_accuracy(self) -> float | None:
         """The same with fading."""
         return self.recent / self.weight if self.weight else None
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The stream has changed: seen at text ``n_texts`` and label ``n_labels`` of the stream.
+
+    ``seen_by`` is ``labels`` where losses rose, ``texts`` where texts came that lie far from the known ones, and
+    ``burst`` where many came that are like one another.
+    """
+
+    n_texts: int
+    n_labels: int
+    seen_by: SeenBy
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A text whose label is awaited: centred embedding ``(dim,)``, scores of the classifier, and what was predicted."""
+
+    row: Tensor
+    base: Tensor
+    predicted: int
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A state that can be rolled back to; ``accuracy`` is the recent one at that time, ``None`` before any label."""
+
+    n_labels: int
+    accuracy: float | None
+    stream: Stream
+
+
+@dataclass(eq=False)
+class Followed:
+    """The parts of an online classifier, as they are kept between runs.
+
+    ``centre`` ``(dim,)`` and ``scale`` ``()`` bring embeddings to where the stream sees them; ``waiting`` are the texts
+    whose labels are awaited, by ticket.
+    """
+
+    classifier: "FewShotClassifier"
+    settings: OnlineSettings
+    centre: Tensor
+    scale: Tensor
+    stream: Stream
+    record: Record
+    alarms: list[Alarm]
+    waiting: dict[int, Waiting]
+    moments: list[Moment]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from nlpmeta.adaptation.identity import facts_of
 from nlpmeta.adaptation.near import SharedHead, check_near
 from nlpmeta.adaptation.packing import Label, Packed, Precision, pack, unpack
 from nlpmeta.adaptation.user_names import checked_user, checked_users, is_user
 from nlpmeta.adaptation.users_file import UsersFile
+from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.device import Device, check_place
 from nlpmeta.errors import DataError, ModelFolderError, UnknownUserError, visible
 from nlpmeta.examples import Examples, at_least_two, checked_pairs, checked_texts
@@ -275,20 +275,11 @@ class AdapterStore:
             "Adapt to that user again."
         )
 
-    def _embedded(self, examples: Sequence[Examples]) -> "_Table":
+    def _embedded(self, examples: Sequence[Examples]) -> EmbeddingTable:
         texts = [text for each in examples for text in self.learner.texts_of(each.data())]
         distinct = tuple(dict.fromkeys(texts))
-        return _Table(distinct, self.learner.encoder.encode(distinct))
-
-
-class _Table:
-    """Embeddings of texts that were computed together."""
-
-    def __init__(self, texts: tuple[str, ...], vectors: Tensor) -> None:
-        self._row, self._vectors = {text: i for i, text in enumerate(texts)}, vectors
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        return self._vectors[torch.tensor([self._row[text] for text in texts], device=self._vectors.device)]
+        encoder = self.learner.encoder
+        return EmbeddingTable.of(encoder, distinct, encoder.encode(distinct))
 
 
 def _stored(user: str, packed: Packed) -> Stored:

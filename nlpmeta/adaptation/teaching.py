@@ -21,7 +21,7 @@ from nlpmeta.sampling import FoldSampler
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nlpmeta.manifest import Json
+    from nlpmeta.files import Json
 
 MOST_FOLDS = 5
 

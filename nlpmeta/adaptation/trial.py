@@ -11,9 +11,9 @@ import numpy as np
 from nlpmeta.adaptation.curve import CurvePoint, learning_curve
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.cutting import Cut, cut_texts
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.tokenizing import Cut, cut_texts
 from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation import EpisodeScore, Interval, Proportion, accuracy_over, confused_pairs, score_episodes

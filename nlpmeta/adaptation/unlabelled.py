@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nlpmeta.checkpoint import Json, load_checkpoint, own_encoder
+from nlpmeta.checkpoint import load_checkpoint, own_encoder
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, has_adapter
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.files import Json
 from nlpmeta.learners.base import Learner, Support, learners
 from nlpmeta.learners.heads import held_out_scores, n_folds
 from nlpmeta.learners.prototypical import PrototypicalNetwork

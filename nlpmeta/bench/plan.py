@@ -95,11 +95,6 @@ class Entry:
         """How it is called in tables, with its limit of steps."""
         return self.name if self.max_steps is None else f"{self.name}, at most {self.max_steps} steps"
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is a method of this package."""
-        return self.contender == OURS
-
 
 @dataclass(frozen=True, order=True)
 class Cell:

@@ -1,12 +1,23 @@
-"""The page that people read, from a template that knows only facts."""
+"""A card from facts: the YAML block that the Hub reads, the page that people read, and the picture on it."""
 
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nlpmeta.card.facts import CardFacts, DataFacts, Measurement
-from nlpmeta.card.metadata import metadata
-from nlpmeta.files import read_text
+from nlpmeta.card.facts import CardFacts, DataFacts, Measurement, Score
+from nlpmeta.files import read_text, write_bytes
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+    from huggingface_hub.repocard_data import EvalResult
 
 TEMPLATE = Path(__file__).parent / "template.md"
+LIBRARY, TASK = "nlpmeta", "text-classification"
+_DATA_NAME = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+_FEWEST_POINTS = 2
 _MANY_LABELS = 200
 
 
@@ -110,3 +121,102 @@ def _licence(facts: CardFacts) -> str:
 def _data(data: DataFacts) -> str:
     place = f" ([{plain(data.hub_id)}](https://huggingface.co/datasets/{data.hub_id}))" if data.hub_id else ""
     return f"{plain(data.title)}{place}: {plain(data.licence)}. {plain(data.citation)}"
+
+
+def metadata(facts: CardFacts, name: str) -> "ModelCardData":
+    """What the Hub filters and lists by; ``name`` is the repository's, ``user/model``."""
+    from huggingface_hub import ModelCardData
+
+    sets = [facts.data, *facts.trained_on]
+    return ModelCardData(
+        library_name=LIBRARY,
+        pipeline_tag=TASK,
+        base_model=facts.encoder,
+        language=list(facts.languages) or None,
+        license=facts.licence,
+        tags=["few-shot", "meta-learning", *(["peft", "lora"] if "adapter_config.json" in facts.files else [])],
+        datasets=list(dict.fromkeys(each.hub_id for each in sets if each and each.hub_id)) or None,
+        metrics=["accuracy", "f1"] if facts.measured else None,
+        model_name=name.rpartition("/")[2],
+        eval_results=None if facts.measured is None else _results(facts, facts.measured),
+    )
+
+
+def eval_results_yaml(facts: CardFacts) -> str | None:
+    """The content of ``.eval_results/nlpmeta.yaml``; ``None`` without a result on a data set of the Hub."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]  # documented, but not re-exported
+
+    measured = facts.measured
+    if measured is None or measured.data.hub_id is None:
+        return None
+    entry = EvalResultEntry(
+        dataset_id=measured.data.hub_id,
+        task_id=facts.languages[0] if len(facts.languages) == 1 else "default",
+        value=round(100 * measured.accuracy.mean, 2),
+        dataset_revision=measured.data.hub_revision,
+        notes=_notes(measured, measured.accuracy),
+    )
+    return str(yaml_dump(eval_result_entries_to_yaml([entry]), sort_keys=False))
+
+
+def _results(facts: CardFacts, measured: Measurement) -> "list[EvalResult]":
+    from huggingface_hub.repocard_data import EvalResult
+
+    known = measured.data.hub_id or measured.data.name
+    scores = [("accuracy", "Accuracy", measured.accuracy), ("f1", "Macro-F1", measured.macro_f1)]
+    return [
+        EvalResult(
+            task_type=TASK,
+            task_name="Text Classification",
+            dataset_type=known if _DATA_NAME.fullmatch(known) else "custom",
+            dataset_name=measured.data.title,
+            dataset_config=facts.languages[0] if len(facts.languages) == 1 else None,
+            dataset_split=measured.split,
+            dataset_revision=measured.data.hub_revision,
+            metric_type=metric,
+            metric_name=f"{title} ({_notes(measured, score)})",
+            metric_value=round(score.mean, 4),
+        )
+        for metric, title, score in scores
+        if score is not None
+    ]
+
+
+def _notes(measured: Measurement, score: Score) -> str:
+    shots = "all examples" if measured.n_shot is None else f"{measured.n_shot} shots"
+    interval = ""
+    if score.ends is not None:
+        interval = f", 95 % interval {100 * score.ends[0]:.1f} to {100 * score.ends[1]:.1f}"
+    elif score.ci95:
+        interval = f", 95 % interval ± {100 * score.ci95:.1f} points"
+    return f"{shots}, {measured.scored}{interval}"
+
+
+def draw_curve(curve: Sequence[tuple[int, Score]], path: Path) -> bool:
+    """Draw ``curve`` with its band to a PNG file; ``False`` if there is nothing to draw, or matplotlib is missing."""
+    if len(curve) < _FEWEST_POINTS or find_spec("matplotlib") is None:
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shots = [each for each, _ in curve]
+    means = [100 * score.mean for _, score in curve]
+    figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    low, high = ([100 * _ends(score)[i] for _, score in curve] for i in (0, 1))
+    axes.fill_between(shots, low, high, alpha=0.2, linewidth=0)
+    axes.plot(shots, means, marker="o")
+    axes.set_xticks(shots)
+    axes.set(xlabel="examples of each class", ylabel="accuracy, %")
+    axes.grid(alpha=0.3)
+    content = BytesIO()
+    figure.savefig(content, metadata={"Software": None})  # the same bytes for the same curve: a push changes nothing
+    write_bytes(path, content.getvalue())
+    return True
+
+
+def _ends(score: Score) -> tuple[float, float]:
+    half = score.ci95 or 0.0
+    return score.ends or (score.mean - half, score.mean + half)

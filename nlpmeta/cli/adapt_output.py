@@ -9,8 +9,8 @@ from nlpmeta.cli.console import out, out_table, printable
 if TYPE_CHECKING:
     from nlpmeta.adaptation.trial import Measured, Stopwatch, Trial
     from nlpmeta.adaptation.unlabelled import FromTexts
-    from nlpmeta.checkpoint import Json
     from nlpmeta.evaluation import Interval, Proportion
+    from nlpmeta.files import Json
     from nlpmeta.trust.mismatch import TaskReport
 
 

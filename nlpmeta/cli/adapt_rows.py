@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nlpmeta.errors import DataWarning
 
 if TYPE_CHECKING:
-    from nlpmeta.checkpoint import Json
+    from nlpmeta.files import Json
     from nlpmeta.sampling.accounts import Account
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nlpmeta.checkpoint import Json
+    from nlpmeta.files import Json
 
 EXAMPLES = """Examples:
 
@@ -27,9 +27,9 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print what a model folder holds, after checking that it is whole. The encoder is not loaded."""
-    from nlpmeta.checkpoint import describe
     from nlpmeta.cli.console import out_facts, out_json
     from nlpmeta.hub.download import Fetching
+    from nlpmeta.manifest import describe
     from nlpmeta.sharing.share import find_model
 
     facts = describe(find_model(model, Fetching(revision)))

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nlpmeta.checkpoint import read_learner, read_manifest, shared_encoder
+from nlpmeta.checkpoint import read_learner, shared_encoder
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, learners
-from nlpmeta.manifest import whole_folder
+from nlpmeta.manifest import read_manifest, whole_folder
 from nlpmeta.protocols import Protocol
 from nlpmeta.starting import check_meta_trained, find_checkpoint, own_checkpoint, starting_learner
 

@@ -222,7 +222,7 @@ def _predict(
     """Answer batch after batch, and return how many texts there were."""
     from nlpmeta.cli.console import say
     from nlpmeta.cli.predict_answers import answers
-    from nlpmeta.encoder.cutting import Cut, cut_texts, most_tokens
+    from nlpmeta.encoder.tokenizing import Cut, cut_texts
     from nlpmeta.progress import track
 
     done, empty, first, n_cut = 0, 0, 0, 0
@@ -240,6 +240,6 @@ def _predict(
         say(f"Note: {empty} {what} empty and got no label (the first: line {first}).")
     if n_cut and not quiet:
         encoder = classifier.learner_.encoder
-        many = Cut(n_cut, done, encoder.max_length, most_tokens(encoder))
+        many = Cut(n_cut, done, encoder.max_length, encoder.most_tokens)
         say(f"Note: {many.said('nlpmeta adapt --max-length')}")
     return done

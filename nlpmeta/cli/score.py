@@ -10,9 +10,9 @@ from nlpmeta.cli.options import Delimiter, Device, Encoding, LabelColumn, LangCo
 from nlpmeta.cli.process import loads_encoder
 
 if TYPE_CHECKING:
-    from nlpmeta.checkpoint import Json
     from nlpmeta.data import LabeledTexts
     from nlpmeta.evaluation import Answers, Pair
+    from nlpmeta.files import Json
 
 EXAMPLES = """Examples:
 

@@ -3,27 +3,41 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
 
 if TYPE_CHECKING:
-    from nlpmeta.encoder.text_encoder import TextEncoder
+    from transformers import PreTrainedModel
 
 Device: TypeAlias = "str | torch.device"
 """``auto``, or a device as PyTorch names it: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``."""
 
 VARIABLE = "NLPMETA_DEVICE"
 """The environment variable that says what ``auto`` is."""
+BATCH_TOKENS = 1024
+"""Padded tokens of one forward pass. On two CPU cores 512 to 1,024 came closest to the matrix-product ceiling."""
 _ORDER = ("cuda", "mps", "xpu")
 _MOST_TOKENS = 1 << 14
 """Padded tokens of a forward pass on an accelerator: more are no faster."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+
+
+class Placed(Protocol):
+    """What is asked of an encoder here: where it is, and how much it reads at most."""
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    @property
+    def training(self) -> bool: ...  # noqa: D102
+    @property
+    def max_length(self) -> int: ...  # noqa: D102
+    @property
+    def backbone(self) -> "PreTrainedModel": ...  # noqa: D102
 
 
 def resolve_device(asked: Device = "auto") -> torch.device:
@@ -68,7 +82,7 @@ def devices() -> list[str]:
     return [f"{kind}:{index}" for kind in _ORDER for index in range(counts[kind])] + ["cpu"]
 
 
-def check_place(encoder: "TextEncoder", device: Device, max_length: int | None = None) -> None:
+def check_place(encoder: Placed, device: Device, max_length: int | None = None) -> None:
     """Refuse options that a loaded encoder contradicts: an object of the user's is not changed behind their back.
 
     Raises:
@@ -95,7 +109,7 @@ def embeds_in_bf16(device: torch.device) -> bool:
     return device.type == "xpu"
 
 
-def precision(encoder: "TextEncoder") -> AbstractContextManager[object]:
+def precision(encoder: Placed) -> AbstractContextManager[object]:
     """A block in which the transformer of an encoder in use runs as fast as its device allows.
 
     In training, and where gradients are computed, the precision is the one that was chosen there.
@@ -105,7 +119,7 @@ def precision(encoder: "TextEncoder") -> AbstractContextManager[object]:
     return torch.autocast(encoder.device.type, dtype=torch.bfloat16)
 
 
-def tokens_at_once(encoder: "TextEncoder") -> int:
+def tokens_at_once(encoder: Placed) -> int:
     """The padded tokens of one forward pass that fit the encoder's device, by the memory that is free there."""
     free = _free_bytes(encoder.device)
     if free is None:
@@ -201,3 +215,22 @@ def _absent(source: str, asked: Device, known: Sequence[str]) -> NLPMetaError:
         f"{source} {str(asked)!r}, which is not here; this machine has: {', '.join(known)}. Choose one of these, or "
         "'auto' for the best."
     )
+
+
+def length_batches(lengths: Sequence[int], *, batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:
+    """Rows grouped so that each group, padded to its longest, holds at most ``batch_tokens`` tokens.
+
+    Args:
+        lengths: tokens of each text.
+        batch_tokens: the budget; a text longer than that is a group of its own.
+
+    Returns:
+        Groups of row numbers, long texts last; every row is in one group.
+    """
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if groups and (len(groups[-1]) + 1) * lengths[row] <= batch_tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups

@@ -1,29 +1,33 @@
 """LoRA adapters on an encoder: a few trainable matrices beside the frozen weights."""
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from nlpmeta.encoder.adapter_config import read_config
 from nlpmeta.encoder.merged import ADAPTER as NAME
 from nlpmeta.encoder.merged import adapted_layers
+from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.files import read_json
 from nlpmeta.settings import Settings
-from nlpmeta.tensors import read_tensors
+from nlpmeta.tensors import from_int8, read_tensors, to_int8
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+    from torch import Tensor
 
-    from nlpmeta.encoder.text_encoder import TextEncoder
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."
 
+_FREE = ("peft_type", "task_type", "inference_mode", "revision", "peft_version", "auto_mapping")
+"""Words about the adapter that change nothing in how it is computed."""
 _SCALE = ".scale"
 
 Storage = Literal["exact", "float16", "int8"]
@@ -44,7 +48,7 @@ class AdapterSettings(Settings):
     layers: int | None = Field(None, ge=1, le=10_000, description="only the top so many layers; null for all")
 
 
-def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int) -> None:
+def add_adapter(encoder: TextEncoder, settings: AdapterSettings, *, seed: int) -> None:
     """Put fresh adapters into ``encoder``, which then embeds as before (B = 0) but can be trained.
 
     Raises:
@@ -78,31 +82,31 @@ def add_adapter(encoder: "TextEncoder", settings: AdapterSettings, *, seed: int)
     encoder.eval()
 
 
-def has_adapter(encoder: "TextEncoder") -> bool:
+def has_adapter(encoder: TextEncoder) -> bool:
     """Whether adapters sit in ``encoder``."""
     return bool(adapted_layers(encoder.backbone))
 
 
-def adapter_weights(encoder: "TextEncoder") -> dict[str, nn.Parameter]:
+def adapter_weights(encoder: TextEncoder) -> dict[str, nn.Parameter]:
     """The adapters' weights by their names in the backbone, in a fixed order."""
     return {name: weight for name, weight in encoder.backbone.named_parameters() if ".lora_" in name}
 
 
-def lowest_adapted_layer(encoder: "TextEncoder") -> int:
+def digest_of(weights: Iterable[tuple[str, Tensor]], more: str = "") -> str:
+    """SHA-256, in hexadecimal digits, of named weights in float32, and of what else is said in ``more``."""
+    digest = hashlib.sha256(more.encode())
+    for name, weight in weights:
+        digest.update(name.encode() + weight.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def lowest_adapted_layer(encoder: TextEncoder) -> int:
     """The number of layers from the bottom whose output no adapter touches."""
     numbers = [int(part) for name in adapter_weights(encoder) for part in name.split(".") if part.isdigit()]
     return min(numbers, default=int(encoder.backbone.config.num_hidden_layers))
 
 
-def scale_adapter(encoder: "TextEncoder", factor: float) -> None:
-    """Mix the encoder between its frozen weights (0) and the trained adapters (1, as they are loaded)."""
-    for layer in adapted_layers(encoder.backbone).values():
-        layer.set_scale(NAME, factor)
-
-
-def save_adapter(
-    encoder: "TextEncoder", folder: Path, *, storage: Storage = "exact", weights: Mapping[str, Tensor] | None = None
-) -> None:
+def save_adapter(encoder: TextEncoder, folder: Path, *, storage: Storage = "exact") -> None:
     """Write plain PEFT files: ``PeftModel.from_pretrained(base_encoder, folder)`` gives the same embeddings.
 
     ``"float16"`` halves the file; the embeddings then move by about one part in a thousand. ``"exact"`` takes float16
@@ -113,7 +117,6 @@ def save_adapter(
         encoder: whose adapters they are.
         folder: where to.
         storage: in what precision.
-        weights: written in place of the encoder's own, under the same names.
     """
     from safetensors.torch import save
 
@@ -121,10 +124,12 @@ def save_adapter(
 
     named = {
         _PEFT_PREFIX + name.replace(f".{NAME}.", "."): weight.detach().cpu().contiguous()
-        for name, weight in (weights or adapter_weights(encoder)).items()
+        for name, weight in adapter_weights(encoder).items()
     }
     if storage == "int8":
-        stored = {key: value for name, weight in named.items() for key, value in _in_bytes(name, weight).items()}
+        packed = {name: to_int8(weight, half=True) for name, weight in named.items()}
+        stored = {name: whole for name, (whole, _) in packed.items()}
+        stored |= {name + _SCALE: scale for name, (_, scale) in packed.items()}
     else:
         fits = all(bool((w == w.half().float()).all()) for w in named.values())
         dtype = torch.float16 if storage == "float16" or fits else torch.float32
@@ -135,21 +140,15 @@ def save_adapter(
     write_json(folder / CONFIG_FILE, _config_json(encoder))
 
 
-def _in_bytes(name: str, weight: Tensor) -> dict[str, Tensor]:
-    """A matrix as whole numbers from -127 to 127, and what a row of them is multiplied by."""
-    scale = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=6e-8).half()
-    return {name: (weight / scale.float()).round().clamp(-127, 127).to(torch.int8), name + _SCALE: scale}
-
-
 def _from_bytes(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
-        name: value.float() * stored[name + _SCALE].float() if name + _SCALE in stored else value
+        name: from_int8(value, stored[name + _SCALE]) if name + _SCALE in stored else value
         for name, value in stored.items()
         if not name.endswith(_SCALE)
     }
 
 
-def load_adapter(encoder: "TextEncoder", folder: Path) -> None:
+def load_adapter(encoder: TextEncoder, folder: Path) -> None:
     """Put the adapters of a PEFT folder into ``encoder``; their weights are kept in float32.
 
     Raises:
@@ -206,14 +205,14 @@ class RowLinear(nn.Linear):
         return super().forward(input) if self.weight.dim() == 2 else input @ self.weight.transpose(1, 2)
 
 
-def _read_rows(encoder: "TextEncoder") -> None:
+def _read_rows(encoder: TextEncoder) -> None:
     """Let the thin matrices of the adapters take a weight for every row."""
     for layer in adapted_layers(encoder.backbone).values():
         for thin in (layer.lora_A[NAME], layer.lora_B[NAME]):
             thin.__class__ = RowLinear  # peft built them; all but ``forward`` stays
 
 
-def _peft_config(encoder: "TextEncoder", settings: AdapterSettings) -> "LoraConfig":
+def _peft_config(encoder: TextEncoder, settings: AdapterSettings) -> "LoraConfig":
     from peft import LoraConfig
 
     depth = int(encoder.backbone.config.num_hidden_layers)
@@ -231,9 +230,59 @@ def _peft_config(encoder: "TextEncoder", settings: AdapterSettings) -> "LoraConf
     )
 
 
-def _config_json(encoder: "TextEncoder") -> dict[str, object]:
+def _config_json(encoder: TextEncoder) -> dict[str, object]:
     """What peft would write: its configuration with sets as sorted lists, marked as being for inference."""
     config = cast("dict[str, LoraConfig]", encoder.backbone.peft_config)[NAME]
     values: dict[str, object] = config.to_dict()  # type: ignore[no-untyped-call]
     values["inference_mode"] = True
     return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+
+
+def read_config(path: Path, stored: "Mapping[str, Tensor]") -> "LoraConfig":
+    """The configuration in ``path`` for the weights ``stored``.
+
+    Patterns, modules to import and other kinds of adapters are refused: a pattern can take for ever to match, and
+    peft imports the modules that some keys name.
+
+    Raises:
+        ModelFolderError: if it is damaged, not plain LoRA, or does not fit the weights.
+    """
+    from peft import LoraConfig
+
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("peft_type") != "LORA":
+        raise ModelFolderError(f"{path} is not the configuration of a LoRA adapter.")
+    usual: dict[str, object] = LoraConfig().to_dict()  # type: ignore[no-untyped-call]
+    for key, value in values.items():
+        harmless = value in (None, False, {}, []) or value == usual.get(key)
+        if key not in (*_PlainLora.model_fields, *_FREE) and not harmless:
+            raise ModelFolderError(f"{path} sets {key[:60]!r}, which is not part of plain LoRA; it was not loaded.")
+    try:
+        plain = _PlainLora.model_validate(values)
+    except ValidationError as error:
+        raise ModelFolderError(f"{path} is damaged ({error.error_count()} values). Save the model again.") from error
+    ranks = {tensor.shape[0] for name, tensor in stored.items() if name.endswith("lora_A.weight") and tensor.ndim == 2}
+    if ranks != {plain.r}:
+        raise ModelFolderError(f"{path} does not fit the weights beside it. Save the model again.")
+    return LoraConfig(
+        r=plain.r,
+        lora_alpha=plain.lora_alpha,  # type: ignore[arg-type]  # peft annotates int and takes any number
+        lora_dropout=plain.lora_dropout,
+        target_modules=plain.target_modules,
+        layers_to_transform=plain.layers_to_transform,
+        use_rslora=plain.use_rslora,
+        task_type="FEATURE_EXTRACTION",
+        base_model_name_or_path=plain.base_model_name_or_path,
+    )
+
+
+class _PlainLora(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    r: int = Field(ge=1, le=4096)
+    lora_alpha: float = Field(gt=0, le=1e6)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[Annotated[str, Field(pattern=r"^\w[\w.]{0,199}$")]] = Field(min_length=1, max_length=1000)
+    layers_to_transform: list[Annotated[int, Field(ge=0, le=10_000)]] | None = None
+    use_rslora: bool = False
+    base_model_name_or_path: str | None = None

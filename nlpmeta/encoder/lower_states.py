@@ -6,15 +6,16 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlpmeta.encoder.batches import length_batches
+from nlpmeta.encoder.device import length_batches
 from nlpmeta.encoder.lora import lowest_adapted_layer
-from nlpmeta.encoder.split import SplitBackbone
+from nlpmeta.encoder.merged import with_part, with_weights
+from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.files import (
     disk_errors_said_plainly,
@@ -25,9 +26,6 @@ from nlpmeta.files import (
     user_cache,
     write_bytes,
 )
-
-if TYPE_CHECKING:
-    from nlpmeta.encoder.text_encoder import TextEncoder
 
 Precision = Literal["float16", "float32"]
 SEGMENT_TOKENS = 1 << 16
@@ -116,7 +114,7 @@ class LowerStates:
         NLPMetaError: if the encoder's adapters leave no layer below them, or its transformer cannot be cut.
     """
 
-    def __init__(self, encoder: "TextEncoder", folder: Path, precision: Precision) -> None:
+    def __init__(self, encoder: TextEncoder, folder: Path, precision: Precision) -> None:
         layer = lowest_adapted_layer(encoder)
         if layer == 0:
             raise NLPMetaError("Adapters sit in every layer, so no layer below them can be cached. Set adapter.layers.")
@@ -134,7 +132,7 @@ class LowerStates:
         twin._split = SplitBackbone(backbone, self._split.layer, check=False)
         return twin
 
-    def hidden(self, tokens: Sequence[list[int]], mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
+    def hidden(self, tokens: Tokens, mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
         """The last hidden states of padded texts, ``(n, width, dim)``; ``mask`` ``(n, width)`` marks real tokens."""
         keys = [_key(ids) for ids in tokens]
         self._fill({key: ids for key, ids in zip(keys, tokens, strict=True) if self._store.get(key) is None})
@@ -164,7 +162,7 @@ class LowerStates:
 
 
 @contextmanager
-def lower_states(encoder: "TextEncoder", precision: Precision, *, folder: Path | None = None) -> Iterator[LowerStates]:
+def lower_states(encoder: TextEncoder, precision: Precision, *, folder: Path | None = None) -> Iterator[LowerStates]:
     """Within the block ``encoder`` takes the states of its lower layers from a cache.
 
     The cache is kept between runs, under the digest of the encoder's files, by one process at a time; others, and
@@ -212,3 +210,73 @@ def _place(record: np.void) -> tuple[int, int, int, int]:
 
 def _key(ids: Sequence[int]) -> bytes:
     return hashlib.sha256(np.asarray(ids, "<i4").tobytes()).digest()[:16]
+
+
+class SplitBackbone:
+    """Layers below ``layer`` and layers from there on, as two calls that together are the backbone's one.
+
+    Raises:
+        NLPMetaError: if the backbone is not made of one list of layers between embeddings and output.
+    """
+
+    def __init__(self, backbone: nn.Module, layer: int, *, check: bool = True) -> None:
+        path = _path_of_layers(backbone, int(backbone.config.num_hidden_layers))  # type: ignore[union-attr,arg-type]
+        layers = backbone.get_submodule(path)
+        assert isinstance(layers, nn.ModuleList)  # noqa: S101  # what _path_of_layers looks for
+        self.layer = layer
+        self._prefix = f"{path}."
+        self._lower = with_part(backbone, path, nn.ModuleList(layers[:layer]))
+        upper = with_part(backbone, path, nn.ModuleList(layers[layer:]))
+        self._upper = with_part(upper, "embeddings", _Given())
+        if check:
+            self._check(backbone)
+
+    def lower(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Hidden states ``(n, width, dim)`` below the cut of token ids ``(n, width)``."""
+        states: Tensor = self._lower(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states
+
+    def upper(self, states: Tensor, mask: Tensor | None, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
+        """What the whole backbone returns, from the hidden states at the cut; ``adapter`` replaces weights by name."""
+        inputs = {"inputs_embeds": states, "attention_mask": mask}
+        if not adapter:
+            hidden: Tensor = self._upper(**inputs).last_hidden_state
+            return hidden
+        renamed = {self._renamed(name): weight for name, weight in adapter.items()}
+        replaced: Tensor = with_weights(self._upper, renamed)(**inputs).last_hidden_state
+        return replaced
+
+    def _renamed(self, name: str) -> str:
+        """The name in the upper part of a weight of the backbone."""
+        number, _, rest = name.removeprefix(self._prefix).partition(".")
+        return f"{self._prefix}{int(number) - self.layer}.{rest}"
+
+    @torch.no_grad()
+    def _check(self, backbone: nn.Module) -> None:
+        device = next(backbone.parameters()).device
+        ids = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], device=device)
+        mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=device).bool()
+        whole = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        parts = self.upper(self.lower(ids, mask), mask)
+        if not torch.allclose(whole, parts, rtol=1e-4, atol=1e-4):
+            raise NLPMetaError(f"{type(backbone).__name__} does more between its layers than can be cut apart.")
+
+
+class _Given(nn.Module):
+    """Stands where the embeddings were and returns the states that are given instead of them."""
+
+    def forward(
+        self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, **_: object
+    ) -> Tensor | None:
+        return inputs_embeds
+
+
+def _path_of_layers(backbone: nn.Module, depth: int) -> str:
+    lists = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)}
+    found = [str(name) for name, module in lists.items() if len(module) == depth]
+    if len(found) != 1 or not hasattr(backbone, "embeddings"):
+        raise NLPMetaError(
+            f"The lower layers of {type(backbone).__name__} cannot be cached: it has no embeddings then one list "
+            f"of {depth} layers. Leave lower_states off."
+        )
+    return found[0]

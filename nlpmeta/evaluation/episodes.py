@@ -109,10 +109,5 @@ def confused_pairs(scores: Sequence[EpisodeScore], most: int = 5) -> list[tuple[
     return [(true, guess, count) for (true, guess), count in sorted(pairs.items(), key=lambda p: (-p[1], p[0]))[:most]]
 
 
-def chance_level(episode: Episode) -> float:
-    """The accuracy of guessing uniformly among the classes."""
-    return 1 / episode.n_way
-
-
 def _features(learner: Learner, embed: Embed | None, texts: tuple[str, ...]) -> Tensor | None:
     return embed(texts) if embed is not None and learner.inputs == "embeddings" else None

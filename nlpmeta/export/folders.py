@@ -1,5 +1,6 @@
-"""Writes a model as a folder of ``transformers``, of sentence-transformers, or with an ONNX file."""
+"""Writes a model as a folder of ``transformers``, of sentence-transformers, or with an ONNX file, tokenizer too."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,16 +12,16 @@ from torch import Tensor, nn
 
 from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.model_folder import POOLED
+from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
-from nlpmeta.export.tokenizer import end_tokens, whole_tokenizer
 from nlpmeta.files import copy_file, remove_folder, write_bytes, write_json, write_text
 from nlpmeta.folders import check_new_folder, new_folder
 from nlpmeta.manifest import EXPORT, write_manifest
 from nlpmeta.progress import quiet_transformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from nlpmeta.export.modeling import NLPMetaForSequenceClassification
 
@@ -208,3 +209,31 @@ def _onnx(
     whole_tokenizer(classifier.learner_.encoder).save_pretrained(folder)
     write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
     write_text(folder / "max_tokens.txt", f"{classifier.learner_.encoder.max_length}\n")
+
+
+def whole_tokenizer(encoder: TextEncoder) -> "PreTrainedTokenizerBase":
+    """A copy of the tokenizer that strips a text and puts the prefix of the encoder before it.
+
+    Raises:
+        NLPMetaError: if it is not a fast one, which cannot be changed so.
+    """
+    from tokenizers import normalizers
+
+    if not encoder.tokenizer.is_fast:
+        raise NLPMetaError("Only encoders with a fast tokenizer (tokenizer.json) can be exported.")
+    tokenizer = copy.deepcopy(encoder.tokenizer)
+    inner = tokenizer.backend_tokenizer
+    steps: list[normalizers.Normalizer] = [normalizers.Strip()]
+    if encoder.prefix:
+        steps.append(normalizers.Prepend(encoder.prefix))
+    if inner.normalizer is not None:
+        steps.append(inner.normalizer)
+    inner.normalizer = normalizers.Sequence(steps)
+    tokenizer.model_max_length = encoder.max_length
+    return tokenizer
+
+
+def end_tokens(encoder: TextEncoder) -> int:
+    """How many special tokens a text ends with."""
+    marks = encoder.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    return len(marks) - max((place + 1 for place, mark in enumerate(marks) if not mark), default=0)

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.encoder.merged import plain_backbone, scales_with
-from nlpmeta.encoder.twins import with_weights
+from nlpmeta.encoder.merged import plain_backbone, scales_with, with_weights
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Learner, TaskState, Texts

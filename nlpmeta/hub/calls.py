@@ -1,5 +1,6 @@
-"""Calls to the Hub: a limit on the time to its first answer, and every refusal in one sentence."""
+"""Calls to the Hub: a limit on the time to its first answer, each refusal in one sentence, and no token in any."""
 
+import logging
 import queue
 import re
 import sys
@@ -9,11 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from nlpmeta.errors import NetworkError, NLPMetaError
-from nlpmeta.hub.tokens import no_tokens_told, without_tokens
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 
+HIDDEN = "hf_***"
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\"]{8,}")
+_LIBRARIES = ("huggingface_hub", "httpx2", "httpx", "httpcore2", "httpcore", "datasets")
+_SHORTEST = 8  # characters of what can be a token; replacing less would spoil other words
 T = TypeVar("T")
 REQUEST_SECONDS = 3.0  # a wish: a silent host takes twice that, and name resolution knows no timeout
 PROBE_SECONDS = 4.0  # in all
@@ -179,3 +183,67 @@ def _refused(name: str, status: int, doing: str) -> str:
         429: "it wants fewer requests; wait some minutes and try again",
     }.get(status, "try again later, or give a folder" if doing == "fetched from" else "try again later")
     return f"{constants.ENDPOINT} answered {status} when {what} the model {name!r}; {advice}."
+
+
+def without_tokens(text: str, token: object = None) -> str:
+    """``text`` with ``token``, the token of this user, and whatever looks like one, hidden."""
+    for known in (token, _own_token()):
+        if isinstance(known, str) and len(known) >= _SHORTEST:
+            text = text.replace(known, HIDDEN)
+    return _TOKEN.sub(HIDDEN, text)
+
+
+@contextmanager
+def no_tokens_told(token: object = None) -> Iterator[None]:
+    """For a block, what the libraries of the Hub log and raise has no token in it, however deep the cause lies."""
+    hider = _Hider(token)
+    loggers = [logging.getLogger(name) for name in _known_loggers()]
+    for logger in loggers:
+        logger.addFilter(hider)
+    try:
+        yield
+    except BaseException as error:
+        _clean(error, token)
+        raise
+    finally:
+        for logger in loggers:
+            logger.removeFilter(hider)
+
+
+class _Hider(logging.Filter):
+    """Rewrites records of a log before any handler sees them."""
+
+    def __init__(self, token: object) -> None:
+        super().__init__()
+        self._token = token
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_tokens(record.getMessage(), self._token), ()
+        return True
+
+
+def _clean(error: BaseException, token: object) -> None:
+    """Hide tokens in the texts of an error and of everything that led to it."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.args = tuple(without_tokens(part, token) if isinstance(part, str) else part for part in each.args)
+        for name, value in list(vars(each).items()):
+            if isinstance(value, str):
+                setattr(each, name, without_tokens(value, token))
+        waiting += [each.__cause__, each.__context__]
+
+
+def _known_loggers() -> list[str]:
+    found = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _LIBRARIES]
+    return list(dict.fromkeys([*_LIBRARIES, *found]))
+
+
+def _own_token() -> str | None:
+    from huggingface_hub import get_token
+
+    return get_token()

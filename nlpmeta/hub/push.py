@@ -1,15 +1,13 @@
 """A folder to the Hub in one commit: tried again where the network fails, and nothing where nothing changed."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nlpmeta.errors import NetworkError, NLPMetaError
-from nlpmeta.files import read_bytes
+from nlpmeta.files import read_bytes, sha256
 from nlpmeta.hub.calls import (
     LOG_IN,
     PROBE_SECONDS,
@@ -153,14 +151,14 @@ def _as_http(error: Exception) -> Exception:
 def _commit(api: "HfApi", folder: Path, target: Target, message: str, *, created: bool) -> Pushed:
     """One commit on top of what is there now; refused by the Hub if somebody else was faster, and then tried again."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # not re-exported
 
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     info = api.model_info(target.name, revision=target.revision)
     there = _tree(api, target.name, str(info.sha))
     changed = tuple(name for name, path in files.items() if not _same(path, there.get(name)))
-    deleted = tuple(
-        name for name in there if name not in files and any(fnmatch(name, pattern) for pattern in target.owns)
-    )
+    gone = [name for name in there if name not in files]
+    deleted = tuple(filter_repo_objects(gone, allow_patterns=list(target.owns)))
     pushed = Pushed(
         url=f"{api.endpoint}/{target.name}",
         commit=str(info.sha),
@@ -205,10 +203,10 @@ def _tree(api: "HfApi", name: str, revision: str) -> "dict[str, RepoFile]":
 
 def _same(path: Path, there: "RepoFile | None") -> bool:
     """Whether the Hub has this very content, by Git's hash of it or, for large files, its SHA-256."""
+    from huggingface_hub.utils.sha import git_hash
+
     if there is None or there.size != path.stat().st_size:
         return False
-    content = read_bytes(path, most=there.size)
     if there.lfs is not None:
-        return hashlib.sha256(content).hexdigest() == there.lfs.sha256
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-    return blob == there.blob_id
+        return sha256(path) == there.lfs.sha256
+    return git_hash(read_bytes(path, most=there.size)) == there.blob_id

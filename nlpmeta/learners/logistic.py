@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners, with_names
-from nlpmeta.learners.limits import check_positive
+from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,8 +23,8 @@ from nlpmeta.learners.inner_loop import (
     task_losses,
     task_scores,
 )
-from nlpmeta.learners.limits import check_positive
 from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder

@@ -18,7 +18,7 @@ from nlpmeta.learners.base import (
     learners,
     squared_distances,
 )
-from nlpmeta.learners.limits import check_positive
+from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder

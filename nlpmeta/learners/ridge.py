@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
-from nlpmeta.learners.limits import check_positive
+from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder

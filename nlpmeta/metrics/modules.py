@@ -10,8 +10,9 @@ from datasets import Features, Value
 from datasets import Sequence as Row
 from evaluate import Metric, MetricInfo
 
-from nlpmeta import metrics
-from nlpmeta.metrics.calibration import N_BINS
+from nlpmeta.metrics.calibration import N_BINS, calibration_error
+from nlpmeta.metrics.classification import accuracy, macro_f1
+from nlpmeta.metrics.out_of_scope import OUT_OF_SCOPE, oos_auroc, oos_recall
 
 LABELS = Features({"predictions": Value("int64"), "references": Value("int64")})
 PROBABILITIES = Features({"predictions": Row(Value("float64")), "references": Value("int64")})
@@ -19,7 +20,7 @@ _INPUTS = {
     "labels": "predictions: predicted labels; references: true labels.",
     "probabilities": (
         "predictions: for each text the probabilities of all classes; references: true labels, "
-        f"{metrics.OUT_OF_SCOPE} for a text that belongs to none."
+        f"{OUT_OF_SCOPE} for a text that belongs to none."
     ),
 }
 
@@ -42,7 +43,7 @@ class Accuracy(_Module):
     about, citation_key, takes = "The share of predictions that are right.", "", LABELS
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"accuracy": metrics.accuracy(references, predictions)}
+        return {"accuracy": accuracy(references, predictions)}
 
 
 class MacroF1(_Module):
@@ -51,7 +52,7 @@ class MacroF1(_Module):
     about, citation_key, takes = "The unweighted mean of F1 over the classes that occur.", "", LABELS
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"macro_f1": metrics.macro_f1(references, predictions)}
+        return {"macro_f1": macro_f1(references, predictions)}
 
 
 class CalibrationError(_Module):
@@ -62,7 +63,7 @@ class CalibrationError(_Module):
     def _compute(
         self, predictions: Sequence[Sequence[float]], references: Sequence[int], n_bins: int = N_BINS
     ) -> dict[str, float]:
-        return {"calibration_error": metrics.calibration_error(references, predictions, n_bins=n_bins)}
+        return {"calibration_error": calibration_error(references, predictions, n_bins=n_bins)}
 
 
 class OosAuroc(_Module):
@@ -71,7 +72,7 @@ class OosAuroc(_Module):
     about, citation_key = "Area under the ROC curve of refusing texts out of scope.", "arXiv:1610.02136"
 
     def _compute(self, predictions: Sequence[Sequence[float]], references: Sequence[int]) -> dict[str, float]:
-        return {"oos_auroc": metrics.oos_auroc(references, predictions)}
+        return {"oos_auroc": oos_auroc(references, predictions)}
 
 
 class OosRecall(_Module):
@@ -82,7 +83,7 @@ class OosRecall(_Module):
     def _compute(
         self, predictions: Sequence[Sequence[float]], references: Sequence[int], in_scope_accuracy: float = 0.8
     ) -> dict[str, float]:
-        return {"oos_recall": metrics.oos_recall(references, predictions, in_scope_accuracy=in_scope_accuracy)}
+        return {"oos_recall": oos_recall(references, predictions, in_scope_accuracy=in_scope_accuracy)}
 
 
 MODULES: dict[str, type[Metric]] = {

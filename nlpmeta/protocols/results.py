@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from nlpmeta.errors import DataError
-from nlpmeta.files import disk_errors_said_plainly, read_text, write_text
+from nlpmeta.files import Json, disk_errors_said_plainly, read_text, write_text
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.evaluation import Difference
     from nlpmeta.learners.base import Option
     from nlpmeta.protocols.measure import Summary
-
-Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 
 MOST_LISTED = 20
 """Up to so many episodes a row lists the accuracy on each, so that methods of different runs can be paired."""
@@ -90,7 +88,7 @@ class Row:
 
     def json(self) -> dict[str, Json]:
         """The row as it is printed and stored; shares are fractions of 1, differences too."""
-        from nlpmeta import __version__
+        from nlpmeta._version import __version__
 
         row: dict[str, Json] = {name: value for name, value in asdict(self.setting).items()}
         row["encoder"] = self.setting.encoder.json()
@@ -162,13 +160,10 @@ def _key(row: Mapping[str, Json]) -> str:
 
 def _adapter_digest(encoder: "TextEncoder") -> str | None:
     """Twelve hexadecimal digits that tell one training from another; ``None`` without adapters."""
-    from nlpmeta.encoder.lora import adapter_weights
+    from nlpmeta.encoder.lora import adapter_weights, digest_of
 
     weights = adapter_weights(encoder)
-    content = hashlib.sha256()
-    for name, weight in weights.items():
-        content.update(name.encode() + weight.detach().cpu().numpy().tobytes())
-    return content.hexdigest()[:12] if weights else None
+    return digest_of(weights.items())[:12] if weights else None
 
 
 def _lock(path: Path) -> AbstractContextManager[object]:

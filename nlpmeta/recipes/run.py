@@ -7,11 +7,11 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nlpmeta.checkpoint import Json, refuse_other_checkpoint_files, save_checkpoint
+from nlpmeta.checkpoint import refuse_other_checkpoint_files, save_checkpoint
 from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import add_adapter, load_adapter
 from nlpmeta.errors import NLPMetaError, WorkFailedError, visible
-from nlpmeta.files import disk_errors_said_plainly, read_json, write_json
+from nlpmeta.files import Json, disk_errors_said_plainly, read_json, write_json
 from nlpmeta.folders import only_one
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.recipes.many import sets_of

@@ -9,8 +9,8 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.report.drawing import check_matplotlib
 
 if TYPE_CHECKING:
+    from nlpmeta.files import Json
     from nlpmeta.protocols import Protocol
-    from nlpmeta.protocols.results import Json
 
 _WIDTH, _HEIGHT, _DPI = 6.4, 4.0, 150
 

@@ -56,11 +56,6 @@ class Index:
         chosen: Integers = self._order[first]
         return chosen
 
-    def first_rows(self, sentences: Integers) -> Integers:
-        """The first row of each sentence."""
-        chosen: Integers = self._order[self._start[sentences]]
-        return chosen
-
     def episode(self, rng: np.random.Generator, labels: Integers, n_shot: int, n_query: int) -> Episode:
         """Support and query of these classes, no sentence twice."""
         size = n_shot + n_query

@@ -1,7 +1,7 @@
 """Episodes from many data sets: of one set and language, or learned in one and scored in another of the same kind."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,11 +185,6 @@ class _Kind:
             return self._indexes[support].episode(rng, chosen, n_shot, n_query)
         sides = TwoSided(self._indexes[support], self._indexes[query], Shape.of(n_way, n_shot, n_query))
         return sides.episode(rng, chosen, n_shot, n_query)
-
-
-def many_parts(pools: Mapping[tuple[str, str, str], LabeledTexts]) -> list[SetPart]:
-    """Parts from pools by (kind, set, language)."""
-    return [SetPart(*key, pool) for key, pool in pools.items()]
 
 
 def _with_ids(part: SetPart) -> LabeledTexts:

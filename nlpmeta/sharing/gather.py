@@ -7,8 +7,9 @@ from pathlib import Path
 from nlpmeta.card.facts import CardFacts, DataFacts, Measurement, Score
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation import says_little
+from nlpmeta.files import Json
 from nlpmeta.languages import UnknownLanguageError, parse
-from nlpmeta.manifest import Json, optional_json, read_manifest
+from nlpmeta.manifest import optional_json, read_manifest
 from nlpmeta.sources.catalogue import catalogue, known_as
 from nlpmeta.sources.loading import BUNDLED
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nlpmeta.errors import DataError, NetworkError, NLPMetaError
-from nlpmeta.hub.calls import WRONG_FORM, wrong_form
-from nlpmeta.hub.tokens import no_tokens_told, without_tokens
+from nlpmeta.hub.calls import WRONG_FORM, no_tokens_told, without_tokens, wrong_form
 
 
 @contextmanager

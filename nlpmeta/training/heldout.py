@@ -1,16 +1,15 @@
 """How good the learner is on tasks it never trains on, and a control that must stay at chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
 from nlpmeta.data import Episode
-from nlpmeta.encoder.text_encoder import Tokens
+from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.evaluation import score_episode
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.sampling import Sampler, generator
-from nlpmeta.training.known_texts import KnownTexts
 from nlpmeta.training.text_pass import TokenCache
 
 _CONTROL_FROM = 1 << 40  # episode numbers that training never reaches
@@ -43,7 +42,7 @@ class HeldOut:
         n_control: int,
         seed: int,
         tokens: TokenCache,
-        known: KnownTexts | None = None,
+        known: EmbeddingTable | None = None,
     ) -> None:
         self._sets = {name: [each.episode(i) for i in range(n_episodes)] for name, each in evaluate.items()}
         control = [training.episode(_CONTROL_FROM + i) for i in range(n_control)]
@@ -71,19 +70,7 @@ class HeldOut:
         if self._known is not None:
             return self._known
         texts = self.texts(learner)
-        tokens: Tokens = self._tokens(texts)
-        return _Table(texts, learner.encoder.embed_tokens(tokens))
-
-
-class _Table:
-    """Embeddings that are known already, by text."""
-
-    def __init__(self, texts: list[str], vectors: torch.Tensor) -> None:
-        self._row = {text: i for i, text in enumerate(texts)}
-        self._vectors = vectors
-
-    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        return self._vectors[torch.tensor([self._row[text] for text in texts], device=self._vectors.device)]
+        return EmbeddingTable.of(learner.encoder, texts, learner.encoder.embed_tokens(self._tokens(texts)))
 
 
 def shuffled(episode: Episode, seed: int, index: int) -> Episode:

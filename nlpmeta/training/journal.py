@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +63,6 @@ class Journal:
             self._bar = _bar()
             self._task = self._bar.add_task("training", total=self._settings.steps, note="")
             self._bar.start()
-        self._began = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:

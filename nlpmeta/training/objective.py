@@ -11,10 +11,9 @@ from torch import Tensor
 from nlpmeta.data import Episode
 from nlpmeta.learners.base import Learner, Support
 from nlpmeta.training.across import texts_of_all
-from nlpmeta.training.known_texts import KnownPass
 from nlpmeta.training.mixing import mix, mixing_of
 from nlpmeta.training.settings import TrainSettings
-from nlpmeta.training.text_pass import TextPass
+from nlpmeta.training.text_pass import KnownPass, TextPass
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.lower_states import lower_states
 from nlpmeta.encoder.store import embeddings_folder
 from nlpmeta.learners.base import Learner
@@ -16,7 +17,6 @@ from nlpmeta.training.forecast import forecast_states
 from nlpmeta.training.groups import GroupWeights
 from nlpmeta.training.heldout import HeldOut, Measurement
 from nlpmeta.training.journal import Journal
-from nlpmeta.training.known_texts import KnownTexts
 from nlpmeta.training.optimise import MovingAverage, make_optimizer, put, trainable
 from nlpmeta.training.progress import Progress
 from nlpmeta.training.renewal import Renewal
@@ -27,6 +27,9 @@ from nlpmeta.training.text_pass import TokenCache
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+_MOST_BYTES = 400_000_000
+"""Embeddings of an encoder that does not train that are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,11 @@ class Run:
         self.average = MovingAverage(self.weights, settings.ema)
         tokens = TokenCache(learner.encoder)
         self.encoder_trains = learner.inputs == "tokens" or bool(adapter)
-        known = None if self.encoder_trains else KnownTexts(learner.encoder, embeddings_folder())
+        known = (
+            None
+            if self.encoder_trains
+            else EmbeddingTable(learner.encoder, embeddings_folder(), most_bytes=_MOST_BYTES)
+        )
         self.progress = Progress()
         groups = GroupWeights(settings.worst_group, self.progress.groups) if settings.worst_group else None
         self.stepper = Stepper(

@@ -9,15 +9,15 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 from nlpmeta.data import Episode
+from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
 from nlpmeta.training.finite import DivergedError, Guard
 from nlpmeta.training.groups import GroupWeights, group_of
-from nlpmeta.training.known_texts import KnownPass, KnownTexts
 from nlpmeta.training.objective import losses
 from nlpmeta.training.optimise import average_gradients, rate_factor
 from nlpmeta.training.settings import TrainSettings
-from nlpmeta.training.text_pass import TextPass, TokenCache
+from nlpmeta.training.text_pass import KnownPass, TextPass, TokenCache
 
 _COUNTS = ("texts", "tokens")  # summed over processes, not averaged
 
@@ -32,7 +32,7 @@ class Stepper:
         settings: TrainSettings,
         accelerator: Accelerator,
         tokens: TokenCache,
-        known: KnownTexts | None,
+        known: EmbeddingTable | None,
         optimizer: torch.optim.Optimizer,
         weights: Mapping[str, nn.Parameter],
         groups: GroupWeights | None = None,

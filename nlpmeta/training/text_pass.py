@@ -1,4 +1,4 @@
-"""All texts of a step through the encoder at once, with bounded memory."""
+"""All texts of a step through the encoder at once, with bounded memory, or from a table if it does not train."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from nlpmeta.encoder.batches import BATCH_TOKENS, length_batches
+from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.device import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 
 
@@ -113,3 +114,26 @@ class TextPass:
             if chunk.randomness is not None:
                 torch.set_rng_state(chunk.randomness)
             return self._encoder.embed_tokens(chunk.tokens, batch_tokens=1 << 30)
+
+
+class KnownPass:
+    """What ``TextPass`` is to an encoder that trains: the embeddings of a step, with nothing to carry back."""
+
+    def __init__(self, known: EmbeddingTable, texts: Iterable[str]) -> None:
+        distinct = list(dict.fromkeys(texts))
+        before = known.n_tokens
+        self.features = known(distinct)
+        self.n_texts, self.n_tokens = len(distinct), known.n_tokens - before
+        self._row = {text: row for row, text in enumerate(distinct)}
+
+    def of(self, texts: Sequence[str], features: Tensor | None = None) -> Tensor:
+        """The embeddings of ``texts``, shape ``(len(texts), dim)``, or their rows in other ``features``."""
+        rows = torch.tensor([self._row[text] for text in texts], device=self.features.device, dtype=torch.long)
+        return (self.features if features is None else features).index_select(0, rows)
+
+    def backward(self) -> None:
+        """Nothing: the encoder does not train."""
+
+    def frozen(self) -> Tensor:
+        """The embeddings that an anchor would hold on to are these."""
+        return self.features

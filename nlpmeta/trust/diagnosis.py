@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlpmeta.encoder.cutting import cut_of
+from nlpmeta.encoder.tokenizing import cut_of
 from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.learners.heads import features_of
 from nlpmeta.learners.stacking import mixed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nlpmeta.trust.coverage import TokenizerCoverage
 
 if TYPE_CHECKING:
-    from nlpmeta.checkpoint import Json
+    from nlpmeta.files import Json
 
 MOST_LINES = 5
 UNKNOWN = 0.2
