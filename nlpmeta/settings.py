@@ -12,9 +12,12 @@ from nlpmeta.errors import NLPMetaError, visible
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
     from pydantic_core import ErrorDetails
+else:
+    ModelMetaclass = type(BaseModel)  # pydantic keeps its name private
 
 MOST_STEPS, HIGHEST_SEED = 10_000_000, 2**32 - 1
 HIGHEST_RATE, LARGEST_OPTION = 10.0, 10**6
+SMALLEST_OPTION = 1e-6
 """Bounds that settings share: beyond them nothing is learned, and what is no number at all is beyond them too."""
 _LISTED, _KNOWN = 20, 12  # mistakes and known names that a message lists
 
@@ -162,9 +165,6 @@ def model_in(annotation: object) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := model_in(part))), None)
 
 
-SMALLEST = 1e-6
-
-
 def check_positive(**numbers: float | None) -> None:
     """See that rates, temperatures and weights are finite and above zero; ``None`` is left to the method.
 
@@ -172,9 +172,9 @@ def check_positive(**numbers: float | None) -> None:
         NLPMetaError: names the first that is not.
     """
     for name, value in numbers.items():
-        if value is not None and not SMALLEST <= value <= LARGEST_OPTION:  # false for what is no number, too
+        if value is not None and not SMALLEST_OPTION <= value <= LARGEST_OPTION:  # false for what is no number, too
             raise NLPMetaError(
-                f"{name} must be positive, a finite number from {SMALLEST:g} to {LARGEST_OPTION}; got {value!r}."
+                f"{name} must be positive, a finite number from {SMALLEST_OPTION:g} to {LARGEST_OPTION}; got {value!r}."
             )
 
 
