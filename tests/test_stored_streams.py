@@ -12,8 +12,11 @@ from safetensors.torch import load_file, save_file
 from nlpmeta.adaptation.online import OnlineClassifier
 from nlpmeta.adaptation.stream import OnlineSettings
 from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.encoder.lora import AdapterSettings, add_adapter
+from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.files import sha256
+from nlpmeta.learners.auto import AutoHead
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,20 @@ def test_what_was_stored_goes_on(folder, pool):
     before = copy.copy(online.record)
     online.learn(list(online.waiting), list(pool.names()[6:12]))
     assert online.record.n_labels == before.n_labels + 6
+
+
+def test_a_stream_on_heads_that_read_one_view_of_the_encoder_goes_on(encoder_folder, pool, tmp_path):
+    encoder = TextEncoder.from_pretrained(str(encoder_folder))
+    add_adapter(encoder, AdapterSettings(rank=2), seed=0)
+    learner = AutoHead(encoder).eval()
+    fitted = FewShotClassifier(learner).fit(pool.texts[::4], pool.names()[::4]).fitted_
+    one_view = {name: value for name, value in fitted.state.items() if " on " not in name.partition("/")[0]}
+    state = learner.readapt(learner.support(fitted.examples.data()), one_view)
+    assert learner.views(state) == (1.0,)
+    online = OnlineClassifier(FewShotClassifier.from_state(learner, state, fitted.classes, fitted.examples))
+    online.save(tmp_path / "stream")
+    again = OnlineClassifier.load(tmp_path / "stream")
+    assert (again.predict_proba(pool.texts[:8]) == online.predict_proba(pool.texts[:8])).all()
 
 
 SCALES = [0.0, -1.0, 1e-30, math.nan, math.inf, 3e38]

@@ -31,13 +31,13 @@ class Placed(Protocol):
     """What is asked of an encoder here: where it is, and how much it reads at most."""
 
     @property
-    def device(self) -> torch.device: ...  # noqa: D102
+    def device(self) -> torch.device: ...
     @property
-    def training(self) -> bool: ...  # noqa: D102
+    def training(self) -> bool: ...
     @property
-    def max_length(self) -> int: ...  # noqa: D102
+    def max_length(self) -> int: ...
     @property
-    def backbone(self) -> "PreTrainedModel": ...  # noqa: D102
+    def backbone(self) -> "PreTrainedModel": ...
 
 
 def resolve_device(asked: Device = "auto") -> torch.device:

@@ -15,6 +15,8 @@ from nlpmeta.errors import ModelFolderError
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
+Module = TypeVar("Module", bound=nn.Module)
+_Value = TypeVar("_Value")
 ADAPTER = "default"
 _MOST = 2  # copies kept of one transformer: an adapted weight is in memory once more for each that is not frozen
 _PEFT_LEFTOVERS = ("peft_config", "_hf_peft_config_loaded")
@@ -184,9 +186,6 @@ _guard = Guard()
 _known: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
 
 
-Module = TypeVar("Module", bound=nn.Module)
-
-
 def shallow(module: Module) -> Module:
     """A copy with the same parts and the same weights, in dictionaries of its own."""
     twin = object.__new__(type(module))
@@ -232,9 +231,6 @@ def with_weights(module: Module, weights: Mapping[str, Tensor]) -> Module:
         else:
             twin._modules[name] = with_weights(_part(module, name), below)
     return twin
-
-
-_Value = TypeVar("_Value")
 
 
 def _by_child(values: Mapping[str, _Value]) -> dict[str, dict[str, _Value]]:

@@ -83,12 +83,12 @@ class Reader(Protocol):
     """What is asked of an encoder here: how much it reads, and to read."""
 
     @property
-    def prefix(self) -> str: ...  # noqa: D102
+    def prefix(self) -> str: ...
     @property
-    def max_length(self) -> int: ...  # noqa: D102
+    def max_length(self) -> int: ...
     @property
-    def most_tokens(self) -> int | None: ...  # noqa: D102
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...  # noqa: D102
+    def most_tokens(self) -> int | None: ...
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,13 @@ from nlpmeta.encoder.e5s1 import EncoderShape, PackedEncoder, Vocabulary, parse,
 from nlpmeta.errors import WorkFailedError
 from nlpmeta.files import open_to_write, write_text
 
+_WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
+_MASK = "<mask>"
+_Trie = dict[int, "_Trie | int"]
+_LEAF = 1 << 8  # a key ends here
+_VALUE = 1 << 31  # the unit holds a value, not a transition
+_END = 0  # the label under which a node keeps its value; no key holds this byte
+
 
 def write_model_files(source: Path, expected_sha256: str, folder: Path) -> None:
     """Write ``config.json``, ``tokenizer.json``, ``tokenizer_config.json`` and ``model.safetensors`` into ``folder``.
@@ -78,10 +85,6 @@ def _write_safetensors(path: Path, packed: PackedEncoder) -> None:
 
 def _write_json(path: Path, value: object, *, indent: int | None) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
-
-
-_WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
-_MASK = "<mask>"
 
 
 def tokenizer_json(vocabulary: Vocabulary) -> dict[str, object]:
@@ -169,12 +172,6 @@ def _metaspace() -> dict[str, object]:
 def _template(part: str) -> dict[str, object]:
     kind = "Sequence" if part in ("A", "B") else "SpecialToken"
     return {kind: {"id": part, "type_id": 0}}
-
-
-_Trie = dict[int, "_Trie | int"]
-_LEAF = 1 << 8  # a key ends here
-_VALUE = 1 << 31  # the unit holds a value, not a transition
-_END = 0  # the label under which a node keeps its value; no key holds this byte
 
 
 def charsmap(replacements: Mapping[str, str]) -> bytes:

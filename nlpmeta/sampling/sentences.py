@@ -24,16 +24,14 @@ class Sentences:
     """The class of each sentence, ``(n_sentences,)``: that of most of its rows, of the first of these if several."""
 
 
-def sentences_of(pool: LabeledTexts, *, by_id: bool = True) -> Sentences:
+def sentences_of(pool: LabeledTexts) -> Sentences:
     """Rows are one sentence if their texts agree after normalisation or their ids are equal, directly or in a chain.
-
-    Without ``by_id`` only the texts count, so that translations stay distinct.
 
     An episode that takes a sentence at most once then has neither on both sides. A sentence has one class, so that a
     text that occurs under two labels is drawn under one of them only.
     """
     keys: list[list[Hashable]] = [[(mark, "text") for mark in fingerprints(pool.texts)]]
-    if by_id and pool.ids is not None:
+    if pool.ids is not None:
         keys.append([(id_, "id") for id_ in pool.ids])
     roots = _connected(keys)
     _, first, of_row = np.unique(roots, return_index=True, return_inverse=True)
