@@ -1,5 +1,7 @@
 # make demo        a Swahili intent classifier from five examples per class
-# make test        the tests
+# make test        all tests: the default ones and, at the same time, the slow ones (two processes)
+# make test-fast   the default ones alone, as plain pytest runs them
+# make test-slow   the slow ones alone: documents run as written, kills, two processes, fuzzing, exports
 # make quality     ruff with its security rules, formatting, types, known vulnerabilities of the locked versions
 # make fuzz        20,000 mutated files for every loader, and 20,000 whose digests were recomputed
 # make bench         our methods compared with other packages: results/bench, its report, and the table of README.md
@@ -31,13 +33,28 @@ DATA_DIR ?= ../shared/data
 SETS := injongo:swa,massive:sw,sib200:swh_Latn,banking77,clinc150,sms-spam
 BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
-.PHONY: demo test quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
+SLOW_LOG := .test-slow.log
+
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
 
+# The two halves share nothing, so each takes a core; what the slow half said is shown when the other is done.
 test: $(VENV)/.installed
+	@echo "$(BIN)/python -m pytest -m slow > $(SLOW_LOG) &"
+	@$(BIN)/python -m pytest -m slow > $(SLOW_LOG) 2>&1 & slow=$$!; \
+	trap 'kill $$slow 2>/dev/null' INT TERM; \
+	echo "$(BIN)/python -m pytest"; $(BIN)/python -m pytest; fast=$$?; \
+	wait $$slow; code=$$?; \
+	echo "$(BIN)/python -m pytest -m slow"; cat $(SLOW_LOG); \
+	test $$fast -eq 0 && test $$code -eq 0
+
+test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -231,6 +231,7 @@ def test_a_state_that_is_whole_but_no_safetensors_is_refused():
             unpack(good.state, labels)
 
 
+@pytest.mark.slow
 def test_concurrent_writers_lose_nothing_and_killed_ones_leave_whole_transactions(tmp_path):
     path, n_writes, n_victims = tmp_path / "users.sqlite", 60, 4
     lengths = [n_writes, *[1_000_000] * n_victims]

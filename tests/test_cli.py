@@ -24,6 +24,8 @@ def run(encoder_folder, tmp_path, monkeypatch, capsys):
         arguments = [str(a) for a in arguments]
         if arguments[0] == "adapt" and "--encoder" not in arguments:
             arguments += ["--encoder", str(encoder_folder)]
+        if arguments[0] == "adapt" and "--draws" not in arguments:
+            arguments += ["--draws", "2"]
         code = main(arguments)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
@@ -303,6 +305,7 @@ def test_an_unknown_encoder_without_a_network_fails_within_seconds(table, tmp_pa
     assert seconds < 20  # imports included; the wait for the network alone is held under 5 s in test_packaged_encoder
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_plainly_and_leaves_nothing(table, tmp_path, encoder_folder):
     mount = tmp_path / "small"
     mount.mkdir()
@@ -335,6 +338,7 @@ def test_help_answers_within_half_a_second_and_shows_examples():
     assert seconds < 1.5  # half a second on a quiet machine; tests may share it
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_on_a_pipe(table, encoder_folder, tmp_path):
     place = ("--out", tmp_path / "m")
     done = in_process("adapt", "--data", table, "--encoder", encoder_folder, *place, "--json", "--quiet")
@@ -344,6 +348,7 @@ def test_nothing_is_drawn_on_a_pipe(table, encoder_folder, tmp_path):
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_is_no_error(table, encoder_folder, tmp_path):
     assert in_process("adapt", "--data", table, "--encoder", encoder_folder, "--out", tmp_path / "m").returncode == 0
     (tmp_path / "many.txt").write_text("ball goal\n" * 9_000)
@@ -353,6 +358,7 @@ def test_a_reader_that_stops_early_is_no_error(table, encoder_folder, tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_memory_of_predict_does_not_grow_with_the_file(table, encoder_folder, tmp_path):
     assert in_process("adapt", "--data", table, "--encoder", encoder_folder, "--out", tmp_path / "m").returncode == 0
     peaks = []
@@ -367,6 +373,7 @@ def test_the_memory_of_predict_does_not_grow_with_the_file(table, encoder_folder
     assert peaks[1] < peaks[0] + 30_000  # kilobytes
 
 
+@pytest.mark.slow
 def test_interrupting_leaves_nothing_half_written(encoder_folder, table, tmp_path):
     import signal
 

@@ -120,6 +120,7 @@ def test_training_refuses_another_than_the_first_device(monkeypatch):
         make_accelerator(TrainSettings(steps=1), None, device="cuda:1")
 
 
+@pytest.mark.slow
 def test_all_learners_work_on_another_device_and_make_no_tensor_on_the_default_one():
     tests = Path(__file__).parent
     command = [
@@ -294,6 +295,7 @@ def test_products_of_rounded_numbers_stand_for_autocast(encoder, pool, monkeypat
     assert 0.5 < (found - exact).norm() / distance < 2
 
 
+@pytest.mark.slow
 def test_bfloat16_changes_at_most_one_prediction_in_a_hundred_on_the_starter_corpus(monkeypatch):
     learner = starting_learner("auto", device="cpu")
     data = load_source("starter").load("sw")

@@ -10,6 +10,7 @@ from documents import ROOT, SHARED, blocks, documents, needs_shared_data, planne
 BLOCKS = [block for path in documents() for block in blocks(path)]
 
 
+@pytest.mark.slow
 @pytest.mark.packaged
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)

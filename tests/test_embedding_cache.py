@@ -171,6 +171,7 @@ def test_a_run_that_stops_keeps_what_it_finished(on_disk, tmp_path, monkeypatch)
     assert filled(on_disk, tmp_path).n_encoded == 2
 
 
+@pytest.mark.slow
 def test_two_processes_can_fill_one_store(tmp_path):
     code = textwrap.dedent(
         """

@@ -97,6 +97,7 @@ def test_an_export_names_no_folder_of_this_machine(form, encoder_folder, pool, t
     assert not [path.name for path in files if str(encoder_folder.parent.parent).encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_nlpmeta_gives_the_same_labels(encoder_folder, pool, tmp_path):
     made = classifier("cosine", encoder_folder, pool)
     export(made, tmp_path / "out", "transformers")
@@ -128,6 +129,7 @@ def test_a_folder_of_sentence_transformers_gives_the_same_probabilities(made, tm
     assert json.loads((tmp_path / "out" / "labels.json").read_text())["labels"] == made.classes_.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_onnx_file_gives_the_same_probabilities(encoder_folder, pool, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")

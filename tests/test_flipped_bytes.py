@@ -30,6 +30,7 @@ KINDS = {"flipped": (users_flipped, write_users), "signed": (users_signed, write
 KINDS["embeddings"] = (embeddings_flipped, write_embeddings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_changed_byte_is_refused_or_changes_nothing(kind, tmp_path):
     attack, write = KINDS[kind]

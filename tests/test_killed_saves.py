@@ -27,16 +27,19 @@ def left(encoder_folder, tmp_path_factory):
     return work, json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_fifty_kills_of_save_pretrained_leave_the_old_model_or_the_new_one(left):
     found = left[1]["save_pretrained"]
     assert len(found) == KILLS and set(found) == {"first", "second"}
 
 
+@pytest.mark.slow
 def test_fifty_kills_of_what_train_writes_leave_the_old_checkpoint_or_the_new_one(left):
     found = left[1]["checkpoint"]
     assert len(found) == KILLS and set(found) == {"first", "second"}
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_at_any_time_leaves_whole_files_and_goes_on(left):
     assert "checkpoint" in left[1]["training"]
     assert set(left[1]["training"]) <= {"nothing yet", "checkpoint"}

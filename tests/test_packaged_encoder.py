@@ -427,6 +427,7 @@ def test_processes_that_start_at_once_agree_on_one_folder(site: Path, cache: Pat
     assert [path.name for path in (cache / "encoders").iterdir() if path.name.endswith((".tmp", ".old"))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.packaged
 def test_two_real_unpackings_at_once_agree_on_one_folder(packaged_encoder: Path, tmp_path: Path) -> None:
     installed = packaged._data_file().path.parents[1]

@@ -248,6 +248,7 @@ def test_the_last_weights_are_kept_if_asked_whatever_the_held_out_tasks_say():
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_the_recipe_trains_on_a_plain_text_file(tmp_path):
     path = tmp_path / "corpus.txt"
     texts = [text for lang in ("sw", "en") for text in load_source("starter").load(lang).texts[::3]]

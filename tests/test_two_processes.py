@@ -53,6 +53,7 @@ def state(folder):
     return {name: tensor for name, tensor in tensors.items() if name != "random"}
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_step_of_one(by_one, by_two):
     assert (by_two / "processes").read_text() == "2"
     one, two = state(by_one), state(by_two)
@@ -63,6 +64,7 @@ def test_two_processes_take_the_step_of_one(by_one, by_two):
     assert moved > 1e-3  # weights that stayed where they were would agree too
 
 
+@pytest.mark.slow
 def test_the_metrics_are_those_of_all_processes(by_one, by_two):
     one, two = (
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -74,6 +76,7 @@ def test_the_metrics_are_those_of_all_processes(by_one, by_two):
     assert two[-1]["heldout_mean"] == pytest.approx(one[-1]["heldout_mean"])
 
 
+@pytest.mark.slow
 def test_where_one_process_has_no_loss_all_stop_at_the_same_step(tmp_path):
     folder = in_two_processes(tmp_path, "--spoiled")
     said = {(folder / f"diverged-{rank}").read_text() for rank in ("0", "1")}

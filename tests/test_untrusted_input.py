@@ -51,6 +51,7 @@ def refused(folder, message, kind=NLPMetaError):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "files"),
     [("model folder", 120), ("model folder with adapters", 60), ("table", 120), ("encoder folder", 20)],
@@ -71,6 +72,7 @@ def signed_ground(encoder_folder, tmp_path_factory):
     return ground
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::nlpmeta.errors.DataWarning")  # the texts are long on purpose
 @pytest.mark.parametrize(
     ("kind", "files"),

@@ -110,6 +110,7 @@ def beside_notes(text):
     return [line for line in text.splitlines() if not line.startswith("Note: ")]
 
 
+@pytest.mark.slow
 def test_with_the_network_forbidden_what_needs_none_works_and_the_rest_says_so(places, tmp_path):
     start = time.monotonic()
     found = run([*OURS.values(), *NETWORK.values()], places, tmp_path, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
@@ -120,6 +121,7 @@ def test_with_the_network_forbidden_what_needs_none_works_and_the_rest_says_so(p
     assert time.monotonic() - start < 200
 
 
+@pytest.mark.slow
 def test_with_an_endpoint_out_of_reach_everything_fails_in_five_seconds_with_one_line(places, tmp_path):
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from threadpoolctl import ThreadpoolController
 
     from nlpmeta.encoder.text_encoder import TextEncoder
 
@@ -65,14 +67,13 @@ class LogisticHead(Learner):
         return self.name_weight > 0
 
     def adapt(self, support: Support) -> TaskState:
-        from threadpoolctl import threadpool_limits
-
         features, weighed = self.embed(support), support.labels
         weights = features.new_ones(len(features)) if support.weights is None else support.weights.to(features)
         if self.reads_names and support.names is not None:
             features, weighed, weights = with_names(support, features, self.embed(support.names), self.name_weight)
         # The solution lies in the span of the support, so the problem is solved there: n_support columns, not dim.
-        with threadpool_limits(limits=1):  # problems this small only wait for threads: measured 10 to 20 times slower
+        # Problems this small only wait for threads: measured 10 to 20 times slower.
+        with _thread_pools().limit(limits=1):
             basis, coordinates = np.linalg.qr(features.detach().cpu().double().numpy().T)
             rows, labels, n_texts = coordinates.T, weighed.cpu().numpy(), len(support)
             given = None if support.weights is None else weights[:n_texts].cpu().numpy()
@@ -85,6 +86,15 @@ class LogisticHead(Learner):
 
     def config(self) -> dict[str, Option]:
         return {"inverse_penalty": self.inverse_penalty, "n_folds": self.n_folds, "name_weight": self.name_weight}
+
+
+@cache
+def _thread_pools() -> "ThreadpoolController":
+    """The libraries whose threads can be limited, looked for once: it takes as long as a small fit."""
+    import sklearn.linear_model  # noqa: F401  # so that those that it loads are found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @contextmanager
@@ -102,9 +112,10 @@ def _fit(
     weights: "NDArray[np.float64] | None" = None,
 ) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
     """Weight ``(n_way, dim)`` and bias ``(n_way,)``; scikit-learn's single row for two classes is spelled out."""
+    from sklearn import config_context
     from sklearn.linear_model import LogisticRegression
 
-    with few_texts_a_class():
+    with few_texts_a_class(), config_context(skip_parameter_validation=True):  # hundreds of small fits, all alike
         model = LogisticRegression(C=inverse_penalty, max_iter=2000).fit(rows, labels, weights)
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_
