@@ -214,6 +214,7 @@ def test_a_run_that_is_done_does_nothing_more(bench, store):
     assert (store.folder / RESULTS_FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stood_and_half_a_line_is_cut_off(bench, store):
     path = store.folder / RESULTS_FILE
     whole = path.read_bytes().splitlines(keepends=True)
@@ -226,6 +227,7 @@ def test_a_killed_run_goes_on_where_it_stood_and_half_a_line_is_cut_off(bench, s
     assert [each["measured"]["predicted"] for each in again] == [json.loads(x)["measured"]["predicted"] for x in whole]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_what_was_done(topics, encoder_folder, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "nlpmeta", "bench", "--data", str(topics), "--shots", "1", "--draws", "40"]

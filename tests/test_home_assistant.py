@@ -84,9 +84,9 @@ def test_numbers_are_those_that_people_say():
 
 def test_a_template_with_billions_of_sentences_is_drawn_from_at_once():
     options = "|".join(f"w{i}" for i in range(100))
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(draws(" ".join([f"({options})"] * 8), 50)) == 50
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_over_sixty_languages_with_swahili_under_any_name(source):

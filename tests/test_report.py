@@ -20,6 +20,8 @@ from nlpmeta.evaluation import paired_difference
 from nlpmeta.report.confusion import confusion_counts
 from nlpmeta.report.making import make_report
 
+pytestmark = pytest.mark.slow  # it draws every picture of a full folder of results
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):

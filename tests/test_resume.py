@@ -15,6 +15,7 @@ import train_slowly
 
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
 
+pytestmark = pytest.mark.slow  # a run that has to be killed takes its time
 TIMING = ("seconds", "episodes_per_second")
 
 

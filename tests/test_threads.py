@@ -43,6 +43,7 @@ def test_a_classifier_answers_threads_as_it_answers_one(method, pool):
     assert all(torch.equal(after[name], weight) for name, weight in weights.items())
 
 
+@pytest.mark.slow
 def test_methods_that_share_an_encoder_do_not_see_one_another(pool):
     encoder = adapted()
     made = [
@@ -55,11 +56,13 @@ def test_methods_that_share_an_encoder_do_not_see_one_another(pool):
     assert all(np.array_equal(each, expected[i % 3]) for i, each in enumerate(found))
 
 
+@pytest.mark.slow
 def test_a_stream_answers_threads_as_it_answers_one(pool):
     online = OnlineClassifier(classifier("auto", pool))
     same_in_threads(lambda _: online.predict_proba(QUERIES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["logistic", "maml"])
 def test_a_store_of_users_answers_threads_as_it_answers_one(method, pool, tmp_path):
     encoder = make_encoder()
