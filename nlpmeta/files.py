@@ -195,6 +195,19 @@ def open_to_append(path: Path) -> IO[bytes]:
     return path.open("ab+")
 
 
+def reserve(path: Path, start: int, length: int) -> None:
+    """Have the disk set aside a part of a file, in bytes, that is written through memory afterwards.
+
+    Where it is full, that write would end the process by a signal (SIGBUS) instead of an error.
+
+    Raises:
+        OSError: if there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), start, length)
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy a regular file piece by piece.
 
@@ -212,10 +225,21 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def temporary_folder(prefix: str = "nlpmeta-") -> Iterator[Path]:
-    """A folder of this process that goes away with the block."""
-    with tempfile.TemporaryDirectory(prefix=prefix) as name:
-        yield Path(name)
+def temporary_folder(name: str = "nlpmeta") -> Iterator[Path]:
+    """A folder of this process and user alone that goes away with the block; those of killed processes go too.
+
+    Raises:
+        WorkFailedError: if the disk is full or does not allow it.
+    """
+    place = Path(tempfile.gettempdir()) / name
+    remove_leftovers(place)
+    temporary = temporary_beside(place)
+    with disk_errors_said_plainly(temporary):
+        temporary.mkdir(mode=0o700)
+    try:
+        yield temporary
+    finally:
+        remove_folder(temporary)
 
 
 def remove_file(path: Path) -> None:

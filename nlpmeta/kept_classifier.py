@@ -143,7 +143,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             NLPMetaError: if nobody is logged in, or the encoder is a folder that nobody else has.
             NetworkError: if the Hub cannot be reached or refuses; the repository then is as it was.
         """
-        with temporary_folder("nlpmeta-save-") as temporary:
+        with temporary_folder("nlpmeta-save") as temporary:
             sharing = sharing or Sharing()
             folder = temporary / "model"
             self.save_pretrained(folder, report=report, include_support=sharing.include_support)

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from meta_task import noisy_encoder, samplers
 
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.lower_states import SplitBackbone, StateStore, bytes_of, lower_states
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.training import TrainSettings, meta_train
 
@@ -162,3 +164,24 @@ def test_the_forecast_is_checked_against_the_disk(monkeypatch):
 
 def test_the_size_is_tokens_times_width():
     assert bytes_of(1000, 384, "float16") == 1000 * 384 * 2
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path, monkeypatch):
+    """Writing through memory where the disk has no room is answered by a signal: room is asked for before."""
+    store, rows = StateStore(tmp_path / "states", 4, "float32"), np.ones((3, 4), np.float32)
+    store.put(b"a" * 16, rows)
+
+    def full(descriptor, start, length):
+        assert (start, length) == (48, 48)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full, raising=False)
+        with pytest.raises(WorkFailedError, match="the disk is full"):
+            store.put(b"b" * 16, rows)
+    assert store.get(b"b" * 16) is None and np.array_equal(store.get(b"a" * 16), rows)
+    store.put(b"b" * 16, rows * 2)
+    store.close()
+    again = StateStore(tmp_path / "states", 4, "float32")
+    assert np.array_equal(again.get(b"b" * 16), rows * 2)
+    again.close()

@@ -1,5 +1,6 @@
 """A run that is killed and resumed must end with the same bits as one that was not."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,12 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import train_slowly
 
-from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
+from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.training import resume
+from nlpmeta.training.journal import Journal
 
 pytestmark = pytest.mark.slow  # a run that has to be killed takes its time
 TIMING = ("seconds", "episodes_per_second")
@@ -74,6 +78,34 @@ def resumed(killed, tmp_path, **changes):
 
 def checkpoints(folder):
     return sorted((folder / "checkpoints").glob("step-*"))
+
+
+def test_a_disk_that_fills_in_the_middle_stops_a_run_which_goes_on_with_the_same_bits(uninterrupted, tmp_path):
+    folder, write = tmp_path / "full", resume.write_bytes
+
+    def full(path, content):
+        if "step-00000006" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setattr(resume, "write_bytes", full)
+        torch.manual_seed(3)
+        with pytest.raises(WorkFailedError, match="the disk is full"):
+            train_slowly.run(folder, resume=False)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000003"]
+    there, found, result = resumed(folder, tmp_path)
+    assert_same_bits(found, uninterrupted[1])
+    assert lines(there) == lines(uninterrupted[0])
+    assert (result.best_step, result.best_accuracy) == (uninterrupted[2].best_step, uninterrupted[2].best_accuracy)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_of_the_metrics_and_not_of_standard_output(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    journal = Journal(tmp_path, train_slowly.SETTINGS, SimpleNamespace(is_main_process=True), show_progress=False)
+    with pytest.raises(WorkFailedError, match=r"metrics\.jsonl: the disk is full"):
+        journal.write({"step": 1, "loss": 1.0})
 
 
 def test_killed_and_resumed_gives_the_same_bits_and_metrics(uninterrupted, killed, tmp_path):

@@ -22,6 +22,7 @@ from nlpmeta.files import (
     make_folder,
     open_to_append,
     read_bytes,
+    reserve,
     temporary_folder,
     user_cache,
     write_bytes,
@@ -82,6 +83,9 @@ class StateStore:
             if start + len(states) > SEGMENT_TOKENS:
                 segment, start = segment + 1, 0
             stored = states.astype(self._precision)
+            self._segment(segment)
+            row = self._dim * stored.itemsize
+            reserve(self._path(segment), start * row, len(states) * row)
             self._segment(segment)[start : start + len(states)] = stored
             crc = zlib.crc32(stored.tobytes())
             self._places[key] = (segment, start, len(states), crc)
@@ -92,19 +96,24 @@ class StateStore:
 
     def flush(self) -> None:
         """Hand the index to the operating system."""
-        self._index.flush()
+        with disk_errors_said_plainly(self.folder):
+            self._index.flush()
 
     def close(self) -> None:
         """Let go of the files."""
-        self._index.close()
+        with disk_errors_said_plainly(self.folder):
+            self._index.close()
         self._segments.clear()
 
     def _segment(self, number: int) -> "np.memmap[tuple[int, ...], np.dtype[np.generic]]":
         if number not in self._segments:
-            path = self.folder / f"states-{number:04d}.bin"
+            path = self._path(number)
             mode: Literal["r+", "w+"] = "r+" if path.exists() else "w+"
             self._segments[number] = np.memmap(path, self._precision, mode, shape=(SEGMENT_TOKENS, self._dim))
         return self._segments[number]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"states-{number:04d}.bin"
 
 
 class LowerStates:
@@ -176,7 +185,7 @@ def lower_states(encoder: TextEncoder, precision: Precision, *, folder: Path | N
     from filelock import FileLock, Timeout
 
     layer = lowest_adapted_layer(encoder)
-    with temporary_folder("nlpmeta-states-") as temporary:
+    with temporary_folder("nlpmeta-states") as temporary:
         files = encoder.files
         if folder is None and files is not None:
             folder = user_cache() / "states" / f"{files.digest[:16]}-{layer}-{precision}"

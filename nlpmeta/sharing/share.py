@@ -85,7 +85,7 @@ def push_model(folder: Path, target: Target, sharing: Sharing, *, token: str | N
         ModelFolderError: if it is damaged.
         NetworkError: if the Hub cannot be reached or refuses.
     """
-    with temporary_folder("nlpmeta-push-") as temporary:
+    with temporary_folder("nlpmeta-push") as temporary:
         staged = _staged(folder, Path(temporary), target, sharing)
         return push_folder(staged, target, message=sharing.message or "Push a model of nlpmeta", token=token)
 
@@ -96,7 +96,7 @@ def plan(folder: Path, target: Target, sharing: Sharing) -> list[Planned]:
     Raises:
         NLPMetaError: as ``push_model``.
     """
-    with temporary_folder("nlpmeta-push-") as temporary:
+    with temporary_folder("nlpmeta-push") as temporary:
         staged = _staged(folder, Path(temporary), target, sharing)
         files = [path for path in sorted(staged.rglob("*")) if path.is_file()]
         return [Planned(path.relative_to(staged).as_posix(), path.stat().st_size) for path in files]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import make_folder, open_regular, open_to_append, write_bytes
+from nlpmeta.files import disk_errors_said_plainly, make_folder, open_regular, open_to_append, write_bytes
 from nlpmeta.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ class Journal:
     def write(self, values: dict[str, object]) -> None:
         """One line; numbers that JSON does not know (NaN) become null."""
         if self._path is not None:
-            make_folder(self._path.parent)
             clean = {name: None if _is_nan(value) else value for name, value in values.items()}
-            with open_to_append(self._path) as file:
-                file.write(f"{json.dumps(clean)}\n".encode())
+            with disk_errors_said_plainly(self._path):
+                make_folder(self._path.parent)
+                with open_to_append(self._path) as file:
+                    file.write(f"{json.dumps(clean)}\n".encode())
         if self._settings.trackers:
             numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
             self._accelerator.log(numbers, step=int(str(values["step"])))
