@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.errors import NLPMetaError, UnknownNameError
+from nlpmeta.learners import inner_loop
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.maml import ANIL, MAML, MetaSGD, Reptile
 from nlpmeta.learners.prototypical import PrototypicalNetwork
@@ -269,3 +270,20 @@ def test_small_tasks_go_side_by_side(encoder, asked, n_texts, groups):
 def test_an_unknown_task_batching_is_refused(encoder):
     with pytest.raises(UnknownNameError, match="no task_batching named 'all'"):
         MAML(encoder, task_batching="all")
+
+
+def test_second_order_leaves_the_attention_of_the_shared_encoder_as_it_is(double_encoder, episode, monkeypatch):
+    """Others may embed with it meanwhile: theirs is the fused attention, whose last bits are other ones."""
+    shared, seen, scores = double_encoder.backbone.config, [], inner_loop.task_scores
+
+    def watched(encoder, *given):
+        seen.append((shared._attn_implementation, encoder.backbone.config._attn_implementation))
+        return scores(encoder, *given)
+
+    monkeypatch.setattr(inner_loop, "task_scores", watched)
+    before = shared._attn_implementation
+    learner = MAML(double_encoder, inner_steps=1, adapter_rate=0.3, first_order=False).double()
+    learner.episode_loss(*sides(learner, episode)).backward()
+    assert before != "eager"
+    assert {kind for kind, _ in seen} == {before}
+    assert {kind for _, kind in seen} == {before, "eager"}

@@ -143,3 +143,23 @@ def test_a_model_without_its_examples_names_the_option(run, fitted, tmp_path):
     assert code == 2 and "--include-support" in err
     with pytest.raises(NLPMetaError, match="saved without its examples"):
         teach(FewShotClassifier.from_pretrained(tmp_path / "bare"), ["a b"], ["x"])
+
+
+def test_examples_that_are_held_out_are_judged_by_a_model_that_weighs_the_others_as_the_classifier_does(
+    encoder_folder, monkeypatch
+):
+    weights = [5.0, 1.0, 0.5, 2.0, 1.0, 3.0]
+    weighed = FewShotClassifier("logistic", encoder=str(encoder_folder)).fit(OLD, NAMES, sample_weight=weights)
+    adapt, given = type(weighed.learner_).adapt, []
+
+    def watched(self, support):
+        given.append((len(support), None if support.weights is None else support.weights.tolist()))
+        return adapt(self, support)
+
+    monkeypatch.setattr(type(weighed.learner_), "adapt", watched)
+    teach(weighed, ["loan cash"], ["money"])
+    before = [found for n, found in given if n < 5]
+    assert len(before) == 3 and all(found is not None for found in before)  # a class has three texts: three folds
+    for each in before:  # the weights of the four that are not held out
+        assert len(each) == 4 and set(each) <= set(weights)
+    assert sorted(sum(before, [])) == sorted(2 * weights)

@@ -163,7 +163,8 @@ def _right(learner: Learner, examples: Examples) -> dict[int, bool]:
         return found
     for index in range(folds.n_folds):
         episode, rows = folds.episode(index), folds.held_out(index)
-        guesses = score_episode(learner, episode, embed).predictions
+        weights = None if examples.weights is None else examples.weights[folds.learned_from(index)].tolist()
+        guesses = score_episode(learner, episode, embed, weights=weights).predictions
         found |= {row: guess == data.labels[row] for row, guess in zip(rows, guesses, strict=True)}
     return found
 

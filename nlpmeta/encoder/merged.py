@@ -1,5 +1,6 @@
 """A transformer with its adapters added into the weights: made once, shared by all threads, and only read."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from nlpmeta.errors import ModelFolderError
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
+    from transformers import PreTrainedModel
 
 Module = TypeVar("Module", bound=nn.Module)
 _Value = TypeVar("_Value")
@@ -216,6 +218,16 @@ def with_parts(module: Module, parts: Mapping[str, nn.Module]) -> Module:
             twin._modules[name] = below[""]
         else:
             twin._modules[name] = with_parts(_part(module, name), below)
+    return twin
+
+
+def with_attention(backbone: "PreTrainedModel", kind: str) -> "PreTrainedModel":
+    """A copy that computes its attention another way; the configuration, which says which, is the copy's own."""
+    twin, config = deep(backbone), copy.deepcopy(backbone.config)
+    for part in twin.modules():
+        if getattr(part, "config", None) is backbone.config:
+            part.config = config  # type: ignore[assignment]  # of a transformer, and no part of it
+    twin.set_attn_implementation(kind)
     return twin
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.encoder.device import BATCH_TOKENS, Device, embed_in_batches, precision, resolve_device, tokens_at_once
-from nlpmeta.encoder.merged import merged_backbone, with_weights
+from nlpmeta.encoder.merged import merged_backbone, with_attention, with_weights
 from nlpmeta.encoder.model_folder import load_folder
 from nlpmeta.encoder.tokenizing import heard, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
@@ -195,10 +195,18 @@ class TextEncoder(nn.Module):
         backbone = merged_backbone(self.backbone, factor)
         if backbone is self.backbone:
             return self
+        twin = self._on(backbone)
+        twin.training, twin.dim = False, int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        return twin
+
+    def differentiable_twice(self) -> "TextEncoder":
+        """The same encoder, weights shared, with an attention that has a second derivative: the fused one has none."""
+        return self._on(with_attention(self.backbone, "eager"))
+
+    def _on(self, backbone: nn.Module) -> "TextEncoder":
         twin = object.__new__(TextEncoder)
         twin.__dict__.update(self.__dict__)
         twin.__dict__["_modules"] = {"backbone": backbone}
-        twin.training, twin.dim = False, int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
         if self.lower is not None:
             twin.lower = self.lower.on(backbone)
         return twin

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,16 +47,22 @@ class EpisodeScore:
 
 
 @torch.no_grad()
-def score_episode(learner: Learner, episode: Episode, embed: Embed | None = None) -> EpisodeScore:
+def score_episode(
+    learner: Learner, episode: Episode, embed: Embed | None = None, *, weights: Sequence[float] | None = None
+) -> EpisodeScore:
     """Adapt to the support of ``episode`` and score its query and its texts out of scope.
 
     Args:
         learner: in evaluation mode.
         episode: the task.
         embed: where the embeddings come from, for a learner that works on embeddings; its own encoder by default.
+        weights: how many texts each text of the support counts as, for a learner that uses it.
     """
     start = time.perf_counter()
-    state = learner.adapt(learner.support(episode.support, embed))
+    support = learner.support(episode.support, embed)
+    if weights is not None:
+        support = replace(support, weights=torch.tensor(weights, dtype=torch.float64, device=support.labels.device))
+    state = learner.adapt(support)
     seconds = time.perf_counter() - start
     texts = episode.query.texts + episode.out_of_scope
     probabilities = learner.logits(state, Texts(texts, _features(learner, embed, texts))).softmax(1)

@@ -1,7 +1,6 @@
 """The inner loop on several tasks at once: an adapter and a head for each, and one set of frozen weights for all."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,9 +131,10 @@ class _ExactStep(torch.autograd.Function):
         slope = torch.zeros_like(rates)
         leaves = {name: value.detach().requires_grad_() for name, value in zip(names, values, strict=True)}
         inputs = list(leaves.values())
+        twice = encoder.differentiable_twice()
         for chunk in texts.chunks(CHUNK_TOKENS_TWICE):
-            with torch.enable_grad(), _differentiable_twice(encoder):
-                loss = task_losses(task_scores(encoder, leaves, chunk), chunk).sum()
+            with torch.enable_grad():
+                loss = task_losses(task_scores(twice, leaves, chunk), chunk).sum()
                 gradients = torch.autograd.grad(loss, inputs, create_graph=True)
                 along = torch.stack([(one * up).sum() for one, up in zip(gradients, above, strict=True)])
                 products = torch.autograd.grad((rates.detach() * along).sum(), inputs)
@@ -149,15 +149,3 @@ def _moved(states: TaskState, gradients: Sequence[Tensor], rates: Tensor) -> Tas
         name: value - rate * gradient
         for (name, value), gradient, rate in zip(states.items(), gradients, rates, strict=True)
     }
-
-
-@contextmanager
-def _differentiable_twice(encoder: "TextEncoder") -> "Iterator[None]":
-    """An attention that has a second derivative, for a block: the fused one has none."""
-    backbone = encoder.backbone
-    before = backbone.config._attn_implementation
-    backbone.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        backbone.set_attn_implementation(before)

@@ -219,9 +219,12 @@ class FoldSampler:
 
     def episode(self, index: int) -> Episode:
         """Fold ``index % n_folds`` held out."""
-        query = self.held_out(index)
-        support = np.setdiff1d(np.arange(len(self._pool)), query).tolist()
-        return Episode(self._pool.select(support), self._pool.select(query))
+        return Episode(self._pool.select(self.learned_from(index)), self._pool.select(self.held_out(index)))
+
+    def learned_from(self, index: int) -> list[int]:
+        """The rows that are the support where fold ``index % n_folds`` is held out, in order."""
+        rows: list[int] = np.flatnonzero(self._fold != index % self.n_folds).tolist()
+        return rows
 
     def held_out(self, index: int) -> list[int]:
         """The rows of fold ``index % n_folds``, in order."""
