@@ -166,7 +166,7 @@ def test_a_stream_saved_halfway_goes_on_identically(tmp_path, encoder_folder, ca
     loaded = FewShotClassifier.from_pretrained(tmp_path / "stream")
     size = classifier.stream_memory().n_bytes
     assert main(["info", str(tmp_path / "stream")]) == 0
-    assert f"memory     {size:,} bytes: 80 bytes a row" in capsys.readouterr().out
+    assert f"memory {size:,} bytes: 80 bytes a row" in " ".join(capsys.readouterr().out.split())
     for text, topic in stream[15:]:
         assert (loaded.predict_proba([text]) == classifier.predict_proba([text])).all()
         classifier.partial_fit(text, topic)
