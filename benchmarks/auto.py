@@ -30,7 +30,7 @@ from nlpmeta.files import write_json
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Texts
 from nlpmeta.learners.experience import FILE
-from nlpmeta.learners.heads import Candidate
+from nlpmeta.learners.heads import Candidate, columns_of, seen
 from nlpmeta.learners.judging import Judged
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.metrics import calibration_bins
@@ -104,7 +104,7 @@ def one_task(auto: AutoHead, table: EmbeddingTable, pools: Pools, number: int, n
     row["accuracy"] = {"auto": _accuracy(logits, labels)} | alone
     row["bins"] = calibration_bins(episode.query.labels, probabilities).tolist()
     row["sets"] = {str(level): _sets(auto, state, logits, labels, level) for level in COVERAGES}
-    row["heads"] = {name: float(state[f"{name}/share"]) for name in auto.heads(state)}
+    row["heads"] = {head.name: float(head.share) for head in auto.predictor(state).heads}
     row["report"] = _report(auto, table, episode.support, judged)
     if n_shot > 1 and number < 4 and len(episode.support) <= MOST_TO_SHUFFLE:
         row["random_labels"] = _report(auto, table, _shuffled(episode.support, number))["warns"]
@@ -117,13 +117,14 @@ def singles(auto: AutoHead, table: EmbeddingTable, episode: Episode) -> Iterator
     """The scores of each head alone on the query, and of the plain baseline with its own choice of a penalty."""
     known = auto.known(auto.support(episode.support, table))
     queries = Texts(episode.query.texts, table(episode.query.texts))
-    for name in auto.heads_for(known):
-        candidate = auto.candidates[name]
-        yield name, auto.score(name, candidate.head.adapt(auto.seen(known, candidate)), queries)
+    for name, candidate in auto.heads_for(known).items():
+        state = candidate.head.adapt(seen(auto.encoder, known, candidate))
+        features = columns_of(auto.encoder, queries.features, candidate.factors)
+        yield name, candidate.head.logits(state, Texts(queries.texts, features))
     plain = LogisticHead(auto.encoder)
-    seen = auto.seen(known, Candidate(plain, (FROZEN,)))
+    support = seen(auto.encoder, known, Candidate(plain, (FROZEN,)))
     frozen = queries.features[:, auto.encoder.columns(FROZEN)]
-    yield BASELINE, plain.logits(plain.adapt(seen), Texts(queries.texts, frozen))
+    yield BASELINE, plain.logits(plain.adapt(support), Texts(queries.texts, frozen))
 
 
 def scope_episodes(auto: AutoHead, data_dir: Path) -> Iterator[tuple[Episode, EmbeddingTable]]:
@@ -151,7 +152,10 @@ def scope_task(auto: AutoHead, table: EmbeddingTable, episode: Episode) -> Row:
     right = (logits[:n].argmax(1) == torch.tensor(episode.query.labels)).numpy()
     outside = np.arange(len(logits)) >= n
     row: Row = {"set": "clinc150-oos", "n_way": episode.n_way, "n_shot": 10, "in_scope_accuracy": float(right.mean())}
-    scores = {"score": out_of_scope_scores(auto, state, queries), "probability": -logits.softmax(1).max(1).values}
+    scores = {
+        "score": out_of_scope_scores(auto.predictor(state), queries),
+        "probability": -logits.softmax(1).max(1).values,
+    }
     for name, each in scores.items():
         values = each.double().numpy()
         row[f"auroc_{name}"] = float(roc_auc_score(outside, values))
@@ -171,7 +175,7 @@ def _accuracy(scores: Tensor, labels: Tensor) -> float:
 
 
 def _sets(auto: AutoHead, state: dict[str, Tensor], logits: Tensor, labels: Tensor, level: float) -> Row:
-    sets = label_sets(auto, state, logits, range(logits.size(1)), coverage=level)
+    sets = label_sets(auto.predictor(state), logits, range(logits.size(1)), coverage=level)
     held = [int(label) in each.labels for each, label in zip(sets, labels, strict=True)]
     return {
         "covered": float(np.mean(held)),

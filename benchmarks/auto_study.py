@@ -16,9 +16,9 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Embed, Support, Texts, class_means
 from nlpmeta.learners.experience import Profile, Shrunk, Surface
-from nlpmeta.learners.heads import features_of, held_out_scores, n_folds
-from nlpmeta.learners.judging import TEMPERATURES, Judged, leads
-from nlpmeta.learners.stacking import fitting_temperature, mixed
+from nlpmeta.learners.heads import columns_of, features_of, seen
+from nlpmeta.learners.judging import TEMPERATURES, Judged, fitting_temperature, held_out_scores, leads, n_folds
+from nlpmeta.learners.mixture import mixed
 from nlpmeta.trust.fitting import Size, surface
 from nlpmeta.trust.scope import N_CLUES, scope_clues
 
@@ -74,13 +74,15 @@ def _seen(auto: AutoHead, family: Pools, number: int, n_shot: int, embed: Embed)
     known = auto.known(auto.support(episode.support, embed))
     heads, folds = auto.heads_for(known), n_folds(known)
     features = embed(episode.query.texts + episode.out_of_scope)
-    queries = Texts(("",) * len(features), features)
-    views = {name: auto.seen(known, auto.candidates[name]) for name in heads}
-    held_out = [held_out_scores(auto.candidates[name].head, views[name], folds) for name in heads if folds > 1]
-    query = [auto.score(name, auto.candidates[name].head.adapt(views[name]), queries) for name in heads]
+    views = {name: seen(auto.encoder, known, each) for name, each in heads.items()}
+    held_out = [held_out_scores(each.head, views[name], folds) for name, each in heads.items() if folds > 1]
+    query = []
+    for name, each in heads.items():
+        queries = Texts(("",) * len(features), columns_of(auto.encoder, features, each.factors))
+        query.append(each.head.logits(each.head.adapt(views[name]), queries))
     size = Size(family.family.data, len(known) / known.n_way, known.n_way, len(known))
     labels = torch.tensor(episode.query.labels)
-    return Seen(family.family.name, size, known, heads, tuple(held_out) or None, tuple(query), labels, features)
+    return Seen(family.family.name, size, known, tuple(heads), tuple(held_out) or None, tuple(query), labels, features)
 
 
 @dataclass(frozen=True, eq=False)

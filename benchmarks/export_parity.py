@@ -79,7 +79,7 @@ def main() -> int:
             size = sum(file.stat().st_size for file in Path(temporary).rglob("*") if file.is_file())
             apart = float(np.abs(read(Path(temporary) / "out", texts) - ours).max())
         wrong += apart >= 1e-4
-        facts = {"form": form, "head": classifier.learner_.choice(classifier.state_), "texts": len(texts)}
+        facts = {"form": form, "head": classifier.fitted_.predictor.choice, "texts": len(texts)}
         facts |= {"largest_difference": apart, "megabytes": round(size / 1e6), "seconds": round(seconds, 1)}
         print(json.dumps(facts))
     return min(wrong, 1)

@@ -97,13 +97,14 @@ def clues_of(auto: AutoHead, episode: Episode, outside: Sequence[str], embed: Em
     known = auto.known(auto.support(episode.support, embed))
     state = auto.adapt(known)
     talk_texts = small_talk.sentences()
-    n_views = len(auto.factors(state)) if isinstance(auto.encoder, Views) else 1
-    read = {text: auto.read(Texts(("",), embed([text])), state) for text in talk_texts}
+    mixture = auto.predictor(state)
+    n_views = mixture.n_views
+    read = {text: mixture.read(Texts(("",), embed([text]))) for text in talk_texts}
     talk = torch.cat([read[text] for text in talk_texts])
 
     def clues(texts: Sequence[str], itself: bool = False) -> Tensor:
         queries = Texts(tuple(texts), embed(texts))
-        features = auto.read(queries, state)
+        features = mixture.read(queries)
         if itself:
             rest = [torch.cat([talk[:i], talk[i + 1 :]]) for i in range(len(talk))]
             parts = [small_talk.nearest(features[i : i + 1], rest[i], n_views=n_views) for i in range(len(talk))]
@@ -111,13 +112,13 @@ def clues_of(auto: AutoHead, episode: Episode, outside: Sequence[str], embed: Em
         else:
             near = small_talk.nearest(features, talk, n_views=n_views)
         return near_clues(
-            auto.logits(state, queries).log_softmax(1),
+            mixture.logits(queries).log_softmax(1),
             features,
-            state["mixture/prototypes"],
+            mixture.prototypes,
             near,
-            usual=float(state["mixture/usual_likeness"]),
+            usual=float(mixture.usual_likeness),
             n_views=n_views,
-            n_shot=float(state["mixture/n_shot"]),
+            n_shot=mixture.n_shot,
         )
 
     outer = clues(outside) if outside else torch.empty(0, 5)

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 from nlpmeta._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from nlpmeta.adaptation.adapt_report import AdaptReport as AdaptReport
+    from nlpmeta.adaptation.adapt_report import adapt_and_measure as adapt_and_measure
     from nlpmeta.adaptation.meta_online import OnlineMetaLearner as OnlineMetaLearner
     from nlpmeta.adaptation.online import OnlineClassifier as OnlineClassifier
+    from nlpmeta.adaptation.request import AdaptRequest as AdaptRequest
     from nlpmeta.adaptation.store import AdapterStore as AdapterStore
     from nlpmeta.classifier import FewShotClassifier as FewShotClassifier
     from nlpmeta.data import Episode as Episode
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from nlpmeta.training import meta_train as meta_train
 
 _HOMES = {
+    "AdaptReport": "nlpmeta.adaptation.adapt_report",
+    "AdaptRequest": "nlpmeta.adaptation.request",
     "AdapterStore": "nlpmeta.adaptation.store",
     "Episode": "nlpmeta.data",
     "EpisodeSampler": "nlpmeta.sampling",
@@ -51,6 +56,7 @@ _HOMES = {
     "SiameseNetwork": "nlpmeta.learners.siamese",
     "Source": "nlpmeta.sources.base",
     "TextEncoder": "nlpmeta.encoder.text_encoder",
+    "adapt_and_measure": "nlpmeta.adaptation.adapt_report",
     "evaluate": "nlpmeta.protocols",
     "load_source": "nlpmeta.sources.loading",
     "meta_train": "nlpmeta.training",

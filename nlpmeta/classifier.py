@@ -9,27 +9,17 @@ import torch
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.device import check_place
 from nlpmeta.encoder.tokenizing import cut_texts_said
-from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
-from nlpmeta.examples import (
-    Examples,
-    at_least_two,
-    checked_pairs,
-    checked_texts,
-    checked_weights,
-)
-from nlpmeta.fitted import Fitted
+from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.fitted import Examples, Fitted, at_least_two, checked_pairs, checked_weights
+from nlpmeta.inputs import checked_texts
 from nlpmeta.kept_classifier import KeptClassifier, Label, known_examples
+from nlpmeta.learners.abilities import Readapts, ReadsStreams
 from nlpmeta.learners.base import Learner, TaskState, learners
-from nlpmeta.learners.streams import StreamLearner
-from nlpmeta.starting import starting_learner
 from nlpmeta.streaming import Stream, as_batch
-from nlpmeta.trust.answers import label_sets, out_of_scope_scores, task_report
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-    from sklearn.utils import Tags
 
     from nlpmeta.evaluation import Embed
     from nlpmeta.trust.label_set import LabelSet
@@ -106,8 +96,8 @@ class FewShotClassifier(KeptClassifier):
         texts, labels = checked_pairs(*as_batch(X, y))
 
         def taught(before: Fitted | None) -> Fitted:
-            if isinstance(learner, StreamLearner):
-                return _written(learner, before, texts, labels)
+            if isinstance(learner, ReadsStreams):
+                return _written(learner, learner.encoder.encode, before, texts, labels).fitted(learner)
             if before is None:
                 examples = Examples.of(texts, labels)
                 return self._learned(learner, examples)
@@ -137,10 +127,10 @@ class FewShotClassifier(KeptClassifier):
 
         def without(before: Fitted | None) -> Fitted:
             known = before or self.fitted_
-            number = _number(known, label)
+            number = known.number(label)
             if len(known.classes) < 3:
                 raise DataError(f"Without {label!r} one class would be left; a classifier needs at least two.")
-            if isinstance(known.learner, StreamLearner):
+            if isinstance(known.learner, ReadsStreams):
                 return Stream.of(known).without(known.learner, number).fitted(known.learner)
             return self._learned(known.learner, known_examples(known).without(number), before=known.state)
 
@@ -157,8 +147,8 @@ class FewShotClassifier(KeptClassifier):
             known = before or self.fitted_
             if new in known.classes.tolist():
                 raise DataError(f"There is a class {new!r} already.")
-            number = _number(known, old)
-            if isinstance(known.learner, StreamLearner):
+            number = known.number(old)
+            if isinstance(known.learner, ReadsStreams):
                 return Stream.of(known).renamed(number, new).fitted(known.learner)
             return self._learned(known.learner, known_examples(known).renamed(number, new), before=known.state)
 
@@ -207,7 +197,10 @@ class FewShotClassifier(KeptClassifier):
         weights = None if examples.weights is None else torch.from_numpy(examples.weights).to(support.labels.device)
         support = replace(support, features=examples.features, names=names, weights=weights)
         # Stored as a file stores it: another memory layout would round differently after loading.
-        learned = learner.adapt(support) if before is None else learner.readapt(support, before)
+        if before is not None and isinstance(learner, Readapts):
+            learned = learner.readapt(support, before)
+        else:
+            learned = learner.adapt(support)
         state = {name: tensor.contiguous() for name, tensor in learned.items()}
         return Fitted(learner, state, examples.classes, examples)
 
@@ -243,7 +236,9 @@ class FewShotClassifier(KeptClassifier):
         fitted = self.fitted_
         scores = _scores(fitted, X)
         if abstain is not None:
-            return label_sets(fitted.learner, fitted.state, scores, fitted.classes.tolist(), coverage=abstain)
+            from nlpmeta.trust.answers import label_sets
+
+            return label_sets(fitted.predictor, scores, fitted.classes.tolist(), coverage=abstain)
         labels: NDArray[np.generic] = fitted.classes[scores.float().softmax(1).cpu().numpy().argmax(1)]
         return labels
 
@@ -269,9 +264,12 @@ class FewShotClassifier(KeptClassifier):
         Raises:
             NLPMetaError: if the method is not ``auto``.
         """
-        fitted = self.fitted_
-        queries = fitted.learner.queries(fitted.state, checked_texts(X))
-        scores: NDArray[np.float32] = out_of_scope_scores(fitted.learner, fitted.state, queries).float().cpu().numpy()
+        from nlpmeta.trust.answers import out_of_scope_scores
+
+        predictor = self.fitted_.predictor
+        scores: NDArray[np.float32] = (
+            out_of_scope_scores(predictor, predictor.queries(checked_texts(X))).float().cpu().numpy()
+        )
         return scores
 
     def task_report(self) -> "TaskReport":
@@ -280,49 +278,23 @@ class FewShotClassifier(KeptClassifier):
         Raises:
             NLPMetaError: if the method is not ``auto``, or the model was loaded from a folder without its examples.
         """
+        from nlpmeta.trust.answers import task_report
+
         fitted = self.fitted_
         examples = known_examples(fitted)
         return task_report(fitted.learner, examples.data(), examples.features)
-
-    def _learner(self) -> Learner:
-        if isinstance(self.method, Learner):
-            check_place(self.method.encoder, self.device, self.max_length)
-            return self.method.eval()
-        if isinstance(self.encoder, str):
-            return starting_learner(
-                self.method,
-                encoder=self.encoder,
-                checkpoint=self.checkpoint,
-                max_length=self.max_length,
-                device=self.device,
-            )
-        check_place(self.encoder, self.device, self.max_length)
-        return learners[self.method](self.encoder).eval()
-
-    def __sklearn_tags__(self) -> "Tags":
-        """Tell scikit-learn that the input is a sequence of strings."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
-        return tags
 
 
 @torch.no_grad()
 def _scores(fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
     texts = checked_texts(X)
     with cut_texts_said(texts, fitted.learner.encoder):
-        return fitted.learner.logits(fitted.state, fitted.learner.queries(fitted.state, texts))
+        return fitted.predictor.logits(fitted.predictor.queries(texts))
 
 
 @torch.no_grad()
 def _written(
-    learner: StreamLearner, before: Fitted | None, texts: tuple[str, ...], labels: "NDArray[np.generic]"
-) -> Fitted:
+    learner: ReadsStreams, embed: "Embed", before: Fitted | None, texts: tuple[str, ...], labels: "NDArray[np.generic]"
+) -> Stream:
     stream = Stream.new(learner) if before is None else Stream.of(before)
-    return stream.plus(learner, texts, labels, learner.encoder.encode).fitted(learner)
-
-
-def _number(fitted: Fitted, label: Label) -> int:
-    known: list[object] = fitted.classes.tolist()
-    if label not in known:
-        raise UnknownNameError("class", str(label), [str(each) for each in known])
-    return known.index(label)
+    return stream.plus(learner, texts, labels, embed)

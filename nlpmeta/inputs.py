@@ -1,11 +1,14 @@
-"""Columns of values as people have them: lists, arrays, series, Arrow, one column of a table."""
+"""Columns of values as people have them (lists, arrays, series, Arrow, one column of a table), and texts among them."""
 
-from collections.abc import Iterable, Mapping
-from typing import cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from nlpmeta.errors import DataError, visible
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _MOST_NAMED = 8  # columns or keys, in a message
 
@@ -43,6 +46,39 @@ def values_of(given: object, *, name: str, what: str) -> list[object]:
             f"one {what.removesuffix('s')} each."
         )
     return _listed_out(given, name, what)
+
+
+def checked_texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N803
+    """The texts of ``X``, checked; a table of one column is that column.
+
+    Raises:
+        DataError: if ``X`` is no column of texts, or one of them is missing, empty or no text.
+    """
+    values = values_of(X, name="X", what="texts")
+    if not values:
+        raise DataError("X holds no texts.")
+    texts: list[str] = []
+    for row, value in enumerate(values):
+        if is_missing(value):
+            raise DataError(f"X must hold texts; row {row} is missing ({visible(repr(value))}).")
+        if not isinstance(value, str):
+            shown = f"{visible(repr(value))[:60]} ({type(value).__name__})"
+            raise DataError(f"X must hold strings; row {row} is {shown}.")
+        if not value.strip():
+            raise DataError(f"X must hold texts; row {row} is empty.")
+        if not is_unicode(value):
+            raise DataError(f"X must hold texts; row {row} is no Unicode text (it holds half a character).")
+        texts.append(value)
+    return tuple(texts)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8; half of a surrogate pair cannot, and no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_missing(value: object) -> bool:

@@ -10,27 +10,27 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from typing_extensions import Self
 
 from nlpmeta.checkpoint import read_learner, write_learner
+from nlpmeta.encoder.device import check_place
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.examples import Examples, read_examples, write_examples
 from nlpmeta.files import Json, temporary_folder, write_bytes, write_json
-from nlpmeta.fitted import Fitted, HasFitted
+from nlpmeta.fitted import Examples, Fitted, HasFitted
 from nlpmeta.folders import new_folder
-from nlpmeta.hub.download import Fetching
+from nlpmeta.learners.abilities import Footprint, ReadsStreams
 from nlpmeta.learners.base import Learner, TaskState, learners
-from nlpmeta.learners.streams import Footprint, StreamLearner
 from nlpmeta.manifest import read_manifest, write_manifest
-from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_labels, write_labels
-from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
+from nlpmeta.starting import starting_learner
 from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from sklearn.utils import Tags
 
     from nlpmeta.encoder.device import Device
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.hub.push import Pushed
+    from nlpmeta.sharing.share import Sharing
 
 TASK_FILE = "task.safetensors"
 LABELS_FILE = "labels.json"
@@ -101,6 +101,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         """
         from safetensors.torch import save
 
+        from nlpmeta.saved_task import write_examples, write_labels
+
         fitted = self.fitted_
         with new_folder(Path(folder), overwrite=overwrite) as temporary:
             facts = write_learner(temporary, fitted.learner)
@@ -111,7 +113,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
                 write_examples(temporary, known_examples(fitted))
             if report is not None:
                 write_json(temporary / REPORT_FILE, report)
-            if isinstance(fitted.learner, StreamLearner):
+            if isinstance(fitted.learner, ReadsStreams):
                 facts["memory"] = asdict(_footprint(fitted))
             write_manifest(temporary, {"kind": "adapted", **facts})
 
@@ -125,7 +127,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         commit_message: str | None = None,
         token: str | None = None,
         report: "Mapping[str, Json] | None" = None,
-        sharing: Sharing | None = None,
+        sharing: "Sharing | None" = None,
     ) -> "Pushed":
         """Push the adapted model to the Hugging Face Hub, with a card, in one commit.
 
@@ -143,6 +145,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             NLPMetaError: if nobody is logged in, or the encoder is a folder that nobody else has.
             NetworkError: if the Hub cannot be reached or refuses; the repository then is as it was.
         """
+        from nlpmeta.sharing.share import Sharing, owned_target, push_model
+
         with temporary_folder("nlpmeta-save") as temporary:
             sharing = sharing or Sharing()
             folder = temporary / "model"
@@ -180,6 +184,10 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             ModelFolderError: if it is damaged, incomplete or of a newer format.
             NetworkError: if it is not on this machine and the Hub does not bring it.
         """
+        from nlpmeta.hub.download import Fetching
+        from nlpmeta.saved_task import check_encoder_of_stranger, check_state, read_examples, read_labels
+        from nlpmeta.sharing.share import find_model
+
         how = Fetching(revision, token, cache_dir, force_download, local_files_only)
         folder = find_model(name, how)
         manifest = read_manifest(folder)
@@ -188,11 +196,12 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         if manifest.get("kind") != "adapted":
             raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
         learner = read_learner(folder, manifest, device=device)
-        self = cls(learners.name_of(type(learner)), encoder=learner.encoder)
         place, classes = learner.encoder.device, read_labels(folder / LABELS_FILE)
         state = {name: tensor.to(place) for name, tensor in read_tensors(folder / TASK_FILE).items()}
         check_state(learner, state, len(classes), folder / TASK_FILE)
-        self._fitted_ = Fitted(learner, state, classes, read_examples(folder, classes, place))
+        examples = read_examples(folder, classes, place)
+        self = cls.from_state(learner, state, classes, examples)
+        self.method, self.encoder = learners.name_of(type(learner)), learner.encoder
         return self
 
     @classmethod
@@ -203,10 +212,38 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         classes: "NDArray[np.generic]",
         examples: Examples | None = None,
     ) -> Self:
-        """A fitted classifier from its parts."""
+        """A fitted classifier from its parts: what ``fit`` would have left.
+
+        Args:
+            learner: what was adapted.
+            state: what it learned about the task.
+            classes: the labels, in the order of the learner's classes, ``(n_way,)``.
+            examples: what it learned from, where that is kept.
+        """
         self = cls(learner)
         self._fitted_ = Fitted(learner, state, classes, examples)
         return self
+
+    def _learner(self) -> Learner:
+        if isinstance(self.method, Learner):
+            check_place(self.method.encoder, self.device, self.max_length)
+            return self.method.eval()
+        if isinstance(self.encoder, str):
+            return starting_learner(
+                self.method,
+                encoder=self.encoder,
+                checkpoint=self.checkpoint,
+                max_length=self.max_length,
+                device=self.device,
+            )
+        check_place(self.encoder, self.device, self.max_length)
+        return learners[self.method](self.encoder).eval()
+
+    def __sklearn_tags__(self) -> "Tags":
+        """Tell scikit-learn that the input is a sequence of strings."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
+        return tags
 
 
 def known_examples(fitted: Fitted) -> Examples:
@@ -216,7 +253,7 @@ def known_examples(fitted: Fitted) -> Examples:
         NLPMetaError: if it has none.
     """
     if fitted.examples is None:
-        if isinstance(fitted.learner, StreamLearner):
+        if isinstance(fitted.learner, ReadsStreams):
             raise NLPMetaError("This method reads a stream and keeps no examples; save without include_support.")
         raise NLPMetaError(
             "This model was saved without its examples, so its classes cannot be changed. "
@@ -226,6 +263,6 @@ def known_examples(fitted: Fitted) -> Examples:
 
 
 def _footprint(fitted: Fitted) -> Footprint:
-    if not isinstance(fitted.learner, StreamLearner):
+    if not isinstance(fitted.learner, ReadsStreams):
         raise NLPMetaError("This method keeps its examples and has no memory of fixed size; mann, rnn and snail have.")
     return fitted.learner.footprint(fitted.state)

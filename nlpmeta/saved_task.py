@@ -1,23 +1,27 @@
-"""What a saved task must be like to be used: classes that are classes, tensors that the learner can use."""
+"""A saved task: classes that are classes, tensors that the learner can use, examples that fit both."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
-from nlpmeta.examples import is_unicode
-from nlpmeta.files import Json, read_json, write_json
+from nlpmeta.files import Json, read_json, write_bytes, write_json
+from nlpmeta.fitted import Examples, checked_weights
 from nlpmeta.hub.download import looks_like_name
+from nlpmeta.inputs import is_unicode
 from nlpmeta.labels import like, plain
+from nlpmeta.learners.abilities import ReadsStreams
 from nlpmeta.learners.base import Learner, TaskState, Texts
-from nlpmeta.learners.streams import StreamLearner
+from nlpmeta.tensors import read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"
+_LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred where they are not scaled
 _KINDS: dict[str, type] = {"U": str, "S": str, "b": bool, "f": float, "i": int, "u": int}
 
 
@@ -71,10 +75,10 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
         ModelFolderError: if it cannot, or for another number of classes.
     """
     empty = next((name for name, value in state.items() if value.numel() == 0), None)
-    if empty is not None and isinstance(learner, StreamLearner):  # it could not be written on
+    if empty is not None and isinstance(learner, ReadsStreams):  # it could not be written on
         raise ModelFolderError(f"{path} is damaged: {visible(empty, 60)} is empty. Save the model again.")
     blank = torch.full((1, learner.encoder.dim), learner.encoder.dim**-0.5, device=learner.encoder.device)
-    query = Texts(("",), blank) if learner.inputs == "embeddings" else learner.queries(state, ["a"])
+    query = Texts(("",), blank) if learner.inputs == "embeddings" else Texts(("a",))
     try:
         scores = learner.logits(state, query)
     except (RuntimeError, KeyError, IndexError, ValueError, TypeError, StopIteration) as error:
@@ -88,3 +92,46 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
         raise ModelFolderError(f"{path} is for {scores.shape[-1]} classes and the model has {n_way}. Save it again.")
     if not bool(scores.isfinite().all()):
         raise ModelFolderError(f"{path} is damaged: its scores are not finite. Save the model again.")
+
+
+def write_examples(folder: Path, examples: Examples) -> None:
+    """Write texts and labels as JSON, embeddings as safetensors."""
+    from safetensors.torch import save
+
+    weights = {} if examples.weights is None else {"weights": examples.weights.tolist()}
+    write_json(folder / TEXTS_FILE, {"texts": list(examples.texts), "labels": plain(examples.labels), **weights})
+    if examples.features is not None:
+        write_bytes(folder / FEATURES_FILE, save({"features": examples.features.cpu().contiguous()}))
+
+
+def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.device) -> Examples | None:
+    """What ``write_examples`` wrote; ``None`` if it did not.
+
+    Raises:
+        ModelFolderError: if a file is damaged or does not fit the classes.
+    """
+    path = folder / TEXTS_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = cast("dict[str, list[object]]", read_json(path))
+        texts, labels = tuple(map(str, found["texts"])), like(found["labels"], classes)
+        weights = checked_weights(found.get("weights"), len(texts))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        if isinstance(error, NLPMetaError):
+            raise
+        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
+    has_features = (folder / FEATURES_FILE).is_file()
+    features = read_tensors(folder / FEATURES_FILE).get("features") if has_features else None
+    fits = labels.shape == (len(texts),) and is_unicode("".join(texts))
+    fits = fits and (features is None or _are_embeddings(features, len(texts)))
+    if not fits or set(labels.tolist()) != set(classes.tolist()):
+        raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
+    return Examples(texts, labels, None if features is None else features.to(device), classes, weights)
+
+
+def _are_embeddings(features: torch.Tensor, n: int) -> bool:
+    """Whether these can be embeddings ``(n, dim)``; heads cannot be solved with numbers that are far larger."""
+    if features.ndim != 2 or len(features) != n or features.dtype != torch.float32:
+        return False
+    return bool((features.abs() <= _LARGEST_FEATURE).all())

@@ -10,8 +10,8 @@ from torch import Tensor
 from nlpmeta.errors import DataError
 from nlpmeta.fitted import Fitted
 from nlpmeta.labels import checked_labels, classes_of, joined, kind_of
-from nlpmeta.learners.base import TaskState
-from nlpmeta.learners.streams import SLOTS, StreamLearner
+from nlpmeta.learners.abilities import SLOTS, ReadsStreams
+from nlpmeta.learners.base import Learner, TaskState
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -25,7 +25,7 @@ class Stream:
     classes: "NDArray[np.generic]"
 
     @classmethod
-    def new(cls, learner: StreamLearner) -> "Stream":
+    def new(cls, learner: ReadsStreams) -> "Stream":
         """A stream that has seen nothing."""
         return cls(learner.empty(), np.empty(0, dtype=str))
 
@@ -34,14 +34,14 @@ class Stream:
         """The stream that a classifier has read."""
         return cls(fitted.state, fitted.classes)
 
-    def fitted(self, learner: StreamLearner) -> Fitted:
+    def fitted(self, learner: Learner) -> Fitted:
         """What a classifier has learned from it."""
         state = {name: tensor.contiguous() for name, tensor in self.state.items()}
         return Fitted(learner, state, self.classes, None)
 
     def plus(
         self,
-        learner: StreamLearner,
+        learner: ReadsStreams,
         texts: Sequence[str],
         labels: "NDArray[np.generic]",
         embed: Callable[[Sequence[str]], Tensor],
@@ -66,7 +66,7 @@ class Stream:
         first = [every_label.tolist().index(label) for label in order]
         return replace(self, state=state, classes=every_label[first])._sorted()
 
-    def without(self, learner: StreamLearner, number: int) -> "Stream":
+    def without(self, learner: ReadsStreams, number: int) -> "Stream":
         """Without a class."""
         return replace(self, state=learner.without(self.state, number), classes=np.delete(self.classes, number))
 

@@ -11,6 +11,7 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners import judging
 from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Support, Texts
+from nlpmeta.learners.heads import seen
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 WAYS = 4
@@ -39,8 +40,12 @@ def task(adapted_signal, frozen_signal, *, n_shot=6, dim=16, names=None, seed=0)
 
 def share_of_frozen(auto, state):
     """The weight of all heads that see the frozen encoder."""
-    reads = [name for name in auto.heads(state) if FROZEN in auto.candidates[name].factors]
-    return sum(float(state[f"{name}/share"]) for name in reads)
+    return sum(float(head.share) for head in auto.predictor(state).heads if FROZEN in head.candidate.factors)
+
+
+def heads(auto, state):
+    """The names of the heads in a state."""
+    return [head.name for head in auto.predictor(state).heads]
 
 
 def words(signal, dim=16):
@@ -73,7 +78,7 @@ def test_the_frozen_encoder_is_taken_where_the_adapters_did_harm(adapted):
     auto = AutoHead(adapted)
     support, queries, labels = task(0.0, 2.5, n_shot=12)
     state = auto.adapt(support)
-    assert "frozen" in auto.choice(state)
+    assert "frozen" in auto.predictor(state).choice
     assert share_of_frozen(auto, state) > 0.9
     assert float((auto.logits(state, queries).argmax(1) == labels).float().mean()) > 0.75  # chance is 0.25
 
@@ -83,8 +88,8 @@ def test_the_frozen_encoder_is_not_even_computed_where_it_adds_nothing(adapted):
     support, queries, _ = task(4.0, 0.0, n_shot=4)
     for known in (support, replace(support, names=words(4.0))):
         state = auto.adapt(known)
-        assert auto.factors(state) == (ADAPTED,)
-        torch.testing.assert_close(sum(float(state[f"{name}/share"]) for name in auto.heads(state)), 1.0)
+        assert auto.predictor(state).factors == (ADAPTED,)
+        torch.testing.assert_close(sum(float(state[f"{name}/share"]) for name in heads(auto, state)), 1.0)
         only = Texts(queries.texts, queries.features[:, auto.encoder.columns(ADAPTED)])
         torch.testing.assert_close(auto.logits(state, only), auto.logits(state, queries))
 
@@ -93,11 +98,11 @@ def test_scores_are_the_logarithm_of_the_weighted_mean_of_the_heads_probabilitie
     auto = AutoHead(adapted)
     support, queries, _ = task(1.5, 1.5, n_shot=5)
     state = auto.adapt(support)
-    assert len(auto.heads(state)) > 1
+    assert len(heads(auto, state)) > 1
     total = 0.0
-    for name in auto.heads(state):
+    for name in heads(auto, state):
         candidate = auto.candidates[name]
-        inner = candidate.head.adapt(auto.seen(support, candidate))
+        inner = candidate.head.adapt(seen(auto.encoder, support, candidate))
         features = torch.cat([queries.features[:, auto.encoder.columns(factor)] for factor in candidate.factors], dim=1)
         scores = candidate.head.logits(inner, Texts(queries.texts, features)) / state[f"{name}/scores_over"]
         total = total + state[f"{name}/share"] * scores.softmax(1)
@@ -146,9 +151,9 @@ def test_the_order_of_a_state_does_not_change_a_bit(adapted):
     for seed in range(5):
         support, queries, _ = task(1.5, 1.5, n_shot=5, seed=seed)
         state = auto.adapt(support)
-        assert len(auto.heads(state)) > 1
+        assert len(heads(auto, state)) > 1
         backwards = dict(reversed(state.items()))  # a file of tensors has no order
-        assert auto.heads(backwards) == auto.heads(state)
+        assert heads(auto, backwards) == heads(auto, state)
         assert torch.equal(auto.logits(backwards, queries), auto.logits(state, queries))
 
 
@@ -157,7 +162,7 @@ def test_with_one_shot_the_weights_are_those_of_experience(adapted):
     support, _, _ = task(4.0, 0.0, n_shot=1)
     state = auto.adapt(replace(support, names=words(4.0)))
     prior = dict(zip(auto.candidates, auto.experience.prior_of(list(auto.candidates), 1, WAYS).tolist(), strict=True))
-    kept = {name: prior[name] for name in auto.heads(state)}
+    kept = {name: prior[name] for name in heads(auto, state)}
     for name, weight in kept.items():
         assert float(state[f"{name}/share"]) == pytest.approx(weight / sum(kept.values()), rel=1e-5)
         assert float(state[f"{name}/scores_over"]) == pytest.approx(auto.experience.one_shot_temperatures[name])
@@ -175,9 +180,11 @@ def test_with_one_shot_names_are_believed_only_if_they_find_the_classes(adapted)
 def test_a_model_with_one_head_of_an_older_release_still_predicts(adapted):
     auto = AutoHead(adapted)
     support, queries, labels = task(4.0, 0.0)
-    inner = auto.candidates["logistic"].head.adapt(auto.seen(support, auto.candidates["logistic"]))
+    candidate = auto.candidates["logistic"]
+    inner = candidate.head.adapt(seen(auto.encoder, support, candidate))
     old = {f"logistic/{key}": value for key, value in {**inner, "scores_over": torch.tensor(2.0)}.items()}
-    expected = auto.score("logistic", inner, queries) / 2.0
+    features = queries.features[:, auto.encoder.columns(ADAPTED)]
+    expected = candidate.head.logits(inner, Texts(queries.texts, features)) / 2.0
     torch.testing.assert_close(auto.logits(old, queries).softmax(1), expected.softmax(1))
     assert float((auto.logits(old, queries).argmax(1) == labels).float().mean()) > 0.9
 
@@ -186,19 +193,20 @@ def test_the_temperature_is_the_one_that_suits_the_held_out_folds(adapted):
     """Weak evidence must give flat probabilities, strong evidence sharp ones."""
     auto = AutoHead(adapted)
     sure, doubtful = (auto.adapt(task(signal, 0.0, n_shot=10)[0]) for signal in (6.0, 0.7))
-    over = [float(state[f"{auto.choice(state)}/scores_over"]) for state in (sure, doubtful)]
+    over = [float(state[f"{auto.predictor(state).choice}/scores_over"]) for state in (sure, doubtful)]
     assert over[1] > 2 * over[0]
 
 
 def test_only_the_views_that_are_read_are_computed_for_a_prediction(adapted, monkeypatch):
     auto = AutoHead(adapted)
     state = auto.adapt(task(0.0, 6.0, n_shot=12)[0])
-    assert FROZEN in auto.factors(state)
-    seen = []
+    assert FROZEN in auto.predictor(state).factors
+    computed = []
     plain = Views.embed_tokens
-    monkeypatch.setattr(Views, "embed_tokens", lambda self, *a, **k: seen.append(self.factors) or plain(self, *a, **k))
-    few = auto.queries(state, TEXTS)
-    assert seen == [auto.factors(state)]
+    note = lambda self, *a, **k: computed.append(self.factors) or plain(self, *a, **k)  # noqa: E731
+    monkeypatch.setattr(Views, "embed_tokens", note)
+    few = auto.predictor(state).queries(TEXTS)
+    assert computed == [auto.predictor(state).factors]
     whole = Texts(tuple(TEXTS), auto.encoder.encode(TEXTS))
     torch.testing.assert_close(auto.logits(state, few), auto.logits(state, whole))
     torch.testing.assert_close(auto.logits(state, Texts(tuple(TEXTS))), auto.logits(state, whole))

@@ -3,9 +3,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from nlpmeta.data import readable_names
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
-from nlpmeta.learners.class_names import readable_names
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 

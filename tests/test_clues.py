@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
+from nlpmeta.data import readable_names
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.class_names import readable_names
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.sampling import EpisodeSampler
 from nlpmeta.sampling.clues import ClueSampler, ClueShares

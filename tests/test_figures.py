@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from nlpmeta.adaptation.adapt_report import trial_json as report_of
 from nlpmeta.adaptation.trial import Measured, Stopwatch, Task, run_trial
 from nlpmeta.card.facts import Score
-from nlpmeta.cli.adapt_output import report as report_of
 from nlpmeta.cli.adapt_output import show
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts

@@ -88,7 +88,7 @@ def test_pandas_and_polars_are_not_imported_for_lists():
     import sys
 
     code = (
-        "import sys; from nlpmeta.examples import checked_pairs; checked_pairs(['a b'], ['x']);"
+        "import sys; from nlpmeta.fitted import checked_pairs; checked_pairs(['a b'], ['x']);"
         "print({'pandas', 'polars', 'datasets'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

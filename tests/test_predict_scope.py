@@ -9,7 +9,7 @@ from nlpmeta import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.cli.predict_answers import NONE, Asked
 from nlpmeta.learners.base import class_means
-from nlpmeta.learners.likeness import likeness, usual_likeness
+from nlpmeta.learners.mixture import likeness, usual_likeness
 from nlpmeta.trust import small_talk
 
 
@@ -88,7 +88,7 @@ def test_usual_likeness_is_that_of_each_example_to_the_others():
 def test_small_talk_is_read_once_and_none_of_it_twice(folder, monkeypatch):
     assert len(set(small_talk.sentences())) == len(small_talk.sentences()) > 100
     model = FewShotClassifier.from_pretrained(folder / "auto")
-    first = small_talk.vectors(model.learner_, model.state_)
+    first = small_talk.vectors(model.fitted_.predictor)
     monkeypatch.setattr(type(model.learner_), "queries", None)
-    assert small_talk.vectors(model.learner_, model.state_) is first
+    assert small_talk.vectors(model.fitted_.predictor) is first
     assert first.shape == (len(small_talk.sentences()), model.learner_.encoder.dim)

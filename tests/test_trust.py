@@ -107,7 +107,7 @@ def test_label_sets_hold_every_label_above_the_threshold_and_at_least_one(adapte
     logits = auto.logits(state, queries).detach()
     least = threshold(auto.experience, state["mixture/held_out"], n_shot=8, n_way=4, coverage=0.9)
     for row, each in zip(
-        logits.log_softmax(1), label_sets(auto, state, logits, list("abcd"), coverage=0.9), strict=True
+        logits.log_softmax(1), label_sets(auto.predictor(state), logits, list("abcd"), coverage=0.9), strict=True
     ):
         expected = {"abcd"[label] for label in range(4) if float(row[label]) >= least} or {"abcd"[int(row.argmax())]}
         assert set(each.labels) == expected
@@ -137,7 +137,7 @@ def test_scores_out_of_scope_fall_with_likeness_and_with_certainty(adapted):
         return float(scope_scores(scope_clues(scores, features, prototypes, n_views=1, n_shot=5), (1.0, 2.0, 0, 0, 0)))
 
     assert score(sure, near) < score(sure, far) < score(unsure, far)
-    found = out_of_scope_scores(auto, state, queries)
+    found = out_of_scope_scores(auto.predictor(state), queries)
     assert found.shape == (len(queries),)
     assert bool(((found >= 0) & (found <= 1)).all())
 

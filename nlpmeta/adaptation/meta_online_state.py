@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from nlpmeta.checkpoint import write_learner
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.examples import is_unicode
 from nlpmeta.files import Json, read_json, write_bytes, write_json
 from nlpmeta.folders import new_folder
+from nlpmeta.inputs import is_unicode
 from nlpmeta.learners.base import Learner
 from nlpmeta.manifest import write_manifest
 from nlpmeta.settings import HIGHEST_RATE, HIGHEST_SEED, MOST_STEPS, Settings

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from nlpmeta.adaptation.packing import Label
 from nlpmeta.errors import DataError, NLPMetaError, visible
-from nlpmeta.learners.base import Learner, TaskState
-from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.learners.base import TaskState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,14 +81,14 @@ class SharedHead:
         return head_near(features, numbers, self.state)
 
 
-def check_near(learner: Learner, user: str, labels: list[object], known: tuple[Label, ...]) -> None:
+def check_near(shared: TaskState, user: str, labels: list[object], known: tuple[Label, ...]) -> None:
     """Refuse what cannot start from a shared head.
 
     Raises:
         NLPMetaError: if the method has no linear head of its own.
         DataError: if a label is not one of the shared head's.
     """
-    if not isinstance(learner, LogisticHead):
+    if set(shared) != {"weight", "bias"}:
         raise NLPMetaError("near= needs the method 'logistic': heads that are weights and biases alone.")
     unknown = [label for label in labels if label not in known]
     if unknown:

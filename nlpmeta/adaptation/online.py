@@ -19,7 +19,7 @@ from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.guard import Guard
 from nlpmeta.errors import DataError, NLPMetaError, visible
-from nlpmeta.examples import checked_texts
+from nlpmeta.inputs import checked_texts
 from nlpmeta.kept_classifier import Label
 from nlpmeta.labels import kind_of
 
@@ -229,10 +229,9 @@ class OnlineClassifier:
     def _seen(self, texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Embeddings ``(n, dim)`` and the classifier's scores ``(n, n_way)``."""
         fitted = self.classifier.fitted_
-        learner, state = fitted.learner, fitted.state
-        queries = learner.queries(state, texts)
-        features = learner.encoder.encode(texts) if queries.features is None else queries.features
-        return features.float().cpu(), learner.logits(state, queries).float().cpu()
+        queries = fitted.predictor.queries(texts)
+        features = fitted.learner.encoder.encode(texts) if queries.features is None else queries.features
+        return features.float().cpu(), fitted.predictor.logits(queries).float().cpu()
 
     def _rows(self, texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         features, base = self._seen(texts)

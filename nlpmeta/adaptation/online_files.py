@@ -187,7 +187,7 @@ def _check_online(online: Followed) -> None:
         RuntimeError: from torch, where shapes do not fit one another.
     """
     fitted, n_way = online.classifier.fitted_, len(online.classifier.classes_)
-    seen = fitted.learner.queries(fitted.state, ("a",)).features  # of ``auto`` the views alone that its heads read
+    seen = fitted.predictor.queries(("a",)).features  # of ``auto`` the views alone that its heads read
     dim = fitted.learner.encoder.dim if seen is None else seen.size(1)
     if online.centre.shape != (dim,) or online.scale.shape != () or float(online.scale) < SMALLEST_SCALE:
         raise ValueError("its centre or scale is not that of the encoder")

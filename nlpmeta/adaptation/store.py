@@ -17,7 +17,9 @@ from nlpmeta.adaptation.users_file import UsersFile
 from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.device import Device, check_place
 from nlpmeta.errors import DataError, ModelFolderError, UnknownUserError, visible
-from nlpmeta.examples import Examples, at_least_two, checked_pairs, checked_texts
+from nlpmeta.fitted import Examples, at_least_two, checked_pairs
+from nlpmeta.inputs import checked_texts
+from nlpmeta.learners.abilities import logits_of_owners
 from nlpmeta.learners.base import Learner, TaskState
 from nlpmeta.starting import starting_learner
 
@@ -179,7 +181,7 @@ class AdapterStore:
         owners = [number.get(user, number.get(fallback or "", 0)) for user in users]
         names = list(states)
         try:
-            logits = self.learner.logits_of_owners(list(states.values()), owners, checked)
+            logits = logits_of_owners(self.learner, list(states.values()), owners, checked)
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError):
             for user in states:  # one that a stranger wrote, with a checksum that is right
                 self._check(user, states[user], labels[user])
@@ -240,7 +242,7 @@ class AdapterStore:
     def _shared(self, near: str, examples: Mapping[str, Examples]) -> SharedHead:
         states, labels = self._states([near], None)
         for user, each in examples.items():
-            check_near(self.learner, user, each.classes.tolist(), labels[near])
+            check_near(states[near], user, each.classes.tolist(), labels[near])
         return SharedHead(states[near], labels[near])
 
     def _states(

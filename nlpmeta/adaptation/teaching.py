@@ -11,11 +11,11 @@ import torch
 from nlpmeta.classifier import FewShotClassifier
 from nlpmeta.errors import DataError
 from nlpmeta.evaluation.episodes import score_episode
-from nlpmeta.examples import Examples, checked_pairs
+from nlpmeta.fitted import Examples, checked_pairs
 from nlpmeta.kept_classifier import known_examples
 from nlpmeta.labels import Plain, kind_of, words_of
+from nlpmeta.learners.abilities import ReadsStreams
 from nlpmeta.learners.base import Embed, Learner
-from nlpmeta.learners.streams import StreamLearner
 from nlpmeta.sampling import FoldSampler
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def teach(
     """
     texts, labels = checked_pairs(X, y)
     classes = list(words_of(classifier.classes_))
-    if isinstance(classifier.learner_, StreamLearner):
+    if isinstance(classifier.learner_, ReadsStreams):
         classifier.partial_fit(texts, labels)
         return _taught(words_of(labels), classes, n_known=0, n_other_label=0)
     earlier = known_examples(classifier.fitted_)

@@ -31,6 +31,11 @@ class Stopwatch:
     """Seconds by the name of the stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=perf_counter)
+
+    def stop(self) -> None:
+        """Note the time since it was made as the total."""
+        self.seconds["total"] = perf_counter() - self.started
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -216,17 +221,19 @@ def run_trial(
         show_progress: progress bars on standard error.
     """
     texts = _texts(task)
-    with watch.stage("encode"), cut_texts() as found:
-        table.prime(texts, show_progress=show_progress)
-    with watch.stage("adapt_and_score"):
-        scores = score_episodes(learner, task.sampler, task.n_draws, embed=table, show_progress=show_progress)
-    with watch.stage("learning_curve"):
-        curve = learning_curve(learner, scores, embed=table, pooled=task.scores_texts_once)
-    with watch.stage("baseline"):
-        encoder, frozen = _frozen(learner.encoder, table)
-        if isinstance(frozen, EmbeddingTable):
-            frozen.prime(texts, show_progress=show_progress)
-        baseline = score_episodes(LogisticHead(encoder), task.sampler, task.n_draws, embed=frozen)
+    with cut_texts() as found:
+        if learner.inputs == "embeddings":  # others read the tokens: the table would be for nobody
+            with watch.stage("encode"):
+                table.prime(texts, show_progress=show_progress)
+        with watch.stage("adapt_and_score"):
+            scores = score_episodes(learner, task.sampler, task.n_draws, embed=table, show_progress=show_progress)
+        with watch.stage("learning_curve"):
+            curve = learning_curve(learner, scores, embed=table, pooled=task.scores_texts_once)
+        with watch.stage("baseline"):
+            encoder, frozen = _frozen(learner.encoder, table)
+            if isinstance(frozen, EmbeddingTable):
+                frozen.prime(texts, show_progress=show_progress)
+            baseline = score_episodes(LogisticHead(encoder), task.sampler, task.n_draws, embed=frozen)
     cut = Cut.of(learner.encoder, texts, found)
     pooled = task.scores_texts_once
     return Trial(task, Measured(method, scores, pooled), Measured("logistic", baseline, pooled), curve, cut)

@@ -15,7 +15,7 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.files import Json
 from nlpmeta.learners.base import Learner, Support, learners
-from nlpmeta.learners.heads import held_out_scores, n_folds
+from nlpmeta.learners.judging import held_out_scores, n_folds
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.sampling import MixtureSampler, Range, Sampler
 from nlpmeta.sampling.clusters import ClusterSampler

@@ -26,7 +26,7 @@ class _OurModel(Adapted):
         self.classifier.save_pretrained(folder, overwrite=True)
 
     def facts(self) -> dict[str, Option]:
-        chosen = self.classifier.learner_.choice(self.classifier.state_)
+        chosen = self.classifier.fitted_.predictor.choice
         return {} if chosen is None else {"chosen": chosen}
 
 

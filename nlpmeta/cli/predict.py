@@ -122,7 +122,7 @@ def predict(
 
     classifier = FewShotClassifier.from_pretrained(model, revision=revision, device=device)
     clear_status()
-    scored = out_of_scope or (threshold is not None and knows_scope(classifier.learner_, classifier.state_))
+    scored = out_of_scope or (threshold is not None and knows_scope(classifier.fitted_.predictor))
     asked = Asked(top=top, coverage=abstain, nested=nested, out_of_scope=scored, threshold=threshold)
     with _writer(out, classifier, asked, source, kept, as_table=as_table, as_json=json) as write:
         done = _predict(classifier, source.batches, write, asked, quiet=quiet)

@@ -1,6 +1,7 @@
 """Texts to vectors: any Hugging Face encoder, mean pooling over real tokens, unit length."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -215,7 +216,7 @@ class TextEncoder(nn.Module):
     def encode(self, texts: Sequence[str], *, show_progress: bool = False) -> Tensor:
         """Embeddings ``(len(texts), dim)`` without gradients, each distinct text computed once."""
         distinct = list(dict.fromkeys(texts))
-        with track("Encoding", len(distinct), show=show_progress) as advance:
+        with track("Encoding", len(distinct)) if show_progress else nullcontext() as advance:
             vectors = self.merged().embed_tokens(self.tokenize(distinct), advance=advance)
         _check_numbers(vectors, self.files)
         row = {text: i for i, text in enumerate(distinct)}

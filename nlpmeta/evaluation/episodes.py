@@ -65,10 +65,11 @@ def score_episode(
     state = learner.adapt(support)
     seconds = time.perf_counter() - start
     texts = episode.query.texts + episode.out_of_scope
-    probabilities = learner.logits(state, Texts(texts, _features(learner, embed, texts))).softmax(1)
+    predictor = learner.predictor(state)
+    probabilities = predictor.logits(Texts(texts, _features(learner, embed, texts))).softmax(1)
     n_query = len(episode.query)
     outside = probabilities[n_query:] if episode.out_of_scope else None
-    return EpisodeScore(episode, probabilities[:n_query], seconds, learner.choice(state), outside)
+    return EpisodeScore(episode, probabilities[:n_query], seconds, predictor.choice, outside)
 
 
 def score_episodes(

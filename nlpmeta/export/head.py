@@ -10,10 +10,9 @@ from torch import Tensor
 
 from nlpmeta.encoder.merged import plain_backbone, scales_with, with_weights
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Learner, TaskState, Texts
-from nlpmeta.learners.maml import MAML
-from nlpmeta.learners.stacking import mixed
+from nlpmeta.learners.inner_loop import BIAS, WEIGHT
+from nlpmeta.learners.mixture import mixed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,11 +50,11 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
     Raises:
         NLPMetaError: if a head is not linear (neighbours, siamese and matching networks).
     """
-    if isinstance(learner, MAML):
-        weight, bias = state["head/weight"].detach().cpu(), state["head/bias"].detach().cpu()
+    if WEIGHT in state:  # MAML and its family: the head beside the adapters of the task
+        weight, bias = state[WEIGHT].detach().cpu(), state[BIAS].detach().cpu()
         return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1, device="cpu"), 1.0, normalise=True)
     if learner.inputs == "embeddings":
-        views = len(learner.views(state))
+        views = len(learner.predictor(state).views)
         width = views * int(learner.encoder.backbone.config.hidden_size)
         units = torch.cat([torch.zeros(1, width, device="cpu"), torch.eye(width, device="cpu")])
         scores, shares, temperature = _parts(learner, state, units)
@@ -83,18 +82,15 @@ def _agrees(heads: LinearHeads, learner: Learner, state: TaskState, views: int) 
 
 def _parts(learner: Learner, state: TaskState, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     texts = Texts(("",) * len(features), features.to(learner.encoder.device))
-    if isinstance(learner, AutoHead):
-        scores, shares, temperature = (part.float().cpu() for part in learner.parts(state, texts))
-        return scores, shares, temperature
-    scores = learner.logits(state, texts).float().cpu().unsqueeze(0)
-    return scores, scores.new_ones(1), scores.new_ones(())
+    scores, shares, temperature = (part.float().cpu() for part in learner.predictor(state).parts(texts))
+    return scores, shares, temperature
 
 
 def plain_encoders(learner: Learner, state: TaskState) -> "list[PreTrainedModel]":
     """A copy of the encoder for each view of ``state``, with the adapters added into the weights and gone."""
     adapted = {name.removeprefix("adapter/"): value for name, value in state.items() if name.startswith("adapter/")}
     backbone = with_weights(learner.encoder.backbone, adapted)
-    return [_plain(backbone, factor) for factor in learner.views(state)]
+    return [_plain(backbone, factor) for factor in learner.predictor(state).views]
 
 
 def _plain(backbone: "PreTrainedModel", factor: float) -> "PreTrainedModel":

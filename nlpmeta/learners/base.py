@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.data import LabeledTexts
+from nlpmeta.data import LabeledTexts, readable_names
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.class_names import readable_names
 from nlpmeta.registry import Registry
 
 if TYPE_CHECKING:
@@ -119,54 +118,18 @@ class Learner(nn.Module, ABC):
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         """Class scores of shape ``(n_query, n_way)``: higher is better; their softmax estimates probabilities."""
 
-    def readapt(self, support: Support, before: TaskState) -> TaskState:
-        """Learn the task again after examples came or went; ``before`` is what was learned from the earlier ones.
-
-        A learner may keep what a few examples hardly change; one that does says so.
-        """
-        return self.adapt(support)
-
     def config(self) -> dict[str, Option]:
         """Keyword arguments that rebuild this learner: ``type(self)(encoder, **self.config())``."""
         return {}
-
-    def choice(self, state: TaskState) -> str | None:
-        """The name of the head that made ``state``, for a learner that chooses among several."""
-        return None
-
-    def views(self, state: TaskState) -> tuple[float, ...]:
-        """The factors of the encoder's adapters with which a text is embedded for ``state``: once, as trained."""
-        return (1.0,)
 
     @classmethod
     def on(cls, trained: Learner) -> Learner:
         """This method on what another learner was meta-trained to: its encoder, and whatever else they share."""
         return cls(trained.encoder)
 
-    def queries(self, state: TaskState, texts: Sequence[str]) -> Texts:
-        """Texts as ``logits`` wants them for ``state``, with their embeddings if the learner works on embeddings."""
-        return Texts(tuple(texts), self.encoder.encode(texts) if self.inputs == "embeddings" else None)
-
-    def logits_of_owners(
-        self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
-    ) -> list[Tensor]:
-        """The scores of each text by the state that it belongs to; all texts go through the encoder together.
-
-        Args:
-            states: what was learned about several tasks.
-            owners: for each text, the number of its state.
-            texts: the texts.
-
-        Returns:
-            Scores ``(n_way,)`` of each text, with the classes of its state.
-        """
-        features = self.encoder.encode(texts) if self.inputs == "embeddings" else None
-        scores: dict[int, Tensor] = {}
-        for number in dict.fromkeys(owners):
-            rows = [row for row, owner in enumerate(owners) if owner == number]
-            own = Texts(tuple(texts[row] for row in rows), None if features is None else features[rows])
-            scores |= dict(zip(rows, self.logits(states[number], own), strict=True))
-        return [scores[row] for row in range(len(texts))]
+    def predictor(self, state: TaskState) -> Predictor:
+        """What predicts with ``state``: all that must be read from its tensors is read here, once."""
+        return Predictor(self, state)
 
     @property
     def reads_names(self) -> bool:
@@ -219,6 +182,38 @@ class Learner(nn.Module, ABC):
         loss = self.episode_loss(support, query)
         with torch.no_grad():
             return loss, self.logits(self.adapt(support), query)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A learner and what it learned about one task, ready for any number of predictions by any number of threads."""
+
+    learner: Learner
+    state: TaskState
+
+    @property
+    def choice(self) -> str | None:
+        """The name of the head that the state is of, for a learner that chooses among several."""
+        return None
+
+    @property
+    def views(self) -> tuple[float, ...]:
+        """The factors of the encoder's adapters with which a text is embedded: once, as trained."""
+        return (1.0,)
+
+    def queries(self, texts: Sequence[str]) -> Texts:
+        """Texts as ``logits`` wants them, with their embeddings if the learner works on embeddings."""
+        learner = self.learner
+        return Texts(tuple(texts), learner.encoder.encode(texts) if learner.inputs == "embeddings" else None)
+
+    def logits(self, queries: Texts) -> Tensor:
+        """Class scores of shape ``(n_query, n_way)``, as ``Learner.logits``."""
+        return self.learner.logits(self.state, queries)
+
+    def parts(self, queries: Texts) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of every head ``(n_heads, n_query, n_way)``, its share ``(n_heads,)``, and a temperature ``()``."""
+        scores = self.logits(queries).unsqueeze(0)
+        return scores, scores.new_ones(1), scores.new_ones(())
 
 
 learners: Registry[Learner] = Registry("method", "nlpmeta.learners")

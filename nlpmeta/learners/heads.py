@@ -1,13 +1,13 @@
 """The heads that ``auto`` weighs against each other, and what each of them sees of the encoder."""
 
-from dataclasses import dataclass
-from itertools import compress
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor
 
-from nlpmeta.encoder.views import ADAPTED, FROZEN
+from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Support, Texts
 from nlpmeta.learners.logistic import LogisticHead
@@ -21,7 +21,6 @@ INVERSE_PENALTY = 100.0
 NAME_WEIGHT = 2.0
 WITHOUT_NAMES = "logistic without names"
 """The head that is the same as ``logistic`` where the names of the classes say nothing."""
-_FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,37 +64,55 @@ def candidates(
     return found
 
 
-def n_folds(support: Support) -> int:
-    """Into how many folds a support set is parted; less than 2 if some class has one text only."""
-    wanted = _FOLDS if len(support) <= _MANY_TEXTS else _FEW_FOLDS
-    return min(wanted, int(torch.bincount(support.labels).min()))
+def views_of(read: Iterable[Candidate]) -> tuple[float, ...]:
+    """The factors that some candidates read, the adapted view first, as in ``Views``."""
+    return tuple(sorted({factor for candidate in read for factor in candidate.factors}, reverse=True))
 
 
-def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
-    """Scores ``(n_support, n_way)`` of each text by the head that was adapted to the other folds.
+@overload
+def columns_of(
+    encoder: "TextEncoder", features: Tensor, factors: Sequence[float], *, computed: Sequence[float] | None = None
+) -> Tensor: ...
+
+
+@overload
+def columns_of(
+    encoder: "TextEncoder",
+    features: Tensor | None,
+    factors: Sequence[float],
+    *,
+    computed: Sequence[float] | None = None,
+) -> Tensor | None: ...
+
+
+def columns_of(
+    encoder: "TextEncoder",
+    features: Tensor | None,
+    factors: Sequence[float],
+    *,
+    computed: Sequence[float] | None = None,
+) -> Tensor | None:
+    """The part of ``features`` ``(n, n_views * dim)`` that is seen with these factors.
 
     Args:
-        head: works on embeddings.
-        support: with its embeddings.
-        folds: how many, at least 2 and at most as many as the smallest class has texts.
+        encoder: one that is seen several ways, or a plain one, of which all is seen.
+        features: in all views of the encoder, or in those of ``computed`` alone.
+        factors: which views, in this order.
+        computed: the views in ``features`` where these may not be all.
     """
-    fold, rows = folds_of(support.labels, folds), torch.arange(len(support), device=support.labels.device)
-    parts, order = [], []
-    for i in range(folds):
-        out = fold == i
-        queries = Texts(("",) * int(out.sum()), features_of(support)[out])
-        parts.append(head.logits(head.adapt(_rows(support, ~out)), queries))
-        order.append(rows[out])
-    return torch.cat(parts)[torch.cat(order).argsort()]
+    if features is None or not isinstance(encoder, Views):
+        return features
+    narrow = computed is not None and features.size(1) < encoder.dim
+    views = encoder.select(computed) if computed is not None and narrow else encoder
+    return torch.cat([features[:, views.columns(factor)] for factor in factors], dim=1)
 
 
-def folds_of(labels: Tensor, folds: int) -> Tensor:
-    """A fold for each text, classes spread evenly; shape ``(n,)``."""
-    fold = torch.empty_like(labels)
-    for label in range(int(labels.max()) + 1):
-        rows = torch.nonzero(labels == label).squeeze(1)
-        fold[rows] = torch.arange(len(rows), device=labels.device) % folds
-    return fold
+def seen(encoder: "TextEncoder", support: Support, candidate: Candidate) -> Support:
+    """The support as a candidate sees it."""
+    names = support.names and replace(
+        support.names, features=columns_of(encoder, support.names.features, candidate.factors)
+    )
+    return replace(support, features=columns_of(encoder, support.features, candidate.factors), names=names)
 
 
 def features_of(texts: Texts) -> Tensor:
@@ -107,8 +124,3 @@ def features_of(texts: Texts) -> Tensor:
     if texts.features is None:
         raise NLPMetaError("The embeddings must be known before heads are compared.")
     return texts.features
-
-
-def _rows(support: Support, kept: Tensor) -> Support:
-    texts = tuple(compress(support.texts, kept.tolist()))
-    return Support(texts, features_of(support)[kept], support.labels[kept], support.n_way, support.names)

@@ -149,9 +149,6 @@ class MAML(PrototypicalNetwork):
         texts = TaskTexts(self.encoder.tokenize(queries.texts), one, one, one, one[:1] + len(state[WEIGHT]))
         return task_scores(self.encoder, {name: value[None] for name, value in state.items()}, texts)
 
-    def queries(self, state: TaskState, texts: Sequence[str]) -> Texts:
-        return Texts(tuple(texts))
-
     def config(self) -> dict[str, Option]:
         return {
             "inner_steps": self.inner_steps,

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.learners.abilities import SLOTS as SLOTS
+from nlpmeta.learners.abilities import Footprint as Footprint
 from nlpmeta.learners.base import BatchLoss, Learner, Support, TaskState, Texts
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-SLOTS = "slots"
-"""The tensor of a state that holds the slot of each class ``(n_way,)``: the order in which classes came up."""
 OPENED = "opened"
 """The tensor that holds how many slots were ever taken, ``(1,)``."""
 _NO_LABEL = -1
@@ -28,22 +28,6 @@ class Looked:
 
     scores: Tensor
     memory: TaskState
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """The size of a stream's memory: the same after the first write and after the ten-thousandth but for its classes.
-
-    ``n_rows`` is the number of examples that can be kept apart (0 where none are), ``rows_in_use`` how many are.
-    """
-
-    n_bytes: int
-    n_way: int
-    max_way: int
-    bytes_per_class: int
-    n_rows: int = 0
-    rows_in_use: int = 0
-    bytes_per_row: int = 0
 
 
 class StreamLearner(Learner):

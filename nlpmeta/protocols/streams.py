@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.learners.abilities import ReadsStreams
 from nlpmeta.learners.base import Embed, Learner, Support, TaskState, Texts
-from nlpmeta.learners.streams import StreamLearner
 from nlpmeta.progress import track
 from nlpmeta.protocols.base import Tasks
 from nlpmeta.protocols.measure import Summary, Tables, Tally, one_thread
@@ -63,7 +63,7 @@ class _Reader:
         self._learner, self._data, self._features = learner, data, features
         self._classes: list[int] = []
         self._rows: list[int] = []
-        self._state: TaskState | None = learner.empty() if isinstance(learner, StreamLearner) else None
+        self._state: TaskState | None = learner.empty() if isinstance(learner, ReadsStreams) else None
 
     def probabilities(self, row: int) -> Tensor:
         """Of each class for the text in ``row``, ``(n_way,)``."""
@@ -84,7 +84,7 @@ class _Reader:
         self._rows.append(row)
         if label not in self._classes:
             self._classes.append(label)
-        if isinstance(self._learner, StreamLearner) and self._state is not None:
+        if isinstance(self._learner, ReadsStreams) and self._state is not None:
             one = Texts(
                 self._data.texts[row : row + 1], None if self._features is None else self._features[row : row + 1]
             )

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from nlpmeta import languages
-from nlpmeta.data import LabeledTexts
+from nlpmeta.data import LabeledTexts, readable_names
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.learners.class_names import readable_names
 from nlpmeta.recipes.many import is_collection, many_sets_sampler
 from nlpmeta.recipes.schema import Tasks, TrainTasks
 from nlpmeta.sampling import EpisodeSampler, Range, Sampler, generator

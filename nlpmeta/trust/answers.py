@@ -1,6 +1,7 @@
 """Label sets and out-of-scope scores of a model that ``auto`` made, from what its state holds."""
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from torch import Tensor
 
@@ -8,7 +9,9 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.views import Views
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.auto import AutoHead
-from nlpmeta.learners.base import Learner, TaskState, Texts
+from nlpmeta.learners.base import Learner, Predictor, Texts
+from nlpmeta.learners.experience import Profile
+from nlpmeta.learners.mixture import Mixture
 from nlpmeta.trust import small_talk
 from nlpmeta.trust.conformal import threshold
 from nlpmeta.trust.diagnosis import diagnose
@@ -17,14 +20,11 @@ from nlpmeta.trust.mismatch import TaskReport
 from nlpmeta.trust.scope import near_clues, near_weights, scope_clues, scope_scores
 
 
-def label_sets(
-    learner: Learner, state: TaskState, logits: Tensor, classes: Sequence[Label], *, coverage: float
-) -> list[LabelSet]:
+def label_sets(predictor: Predictor, logits: Tensor, classes: Sequence[Label], *, coverage: float) -> list[LabelSet]:
     """The labels that each text may have.
 
     Args:
-        learner: ``auto``.
-        state: of one task.
+        predictor: of ``auto`` for one task.
         logits: scores of the texts, ``(n, n_way)``.
         classes: the labels, ``(n_way,)``.
         coverage: how often the sets are to hold the true label.
@@ -32,14 +32,8 @@ def label_sets(
     Raises:
         NLPMetaError: if the model is of another method or an older release, or there is no such coverage.
     """
-    auto = _checked(learner, state)
-    least = threshold(
-        auto.experience,
-        state["mixture/held_out"],
-        n_shot=float(state["mixture/n_shot"]),
-        n_way=len(classes),
-        coverage=coverage,
-    )
+    profile, mixture, held_out = _checked(predictor)
+    least = threshold(profile, held_out, n_shot=mixture.n_shot, n_way=len(classes), coverage=coverage)
     found = []
     for row in logits.detach().float().log_softmax(1).cpu():
         order = row.argsort(descending=True).tolist()
@@ -49,36 +43,38 @@ def label_sets(
     return found
 
 
-def out_of_scope_scores(learner: Learner, state: TaskState, queries: Texts) -> Tensor:
+def out_of_scope_scores(predictor: Predictor, queries: Texts) -> Tensor:
     """How probable it is that a text belongs to none of the classes where half of all texts do not, ``(n,)``.
 
     Args:
-        learner: ``auto``.
-        state: of one task.
-        queries: texts with the embeddings that ``state`` reads.
+        predictor: of ``auto`` for one task.
+        queries: texts with the embeddings that it reads.
 
     Raises:
         NLPMetaError: if the model is of another method or an older release.
     """
-    auto = _checked(learner, state)
+    profile, mixture, _ = _checked(predictor)
     if queries.features is None:
-        queries = auto.queries(state, queries.texts)
-    features = auto.read(queries, state)
-    n_views = len(auto.factors(state)) if isinstance(auto.encoder, Views) else 1
-    scores, prototypes = auto.logits(state, queries).log_softmax(1), state["mixture/prototypes"]
-    usual, n_shot = state.get("mixture/usual_likeness"), float(state["mixture/n_shot"])
-    if usual is None:  # one example of each class, or a model of an older release
+        queries = mixture.queries(queries.texts)
+    features, n_views, n_shot = mixture.read(queries), mixture.n_views, mixture.n_shot
+    scores, prototypes = mixture.logits(queries).log_softmax(1), mixture.state["mixture/prototypes"]
+    if mixture.usual_likeness is None:  # one example of each class, or a model of an older release
         clues = scope_clues(scores, features, prototypes, n_views=n_views, n_shot=n_shot)
-        return scope_scores(clues, auto.experience.scope)
-    talk = small_talk.nearest(features, small_talk.vectors(auto, state), n_views=n_views)
+        return scope_scores(clues, profile.scope)
+    talk, usual = small_talk.nearest(features, small_talk.vectors(mixture), n_views=n_views), mixture.usual_likeness
     clues = near_clues(scores, features, prototypes, talk, usual=float(usual), n_views=n_views, n_shot=n_shot)
-    weights = near_weights()["two_views" if isinstance(auto.encoder, Views) else "one_view"]
+    weights = near_weights()["two_views" if isinstance(mixture.learner.encoder, Views) else "one_view"]
     return scope_scores(clues, weights)
 
 
-def knows_scope(learner: Learner, state: TaskState) -> bool:
+def knows_scope(predictor: Predictor) -> bool:
     """Whether ``out_of_scope_scores`` has something to go by."""
-    return isinstance(learner, AutoHead) and "mixture/held_out" in state
+    return isinstance(predictor, Mixture) and predictor.held_out is not None
+
+
+def gives_report(learner: Learner) -> TypeGuard[AutoHead]:
+    """Whether enough was learned about the method to say what a support set says of its task."""
+    return isinstance(learner, AutoHead)
 
 
 def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None) -> TaskReport:
@@ -92,7 +88,7 @@ def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None
     Raises:
         NLPMetaError: if the learner is another one.
     """
-    if not isinstance(learner, AutoHead):
+    if not gives_report(learner):
         raise NLPMetaError("A task report rests on what was learned for 'auto'; adapt with it.")
     row = {text: i for i, text in enumerate(support.texts)}
 
@@ -104,9 +100,10 @@ def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None
     return diagnose(learner, support, embed=embed)
 
 
-def _checked(learner: Learner, state: TaskState) -> AutoHead:
-    if not isinstance(learner, AutoHead):
+def _checked(predictor: Predictor) -> tuple[Profile, Mixture, Tensor]:
+    """What is known of tasks like this one, the mixture, and how likely it made the held-out texts."""
+    if not isinstance(predictor, Mixture) or not isinstance(predictor.learner, AutoHead):
         raise NLPMetaError("Label sets and out-of-scope scores rest on what was learned for 'auto'; adapt with it.")
-    if "mixture/held_out" not in state:
+    if predictor.held_out is None:
         raise NLPMetaError("This model was adapted by a release that kept no held-out scores. Adapt it again.")
-    return learner
+    return predictor.learner.experience, predictor, predictor.held_out

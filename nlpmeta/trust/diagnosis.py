@@ -9,7 +9,7 @@ from torch import Tensor
 from nlpmeta.encoder.tokenizing import cut_of
 from nlpmeta.encoder.views import FROZEN, Views
 from nlpmeta.learners.heads import features_of
-from nlpmeta.learners.stacking import mixed
+from nlpmeta.learners.mixture import mixed
 from nlpmeta.trust.coverage import tokenizer_coverage
 from nlpmeta.trust.families import known_families
 from nlpmeta.trust.mismatch import UNKNOWN, DoubtfulLabel, TaskReport

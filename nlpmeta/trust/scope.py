@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nlpmeta.errors import ModelFolderError
 from nlpmeta.files import read_text
-from nlpmeta.learners.likeness import likeness
+from nlpmeta.learners.mixture import likeness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

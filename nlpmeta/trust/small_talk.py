@@ -14,8 +14,7 @@ from nlpmeta.files import read_text
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
-    from nlpmeta.learners.auto import AutoHead
-    from nlpmeta.learners.base import TaskState
+    from nlpmeta.learners.mixture import Mixture
 
 _FILE = Path(__file__).parent / "small_talk.txt"
 _known: "WeakKeyDictionary[TextEncoder, dict[tuple[float, ...], Tensor]]" = WeakKeyDictionary()
@@ -29,13 +28,13 @@ def sentences() -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
 
-def vectors(auto: "AutoHead", state: "TaskState") -> Tensor:
-    """Embeddings of the sentences in the views that ``state`` reads, ``(n, n_views * dim)``; computed once."""
+def vectors(mixture: "Mixture") -> Tensor:
+    """Embeddings of the sentences in the views that ``mixture`` reads, ``(n, n_views * dim)``; computed once."""
     with _guard:
-        known, factors = _known.setdefault(auto.encoder, {}), auto.views(state)
+        known, factors = _known.setdefault(mixture.learner.encoder, {}), mixture.factors
         if factors not in known:
             with torch.no_grad():
-                known[factors] = auto.read(auto.queries(state, sentences()), state)
+                known[factors] = mixture.read(mixture.queries(sentences()))
         return known[factors]
 
 

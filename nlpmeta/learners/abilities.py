@@ -1,0 +1,98 @@
+"""What only some learners can do: small protocols, asked for where such an ability is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from nlpmeta.learners.base import Learner, Support, TaskState, Texts
+
+SLOTS = "slots"
+"""The tensor of a stream's state that holds the slot of each class ``(n_way,)``: the order in which they came up."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The size of a stream's memory: the same after the first write and after the ten-thousandth but for its classes.
+
+    ``n_rows`` is the number of examples that can be kept apart (0 where none are), ``rows_in_use`` how many are.
+    """
+
+    n_bytes: int
+    n_way: int
+    max_way: int
+    bytes_per_class: int
+    n_rows: int = 0
+    rows_in_use: int = 0
+    bytes_per_row: int = 0
+
+
+@runtime_checkable
+class ReadsStreams(Protocol):
+    """Writes one labelled text after another into a memory of fixed size; new classes may come at any time."""
+
+    max_way: int
+
+    def empty(self) -> TaskState:
+        """The state of a stream that has seen nothing."""
+
+    def write(self, state: TaskState, features: Tensor, label: int) -> TaskState:
+        """The state after one more example: its embedding ``(dim,)`` and its class."""
+
+    def without(self, state: TaskState, label: int) -> TaskState:
+        """The state without a class, which is never predicted again."""
+
+    def footprint(self, state: TaskState) -> Footprint:
+        """How large the memory of ``state`` is."""
+
+
+@runtime_checkable
+class Readapts(Protocol):
+    """Learns a task again after examples came or went, and keeps what a few examples hardly change."""
+
+    def readapt(self, support: Support, before: TaskState) -> TaskState:
+        """What is known of ``support``; ``before`` is what was learned from the earlier examples."""
+
+
+@runtime_checkable
+class TakesSteps(Protocol):
+    """Takes gradient steps on the support set."""
+
+    def stepping(self, inner_steps: int) -> Learner:
+        """The same learner with another number of steps."""
+
+
+@runtime_checkable
+class ScoresForOwners(Protocol):
+    """Scores the texts of many tasks together although each task has weights of its own."""
+
+    def logits_of_owners(
+        self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
+    ) -> list[Tensor]:
+        """As the function ``logits_of_owners``."""
+
+
+def logits_of_owners(
+    learner: Learner, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
+) -> list[Tensor]:
+    """The scores of each text by the state that it belongs to; all texts go through the encoder together.
+
+    Args:
+        learner: what made the states.
+        states: what was learned about several tasks.
+        owners: for each text, the number of its state.
+        texts: the texts.
+
+    Returns:
+        Scores ``(n_way,)`` of each text, with the classes of its state.
+    """
+    if isinstance(learner, ScoresForOwners):
+        return learner.logits_of_owners(states, owners, texts)
+    features = learner.encoder.encode(texts) if learner.inputs == "embeddings" else None
+    scores: dict[int, Tensor] = {}
+    for number in dict.fromkeys(owners):
+        rows = [row for row, owner in enumerate(owners) if owner == number]
+        own = Texts(tuple(texts[row] for row in rows), None if features is None else features[rows])
+        scores |= dict(zip(rows, learner.logits(states[number], own), strict=True))
+    return [scores[row] for row in range(len(texts))]

@@ -1,0 +1,61 @@
+"""What ``nlpmeta adapt`` does, as a function."""
+
+import json
+
+import pytest
+from test_lora import adapted_encoder
+
+from nlpmeta import AdaptRequest, adapt_and_measure
+from nlpmeta.adaptation.trial import Stopwatch, Task, run_trial
+from nlpmeta.cli.app import main
+from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.maml import MAML
+from nlpmeta.sampling import KShotSampler
+
+
+def request(table, encoder_folder, **options):
+    return AdaptRequest(data=str(table), n_shot=3, n_draws=2, encoder=str(encoder_folder), **options)
+
+
+def test_the_command_prints_what_the_function_returns(table, encoder_folder, tmp_path, capsys):
+    options = ["--data", str(table), "--shots", "3", "--draws", "2", "--encoder", str(encoder_folder)]
+    assert main(["adapt", *options, "--out", str(tmp_path / "model"), "--json", "--quiet"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = adapt_and_measure(request(table, encoder_folder))
+    ours = json.loads(json.dumps(found.json(tmp_path / "model")))
+    assert set(printed.pop("seconds")) == set(ours.pop("seconds")) >= {"data", "encode", "baseline", "total"}
+    assert printed == ours
+    assert set(found.classifier.classes_.tolist()) == {"sport", "food", "money"}
+
+
+def test_the_function_writes_nothing_and_says_what_the_command_notes(table, encoder_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before, lines = sorted(tmp_path.iterdir()), []
+    found = adapt_and_measure(request(table, encoder_folder, method="prototypical"), say=lines.append)
+    assert sorted(tmp_path.iterdir()) == before
+    assert found.task_report is None and found.label_next is None and found.learned is None
+    assert "look_at_the_support" not in found.material.watch.seconds
+    assert any("encoder" in line for line in lines)
+
+
+def test_the_texts_to_label_next_are_named_and_none_of_the_support_is(table, encoder_folder, tmp_path):
+    new = ["ball rice", "bank match", "soup cash", "team salt"]
+    (tmp_path / "new.txt").write_text("\n".join(new), encoding="utf-8")
+    found = adapt_and_measure(request(table, encoder_folder, method="logistic", suggest=tmp_path / "new.txt"))
+    assert found.label_next and set(found.label_next) <= set(new)
+    assert found.json()["label_next"] == list(found.label_next)
+
+
+def test_inner_steps_are_refused_where_none_are_taken(table, encoder_folder):
+    with pytest.raises(NLPMetaError, match="ridge takes no gradient steps"):
+        adapt_and_measure(request(table, encoder_folder, method="ridge", inner_steps=2))
+
+
+def test_a_method_that_reads_tokens_embeds_no_table_that_nobody_reads(pool):
+    learner = MAML(adapted_encoder(), inner_steps=1).eval()
+    table = EmbeddingTable(learner.encoder)
+    task = Task.of(KShotSampler(pool, n_shot=2, seed=0), n_draws=1, seed=0)
+    trial = run_trial(learner, task, method="maml", table=table, watch=Stopwatch())
+    assert table.n_encoded == 0
+    assert trial.baseline.scores and trial.cut.n_texts == trial.n_texts + len(task.support)
