@@ -89,6 +89,6 @@ def test_small_talk_is_read_once_and_none_of_it_twice(folder, monkeypatch):
     assert len(set(small_talk.sentences())) == len(small_talk.sentences()) > 100
     model = FewShotClassifier.from_pretrained(folder / "auto")
     first = small_talk.vectors(model.fitted_.predictor)
-    monkeypatch.setattr(type(model.learner_), "queries", None)
+    monkeypatch.setattr(type(model.fitted_.predictor), "queries", None)
     assert small_talk.vectors(model.fitted_.predictor) is first
     assert first.shape == (len(small_talk.sentences()), model.learner_.encoder.dim)
