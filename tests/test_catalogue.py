@@ -7,14 +7,23 @@ from dataclasses import replace
 import pytest
 
 from nlpmeta.errors import DataError, DataWarning, UnknownNameError
-from nlpmeta.sources.catalogue import DATA_DIR, CatalogueEntry, catalogue, catalogue_entry, known_as, mirror_folder
-from nlpmeta.sources.catalogue_hub import CatalogueSource
-from nlpmeta.sources.dealing import PARTS
-from nlpmeta.sources.folds import POOL_SPLIT, LabelFold, folds
+from nlpmeta.sources.base import SplitNames
+from nlpmeta.sources.catalogue import (
+    DATA_DIR,
+    PARTS,
+    POOL_SPLIT,
+    CatalogueEntry,
+    CatalogueSource,
+    LabelFold,
+    MirrorSource,
+    catalogue,
+    catalogue_entry,
+    folds,
+    known_as,
+    mirror_folder,
+)
 from nlpmeta.sources.hub import HubSource
 from nlpmeta.sources.loading import known_names, load_source
-from nlpmeta.sources.mirror import MirrorSource
-from nlpmeta.sources.splits import SplitNames
 
 ASKED_FOR = {
     "massive", "injongo", "sib200", "mtop", "clinc150", "banking77", "hwu64", "liu", "sms-spam", "spamassassin",

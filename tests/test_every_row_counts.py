@@ -12,7 +12,7 @@ from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.sampling import KShotSampler
 from nlpmeta.sampling.accounts import accounts_of
 from nlpmeta.sources.file import FileSource
-from nlpmeta.sources.pairing import check_apart, paired
+from nlpmeta.sources.inspection import check_apart, paired
 
 BASE = [("ball goal", "sport"), ("goal match", "sport"), ("rice soup", "food"), ("soup bread", "food")]
 

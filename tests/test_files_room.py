@@ -70,7 +70,7 @@ OUTSIDE = {
     ("sources/hub_access.py", "hf_hub_download"): HUB,
     ("sources/hub_access.py", "load_dataset"): HUB,
     ("sources/hub_access.py", "snapshot_download"): HUB,
-    ("sources/sheets.py", "load_workbook"): DATA,
+    ("sources/tables.py", "load_workbook"): DATA,
     ("trust/families.py", "safe_open"): "a file of the package, whose header is needed",
 }
 

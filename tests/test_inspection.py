@@ -12,7 +12,7 @@ from nlpmeta.sampling.leaks import fingerprint
 from nlpmeta.sources.export import export
 from nlpmeta.sources.file import FileSource
 from nlpmeta.sources.inspection import Part, inspect_parts, parts_of
-from nlpmeta.sources.mirror import MirrorSource
+from nlpmeta.sources.published import MirrorSource
 from nlpmeta.sources.starter import StarterSpam
 
 PAIRS = st.lists(

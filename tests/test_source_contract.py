@@ -9,6 +9,7 @@ from nlpmeta.data import COLUMNS, LabeledTexts
 from nlpmeta.errors import DataError
 from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.sources.base import Source, sources
+from nlpmeta.sources.form import TableForm
 from nlpmeta.sources.loading import load_source
 
 NAMES = tuple(sources)
@@ -145,3 +146,35 @@ def test_source_classes_cannot_be_registered_twice_under_one_name():
 def test_bundled_corpora_load_by_name():
     assert len(load_source("starter").load("sw")) > 50
     assert set(load_source("starter-spam").load("sw").label_names) == {"ham", "spam"}
+
+
+def test_a_source_that_is_registered_can_be_named_after_data(monkeypatch, capsys):
+    """Nothing else has to know of it: no list of names, no command."""
+    from nlpmeta.cli.app import main
+
+    class Weather(Source):
+        """Two words about the weather."""
+
+        facts = dataclasses.replace(sources["starter"].facts, name="weather", title="Weather")
+
+        def languages(self):
+            return ("en",)
+
+        def splits(self, lang=None):
+            return ("train",)
+
+        def read(self, lang, split):
+            return LabeledTexts.from_names(["sun", "rain"], ["good", "bad"], langs=["en", "en"])
+
+        @classmethod
+        def example(cls, folder):
+            return cls()
+
+    monkeypatch.setitem(sources._load(), "weather", Weather)
+    assert isinstance(load_source("weather"), Weather)
+    with pytest.raises(DataError, match="is no file"):
+        load_source("weather", form=TableForm(delimiter=";"))
+    assert main(["data", "show", "weather"]) == 0
+    assert "Two words about the weather" in capsys.readouterr().out
+    assert main(["data", "list"]) == 0
+    assert "\nweather " in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import Table, feather, parquet
 
 from nlpmeta.errors import DataError, DataWarning
-from nlpmeta.sources import sheets
+from nlpmeta.sources import tables as sheets
 from nlpmeta.sources.file import FileSource
 from nlpmeta.sources.form import TableForm
 from nlpmeta.sources.loading import load_source

@@ -13,8 +13,7 @@ from nlpmeta.recipes.schema import Tasks, TrainTasks
 from nlpmeta.recipes.tasks import sampler_of
 from nlpmeta.sampling.leaks import leaked_texts
 from nlpmeta.settings import SettingsError
-from nlpmeta.sources.catalogue import catalogue, collections, members
-from nlpmeta.sources.dealing import PARTS, part_of
+from nlpmeta.sources.catalogue import PARTS, catalogue, collections, members, part_of
 from nlpmeta.sources.loading import load_source
 
 DOUBTFUL = ("kazsandra", "goemotions", "fincore", "nusawrites", "smsa")

@@ -11,7 +11,7 @@ from nlpmeta.cli.options import Delimiter, Encoding, LabelColumn, NoHeader, Text
 if TYPE_CHECKING:
     from nlpmeta.sources.home_assistant import LanguageYield
     from nlpmeta.sources.inspection import DataReport
-    from nlpmeta.sources.overview import Count, Overview
+    from nlpmeta.sources.loading import Count, Overview
 
 EXAMPLES = """Examples:
 
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 def list_sets(*, data_dir: _DataDir = None, json: _Json = False) -> None:
     """Print every data set that has a name: its languages, classes, licence, and where it would be read from."""
     from nlpmeta.cli.console import out, out_json, out_table
-    from nlpmeta.sources.overview import overviews
+    from nlpmeta.sources.loading import overviews
 
     found = overviews(data_dir)
     if json:
@@ -78,7 +78,7 @@ def show(
     from nlpmeta.cli.console import out_json
     from nlpmeta.progress import track
     from nlpmeta.sources.home_assistant import HomeAssistantIntents
-    from nlpmeta.sources.overview import counted, open_if_possible, overview
+    from nlpmeta.sources.loading import counted, open_if_possible, overview
 
     source = open_if_possible(name, data_dir=data_dir, config=config)
     facts, parts, yields = overview(name, source), [], []
@@ -156,8 +156,7 @@ def check(
     from nlpmeta.cli.console import out_json
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.inspection import inspect_parts, parts_of
-    from nlpmeta.sources.loading import load_source
-    from nlpmeta.sources.overview import views_of
+    from nlpmeta.sources.loading import load_source, views_of
 
     parts, form = [], TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
     names = [name, *(others or ())]

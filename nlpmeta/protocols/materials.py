@@ -10,10 +10,10 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.protocols.base import Material, Protocol
 from nlpmeta.sources.base import Source
-from nlpmeta.sources.folds import POOL_SPLIT, LabelFold, folds
+from nlpmeta.sources.catalogue import POOL_SPLIT, LabelFold, folds
 from nlpmeta.sources.form import RECOGNISED, TableForm
+from nlpmeta.sources.inspection import check_apart, paired
 from nlpmeta.sources.loading import load_source
-from nlpmeta.sources.pairing import check_apart, paired
 
 _PUBLISHED_NAMES = {"oos": "clinc150"}
 """What ProtAugment calls a data set that has another name here."""

@@ -12,8 +12,7 @@ from nlpmeta.sampling.many_sets import ManySetsSampler, ManySetsShape, SetPart
 from nlpmeta.sampling.pools import language_code, split_by
 from nlpmeta.sources.base import Source
 from nlpmeta.sources.catalogue import catalogue_entry, collections, members
-from nlpmeta.sources.loading import load_source
-from nlpmeta.sources.overview import open_if_possible
+from nlpmeta.sources.loading import load_source, open_if_possible
 
 
 def is_collection(part: Tasks) -> bool:

@@ -29,7 +29,7 @@ from nlpmeta.sampling.sentences import sentences_of
 from nlpmeta.sampling.split_classes import split_classes
 from nlpmeta.sampling.views import SentenceViewSampler
 from nlpmeta.sources.base import Source
-from nlpmeta.sources.folds import POOL_SPLIT, folds
+from nlpmeta.sources.catalogue import POOL_SPLIT, folds
 from nlpmeta.sources.loading import load_source
 from nlpmeta.sources.texts import texts_of_file
 

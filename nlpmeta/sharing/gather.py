@@ -11,7 +11,7 @@ from nlpmeta.files import Json
 from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.manifest import optional_json, read_manifest
 from nlpmeta.sources.catalogue import catalogue, known_as
-from nlpmeta.sources.loading import BUNDLED
+from nlpmeta.sources.loading import bundled
 
 OWN_DATA = "own-data"
 """The name of data that only the author has: that of a file may tell what nobody else should know."""
@@ -63,8 +63,9 @@ def gather(
 def data_facts(name: str) -> DataFacts:
     """What is known of a data set by the name that it was loaded with; of a file no more than that it is one."""
     known = known_as(name)
-    if known in BUNDLED:
-        facts = BUNDLED[known].facts
+    own = bundled(known)
+    if own is not None:
+        facts = own.facts
         return DataFacts(name=known, title=facts.title, licence=facts.licence, citation=facts.citation)
     if known in catalogue():
         entry = catalogue()[known]

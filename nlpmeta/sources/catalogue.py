@@ -5,16 +5,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nlpmeta.data import Column
+from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.errors import DataError, UnknownNameError
-from nlpmeta.files import read_text
+from nlpmeta.files import inside, read_text
 from nlpmeta.sources.base import SourceFacts
-from nlpmeta.sources.dealing import PARTS
 
 DATA_DIR = "NLPMETA_DATA_DIR"
+PARTS = ("train", "dev", "test")
+_TENTHS = ("dev", "test", *["train"] * 8)
+_SALT = "nlpmeta split 0"  # another one would be another split
 _RECORDS = ("catalogue.json", "wide.json")  # the second is written by tools/wide_records.py
 
 
@@ -218,3 +221,68 @@ def _mirror(record: Mapping[str, Any]) -> MirrorPlace:
 
 def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+
+
+POOL_SPLIT = "protaugment"
+"""The split that holds all texts of the classes of a fold, in every data set that has folds."""
+
+
+@dataclass(frozen=True)
+class LabelFold:
+    """One partition of the classes: label names to train on, to choose by, and to score on.
+
+    Raises:
+        DataError: if a part is empty or a class is in two of them.
+    """
+
+    name: str
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        every = [*self.train, *self.valid, *self.test]
+        if not (self.train and self.valid and self.test) or len(set(every)) != len(every):
+            raise DataError(f"Fold {self.name}: train, valid and test must each have classes and share none.")
+
+
+def folds(name: str, data_dir: Path | str | None = None) -> tuple[LabelFold, ...]:
+    """The published folds of banking77, clinc150, hwu64 or liu; their texts are the split ``POOL_SPLIT``.
+
+    Raises:
+        UnknownNameError: if the catalogue has no such data set.
+        DataError: if it has no folds, or the mirror folder is missing or does not hold them.
+    """
+    place = catalogue_entry(name).mirror
+    if place is None or place.folds is None:
+        having = sorted(each for each, entry in catalogue().items() if entry.mirror and entry.mirror.folds)
+        raise DataError(f"{name} has no published folds; these have: {', '.join(having)}.")
+    folder = mirror_folder(data_dir)
+    if folder is None:
+        raise DataError(f"The folds of {name} are read from a mirror folder; name it with --data-dir or {DATA_DIR}.")
+    path = inside(folder, place.folds)
+    if not path.is_file():
+        raise DataError(f"The mirror folder {folder} does not hold the folds of {name}; they would be {path}.")
+    try:
+        parts = json.loads(read_text(path))
+        return tuple(
+            LabelFold(key, *(tuple(each[part]) for part in ("train", "valid", "test"))) for key, each in parts.items()
+        )
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is not a table of folds with train, valid and test classes ({error!r}).") from error
+
+
+def part_of(text: str, id_: str | None = None) -> str:
+    """``train`` for eight tenths, ``dev`` and ``test`` for one each, by the id of a text, or by the text without one.
+
+    Translations of one sentence have one id, so they fall into the same part.
+    """
+    key = " ".join(text.casefold().split()) if id_ is None else id_
+    return _TENTHS[int.from_bytes(sha256(f"{_SALT}\n{key}".encode()).digest()[:8], "big") % len(_TENTHS)]
+
+
+def dealt(texts: LabeledTexts, part: str) -> LabeledTexts:
+    """The texts that fall into ``part``, with the classes that are among them."""
+    ids = texts.ids or (None,) * len(texts)
+    rows = [row for row, (text, id_) in enumerate(zip(texts.texts, ids, strict=True)) if part_of(text, id_) == part]
+    return texts.select(rows).without_empty_classes()

@@ -10,14 +10,9 @@ from typing import Final
 from nlpmeta.data import COLUMNS, Column, LabeledTexts
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.files import write_bytes
+from nlpmeta.sources.columns import OTHER_NAMES
 
-HEADERS: Final[dict[Column, str]] = {
-    "langs": "lang",
-    "domains": "domain",
-    "ids": "id",
-    "users": "user",
-    "times": "timestamp",
-}
+HEADERS: Final[dict[Column, str]] = {column: names[0] for column, names in OTHER_NAMES.items()}
 
 
 def export(texts: LabeledTexts, path: Path, *, overwrite: bool = False) -> None:

@@ -11,13 +11,11 @@ from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.files import make_folder, write_text
 from nlpmeta.inputs import is_missing
 from nlpmeta.labels import WRITTEN_MISSING
-from nlpmeta.sources.arrow_rows import saved_splits
-from nlpmeta.sources.base import Source, SourceFacts, sources
-from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, choose, others_of
+from nlpmeta.sources.arrow_rows import Row, saved_splits
+from nlpmeta.sources.base import Source, SourceFacts, SourceRequest, SplitNames, sources
+from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, LabelColumn, choose, others_of
 from nlpmeta.sources.form import RECOGNISED, TableForm
-from nlpmeta.sources.label_column import LabelColumn
-from nlpmeta.sources.splits import SplitNames
-from nlpmeta.sources.tables import Row, columns_of, is_table, refuse_nested, rows_of
+from nlpmeta.sources.tables import columns_of, is_table, refuse_nested, rows_of
 
 
 def looks_like_file(name: str) -> bool:
@@ -34,6 +32,8 @@ class FileSource(Source):
     Raises:
         DataError: if the file cannot be read, a column is missing, or no row is usable.
     """
+
+    rank, takes_form = 3, True
 
     def __init__(
         self,
@@ -54,6 +54,22 @@ class FileSource(Source):
         self._label = choose("label", label_column, LABEL_NAMES, found, where=where)
         self._others = others_of(found, where=where, lang_column=lang_column)
         self._data: dict[str, LabeledTexts] = {}
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def opened(cls, asked: SourceRequest) -> "Source | None":
+        if not looks_like_file(asked.name):
+            return None
+        return cls(
+            asked.name,
+            text_column=asked.text_column,
+            label_column=asked.label_column,
+            lang_column=asked.lang_column,
+            form=asked.form,
+        )
 
     def languages(self) -> tuple[str, ...]:
         return tuple(sorted({lang for split in self._parts for lang in self._table(split).langs or ()}))

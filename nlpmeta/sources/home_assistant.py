@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.sampling.base import generator
-from nlpmeta.sources.base import Source, SourceFacts, sources
-from nlpmeta.sources.splits import SplitNames
+from nlpmeta.sources.base import Source, SourceFacts, SplitNames, sources
 from nlpmeta.sources.templates import Template, parse_templates
 
 if TYPE_CHECKING:

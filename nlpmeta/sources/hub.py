@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.files import write_text
-from nlpmeta.sources.base import Source, SourceFacts, sources
-from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, choose, others_of
+from nlpmeta.sources.base import Source, SourceFacts, SourceRequest, SplitNames, sources
+from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, Columns, choose, labelled, others_of
 from nlpmeta.sources.hub_access import open_dataset
-from nlpmeta.sources.rows import Columns, labelled
-from nlpmeta.sources.splits import SplitNames
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -33,6 +31,8 @@ class HubSource(Source):
         revision: a branch, tag or commit.
     """
 
+    rank = 4
+
     def __init__(
         self,
         name: str,
@@ -53,6 +53,23 @@ class HubSource(Source):
             citation=f"as its card states: {card}",
         )
         self._opened: DatasetDict | None = None
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def opened(cls, asked: SourceRequest) -> "Source | None":
+        if asked.name.count("/") != 1 or asked.name.startswith((".", "/", "~")):
+            return None
+        return cls(
+            asked.name,
+            config=asked.config,
+            revision=asked.revision,
+            text_column=asked.text_column,
+            label_column=asked.label_column,
+            lang_column=asked.lang_column,
+        )
 
     def languages(self) -> tuple[str, ...]:
         found: set[str] = set()

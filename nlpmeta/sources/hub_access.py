@@ -7,9 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlpmeta.errors import DataError, NetworkError
-from nlpmeta.hub.calls import REQUEST_SECONDS, checked_info, in_time
-from nlpmeta.sources.hub_errors import said_plainly, short
+from nlpmeta.errors import DataError, NetworkError, NLPMetaError
+from nlpmeta.hub.calls import (
+    REQUEST_SECONDS,
+    WRONG_FORM,
+    checked_info,
+    in_time,
+    no_tokens_told,
+    without_tokens,
+    wrong_form,
+)
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -149,3 +156,41 @@ def _quiet() -> Iterator[None]:
 def _advice(config: str | None) -> str:
     wanted = f" (configuration {config!r})" if config else ""
     return f" Load it once{wanted} while online, or give a folder with a copy (for a set of the catalogue: --data-dir)."
+
+
+@contextmanager
+def said_plainly(name: str, revision: str | None) -> Iterator[None]:
+    """Turn every way in which the Hub or the way to it can fail into one sentence."""
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+    from httpx2 import HTTPError
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    try:
+        with no_tokens_told():
+            yield
+    except NLPMetaError:
+        raise
+    except errors.GatedRepoError as error:
+        raise NetworkError(
+            f"The data set {name!r} is gated: accept its terms at {hub}/datasets/{name} and log in with: hf auth login"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise DataError(
+            f"The data set {name!r} has no revision {revision!r}. See {hub}/datasets/{name}/commits"
+        ) from error
+    except (errors.RepositoryNotFoundError, DatasetNotFoundError, errors.HFValidationError) as error:
+        raise DataError(
+            f"There is no data set {name!r} at {hub}, or it is private. Check the name, or log in with: hf auth login"
+        ) from error
+    except (errors.EntryNotFoundError, DataFilesNotFoundError) as error:
+        raise DataError(f"The data set {name!r} has no such file or no tables: {short(error)}.") from error
+    except (HTTPError, errors.HfHubHTTPError, OSError) as error:
+        raise NetworkError(f"The data set {name!r} could not be fetched from {hub}: {short(error)}.") from error
+    except WRONG_FORM as error:
+        raise NetworkError(f"The data set {name!r} could not be fetched from {hub}: {wrong_form(error)}") from error
+
+
+def short(error: BaseException) -> str:
+    """The first words of an error message, on one line and without tokens."""
+    return without_tokens(" ".join(str(error).split()))[:160].rstrip(".") or type(error).__name__

@@ -1,16 +1,16 @@
 """Rows of a table, each with its line number: the one reader of every command."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
+from zipfile import BadZipFile
 
-from nlpmeta.errors import DataError, visible
-from nlpmeta.sources.arrow_rows import arrow_rows, is_saved_dataset, saved_splits, schema_of
+from nlpmeta.errors import DataError, DataWarning, visible
+from nlpmeta.sources.arrow_rows import Row, arrow_rows, is_saved_dataset, saved_splits, schema_of
 from nlpmeta.sources.delimited import DELIMITERS, Records, records_of
 from nlpmeta.sources.form import PACKED, RECOGNISED, TableForm, TextFile
 from nlpmeta.sources.json_rows import json_rows
-
-Row = dict[str, object]
 
 JSON: Final = (".jsonl", ".ndjson", ".json")
 ARROW: Final = (".parquet", ".arrow", ".feather")
@@ -127,7 +127,6 @@ def _checked(path: Path, form: TableForm) -> str:
 def _cells(path: Path, kind: str, form: TableForm) -> Iterable[tuple[int, Sequence[object]]]:
     if kind in DELIMITERS:
         return records_of(TextFile.of(path, form), kind, form)
-    from nlpmeta.sources.sheets import sheet_records
 
     return sheet_records(path)
 
@@ -167,3 +166,33 @@ def _header(path: Path, cells: Sequence[object], form: TableForm) -> tuple[str, 
 
 def _no_rows(path: Path) -> tuple[str, ...]:
     raise DataError(f"{path} is empty: it has no rows.")
+
+
+def sheet_records(path: Path) -> Iterator[tuple[int, list[object]]]:
+    """The cells of each row that is not empty, with its number, the header among them.
+
+    Raises:
+        DataError: if ``openpyxl`` is not installed, or the workbook is damaged.
+    """
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise DataError(
+            f"{path} is an Excel workbook, which needs openpyxl: pip install 'nlpmeta[xlsx]'. Or save it as CSV UTF-8."
+        ) from error
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+        try:
+            if len(book.worksheets) > 1:
+                others = len(book.worksheets) - 1
+                said = f"{path}: the first sheet, {book.worksheets[0].title!r}, is read; {others} more are not."
+                warnings.warn(said, DataWarning, stacklevel=2)
+            for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+                if any(cell is not None for cell in cells):
+                    yield number, list(cells)
+        finally:
+            book.close()
+    except (BadZipFile, KeyError, IndexError, ValueError, SyntaxError) as error:  # SyntaxError: XML that is broken
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read as an Excel workbook ({error}).") from error

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from nlpmeta.errors import DataError, DataWarning
+from nlpmeta.sources.arrow_rows import Row
 from nlpmeta.sources.columns import TEXT_NAMES, choose
-from nlpmeta.sources.encodings import recognised
-from nlpmeta.sources.form import LONGEST_LINE, RECOGNISED, TableForm, TextFile
-from nlpmeta.sources.tables import Row, columns_of, is_table, refuse_foreign, refuse_nested, rows_of
+from nlpmeta.sources.form import LONGEST_LINE, RECOGNISED, TableForm, TextFile, recognised
+from nlpmeta.sources.tables import columns_of, is_table, refuse_foreign, refuse_nested, rows_of
 
 _AT_ONCE: Final = 1 << 20  # bytes
 
