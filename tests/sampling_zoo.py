@@ -13,22 +13,17 @@ import numpy as np
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.sampling import (
     CrossLingualSampler,
-    DomainSampler,
     EpisodeSampler,
     FoldSampler,
-    HardClassSampler,
-    HeldOutClassSampler,
     ImbalancedSampler,
     KShotSampler,
     LongTail,
     MetaDatasetShots,
     MixtureSampler,
-    OutOfScopeSampler,
     Range,
     Sampler,
     SpamSampler,
     UserSampler,
-    language_balanced,
 )
 from nlpmeta.sampling.clusters import ClusterSampler
 from nlpmeta.sampling.masked_words import MaskedWordSampler
@@ -71,7 +66,6 @@ def zoo(seed: int = 7) -> dict[str, Sampler]:
     """Every kind of sampler, and some inside each other."""
     pool, sizes = parallel_pool(), {"n_shot": 2, "n_query": 3, "seed": seed}
     standard = EpisodeSampler([pool], n_way=4, **sizes)
-    outside = LabeledTexts.from_names([f"outside {letters(k)}" for k in range(20)], ["oos"] * 20)
     crossing = CrossLingualSampler(pool, n_way=3, **sizes)
     spam = SpamSampler([spam_pool("sms"), spam_pool("mail")], n_shot=2, n_query=2, seed=seed, n_windows=3)
     mixed = MixtureSampler([standard, MixtureSampler([crossing, standard], seed=seed)], weights=[1, 3], seed=seed)
@@ -80,11 +74,7 @@ def zoo(seed: int = 7) -> dict[str, Sampler]:
         "sizes drawn": EpisodeSampler([pool, spam_pool("sms")], n_way=2, n_shot=Range(1, 4), n_query=2, seed=seed),
         "k-shot": KShotSampler(pool, n_shot=3, seed=seed, max_query=20),
         "folds": FoldSampler(pool, n_folds=3, seed=seed),
-        "domains": DomainSampler(pool, n_way=2, **sizes),
-        "hard": HardClassSampler(pool, n_way=Range(2, 3), **sizes),
-        "prototypes": HardClassSampler(pool, n_way=2, n_nearest=2, prototypes=np.eye(6).cumsum(0), **sizes),
         "cross-lingual": crossing,
-        "balanced": language_balanced([pool], n_way=3, **sizes),
         "spam": spam,
         "spam by channel": SpamSampler([spam_pool("sms")], n_shot=Range(1, 3), n_query=5, seed=seed),
         "users": UserSampler(pool, n_shot=1, n_query=2, seed=seed),
@@ -92,14 +82,7 @@ def zoo(seed: int = 7) -> dict[str, Sampler]:
         "imbalanced": ImbalancedSampler(standard, shots=Range(1, 2), seed=seed),
         "meta-dataset": ImbalancedSampler(standard, shots=MetaDatasetShots(), seed=seed),
         "mixture": mixed,
-        "out of scope": OutOfScopeSampler(mixed, pool=outside, n_texts=Range(2, 6), seed=seed),
-        "held out": HeldOutClassSampler(standard, n_classes=2, seed=seed),
-        "all together": OutOfScopeSampler(
-            HeldOutClassSampler(ImbalancedSampler(standard, shots=LongTail(2.0), seed=seed), n_classes=1, seed=seed),
-            pool=pool,
-            n_texts=3,
-            seed=seed,
-        ),
+        "all together": ImbalancedSampler(mixed, shots=LongTail(2.0), seed=seed),
     }
 
 

@@ -13,9 +13,7 @@ from nlpmeta.sources.catalogue import (
     PARTS,
     POOL_SPLIT,
     CatalogueEntry,
-    CatalogueSource,
     LabelFold,
-    MirrorSource,
     catalogue,
     catalogue_entry,
     folds,
@@ -24,6 +22,7 @@ from nlpmeta.sources.catalogue import (
 )
 from nlpmeta.sources.hub import HubSource
 from nlpmeta.sources.loading import known_names, load_source
+from nlpmeta.sources.published import CatalogueSource, MirrorSource
 
 ASKED_FOR = {
     "massive", "injongo", "sib200", "mtop", "clinc150", "banking77", "hwu64", "liu", "sms-spam", "spamassassin",

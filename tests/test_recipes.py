@@ -209,3 +209,25 @@ def test_the_public_data_sets_fill_the_shipped_recipes(shared_data):
     assert pool.n_way == 110
     for part in recipe.heldout:
         assert sampler_of(part, seed=0, data_dir=shared_data).episode(0).n_way >= 4
+
+
+def test_a_part_can_be_the_tasks_of_one_user_each(tmp_path):
+    path = tmp_path / "ratings.csv"
+    rows = [f"text {'abcdefgh'[k]} by {u},{('good', 'bad')[k % 2]},{u}" for u in ("ann", "bob") for k in range(8)]
+    path.write_text("text,label,user\n" + "\n".join(rows) + "\n", "utf-8")
+    part = Tasks.parse({"source": str(path), "kind": "users", "n_way": 2, "n_shot": 1, "n_query": 2}, where="here")
+    drawn = [sampler_of(part, seed=0, data_dir=None).episode(i) for i in range(6)]
+    assert {frozenset((*e.support.users, *e.query.users)) for e in drawn} == {frozenset({"ann"}), frozenset({"bob"})}
+
+
+def test_a_part_can_be_windows_of_time_whose_query_is_later_than_the_support(tmp_path):
+    path = tmp_path / "messages.csv"
+    letters = [a + b for a in "abcdefgh" for b in "abcde"]
+    rows = [f"message {word},{('ham', 'spam')[k % 2]},{1_700_000_000 + k}" for k, word in enumerate(letters)]
+    path.write_text("text,label,timestamp\n" + "\n".join(rows) + "\n", "utf-8")
+    asked = {"source": str(path), "kind": "spam-windows", "n_way": 2, "n_shot": 2, "n_query": 2}
+    sampler = sampler_of(Tasks.parse(asked, where="here"), seed=0, data_dir=None)
+    for episode in (sampler.episode(i) for i in range(6)):
+        assert max(episode.support.times) < min(episode.query.times)
+    with pytest.raises(SettingsError, match="n_way: 2"):
+        Tasks.parse({**asked, "n_way": 3}, where="here")

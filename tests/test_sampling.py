@@ -19,22 +19,17 @@ from nlpmeta.errors import DataError, NLPMetaError, NotEnoughExamplesError
 from nlpmeta.languages import UnknownLanguageError
 from nlpmeta.sampling import (
     CrossLingualSampler,
-    DomainSampler,
     EpisodeSampler,
     FoldSampler,
-    HardClassSampler,
-    HeldOutClassSampler,
     ImbalancedSampler,
     KShotSampler,
     LongTail,
     MetaDatasetShots,
     MixtureSampler,
-    OutOfScopeSampler,
     Range,
     SpamSampler,
     UserSampler,
     generator,
-    language_balanced,
     leaked_texts,
     leave_out,
     split_by,
@@ -363,66 +358,6 @@ def test_one_language_in_two_spellings_is_one_part():
 # ---------------------------------------------------------------------------------------------- domains, hard classes
 
 
-def test_classes_of_an_episode_are_of_one_domain():
-    sampler = DomainSampler(parallel_pool(), n_way=Range(1, 5), n_shot=2, n_query=2, seed=0)
-    episodes = [sampler.episode(index) for index in range(60)]
-    assert all(len(set(episode.support.domains + episode.query.domains)) == 1 for episode in episodes)
-    assert {episode.support.domains[0] for episode in episodes} == set(sampler.domains) == {"alarm", "mail", "music"}
-    assert {episode.n_way for episode in episodes} == {1, 2}  # no domain has more
-
-
-def test_domains_that_are_too_small_are_passed_over():
-    names = ["a", "b", "c", "d"]
-    pool = LabeledTexts.from_names(
-        [f"{name} {letters(k)}" for name in names for k in range(4)],
-        [name for name in names for _ in range(4)],
-        domains=[{"a": "large", "b": "large", "c": "large", "d": "small"}[name] for name in names for _ in range(4)],
-    )
-    assert DomainSampler(pool, n_way=3, n_shot=2, n_query=2, seed=0).domains == ("large",)
-    with pytest.raises(DataError, match="the richest of 2, 'large', has 3"):
-        DomainSampler(pool, n_way=4, n_shot=2, n_query=2, seed=0)
-    with pytest.raises(DataError, match="'domains'"):
-        DomainSampler(made(a=4, b=4), n_way=2, n_shot=1, n_query=1, seed=0)
-
-
-def test_hard_classes_have_similar_names():
-    sampler = HardClassSampler(parallel_pool(), n_way=2, n_shot=1, n_query=1, seed=0)
-    pairs = {tuple(sorted(sampler.episode(index).support.label_names)) for index in range(80)}
-    assert {("alarm_set", "alarm_stop"), ("mail_read", "mail_send"), ("music_play", "music_stop")} <= pairs
-    assert all(len({name.split("_")[0] for name in pair}) == 1 or "alarm_stop" in pair for pair in pairs)
-
-
-def test_hard_classes_have_prototypes_at_the_smallest_distance():
-    pool = parallel_pool()
-    prototypes = np.random.default_rng(0).normal(size=(6, 3))
-    sampler = HardClassSampler(pool, n_way=3, n_shot=1, n_query=1, seed=0, prototypes=prototypes)
-    nearest = {
-        frozenset(np.linalg.norm(prototypes - prototypes[anchor], axis=1).argsort()[:3].tolist()) for anchor in range(6)
-    }
-    drawn = {
-        frozenset(pool.label_names.index(name) for name in sampler.episode(index).support.label_names)
-        for index in range(100)
-    }
-    assert drawn == nearest
-
-
-def test_a_wider_choice_of_near_classes_gives_more_combinations():
-    options = {"n_way": 2, "n_shot": 1, "n_query": 1, "seed": 0, "prototypes": np.arange(6.0)[:, None] ** 2}
-    found = []
-    for n_nearest in (1, 3):
-        sampler = HardClassSampler(parallel_pool(), n_nearest=n_nearest, **options)
-        found.append({frozenset(sampler.episode(index).support.label_names) for index in range(200)})
-    assert found[0] < found[1]
-
-
-def test_prototypes_that_do_not_fit_are_refused():
-    for wrong in (np.ones((5, 3)), np.ones(6), np.full((6, 2), np.nan)):
-        with pytest.raises(NLPMetaError, match=r"shape \(6, dim\)"):
-            HardClassSampler(parallel_pool(), n_way=2, n_shot=1, n_query=1, seed=0, prototypes=wrong)
-    with pytest.raises(NLPMetaError, match="at least 2"):
-        HardClassSampler(parallel_pool(), n_way=3, n_shot=1, n_query=1, seed=0, n_nearest=1)
-
-
 # ---------------------------------------------------------------------------------------------- languages
 
 
@@ -470,24 +405,6 @@ def test_temperature_weights_agree_with_the_exponent_of_xlm_r():
     for wrong in (([], 1), ([0, 1], 1), ([1], 0), ([1], math.nan)):
         with pytest.raises(NLPMetaError, match="must be positive"):
             temperature_weights(wrong[0], temperature=wrong[1])
-
-
-def test_languages_are_drawn_by_temperature_and_their_sources_by_size():
-    def source(word: str, **sizes: int) -> LabeledTexts:
-        langs = [lang for lang, size in sizes.items() for _ in range(size)]
-        texts = [f"{word} {letters(k)}" for k in range(len(langs))]
-        return LabeledTexts.from_names(texts, ["ab"[k % 2] for k in range(len(texts))], langs=langs)
-
-    pools = [source("one", en=300, sw=10), source("two", eng=100), source("three", swa=30)]
-    sampler = language_balanced(pools, n_way=2, n_shot=1, n_query=1, seed=0, temperature=2)
-    drawn = Counter(sampler.episode(index).support.texts[0].split()[0] for index in range(1, 3001))
-    langs = Counter(sampler.episode(index).support.langs[0][:2] for index in range(1, 3001))
-    english = math.sqrt(400) / (math.sqrt(400) + math.sqrt(40))  # 0.76
-    assert langs["en"] / 3000 == pytest.approx(english, abs=0.03)
-    assert drawn["two"] / 3000 == pytest.approx(english / 4, abs=0.03)
-    assert drawn["three"] / 3000 == pytest.approx((1 - english) * 3 / 4, abs=0.03)
-    with pytest.raises(NLPMetaError, match="Language 'sw': 50 examples"):
-        language_balanced(pools, n_way=2, n_shot=40, n_query=10, seed=0)
 
 
 # ---------------------------------------------------------------------------------------------- mixtures
@@ -675,57 +592,6 @@ def test_users_with_too_little_are_passed_over():
 # ---------------------------------------------------------------------------------------------- out of scope
 
 
-def test_out_of_scope_texts_are_of_other_classes_and_not_translations():
-    pool = parallel_pool()
-    english, swahili = (split_by(pool, "langs")[lang] for lang in ("en", "sw"))
-    base = EpisodeSampler([english], n_way=5, n_shot=2, n_query=4, seed=0)
-    other = LabeledTexts.from_names(swahili.texts, ["other"] * len(swahili), langs=swahili.langs, ids=swahili.ids)
-    sampler = OutOfScopeSampler(base, pool=other, n_texts=42, seed=0)
-    id_of = dict(zip(other.texts, other.ids, strict=True))
-    for index in range(20):
-        episode = sampler.episode(index)
-        assert {id_of[text] for text in episode.out_of_scope} == set(other.ids) - set(
-            episode.support.ids + episode.query.ids
-        )
-    with pytest.raises(DataError, match="only 42 of the 72"):
-        OutOfScopeSampler(base, pool=other, n_texts=43, seed=0)
-    with pytest.raises(DataError, match="only 12 of the 72"):
-        OutOfScopeSampler(base, pool=swahili, n_texts=13, seed=0)
-
-
-def test_out_of_scope_texts_are_added_to_those_that_are_there():
-    inner = HeldOutClassSampler(zoo()["standard"], n_classes=1, seed=0)
-    outer = OutOfScopeSampler(inner, pool=parallel_pool(), n_texts=5, seed=0)
-    episode = outer.episode(2)
-    assert episode.out_of_scope[:3] == inner.episode(2).out_of_scope and len(set(episode.out_of_scope)) == 8
-
-
-def test_held_out_classes_leave_only_their_query_texts_behind():
-    base = EpisodeSampler([parallel_pool()], n_way=5, n_shot=2, n_query=3, seed=0)
-    sampler = HeldOutClassSampler(base, n_classes=2, seed=0)
-    for index in range(30):
-        whole, episode = base.episode(index), sampler.episode(index)
-        assert episode.n_way == 3 and len(episode.support) == 6 and len(episode.query) == 9
-        gone = set(whole.support.label_names) - set(episode.support.label_names)
-        assert set(episode.out_of_scope) == {row[0] for row in rows_of(whole.query) if row[1] in gone}
-    with pytest.raises(NLPMetaError, match="Two classes must remain"):
-        HeldOutClassSampler(base, n_classes=4, seed=0)
-    with pytest.raises(NLPMetaError, match="At least one class"):
-        HeldOutClassSampler(base, n_classes=0, seed=0)
-
-
-def test_a_held_out_text_that_is_also_in_scope_is_no_out_of_scope_text():
-    class Fixed:
-        def episode(self, index: int) -> Episode:
-            support = LabeledTexts(("x", "y", "z"), (0, 1, 2), ("a", "b", "c"))
-            return Episode(
-                support, LabeledTexts(("Both", "both", "BOTH", "p", "q", "r"), (0, 1, 2) * 2, ("a", "b", "c"))
-            )
-
-    sampler = HeldOutClassSampler(Fixed(), n_classes=1, seed=0)
-    assert {sampler.episode(index).out_of_scope for index in range(30)} == {("p",), ("q",), ("r",)}
-
-
 def test_a_leak_in_an_episode_made_otherwise_is_found():
     support = LabeledTexts(("wake me at 6", "play"), (0, 1), ("a", "b"), langs=("en", "en"), ids=("1", "2"))
     query = LabeledTexts(
@@ -775,7 +641,6 @@ def test_no_sentence_of_massive_is_on_both_sides_in_two_languages(shared_data):
     for sampler in (
         EpisodeSampler([pool], n_way=20, n_shot=5, n_query=15, seed=0),
         CrossLingualSampler(pool, n_way=20, n_shot=5, n_query=15, seed=0),
-        DomainSampler(pool, n_way=3, n_shot=5, n_query=5, seed=0),
     ):
         for index in range(20):
             assert_no_leak(sampler.episode(index))

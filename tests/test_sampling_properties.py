@@ -11,17 +11,13 @@ from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import DataError, NLPMetaError, NotEnoughExamplesError
 from nlpmeta.sampling import (
     CrossLingualSampler,
-    DomainSampler,
     EpisodeSampler,
     FoldSampler,
-    HardClassSampler,
-    HeldOutClassSampler,
     ImbalancedSampler,
     KShotSampler,
     LongTail,
     MetaDatasetShots,
     MixtureSampler,
-    OutOfScopeSampler,
     Range,
     SpamSampler,
     UserSampler,
@@ -164,8 +160,6 @@ def test_the_order_of_calls_and_other_instances_change_nothing(pool, order, seed
 BUILDERS = {
     "k-shot": lambda pool, base: KShotSampler(pool, n_shot=2, seed=3, rare="keep"),
     "folds": lambda pool, base: FoldSampler(pool, n_folds=2, seed=3),
-    "domains": lambda pool, base: DomainSampler(pool, n_way=Range(1, 3), n_shot=1, n_query=1, seed=3),
-    "hard": lambda pool, base: HardClassSampler(pool, n_way=2, n_shot=1, n_query=1, seed=3),
     "cross-lingual": lambda pool, base: CrossLingualSampler(pool, n_way=Range(1, 3), n_shot=2, n_query=2, seed=3),
     "users": lambda pool, base: UserSampler(pool, n_shot=1, n_query=1, seed=3),
     "spam": lambda pool, base: SpamSampler(
@@ -175,8 +169,6 @@ BUILDERS = {
     "range": lambda pool, base: ImbalancedSampler(base, shots=Range(1, 2), seed=3),
     "meta-dataset": lambda pool, base: ImbalancedSampler(base, shots=MetaDatasetShots(), seed=3),
     "mixture": lambda pool, base: MixtureSampler([base, MixtureSampler([base], seed=3)], seed=3),
-    "out of scope": lambda pool, base: OutOfScopeSampler(base, pool=pool, n_texts=1, seed=3),
-    "held out": lambda pool, base: HeldOutClassSampler(base, n_classes=1, seed=3),
 }
 
 

@@ -38,11 +38,12 @@ class Tasks(Settings):
     leave_out_labels_of: tuple[str, ...] = Field((), description="data sets whose class names must not be used")
     fold: int | None = Field(None, ge=0, le=10_000, description="a published fold with disjoint classes; null for none")
     part: Literal["train", "valid", "test"] = Field("train", description="the part of the fold")
-    kind: Literal["nway", "crosslingual", "masked-words", "clusters", "views"] = Field(
+    kind: Literal["nway", "crosslingual", "users", "spam-windows", "masked-words", "clusters", "views"] = Field(
         "nway",
         description=(
-            "nway: one language an episode; crosslingual: support in one, query in another; without labels: "
-            "masked-words (which word is missing), clusters (of the embeddings), views (which text is it a part of)"
+            "nway: one language an episode; crosslingual: support in one, query in another; users: one user an episode; "
+            "spam-windows: two classes, the query later than the support; without labels: masked-words (which word is "
+            "missing), clusters (of the embeddings), views (which text is it a part of)"
         ),
     )
     n_way: Size = Field(10, description="classes of an episode: a number, or [lowest, highest]")
@@ -52,6 +53,12 @@ class Tasks(Settings):
         None, description="crosslingual: languages of the support; null for all"
     )
     query_langs: tuple[str, ...] | None = Field(None, description="crosslingual: languages of the query; null for all")
+    n_windows: int = Field(
+        4,
+        ge=2,
+        le=10_000,
+        description="spam-windows: stretches of time that the texts are cut into",
+    )
     language_temperature: float = Field(
         3.33, ge=0.01, le=1000, description="1 draws languages by their number of texts, more makes them more equal"
     )
@@ -122,6 +129,8 @@ class Tasks(Settings):
             raise ValueError(f"file is for the kinds {', '.join(RAW_KINDS)}; for others name the file as the source")
         if self.split_share and self.kind != "nway":
             raise ValueError(f"split_share is for the kind nway, whose texts are of one language; not for {self.kind}")
+        if self.kind == "spam-windows" and self.n_way != 2:
+            raise ValueError(f"tasks of the kind spam-windows have two classes; write n_way: 2, not {self.n_way}")
         for problem in collection_problems(self) if self.source in collections() else ():
             raise ValueError(problem)
         if self.source not in collections() and (self.kinds is not None or self.leave_out):

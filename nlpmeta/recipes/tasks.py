@@ -12,7 +12,7 @@ from nlpmeta.data import LabeledTexts, readable_names
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.recipes.many import is_collection, many_sets_sampler
 from nlpmeta.recipes.schema import Tasks, TrainTasks
-from nlpmeta.sampling import EpisodeSampler, Range, Sampler, generator
+from nlpmeta.sampling import EpisodeSampler, Range, Sampler, SpamSampler, UserSampler, generator
 from nlpmeta.sampling.clues import ClueSampler, ClueShares
 from nlpmeta.sampling.clusters import ClusterSampler
 from nlpmeta.sampling.crosslingual import CrossLingualSampler
@@ -80,16 +80,21 @@ def _with_fewer_clues(sampler: Sampler, part: Tasks, seed: int, vocabulary: Sequ
 
 def _plain_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
     pool = read_pool(part, data_dir=data_dir)
+    n_way, n_shot, n_query = part.range_of("n_way"), part.range_of("n_shot"), part.n_query
     if part.kind == "crosslingual":
         return CrossLingualSampler(
             pool,
-            n_way=part.range_of("n_way"),
-            n_shot=part.range_of("n_shot"),
-            n_query=part.n_query,
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=n_query,
             seed=seed,
             support_langs=part.support_langs,
             query_langs=part.query_langs,
         )
+    if part.kind == "users":
+        return UserSampler(pool, n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed)
+    if part.kind == "spam-windows":
+        return SpamSampler([pool], n_shot=n_shot, n_query=n_query, seed=seed, n_windows=part.n_windows)
     by_language = split_by(pool, "langs") if pool.langs is not None else {"": pool}
     if not part.split_share:
         return _one_language_each(by_language, part, seed)

@@ -1,16 +1,13 @@
 """Draw each episode from one of several samplers; balance languages of unequal size."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
-from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.data import Episode
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.sampling.base import Range, Sampler, generator, next_stream
-from nlpmeta.sampling.episodes import EpisodeSampler
-from nlpmeta.sampling.pools import split_by
+from nlpmeta.sampling.base import Sampler, generator, next_stream
 
 XLM_R_TEMPERATURE = 1 / 0.3
 
@@ -62,44 +59,3 @@ def temperature_weights(sizes: Sequence[int], *, temperature: float) -> tuple[fl
     logs = np.asarray([math.log(size) for size in sizes]) / temperature
     weights = np.exp(logs - logs.max())
     return tuple(float(weight) for weight in weights / weights.sum())
-
-
-def language_balanced(
-    pools: Sequence[LabeledTexts],
-    *,
-    n_way: int | Range,
-    n_shot: int | Range,
-    n_query: int,
-    seed: int,
-    temperature: float = XLM_R_TEMPERATURE,
-) -> MixtureSampler:
-    """Episodes of one language each: the language by ``temperature_weights``, its source in proportion to its texts.
-
-    Args:
-        pools: one for each source, each of one or more languages; the same language may be in several, however spelt.
-        n_way: classes of an episode.
-        n_shot: support texts of each class.
-        n_query: query texts of each class.
-        seed: decides the draws.
-        temperature: 1 draws languages by their number of texts, more makes them more equal.
-
-    Raises:
-        DataError: if a pool does not say its languages.
-        NLPMetaError: if a language of a pool cannot fill an episode; the message says which.
-    """
-    parts: dict[str, list[LabeledTexts]] = defaultdict(list)
-    for pool in pools:
-        for lang, part in split_by(pool, "langs").items():
-            parts[lang].append(part)
-    sizes = {lang: sum(map(len, parts[lang])) for lang in sorted(parts)}
-    weights = temperature_weights(list(sizes.values()), temperature=temperature)
-    mixtures = []
-    for lang in sizes:
-        try:
-            each = [
-                EpisodeSampler([part], n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed) for part in parts[lang]
-            ]
-        except NLPMetaError as error:
-            raise NLPMetaError(f"Language {lang!r}: {error}") from error
-        mixtures.append(MixtureSampler(each, weights=[len(part) for part in parts[lang]], seed=seed))
-    return MixtureSampler(mixtures, weights=weights, seed=seed)
