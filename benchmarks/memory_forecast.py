@@ -34,7 +34,7 @@ def measure(name: str) -> None:
     from nlpmeta.sources.loading import load_source
     from nlpmeta.training import TrainSettings
     from nlpmeta.training.engine import make_accelerator
-    from nlpmeta.training.memory_forecast import forecast_memory
+    from nlpmeta.training.forecast import forecast_memory
     from nlpmeta.training.run import Run
 
     method, options, (n_way, n_shot) = CASES[name]

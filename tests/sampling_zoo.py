@@ -26,8 +26,7 @@ from nlpmeta.sampling import (
     UserSampler,
 )
 from nlpmeta.sampling.clusters import ClusterSampler
-from nlpmeta.sampling.masked_words import MaskedWordSampler
-from nlpmeta.sampling.views import SentenceViewSampler
+from nlpmeta.sampling.raw_texts import MaskedWordSampler, SentenceViewSampler
 
 LANGS = ("en-US", "sw-KE", "deu")
 CLASSES = ("alarm_set", "alarm_stop", "mail_read", "mail_send", "music_play", "music_stop")

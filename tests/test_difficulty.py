@@ -5,7 +5,7 @@ from meta_task import KEYS, noisy_pool
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.sampling import EpisodeSampler
-from nlpmeta.sampling.difficulty import DifficultySampler, surface_error
+from nlpmeta.sampling.wrappers import DifficultySampler, surface_error
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.learners.maml import MAML
 from nlpmeta.training import TrainSettings, meta_train
 from nlpmeta.training.engine import make_accelerator
-from nlpmeta.training.memory_forecast import HELD, _Peak, forecast_memory
+from nlpmeta.training.forecast import HELD, _Peak, forecast_memory
 from nlpmeta.training.run import Run
 
 

@@ -27,8 +27,8 @@ from nlpmeta.learners.ridge import RidgeHead
 from nlpmeta.learners.siamese import SiameseNetwork
 from nlpmeta.recipes.run import build_learner
 from nlpmeta.training import TrainSettings, meta_train
-from nlpmeta.training.finite import MOST_SKIPPED, DivergedError, Guard
-from nlpmeta.training.groups import GroupWeights
+from nlpmeta.training.optimise import MOST_SKIPPED, DivergedError, Guard
+from nlpmeta.training.step import GroupWeights
 
 FAST = {"warmup": 0, "eval_episodes": 2, "control_episodes": 0, "ema": 0.5}
 

@@ -8,8 +8,8 @@ from nlpmeta.recipes import Recipe, load_recipe
 from nlpmeta.recipes.files import about, documented_keys, find_recipe, shipped_recipes
 from nlpmeta.recipes.schema import Tasks, TrainTasks
 from nlpmeta.recipes.tasks import read_pool, sampler_of, training_sampler
-from nlpmeta.sampling.difficulty import DifficultySampler
 from nlpmeta.sampling.pools import language_codes
+from nlpmeta.sampling.wrappers import DifficultySampler
 from nlpmeta.settings import SettingsError
 
 REQUIRED = {"protonet", "siamese", "matching", "ridge", "protonet-tiny", "crosslingual"}

@@ -12,12 +12,11 @@ from nlpmeta.learners.maml import MAML
 from nlpmeta.recipes.schema import TrainTasks
 from nlpmeta.recipes.tasks import sampler_of
 from nlpmeta.sampling import EpisodeSampler, leaked_texts
-from nlpmeta.sampling.masked_words import words_of
-from nlpmeta.sampling.split_classes import split_classes
+from nlpmeta.sampling.pools import split_classes
+from nlpmeta.sampling.raw_texts import words_of
 from nlpmeta.training import TrainSettings, meta_train
 from nlpmeta.training.engine import make_accelerator
-from nlpmeta.training.mixing import mix, mixing_of
-from nlpmeta.training.objective import episodic_loss
+from nlpmeta.training.objective import episodic_loss, mix, mixing_of
 from nlpmeta.training.run import Run
 
 

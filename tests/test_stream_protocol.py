@@ -16,7 +16,7 @@ from nlpmeta.protocols import STREAM, DataChoice, Run
 from nlpmeta.protocols.runs import shapes_of
 from nlpmeta.protocols.streams import score_stream
 from nlpmeta.sampling import EpisodeSampler
-from nlpmeta.sampling.streams import StreamSampler
+from nlpmeta.sampling.published import StreamSampler
 
 TEXTS = ("ball goal", "rice soup", "goal match", "bank loan", "bread salt", "loan cash", "team ball")
 NAMES = ("sport", "food", "sport", "money", "food", "money", "sport")

@@ -17,9 +17,8 @@ from nlpmeta.recipes.schema import RAW_KINDS, TrainTasks
 from nlpmeta.recipes.tasks import raw_texts, sampler_of
 from nlpmeta.sampling import MixtureSampler, leaked_texts
 from nlpmeta.sampling.clusters import ClusterSampler, cluster_samplers, groups_by_letters, partitions
-from nlpmeta.sampling.difficulty import DifficultySampler
-from nlpmeta.sampling.masked_words import MaskedWordSampler, masked, words_of
-from nlpmeta.sampling.views import SentenceViewSampler, units_of
+from nlpmeta.sampling.raw_texts import MaskedWordSampler, SentenceViewSampler, masked, units_of, words_of
+from nlpmeta.sampling.wrappers import DifficultySampler
 from nlpmeta.settings import SettingsError
 from nlpmeta.sources.loading import load_source
 from nlpmeta.training import TrainSettings, meta_train

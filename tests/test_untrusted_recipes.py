@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from nlpmeta.cli.app import main
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.recipes import load_recipe
-from nlpmeta.recipes.strict_yaml import LARGEST, plain_value
+from nlpmeta.recipes.files import LARGEST, plain_value
 from nlpmeta.settings import Settings, SettingsError
 
 DATA = "data: [{source: injongo}]\n"

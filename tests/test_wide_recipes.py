@@ -8,9 +8,8 @@ import pytest
 from nlpmeta.cli.app import main
 from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.recipes import load_recipe
-from nlpmeta.recipes.many import read_parts, sets_of
 from nlpmeta.recipes.schema import Tasks, TrainTasks
-from nlpmeta.recipes.tasks import sampler_of
+from nlpmeta.recipes.tasks import read_parts, sampler_of, sets_of
 from nlpmeta.sampling.leaks import leaked_texts
 from nlpmeta.settings import SettingsError
 from nlpmeta.sources.catalogue import PARTS, catalogue, collections, members, part_of

@@ -13,11 +13,11 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.recipes.schema import TrainTasks
 from nlpmeta.recipes.tasks import sampler_of
 from nlpmeta.sampling import EpisodeSampler, MixtureSampler, leaked_texts
-from nlpmeta.sampling.merged import MergedClassesSampler
+from nlpmeta.sampling.wrappers import MergedClassesSampler
 from nlpmeta.training import TrainSettings, meta_train
 from nlpmeta.training.engine import make_accelerator
-from nlpmeta.training.groups import GroupWeights, group_of
 from nlpmeta.training.run import Run
+from nlpmeta.training.step import GroupWeights, group_of
 
 
 def of_language(lang, keys):

@@ -10,7 +10,7 @@ from meta_task import noisy_learner, samplers
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.training import TrainSettings, meta_train
 from nlpmeta.training.engine import make_accelerator
-from nlpmeta.training.finite import DivergedError
+from nlpmeta.training.optimise import DivergedError
 
 SETTINGS = TrainSettings(
     steps=3,

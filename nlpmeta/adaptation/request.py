@@ -18,8 +18,8 @@ from nlpmeta.sampling import KShotSampler, fingerprint, keep_classes
 from nlpmeta.sampling.accounts import Account, accounts_of
 from nlpmeta.sampling.kshot import Rare
 from nlpmeta.sources.form import RECOGNISED, TableForm
+from nlpmeta.sources.inspection import check_apart, paired
 from nlpmeta.sources.loading import load_source
-from nlpmeta.sources.pairing import check_apart, paired
 from nlpmeta.sources.texts import texts_of_file
 from nlpmeta.starting import check_meta_trained, find_checkpoint, starting_learner
 

@@ -20,8 +20,7 @@ from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.sampling import MixtureSampler, Range, Sampler
 from nlpmeta.sampling.clusters import ClusterSampler
 from nlpmeta.sampling.leaks import fingerprint
-from nlpmeta.sampling.masked_words import MaskedWordSampler
-from nlpmeta.sampling.views import SentenceViewSampler
+from nlpmeta.sampling.raw_texts import MaskedWordSampler, SentenceViewSampler
 from nlpmeta.starting import find_checkpoint, starting_learner
 from nlpmeta.training import TrainSettings, meta_train
 

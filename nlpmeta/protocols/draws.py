@@ -9,8 +9,7 @@ from nlpmeta.errors import DataError
 from nlpmeta.protocols.base import Material, Shape, Tasks
 from nlpmeta.sampling import EpisodeSampler, KShotSampler, Sampler, generator
 from nlpmeta.sampling.index import Index
-from nlpmeta.sampling.published import InTurn, ShuffledDraws, WithOutOfScope
-from nlpmeta.sampling.streams import StreamSampler
+from nlpmeta.sampling.published import InTurn, ShuffledDraws, StreamSampler, WithOutOfScope
 
 EPISODE_QUERIES = 5
 """Query texts of each class in an episode with few classes."""

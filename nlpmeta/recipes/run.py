@@ -14,15 +14,14 @@ from nlpmeta.errors import NLPMetaError, WorkFailedError, visible
 from nlpmeta.files import Json, disk_errors_said_plainly, read_json, write_json
 from nlpmeta.folders import only_one
 from nlpmeta.learners.base import Learner, learners
-from nlpmeta.recipes.many import sets_of
 from nlpmeta.recipes.schema import Recipe
-from nlpmeta.recipes.tasks import sampler_of, training_sampler
+from nlpmeta.recipes.tasks import sampler_of, sets_of, training_sampler
 from nlpmeta.settings import SettingsError
 from nlpmeta.sources.catalogue import CatalogueEntry, catalogue
 from nlpmeta.starting import checkpoint_folder
 from nlpmeta.training import TrainResult, TrainSettings, check_trainable, meta_train
 from nlpmeta.training.engine import make_accelerator
-from nlpmeta.training.finite import DivergedError
+from nlpmeta.training.optimise import DivergedError
 from nlpmeta.training.resume import refuse_old_run
 
 RECIPE_FILE, LOCK_FILE = "recipe.json", ".training.lock"

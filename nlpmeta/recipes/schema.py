@@ -41,7 +41,7 @@ class Tasks(Settings):
     kind: Literal["nway", "crosslingual", "users", "spam-windows", "masked-words", "clusters", "views"] = Field(
         "nway",
         description=(
-            "nway: one language an episode; crosslingual: support in one, query in another; users: one user an episode; "
+            "nway: one language an episode; crosslingual: support in one, query in another; users: one user each; "
             "spam-windows: two classes, the query later than the support; without labels: masked-words (which word is "
             "missing), clusters (of the embeddings), views (which text is it a part of)"
         ),

@@ -1,15 +1,11 @@
 """Draw episodes. Episode ``i`` is a pure function of ``(pools, shape, seed, i)``: no global random state."""
 
 from nlpmeta.sampling.base import Range, Sampler, generator, next_stream
-from nlpmeta.sampling.crosslingual import CrossLingualSampler
-from nlpmeta.sampling.episodes import EpisodeSampler
-from nlpmeta.sampling.imbalanced import ImbalancedSampler, LongTail, MetaDatasetShots
+from nlpmeta.sampling.episodes import CrossLingualSampler, EpisodeSampler, SpamSampler, UserSampler
 from nlpmeta.sampling.kshot import FoldSampler, KShotSampler, keep_classes
 from nlpmeta.sampling.leaks import fingerprint, leaked_texts
-from nlpmeta.sampling.mixture import MixtureSampler, temperature_weights
 from nlpmeta.sampling.pools import leave_out, split_by
-from nlpmeta.sampling.spam import SpamSampler
-from nlpmeta.sampling.users import UserSampler
+from nlpmeta.sampling.wrappers import ImbalancedSampler, LongTail, MetaDatasetShots, MixtureSampler, temperature_weights
 
 __all__ = [
     "CrossLingualSampler",

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.sampling.base import Range, Sampler, generator
+from nlpmeta.sampling.base import Range, Sampler, Shape, generator
 from nlpmeta.sampling.index import Index
-from nlpmeta.sampling.sentences import Integers, sentences_of
-from nlpmeta.sampling.shape import Shape
+from nlpmeta.sampling.leaks import Integers, sentences_of
 
 Vectors: TypeAlias = NDArray[np.float32]
 EmbedTexts: TypeAlias = Callable[[Sequence[str]], Vectors]

@@ -6,8 +6,8 @@ from operator import itemgetter
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.sampling.sentences import Integers, Sentences, sentences_of
-from nlpmeta.sampling.shape import Shape
+from nlpmeta.sampling.base import Shape
+from nlpmeta.sampling.leaks import Integers, Sentences, sentences_of
 
 _SMALL = 400
 

@@ -8,8 +8,7 @@ from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import DataError, NLPMetaError, NotEnoughExamplesError
 from nlpmeta.sampling.base import generator
 from nlpmeta.sampling.index import Index, draw
-from nlpmeta.sampling.leaks import Known
-from nlpmeta.sampling.sentences import Integers, sentences_of
+from nlpmeta.sampling.leaks import Integers, Known, sentences_of
 
 Rare = Literal["error", "drop", "keep"]
 

@@ -8,11 +8,10 @@ import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.sampling.base import Range, generator
+from nlpmeta.sampling.base import Range, Shape, generator
 from nlpmeta.sampling.index import Index, TwoSided
-from nlpmeta.sampling.mixture import XLM_R_TEMPERATURE, temperature_weights
-from nlpmeta.sampling.sentences import Integers, sentences_of
-from nlpmeta.sampling.shape import Shape
+from nlpmeta.sampling.leaks import Integers, sentences_of
+from nlpmeta.sampling.wrappers import XLM_R_TEMPERATURE, temperature_weights
 
 _LONGEST = 500
 """Characters of a text that count: about what 128 tokens hold."""

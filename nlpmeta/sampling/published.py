@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.sampling.base import Sampler
+from nlpmeta.sampling.base import Sampler, generator, next_stream
 from nlpmeta.sampling.leaks import fingerprints
 
 
@@ -75,3 +76,16 @@ class WithOutOfScope:
         """Episode ``index`` of the wrapped sampler, with texts out of scope."""
         plain = self._sampler.episode(index)
         return Episode(plain.support, plain.query, self._texts)
+
+
+class StreamSampler:
+    """The episodes of another sampler with their support in random order, as it would come in over time."""
+
+    def __init__(self, sampler: Sampler, *, seed: int) -> None:
+        self._sampler, self._seed, self.stream = sampler, seed, next_stream(sampler)
+
+    def episode(self, index: int) -> Episode:
+        """Episode ``index``: the texts of its support are presented in their order."""
+        episode = self._sampler.episode(index)
+        order = generator(self._seed, index, stream=self.stream).permutation(len(episode.support))
+        return replace(episode, support=episode.support.select([int(row) for row in order]))

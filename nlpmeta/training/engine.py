@@ -8,8 +8,8 @@ from nlpmeta.encoder.device import Device, resolve_device
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner
 from nlpmeta.sampling import Sampler
+from nlpmeta.training.forecast import forecast_memory
 from nlpmeta.training.journal import check_trackers
-from nlpmeta.training.memory_forecast import forecast_memory
 from nlpmeta.training.optimise import trainable
 from nlpmeta.training.run import Run, TrainResult
 from nlpmeta.training.settings import TrainSettings

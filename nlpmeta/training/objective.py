@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
 from nlpmeta.data import Episode
-from nlpmeta.learners.base import Learner, Support
-from nlpmeta.training.across import texts_of_all
-from nlpmeta.training.mixing import mix, mixing_of
+from nlpmeta.learners.base import Learner, Support, Texts
+from nlpmeta.sampling import generator
 from nlpmeta.training.settings import TrainSettings
 from nlpmeta.training.text_pass import KnownPass, TextPass
 
@@ -133,3 +133,80 @@ def supervised_contrastive(features: Tensor, classes: Sequence[str], temperature
 def anchor_loss(features: Tensor, frozen: Tensor) -> Tensor:
     """Mean of one minus the cosine between new and frozen embeddings ``(n, dim)``, shape ``()``."""
     return (1 - F.cosine_similarity(features.float(), frozen.float(), dim=1)).mean()
+
+
+def texts_of_all(
+    accelerator: Accelerator, features: Tensor, texts: Sequence[str], classes: Sequence[str]
+) -> tuple[Tensor, list[str]]:
+    """Embeddings ``(n, dim)`` and classes of the distinct texts of all processes, in the order of the processes.
+
+    Gradients flow into this process's own ``features`` only. Every process then computes the same loss from the same
+    numbers, and the sum of the gradients over the processes is the gradient of that one loss; as gradients are averaged
+    later, such a loss has to be multiplied by the number of processes.
+    """
+    if accelerator.num_processes == 1:
+        return features, list(classes)
+    from accelerate.utils import gather_object, pad_across_processes
+
+    sizes: list[int] = gather_object([len(texts)])
+    padded = accelerator.gather(pad_across_processes(features.detach(), dim=0))
+    parts = [part[:size] for part, size in zip(padded.split(max(sizes)), sizes, strict=True)]
+    parts[accelerator.process_index] = features
+    found: list[tuple[str, str]] = gather_object(list(zip(texts, classes, strict=True)))
+    first: dict[str, int] = {}
+    for row, (text, _) in enumerate(found):
+        first.setdefault(text, row)
+    rows = torch.tensor(list(first.values()), device=features.device)
+    return torch.cat(parts).index_select(0, rows), [found[row][1] for row in first.values()]
+
+
+_STREAM = 6  # of random numbers, apart from those that draw episodes
+_EVEN = 0.5  # both parameters of the beta distribution that shares are drawn from
+
+
+def mixing_of(episode: Episode, *, share: float, seed: int) -> tuple[Tensor, float] | None:
+    """Whether the classes of an episode are mixed: the partner of each class ``(n_way,)`` and the class's own share.
+
+    A function of the episode and the seed alone, so that it does not depend on the number of processes.
+
+    Args:
+        episode: as it was drawn.
+        share: of the episodes whose classes are mixed, 0 to 1.
+        seed: of the run.
+    """
+    rng = generator(seed, int(episode.support.digest(), 16), stream=_STREAM)
+    if rng.random() >= share or episode.n_way < 2:
+        return None
+    ring = rng.permutation(episode.n_way)
+    partner = np.empty(episode.n_way, dtype=np.int64)
+    partner[ring] = np.roll(ring, 1)
+    own = float(rng.beta(_EVEN, _EVEN))
+    return torch.from_numpy(partner), max(own, 1 - own)
+
+
+def mix(side: Support, partner: Tensor, own: float) -> Support:
+    """One side of an episode whose classes have become mixtures of two, embeddings and class names alike.
+
+    Every text is mixed with one of the partner of its class: the first with the first, and round again where that has
+    fewer. Labels stay: class ``k`` now means mostly ``k`` and for the rest ``partner[k]``.
+
+    Source: MLTI, Yao, Zhang and Finn, ICLR 2022 (arXiv:2106.02695), equation 5 (tasks that share no labels). Where we
+    differ: both classes come from one task, and pooled embeddings are mixed.
+
+    Args:
+        side: support or query, with embeddings.
+        partner: another class for each, ``(n_way,)``.
+        own: the share of the class itself, 0 to 1.
+    """
+    if side.features is None:
+        raise ValueError("Only texts with embeddings can be mixed.")
+    rows = [torch.nonzero(side.labels == label).flatten() for label in range(side.n_way)]
+    other = torch.empty_like(side.labels)
+    for label, mine in enumerate(rows):
+        theirs = rows[int(partner[label])]
+        other[mine] = theirs[torch.arange(len(mine), device=theirs.device) % len(theirs)]
+    mixed = replace(side, features=side.features[other].lerp(side.features, own))
+    if side.names is None or side.names.features is None:
+        return mixed
+    names = side.names.features[partner.to(side.labels.device)].lerp(side.names.features, own)
+    return replace(mixed, names=Texts(side.names.texts, names))

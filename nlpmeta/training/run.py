@@ -1,28 +1,29 @@
 """One run of the outer loop: take steps, measure on held-out tasks, keep the best weights."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlpmeta.encoder.cache import EmbeddingTable
+import numpy as np
+import torch
+
+from nlpmeta.encoder.cache import CHUNK, EmbeddingTable
 from nlpmeta.encoder.lower_states import lower_states
 from nlpmeta.encoder.store import embeddings_folder
 from nlpmeta.learners.base import Learner
+from nlpmeta.progress import track
 from nlpmeta.sampling import Sampler
-from nlpmeta.training.finite import DivergedError
+from nlpmeta.sampling.clusters import Vectors, cluster_samplers
 from nlpmeta.training.forecast import forecast_states
-from nlpmeta.training.groups import GroupWeights
 from nlpmeta.training.heldout import HeldOut, Measurement
 from nlpmeta.training.journal import Journal
-from nlpmeta.training.optimise import MovingAverage, make_optimizer, put, trainable
-from nlpmeta.training.progress import Progress
-from nlpmeta.training.renewal import Renewal
-from nlpmeta.training.resume import Checkpoints, refuse_old_run
+from nlpmeta.training.optimise import DivergedError, MovingAverage, make_optimizer, put, trainable
+from nlpmeta.training.resume import Checkpoints, Progress, refuse_old_run
 from nlpmeta.training.settings import TrainSettings
-from nlpmeta.training.step import Stepper
+from nlpmeta.training.step import GroupWeights, Stepper
 from nlpmeta.training.text_pass import TokenCache
 
 if TYPE_CHECKING:
@@ -203,3 +204,35 @@ def _said(measured: Measurement, prefix: str) -> dict[str, object]:
         if value is not None:
             values[prefix + name] = value
     return values
+
+
+class Renewal:
+    """The cluster samplers of a run, and the embedding of their texts by the encoder as it is."""
+
+    def __init__(self, sampler: Sampler, learner: Learner, tokens: TokenCache, *, show_progress: bool) -> None:
+        self._samplers = list(cluster_samplers(sampler))
+        self._learner, self._tokens, self._show = learner, tokens, show_progress
+
+    def renew(self, progress: Progress) -> None:
+        """Cluster all texts anew, and note the clusters for the next checkpoint."""
+        for number, sampler in enumerate(self._samplers):
+            progress.partitions[str(number)] = torch.from_numpy(sampler.renew(self._embed))
+
+    def restore(self, progress: Progress) -> None:
+        """Use the clusters of a checkpoint."""
+        for number, sampler in enumerate(self._samplers):
+            if str(number) in progress.partitions:
+                sampler.put(progress.partitions[str(number)].numpy())
+
+    @torch.no_grad()
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        encoder, was_training = self._learner.encoder.merged(), self._learner.training
+        self._learner.eval()
+        parts = []
+        with track("embedding texts to cluster", len(texts), show=self._show) as advance:
+            for start in range(0, len(texts), CHUNK):
+                chunk = texts[start : start + CHUNK]
+                parts.append(encoder.embed_tokens(self._tokens(chunk)).float().cpu().numpy())
+                advance(len(chunk))
+        self._learner.train(was_training)
+        return np.concatenate(parts)
