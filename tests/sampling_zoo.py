@@ -81,7 +81,13 @@ def zoo(seed: int = 7) -> dict[str, Sampler]:
         "imbalanced": ImbalancedSampler(standard, shots=Range(1, 2), seed=seed),
         "meta-dataset": ImbalancedSampler(standard, shots=MetaDatasetShots(), seed=seed),
         "mixture": mixed,
-        "all together": ImbalancedSampler(mixed, shots=LongTail(2.0), seed=seed),
+        "all together": ImbalancedSampler(
+            ImbalancedSampler(
+                ImbalancedSampler(standard, shots=LongTail(0.5), seed=seed), shots=MetaDatasetShots(), seed=seed
+            ),
+            shots=LongTail(2.0),
+            seed=seed,
+        ),
     }
 
 
