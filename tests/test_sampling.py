@@ -606,7 +606,7 @@ def test_a_leak_in_an_episode_made_otherwise_is_found():
 def test_the_examples_of_the_documentation_run():
     page = Path(__file__).parents[1] / "docs" / "sampling.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) > 10
+    assert len(blocks) >= 10
     exec("\n".join(blocks), {})  # noqa: S102  our own page
 
 
