@@ -1,14 +1,14 @@
 """The protocols by name, with their constants; docs/evaluation.md describes them."""
 
 from nlpmeta.errors import UnknownNameError
-from nlpmeta.protocols import draws
+from nlpmeta.protocols.draws import clinc_oos, folds, kshot_all, mteb, n_way, streams
 from nlpmeta.protocols.base import Protocol
 
 KSHOT_ALL = Protocol(
     name="kshot-all",
     summary="all classes, K support texts each, 5 draws, scored on the same 500 test texts",
     draws_from="splits",
-    draw=draws.kshot_all,
+    draw=kshot_all,
     n_shots=(1, 5, 10),
     n_episodes=5,
     max_query=500,
@@ -17,7 +17,7 @@ N_WAY = Protocol(
     name="n-way",
     summary="600 episodes of 5 classes, K support and 5 query texts each",
     draws_from="test split",
-    draw=draws.n_way,
+    draw=n_way,
     n_ways=(5,),
     n_shots=(1, 5),
     n_episodes=600,
@@ -26,7 +26,7 @@ PROTAUGMENT = Protocol(
     name="protaugment",
     summary="the test classes of 5 published folds, 600 episodes of each, 5 classes or all, 1 and 5 shots, 5 queries",
     draws_from="folds",
-    draw=draws.folds,
+    draw=folds,
     n_ways=(5, "all"),
     n_shots=(1, 5),
     n_episodes=600,
@@ -35,7 +35,7 @@ MTEB_8SHOT = Protocol(
     name="mteb-8shot",
     summary="all classes, 8 support texts each, 10 draws with MTEB's seed, scored on the whole test split",
     draws_from="splits",
-    draw=draws.mteb,
+    draw=mteb,
     n_shots=(8,),
     n_episodes=10,
     seed=42,
@@ -46,7 +46,7 @@ CLINC_OOS = Protocol(
     name="clinc-oos",
     summary="all classes, 10 support texts each, 5 draws, scored on the test split and on texts out of scope",
     draws_from="splits and out of scope",
-    draw=draws.clinc_oos,
+    draw=clinc_oos,
     n_shots=(10,),
     n_episodes=5,
     in_scope_accuracy=0.8,
@@ -55,7 +55,7 @@ STREAM = Protocol(
     name="stream",
     summary="200 streams of 5 classes, each presented 10 times in random order, classified before the label is told",
     draws_from="test split",
-    draw=draws.streams,
+    draw=streams,
     n_ways=(5,),
     n_shots=(10,),
     n_episodes=200,
