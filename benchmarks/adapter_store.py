@@ -29,15 +29,13 @@ import numpy as np
 import torch
 
 from nlpmeta import AdapterStore
-from nlpmeta.adaptation.near import head_near
-from nlpmeta.adaptation.packing import pack
-from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.store import embeddings_folder
-from nlpmeta.files import write_json
+from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.learners.base import Support
 from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.learners.start import starting_learner
 from nlpmeta.sources.loading import load_source
-from nlpmeta.starting import starting_learner
+from nlpmeta.storage.files import write_json
+from nlpmeta.users.heads import head_near, pack
 
 SEED, N_USERS, N_WAY, BATCH, RUNS = 0, 10_000, 10, 64, 15
 OUT = Path("results/adapter_store.json")

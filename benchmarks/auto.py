@@ -23,23 +23,23 @@ from auto_tasks import HELD_OUT, SHOTS_HELD_OUT, Pools, table_of
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from nlpmeta.auto.answers import label_sets, out_of_scope_scores
+from nlpmeta.auto.diagnosis import diagnose
+from nlpmeta.auto.heads import FROZEN, Candidate, columns_of, seen
+from nlpmeta.auto.judging import Judged
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.priors import FILE
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.views import FROZEN
-from nlpmeta.files import write_json
-from nlpmeta.learners.auto import AutoHead
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.episodes.base import generator
+from nlpmeta.episodes.kshot import KShotSampler
+from nlpmeta.episodes.pools import WithOutOfScope
 from nlpmeta.learners.base import Texts
-from nlpmeta.learners.experience import FILE
-from nlpmeta.learners.heads import Candidate, columns_of, seen
-from nlpmeta.learners.judging import Judged
 from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.learners.start import starting_learner
 from nlpmeta.metrics import calibration_bins
-from nlpmeta.sampling import KShotSampler, generator
-from nlpmeta.sampling.published import WithOutOfScope
 from nlpmeta.sources.loading import load_source
-from nlpmeta.starting import starting_learner
-from nlpmeta.trust.answers import label_sets, out_of_scope_scores
-from nlpmeta.trust.diagnosis import diagnose
+from nlpmeta.storage.files import write_json
 
 RESULTS = Path("results/auto.json")
 BASELINE = "frozen logistic regression"

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from auto_tasks import Pools
+from fit_priors import Size, surface
 from torch import Tensor
 
-from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.views import FROZEN, Views
+from nlpmeta.auto.heads import FROZEN, Views, columns_of, features_of, seen
+from nlpmeta.auto.judging import TEMPERATURES, Judged, fitting_temperature, held_out_scores, leads, n_folds
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.mixture import mixed
+from nlpmeta.auto.priors import Profile, Shrunk, Surface
+from nlpmeta.auto.scope import N_CLUES, scope_clues
+from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Embed, Support, Texts, class_means
-from nlpmeta.learners.experience import Profile, Shrunk, Surface
-from nlpmeta.learners.heads import columns_of, features_of, seen
-from nlpmeta.learners.judging import TEMPERATURES, Judged, fitting_temperature, held_out_scores, leads, n_folds
-from nlpmeta.learners.mixture import mixed
-from nlpmeta.trust.fitting import Size, surface
-from nlpmeta.trust.scope import N_CLUES, scope_clues
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

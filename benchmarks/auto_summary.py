@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from nlpmeta.evaluation import paired_difference
 from nlpmeta.metrics import error_of_bins
+from nlpmeta.metrics.scores import paired_difference
 
 BASELINE = "frozen logistic regression"
 Row = Mapping[str, "object"]

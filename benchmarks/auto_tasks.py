@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.store import embeddings_folder
+from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
+from nlpmeta.episodes.base import generator
+from nlpmeta.episodes.kshot import KShotSampler, keep_classes
 from nlpmeta.learners.base import Learner
-from nlpmeta.sampling import KShotSampler, generator, keep_classes
 from nlpmeta.sources.loading import load_source
 
 OUTSIDE = 100

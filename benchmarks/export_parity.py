@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from nlpmeta import FewShotClassifier, load_source
+from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.export.folders import export
-from nlpmeta.sampling import KShotSampler
 
 
 def with_transformers(folder: Path, texts: list[str]) -> np.ndarray:

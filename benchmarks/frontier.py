@@ -46,11 +46,12 @@ def without_labels(data_dir: Path) -> int:
 
 def language(data_dir: Path, *, draws: int, steps: int) -> dict[str, Any]:
     """The Swahili sentences of the starter corpora, at most 500, read without their labels before Injongo swa."""
-    from nlpmeta.adaptation.unlabelled import learn_from_texts
-    from nlpmeta.evaluation import paired_difference, score_episode
-    from nlpmeta.sampling import KShotSampler, generator
+    from nlpmeta.episodes.base import generator
+    from nlpmeta.episodes.kshot import KShotSampler
+    from nlpmeta.learners.start import starting_learner
+    from nlpmeta.metrics.scores import paired_difference, score_episode
     from nlpmeta.sources.loading import load_source
-    from nlpmeta.starting import starting_learner
+    from nlpmeta.training.unlabelled import learn_from_texts
 
     every = sorted({text for name in ("starter", "starter-spam") for text in load_source(name).load("sw").texts})
     picked = generator(0, 0, stream=3).choice(len(every), min(500, len(every)), replace=False)
@@ -108,11 +109,11 @@ def tasks(data_dir: Path) -> Iterator[tuple[str, Any, Any]]:
 
 def leader_on(start: str, steps: int) -> Any:
     """An online meta-learner on the shipped checkpoint, or on the frozen encoder with fresh adapters."""
-    from nlpmeta.adaptation.meta_online import OnlineMetaLearner
-    from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings
     from nlpmeta.encoder.lora import AdapterSettings, add_adapter
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.learners.prototypical import PrototypicalNetwork
+    from nlpmeta.online.meta import OnlineMetaLearner
+    from nlpmeta.online.meta_files import OnlineTaskSettings
 
     settings = OnlineTaskSettings(steps=steps, buffer=40, versions=0, n_shot=3, n_query=60)
     if start != "none":
@@ -187,7 +188,7 @@ def online(data_dir: Path, *, steps: int, start: str, texts_a_step: int) -> dict
 
 
 def show_online(found: dict[str, Any]) -> None:
-    from nlpmeta.evaluation import paired_difference
+    from nlpmeta.metrics.scores import paired_difference
 
     for name, part in found.items():
         if not name.startswith("online"):

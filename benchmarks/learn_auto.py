@@ -2,7 +2,7 @@
 
     python benchmarks/learn_auto.py --data-dir ../shared/data     # make learn-auto
 
-Writes nlpmeta/learners/experience.json and nlpmeta/trust/families.safetensors, in about 20 minutes on 2 cores alongside
+Writes nlpmeta/auto/priors.json and nlpmeta/auto/families.safetensors, in about 20 minutes on 2 cores alongside
 other work. Run it again whenever the shipped checkpoint changes. The tasks are ``auto_tasks.AUXILIARY``; the datasets
 and languages of the reported results are never read. Embeddings are cached on disk: a second run is faster.
 """
@@ -16,21 +16,18 @@ import numpy as np
 import torch
 from auto_study import LEVELS, SHOTS, Mixture, Seen, Study, blank, collect, prior
 from auto_tasks import AUXILIARY, Pools, table_of
+from fit_priors import Observed, fit_mean, fit_quantiles, surface, weighted_quantile
 from threadpoolctl import threadpool_limits
 
-from nlpmeta.encoder.views import FROZEN, Views
-from nlpmeta.files import write_json
-from nlpmeta.learners.auto import AutoHead
+from nlpmeta.auto.diagnosis import FILE as FAMILIES_FILE
+from nlpmeta.auto.diagnosis import Families, centres_of, log_odds, write_families
+from nlpmeta.auto.heads import FROZEN, Views, features_of
+from nlpmeta.auto.judging import TEMPERATURES
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.priors import FILE, Profile, Surface, held_out_quantiles
 from nlpmeta.learners.base import Embed
-from nlpmeta.learners.experience import FILE, Profile, Surface
-from nlpmeta.learners.heads import features_of
-from nlpmeta.learners.judging import TEMPERATURES
-from nlpmeta.starting import starting_learner
-from nlpmeta.trust.conformal import held_out_quantiles
-from nlpmeta.trust.diagnosis import log_odds
-from nlpmeta.trust.families import FILE as FAMILIES_FILE
-from nlpmeta.trust.families import Families, centres_of, write_families
-from nlpmeta.trust.fitting import Observed, fit_mean, fit_quantiles, surface, weighted_quantile
+from nlpmeta.learners.start import starting_learner
+from nlpmeta.storage.files import write_json
 
 STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 CLEAN = 0.02  # of clean tasks may look as if their labels were random

@@ -2,9 +2,9 @@
 
     python benchmarks/learn_scope.py --data-dir ../shared/data
 
-Writes nlpmeta/trust/scope.json, in about 20 minutes on one core alongside other work. Tasks are drawn from the dev
+Writes nlpmeta/auto/scope.json, in about 20 minutes on one core alongside other work. Tasks are drawn from the dev
 splits of the languages in ``auto_tasks.AUXILIARY``; out-of-scope texts come from classes that are not in the task, and
-from the sentences of nlpmeta/trust/small_talk.txt, each scored against the other sentences. It then evaluates, without
+from the sentences of nlpmeta/auto/small_talk.txt, each scored against the other sentences. It then evaluates, without
 learning, on CLINC150's validation split: its own out-of-scope texts, and small-talk sentences that are not in the file.
 """
 
@@ -21,18 +21,17 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from nlpmeta.auto import scope as small_talk
+from nlpmeta.auto.heads import FROZEN, Views
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.scope import WEIGHTS_FILE, near_clues, scope_scores
 from nlpmeta.data import Episode
-from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.store import embeddings_folder
-from nlpmeta.encoder.views import FROZEN, Views
+from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import write_json
-from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Embed, Texts
+from nlpmeta.learners.start import starting_learner
 from nlpmeta.sources.loading import load_source
-from nlpmeta.starting import starting_learner
-from nlpmeta.trust import small_talk
-from nlpmeta.trust.scope import WEIGHTS_FILE, near_clues, scope_scores
+from nlpmeta.storage.files import write_json
 
 SHOTS = (2, 5, 10)
 FEW = (

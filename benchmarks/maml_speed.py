@@ -40,7 +40,7 @@ class Case:
 
 def tasks_of(n_tasks: int) -> list[Any]:
     """The first episodes of a sampler on the starter corpus."""
-    from nlpmeta.sampling import EpisodeSampler
+    from nlpmeta.episodes.samplers import EpisodeSampler
     from nlpmeta.sources.loading import load_source
 
     sampler = EpisodeSampler([load_source("starter").load("en")], n_way=5, n_shot=5, n_query=5, seed=0)

@@ -29,12 +29,12 @@ def measure(name: str) -> None:
 
     from nlpmeta.encoder.lora import AdapterSettings, add_adapter
     from nlpmeta.encoder.text_encoder import TextEncoder
+    from nlpmeta.episodes.samplers import EpisodeSampler
     from nlpmeta.learners.base import learners
-    from nlpmeta.sampling import EpisodeSampler
     from nlpmeta.sources.loading import load_source
-    from nlpmeta.training import TrainSettings
     from nlpmeta.training.engine import make_accelerator
     from nlpmeta.training.forecast import forecast_memory
+    from nlpmeta.training.recipe import TrainSettings
     from nlpmeta.training.run import Run
 
     method, options, (n_way, n_shot) = CASES[name]

@@ -47,7 +47,7 @@ def in_two_parts(
     import torch
     from threadpoolctl import threadpool_limits
 
-    from nlpmeta.files import write_json
+    from nlpmeta.storage.files import write_json
 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))

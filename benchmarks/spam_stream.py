@@ -28,12 +28,11 @@ import torch
 from sklearn.cluster import KMeans
 
 from nlpmeta import FewShotClassifier, LabeledTexts, OnlineClassifier
-from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.encoder.store import embeddings_folder
-from nlpmeta.files import write_json
+from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.learners.base import TaskState, Texts
 from nlpmeta.learners.logistic import LogisticHead
-from nlpmeta.starting import starting_learner
+from nlpmeta.learners.start import starting_learner
+from nlpmeta.storage.files import write_json
 
 FOLDERS = {"youtube": "spam/youtube", "sms": "spam/sms_uci", "spamassassin": "spam/spamassassin"}
 GROUPS, DRAWS, CONTROLS, SHOTS, BEFORE, DELAY, CAMPAIGN, QUIET = 6, 3, 5, 50, 300, 5, 60, 2000

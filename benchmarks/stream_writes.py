@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
-from nlpmeta.starting import starting_learner
+from nlpmeta.learners.start import starting_learner
 
 WRITES, CLASSES, SENTENCE = 10_000, 50, "ninaomba unikumbushe kesho asubuhi saa mbili"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from running import main
 
-from nlpmeta.protocols.results import read_rows
-from nlpmeta.report.streams import draw_streams
+from nlpmeta.bench.drawing import draw_streams
+from nlpmeta.evaluation.results import read_rows
 
 OUT = Path("results/streams.json")
 ABLATIONS = ",".join(f"{name}@runs/{name}" for name in ("rnn", "snail") if Path(f"runs/{name}").is_dir())

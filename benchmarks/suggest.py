@@ -21,14 +21,14 @@ from rich.table import Table
 from running import in_two_parts
 from torch import Tensor
 
+from nlpmeta.auto.answers import most_worth_labelling
+from nlpmeta.auto.method import AutoHead
 from nlpmeta.data import LabeledTexts
-from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.episodes.base import generator
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import TaskState, Texts
-from nlpmeta.sampling import generator
-from nlpmeta.starting import starting_learner
-from nlpmeta.trust.suggest import most_worth_labelling
+from nlpmeta.learners.start import starting_learner
 
 RESULTS = Path("results/suggest.json")
 SHOTS, LABELS, DRAWS = (1, 2, 3, 5), 10, 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlpmeta.evaluation import paired_difference
+from nlpmeta.metrics.scores import paired_difference
 
 RESULTS = Path("results/meta.json")
 SETS = {

@@ -49,7 +49,7 @@ Sets = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 def recipes_of(part: str, seed: int) -> dict[str, Any]:
     """The recipes of a part by the name of the variant."""
-    from nlpmeta.recipes.files import load_recipe
+    from nlpmeta.training.recipe_files import load_recipe
 
     if part == "augmentation":
         return {name: load_recipe(str(BASE), [f"seed={seed}", *changes]) for name, changes in VARIANTS.items()}
@@ -60,9 +60,9 @@ def recipes_of(part: str, seed: int) -> dict[str, Any]:
 
 def measure(learner: Any, sets: Sets, data_dir: Path) -> dict[str, dict[str, list[float]]]:
     """The accuracy of each task, by group of languages and by data set and language."""
-    from nlpmeta.encoder.cache import EmbeddingTable
-    from nlpmeta.evaluation import score_episode
-    from nlpmeta.sampling import EpisodeSampler
+    from nlpmeta.encoder.table import EmbeddingTable
+    from nlpmeta.episodes.samplers import EpisodeSampler
+    from nlpmeta.metrics.scores import score_episode
     from nlpmeta.sources.loading import load_source
 
     table = EmbeddingTable(learner.encoder)
@@ -81,10 +81,10 @@ def measure(learner: Any, sets: Sets, data_dir: Path) -> dict[str, dict[str, lis
 
 def run(part: str, data_dir: Path) -> None:
     """Train what is not trained yet, and measure it."""
-    from nlpmeta.checkpoint import load_checkpoint
+    from nlpmeta.learners.checkpoint import load_checkpoint
     from nlpmeta.learners.prototypical import PrototypicalNetwork
-    from nlpmeta.recipes.run import run_recipe
-    from nlpmeta.starting import starting_learner
+    from nlpmeta.learners.start import starting_learner
+    from nlpmeta.training.from_recipe import run_recipe
 
     sets = SHIFT if part == "augmentation" else WITHOUT_LABELS
     kept = read().get(part, {})
@@ -117,7 +117,7 @@ def read() -> dict[str, Any]:
 
 
 def write(part: str, rows: Any) -> None:
-    from nlpmeta.files import write_json
+    from nlpmeta.storage.files import write_json
 
     write_json(OUT, {**read(), part: rows})
 

@@ -93,7 +93,8 @@ def run(case: Case, steps: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     from nlpmeta import EpisodeSampler, PrototypicalNetwork, TextEncoder, load_source
     from nlpmeta.encoder.lora import AdapterSettings, add_adapter
-    from nlpmeta.training import TrainSettings, meta_train
+    from nlpmeta.training.engine import meta_train
+    from nlpmeta.training.recipe import TrainSettings
 
     source = load_source("starter")
     pools = [source.load(lang) for lang in source.languages()]
@@ -154,7 +155,7 @@ def in_processes(case: Case, steps: int, threads: int, cache: str) -> dict[str, 
 
 def main() -> None:
     """Measure all rows and print them."""
-    from nlpmeta.files import user_cache
+    from nlpmeta.storage.files import user_cache
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=12)

@@ -20,13 +20,13 @@ from rich.table import Table
 from running import in_two_parts
 from torch import Tensor
 
+from nlpmeta.auto import judging
+from nlpmeta.auto.method import AutoHead
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.episodes.base import generator
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners import judging
-from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Embed, Texts
-from nlpmeta.sampling import generator
-from nlpmeta.starting import starting_learner
+from nlpmeta.learners.start import starting_learner
 
 RESULTS = Path("results/unbalanced.json")
 COUNTS = {"1 to 8": (1, 1, 2, 3, 5, 8), "2 to 10": (2, 2, 3, 5, 8, 10), "3 or 10": (3, 10), "16 or 60": (16, 60)}

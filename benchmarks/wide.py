@@ -17,15 +17,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from nlpmeta.encoder.store import embeddings_folder
-from nlpmeta.evaluation import score_episode
-from nlpmeta.files import write_json
-from nlpmeta.protocols.measure import Tables
-from nlpmeta.recipes import load_recipe
-from nlpmeta.sampling.kshot import KShotSampler
+from nlpmeta.encoder.table import embeddings_folder
+from nlpmeta.episodes.kshot import KShotSampler
+from nlpmeta.evaluation.measure import Tables
+from nlpmeta.learners.start import starting_learner
+from nlpmeta.metrics.scores import score_episode
 from nlpmeta.sources.catalogue import catalogue
 from nlpmeta.sources.loading import load_source
-from nlpmeta.starting import starting_learner
+from nlpmeta.storage.files import write_json
+from nlpmeta.training.recipe_files import load_recipe
 
 RESULTS = Path("results/wide.json")
 FROZEN = ("logistic", "ridge", "prototypical")

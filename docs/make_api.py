@@ -22,7 +22,10 @@ Written from the docstrings by `docs/make_api.py`; `from nlpmeta import NAME` gi
 
 def main() -> int:
     """Write the page, or compare it with the file."""
-    content = HEAD + "".join(_entry(name, getattr(nlpmeta, name)) for name in nlpmeta.__all__ if name[0] != "_")
+    named = {name: getattr(nlpmeta, name) for name in nlpmeta.__all__ if name[0] != "_"}
+    described = {name: value for name, value in named.items() if inspect.isclass(value) or inspect.isroutine(value)}
+    content = HEAD + "".join(_entry(name, value) for name, value in described.items())
+    content += "\n".join(["\n## Values and types\n", *(f"- `{name}`" for name in named if name not in described), ""])
     if "--check" in sys.argv[1:]:
         same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == content
         if not same:

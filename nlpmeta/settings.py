@@ -1,13 +1,15 @@
-"""Settings that check themselves: frozen, every key documented, and all that is wrong with them said at once."""
+"""Checked settings and registered names: what a command, a recipe or a saved file gives by name."""
 
-from collections.abc import Mapping
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
-from nlpmeta.errors import NLPMetaError, visible
+from nlpmeta.errors import NLPMetaError, UnknownNameError, visible
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -187,3 +189,58 @@ def check_share(**numbers: float) -> None:
     for name, value in numbers.items():
         if not 0 <= value <= 1:
             raise NLPMetaError(f"{name} is a share from 0 to 1; got {value!r}.")
+
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+
+class Registry(Mapping[str, type[T]]):
+    """Fills itself on first use by importing ``homes``: modules, and packages with every module in them."""
+
+    def __init__(self, kind: str, *homes: str) -> None:
+        self.kind, self._homes = kind, homes
+        self._classes: dict[str, type[T]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[type[C]], type[C]]:
+        """Enter the decorated class under ``name``.
+
+        Raises:
+            RuntimeError: if the name is taken by another class.
+        """
+
+        def add(cls: type[C]) -> type[C]:
+            if name in self._classes:
+                raise RuntimeError(f"Two {self.kind}s are named {name!r}.")
+            self._classes[name] = cls  # type: ignore[assignment]  # the decorator keeps the precise class type
+            return cls
+
+        return add
+
+    def name_of(self, cls: type[T]) -> str:
+        """The name that ``cls`` was registered under."""
+        return next(name for name, known in self._load().items() if known is cls)
+
+    def _load(self) -> dict[str, type[T]]:
+        if not self._loaded:
+            for home in self._homes:
+                for module in pkgutil.iter_modules(getattr(importlib.import_module(home), "__path__", [])):
+                    importlib.import_module(f"{home}.{module.name}")
+            self._loaded = True
+        return self._classes
+
+    def __getitem__(self, name: str) -> type[T]:
+        classes = self._load()
+        if name not in classes:
+            raise UnknownNameError(self.kind, name, classes)
+        return classes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._load()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._load()))
+
+    def __len__(self) -> int:
+        return len(self._load())

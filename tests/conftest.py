@@ -18,8 +18,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.merged import adapted_layers
 from nlpmeta.encoder.text_encoder import TextEncoder
-from nlpmeta.files import user_cache
-from nlpmeta.sampling import EpisodeSampler
+from nlpmeta.episodes.samplers import EpisodeSampler
+from nlpmeta.storage.files import user_cache
 
 pytest_plugins = ("hub_fixture", "documents_beside")
 TOPICS = {"sport": "ball goal match team", "food": "rice soup bread salt", "money": "bank loan cash rate"}

@@ -94,7 +94,7 @@ def run_command(command):
         for extra in (each for found in re.findall(r"\[([\w,]+)\]", command) for each in found.split(",")):
             assert re.search(rf"^{extra} = \[", content, re.MULTILINE), f"there is no extra {extra}"
     elif plan == "read the recipe":
-        from nlpmeta.recipes import load_recipe
+        from nlpmeta.training.recipe_files import load_recipe
 
         load_recipe(words[2], [word for word in words[3:] if "=" in word])
     elif plan == "run":
@@ -155,8 +155,8 @@ def small_model():
 
 def prepare(folder):
     """The files that documents speak of as the reader's own."""
-    from nlpmeta.sources.export import export
     from nlpmeta.sources.loading import load_source
+    from nlpmeta.sources.tables import export
 
     swahili = load_source("starter").load("sw")
     rows = [i for i in range(len(swahili)) if i % 22 < 6]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from sqlite_fuzzing import embeddings_flipped, users_flipped, write_embeddings, write_users
 
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import sha256
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.sources.file import FileSource
+from nlpmeta.storage.files import sha256
 
 SECONDS = 20  # for one file; the slowest real one takes a fraction of a second
 ROOM = 2 << 30  # bytes of address space beyond what the process has at the start
@@ -97,7 +97,7 @@ def cases(ground: Ground) -> dict[str, Callable[[int, Path], None]]:
 @contextmanager
 def encoders_from(ground: Ground) -> Iterator[None]:
     """Loading a model takes a copy of the encoder in memory: its folder is fuzzed by itself."""
-    import nlpmeta.checkpoint as checkpoint
+    import nlpmeta.learners.checkpoint as checkpoint
 
     before = checkpoint.own_encoder, checkpoint.shared_encoder
 

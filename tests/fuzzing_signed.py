@@ -22,17 +22,17 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from nlpmeta import AdapterStore, FewShotClassifier, OnlineClassifier
-from nlpmeta.adaptation.meta_online import OnlineMetaLearner
-from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings
-from nlpmeta.adaptation.packing import Packed
-from nlpmeta.adaptation.stream import OnlineSettings
-from nlpmeta.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
-from nlpmeta.export.setfit import import_setfit
-from nlpmeta.files import sha256
+from nlpmeta.export.head import import_setfit
 from nlpmeta.learners.base import learners
+from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
+from nlpmeta.online.meta import OnlineMetaLearner
+from nlpmeta.online.meta_files import OnlineTaskSettings
+from nlpmeta.online.stream import OnlineSettings
+from nlpmeta.storage.files import sha256
+from nlpmeta.users.heads import Packed
 
 METHODS = ("auto", "prototypical", "knn", "maml", "mann", "matching")
 TEXTS = ("ball goal", "match team", "rice soup", "bread salt")

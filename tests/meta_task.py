@@ -14,8 +14,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.sampling import EpisodeSampler
 
 KEYS, NOISE = [f"key{c}" for c in "abcdefghijklmnopqrstuvwx"], [f"noise{c}" for c in "abcdefgh"]
 

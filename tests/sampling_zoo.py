@@ -11,22 +11,12 @@ from hashlib import sha256
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.sampling import (
-    CrossLingualSampler,
-    EpisodeSampler,
-    FoldSampler,
-    ImbalancedSampler,
-    KShotSampler,
-    LongTail,
-    MetaDatasetShots,
-    MixtureSampler,
-    Range,
-    Sampler,
-    SpamSampler,
-    UserSampler,
-)
-from nlpmeta.sampling.clusters import ClusterSampler
-from nlpmeta.sampling.raw_texts import MaskedWordSampler, SentenceViewSampler
+from nlpmeta.episodes.base import Range, Sampler
+from nlpmeta.episodes.clusters import ClusterSampler
+from nlpmeta.episodes.kshot import FoldSampler, KShotSampler
+from nlpmeta.episodes.raw_texts import MaskedWordSampler, SentenceViewSampler
+from nlpmeta.episodes.samplers import CrossLingualSampler, EpisodeSampler, SpamSampler, UserSampler
+from nlpmeta.episodes.wrappers import ImbalancedSampler, LongTail, MetaDatasetShots, MixtureSampler
 
 LANGS = ("en-US", "sw-KE", "deu")
 CLASSES = ("alarm_set", "alarm_stop", "mail_read", "mail_send", "music_play", "music_stop")

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nlpmeta.checkpoint import load_checkpoint, save_checkpoint
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.manifest import whole_folder
+from nlpmeta.storage.manifest import whole_folder
 
 TEXTS, LABELS = ["ball goal", "rice soup", "loan rate"], ["sport", "food", "money"]
 
@@ -115,8 +115,8 @@ def kill_checkpoint(encoder: str, work: Path, kills: int, random_: random.Random
 
 def kill_training(encoder: str, work: Path, kills: int, random_: random.Random) -> list[str]:
     """Runs of a recipe, killed at any time and resumed: what is in the folder after each kill."""
-    from nlpmeta.recipes import load_recipe
-    from nlpmeta.recipes.run import run_recipe
+    from nlpmeta.training.from_recipe import run_recipe
+    from nlpmeta.training.recipe_files import load_recipe
 
     recipe = work / "tiny.yaml"
     recipe.write_text(

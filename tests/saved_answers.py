@@ -24,9 +24,9 @@ from nlpmeta import (
     TextEncoder,
     meta_train,
 )
-from nlpmeta.checkpoint import load_checkpoint
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
-from nlpmeta.training import TrainSettings
+from nlpmeta.learners.checkpoint import load_checkpoint
+from nlpmeta.training.recipe import TrainSettings
 
 ENCODER = "./encoder"
 ASKED = ["ball rice", "loan goal", "bread", "match team goal ball bank", "nothing known", "rate", "salt soup rice"]

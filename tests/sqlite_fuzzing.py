@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nlpmeta.adaptation.packing import checksum, pack, unpack
-from nlpmeta.adaptation.users_file import UsersFile
-from nlpmeta.encoder.store import EmbeddingStore
+from nlpmeta.encoder.table import EmbeddingStore
+from nlpmeta.users.file import UsersFile
+from nlpmeta.users.heads import checksum, pack, unpack
 
 USERS, FACTS, DIM = tuple(f"user {i}" for i in range(40)), {"method": "m"}, 4
 TEXTS = tuple(f"text {i}" for i in range(40))

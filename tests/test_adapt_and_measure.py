@@ -6,12 +6,12 @@ import pytest
 from test_lora import adapted_encoder
 
 from nlpmeta import AdaptRequest, adapt_and_measure
-from nlpmeta.adaptation.trial import Stopwatch, Task, run_trial
 from nlpmeta.cli.app import main
-from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.evaluation.trial import Stopwatch, Task, run_trial
 from nlpmeta.learners.maml import MAML
-from nlpmeta.sampling import KShotSampler
 
 
 def request(table, encoder_folder, **options):

@@ -13,14 +13,13 @@ import torch
 from conftest import make_encoder
 
 from nlpmeta import AdapterStore, FewShotClassifier
-from nlpmeta.adaptation.near import head_near
-from nlpmeta.adaptation.packing import USER_BYTES, pack, unpack
-from nlpmeta.adaptation.users_file import UsersFile
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
 from nlpmeta.learners.base import learners
 from nlpmeta.learners.maml import MAML
+from nlpmeta.users.file import UsersFile
+from nlpmeta.users.heads import USER_BYTES, head_near, pack, unpack
 
 WRITER = Path(__file__).parent / "write_users.py"
 METHODS = ["logistic", "prototypical", "ridge", "auto", "maml", "anil"]

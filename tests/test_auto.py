@@ -5,13 +5,12 @@ import torch
 from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.encoder.store import EmbeddingStore
-from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
+from nlpmeta.auto import judging
+from nlpmeta.auto.heads import ADAPTED, FROZEN, Views, seen
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners import judging
-from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import Support, Texts
-from nlpmeta.learners.heads import seen
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 WAYS = 4
@@ -223,9 +222,9 @@ def test_a_state_with_an_unknown_head_says_so(adapted):
 
 
 def test_the_baseline_of_a_trial_is_the_frozen_encoder(adapted, pool):
-    from nlpmeta.adaptation.trial import Stopwatch, Task, run_trial
-    from nlpmeta.encoder.cache import EmbeddingTable
-    from nlpmeta.sampling import KShotSampler
+    from nlpmeta.encoder.table import EmbeddingTable
+    from nlpmeta.episodes.kshot import KShotSampler
+    from nlpmeta.evaluation.trial import Stopwatch, Task, run_trial
 
     def baseline(learner):
         sampler = KShotSampler(pool, n_shot=3, seed=0)

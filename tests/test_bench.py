@@ -10,19 +10,26 @@ import numpy as np
 import pytest
 import torch
 
-from nlpmeta.bench.cell import measure_cell
-from nlpmeta.bench.contender import Adapted, Contender, contenders, installed_peers, peer, peer_names
-from nlpmeta.bench.fine_tuning import FullFineTuning, LoraFineTuning
-from nlpmeta.bench.memory import peak_bytes, start_watching
-from nlpmeta.bench.ours import OurMethod
+from nlpmeta.bench.contender import (
+    Adapted,
+    Contender,
+    OurMethod,
+    contenders,
+    installed_peers,
+    peak_bytes,
+    peer,
+    peer_names,
+    start_watching,
+)
+from nlpmeta.bench.peers import FullFineTuning, LoraFineTuning
 from nlpmeta.bench.plan import BenchTask, Cell, Entry, Job, entries_of
 from nlpmeta.bench.run import Bench
-from nlpmeta.bench.store import RESULTS_FILE, Store
+from nlpmeta.bench.store import RESULTS_FILE, Store, measure_cell
 from nlpmeta.bench.summary import groups_of
 from nlpmeta.cli.app import main
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError, WorkFailedError
-from nlpmeta.evaluation import paired_difference
 from nlpmeta.metrics import calibration_error
+from nlpmeta.metrics.scores import paired_difference
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +344,7 @@ def test_the_command_prints_a_table_or_json(bench, store, capsys):
 @pytest.mark.skipif("setfit" not in installed_peers(), reason="needs the extra bench")
 @pytest.mark.filterwarnings("ignore")
 def test_setfit_takes_the_steps_that_were_counted(encoder_folder, sampler):
-    from nlpmeta.bench.setfit_peer import SetFit, wanted_steps
+    from nlpmeta.bench.peers import SetFit, wanted_steps
 
     episode = sampler.episode(0)
     contender = SetFit(str(encoder_folder), None)
@@ -352,7 +359,7 @@ def test_setfit_takes_the_steps_that_were_counted(encoder_folder, sampler):
 @pytest.mark.skipif("setfit" not in installed_peers(), reason="needs the extra bench")
 @pytest.mark.filterwarnings("ignore")
 def test_setfit_has_our_encoder_before_it_trains(encoder_folder, encoder, sampler):
-    from nlpmeta.bench.setfit_peer import SetFit
+    from nlpmeta.bench.peers import SetFit
 
     episode = sampler.episode(0)
     contender = SetFit(str(encoder_folder), 1)
@@ -365,7 +372,7 @@ def test_setfit_has_our_encoder_before_it_trains(encoder_folder, encoder, sample
 @pytest.mark.skipif("adaptive-classifier" not in installed_peers(), reason="needs the extra bench")
 @pytest.mark.filterwarnings("ignore")
 def test_adaptive_classifier_has_our_encoder_and_its_own_answers(encoder_folder, encoder, sampler):
-    from nlpmeta.bench.adaptive_peer import AdaptiveClassifier
+    from nlpmeta.bench.peers import AdaptiveClassifier
 
     episode = sampler.episode(0)
     contender = AdaptiveClassifier(str(encoder_folder), None)

@@ -7,10 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nlpmeta.adaptation import burst
-from nlpmeta.adaptation.burst import WINDOW, Burst, likeness
-from nlpmeta.adaptation.drift import DriftAlarm
-from nlpmeta.adaptation.online_files import _burst
+from nlpmeta.online import alarms as burst
+from nlpmeta.online.alarms import WINDOW, Burst, DriftAlarm, likeness
+from nlpmeta.online.files import _burst
 
 
 def directions(n, seed, *, centre=None, spread=1.0, dim=24):

@@ -129,7 +129,7 @@ def test_impossible_changes_are_refused_and_change_nothing(encoder, task):
 
 def heads_judged(monkeypatch):
     """How many supports have been judged so far, as a list of their sizes."""
-    from nlpmeta.learners.auto import AutoHead
+    from nlpmeta.auto.method import AutoHead
 
     sizes, plain = [], AutoHead.judge
     monkeypatch.setattr(AutoHead, "judge", lambda self, known: sizes.append(len(known)) or plain(self, known))

@@ -4,15 +4,15 @@ import shutil
 import pytest
 import torch
 
-from nlpmeta.checkpoint import load_checkpoint, save_checkpoint
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import Support, Texts
+from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.siamese import SiameseNetwork
-from nlpmeta.manifest import describe
+from nlpmeta.storage.manifest import describe
 
 FACTS = {"recipe_digest": "0" * 64, "sets": ["massive"], "leave_out_langs": ["sw"], "steps": 7}
 

@@ -388,9 +388,9 @@ def test_the_memory_of_predict_does_not_grow_with_the_file(table, encoder_folder
 def test_interrupting_leaves_nothing_half_written(encoder_folder, table, tmp_path):
     import signal
 
-    code = "import sys, signal; import nlpmeta.checkpoint as c\nreal = c.write_manifest\n"
+    code = "import sys, signal; import nlpmeta.learners.checkpoint as c\nreal = c.write_manifest\n"
     code += "def slow(*a):\n    import os; os.kill(os.getpid(), signal.SIGINT); real(*a)\n"
-    code += "import nlpmeta.kept_classifier as k; k.write_manifest = slow\n"
+    code += "import nlpmeta.classifier.persistence as k; k.write_manifest = slow\n"
     code += "from nlpmeta.cli.app import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "adapt", "--data", table, "--encoder", encoder_folder]
     command += ["--out", tmp_path / "m"]

@@ -7,8 +7,8 @@ import pytest
 
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.evaluation.runs import evaluate
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.protocols import evaluate
 
 ROW_KEYS = {"data", "lang", "method", "protocol", "n_way", "n_shot", "episodes", "accuracy", "macro_f1"}
 ROW_KEYS |= {"calibration_error", "seed", "encoder", "command"}

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from nlpmeta.checkpoint import load_checkpoint
 from nlpmeta.cli.app import main
+from nlpmeta.learners.checkpoint import load_checkpoint
 from nlpmeta.training.resume import _checksum
 
 RECIPE = """\

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from nlpmeta.data import readable_names
+from nlpmeta.episodes.clues import ClueSampler, ClueShares
+from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.sampling import EpisodeSampler
-from nlpmeta.sampling.clues import ClueSampler, ClueShares
 
 VOCABULARY = ("river", "stone", "cloud", "sport")
 

@@ -8,7 +8,7 @@ import pytest
 
 from nlpmeta.cli.app import main
 from nlpmeta.cli.console import json_line, out_facts, out_table
-from nlpmeta.recipes.files import about, shipped_recipes
+from nlpmeta.training.recipe_files import about, shipped_recipes
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from conftest import TOPICS
 from typer.testing import CliRunner
 
 from nlpmeta import FewShotClassifier, TextEncoder
+from nlpmeta.auto.diagnosis import diagnose
+from nlpmeta.auto.method import AutoHead
 from nlpmeta.cli.app import app
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.tokenizing import WIDTH, Cut, cut_of, cut_texts
 from nlpmeta.errors import DataWarning, NLPMetaError
-from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.base import learners
 from nlpmeta.sharing.gather import gather
-from nlpmeta.trust.diagnosis import diagnose
 
 LONG = "ball " * 40
 FITS = "ball " * 31 + "goal"  # exactly the 32 tokens that the small encoder of the tests reads

@@ -13,16 +13,15 @@ from torch.nn import functional
 
 from nlpmeta import AdapterStore, FewShotClassifier, TextEncoder
 from nlpmeta.encoder import device as devices
-from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.device import embed_in_batches, resolve_device, tokens_at_once
-from nlpmeta.encoder.store import EmbeddingStore
+from nlpmeta.encoder.table import EmbeddingStore, EmbeddingTable
+from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.learners.base import Texts, learners
-from nlpmeta.sampling import KShotSampler
+from nlpmeta.learners.start import starting_learner
 from nlpmeta.sources.loading import load_source
-from nlpmeta.starting import starting_learner
-from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import make_accelerator
+from nlpmeta.training.recipe import TrainSettings
 
 
 @pytest.fixture(autouse=True)
@@ -235,7 +234,7 @@ def test_batches_grow_with_the_free_memory_of_an_accelerator_and_not_on_the_cpu(
 def rounds(monkeypatch):
     """The CPU embeds in bfloat16, as accelerators do."""
     monkeypatch.setattr(devices, "embeds_in_bf16", lambda device: True)
-    monkeypatch.setattr("nlpmeta.encoder.store.embeds_in_bf16", lambda device: True)
+    monkeypatch.setattr("nlpmeta.encoder.table.embeds_in_bf16", lambda device: True)
 
 
 def test_the_transformer_rounds_and_what_comes_out_is_float32_of_unit_length(encoder, pool, rounds):
@@ -259,7 +258,7 @@ def test_what_is_trained_and_what_has_gradients_is_not_rounded(encoder, pool, ro
 def test_rounded_embeddings_are_kept_apart_from_exact_ones(encoder_folder, tmp_path, monkeypatch):
     encoder = TextEncoder.from_pretrained(str(encoder_folder), device="cpu")
     exact = EmbeddingStore.of(encoder, tmp_path)
-    monkeypatch.setattr("nlpmeta.encoder.store.embeds_in_bf16", lambda device: True)
+    monkeypatch.setattr("nlpmeta.encoder.table.embeds_in_bf16", lambda device: True)
     rounded = EmbeddingStore.of(encoder, tmp_path)
     assert exact is not None
     assert rounded is not None

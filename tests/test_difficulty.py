@@ -3,9 +3,9 @@ import pytest
 from meta_task import KEYS, noisy_pool
 
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.episodes.samplers import EpisodeSampler
+from nlpmeta.episodes.wrappers import DifficultySampler, surface_error
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.sampling import EpisodeSampler
-from nlpmeta.sampling.wrappers import DifficultySampler, surface_error
 
 
 @pytest.fixture(scope="module")

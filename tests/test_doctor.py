@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 
-from nlpmeta import doctor, starting
+from nlpmeta.cli import doctor
 from nlpmeta.cli.app import main
-from nlpmeta.doctor import examine
+from nlpmeta.cli.doctor import examine
 from nlpmeta.errors import ModelFolderError
-from nlpmeta.files import user_cache
+from nlpmeta.learners import start as starting
+from nlpmeta.storage.files import user_cache
 
 
 def found():

@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import scale_adapter
 
-from nlpmeta.encoder import cache, store
-from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder import table as cache
+from nlpmeta.encoder import table as store
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning
 

@@ -17,12 +17,13 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save_file
 
-from nlpmeta.encoder import model_folder, weights
+from nlpmeta.encoder import files as model_folder
+from nlpmeta.encoder import weights
 from nlpmeta.encoder.packaged import UnpackedRecord
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, prefix_for, resolve
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
-from nlpmeta.files import sha256
-from nlpmeta.hub import calls
+from nlpmeta.storage import hub as calls
+from nlpmeta.storage.files import sha256
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -482,7 +483,7 @@ def test_a_folder_that_is_a_link_keeps_its_name(tmp_path):
 
 
 def test_a_recipe_keeps_the_place_of_its_encoder_and_the_names_of_the_hub(tmp_path, monkeypatch):
-    from nlpmeta.recipes.schema import EncoderChoice
+    from nlpmeta.training.recipe import EncoderChoice
 
     model(tmp_path / "enc")
     monkeypatch.chdir(tmp_path)

@@ -8,9 +8,14 @@ import torch
 from scipy import stats
 
 from nlpmeta.data import Episode
-from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.episodes.pools import WithOutOfScope
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.evaluation import (
+from nlpmeta.evaluation.measure import Tables, measure
+from nlpmeta.evaluation.protocols import CLINC_OOS, N_WAY, Shape, Tasks
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.metrics import calibration_error
+from nlpmeta.metrics.scores import (
     EpisodeScore,
     Interval,
     confused_pairs,
@@ -18,12 +23,6 @@ from nlpmeta.evaluation import (
     score_episode,
     score_episodes,
 )
-from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.metrics import calibration_error
-from nlpmeta.protocols.base import Shape, Tasks
-from nlpmeta.protocols.measure import Tables, measure
-from nlpmeta.protocols.published import CLINC_OOS, N_WAY
-from nlpmeta.sampling.published import WithOutOfScope
 
 
 def right_and_wrong(episode, right):

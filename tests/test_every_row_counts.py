@@ -8,9 +8,9 @@ import pytest
 from nlpmeta import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
+from nlpmeta.episodes.accounts import accounts_of
+from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.errors import DataError, DataWarning
-from nlpmeta.sampling import KShotSampler
-from nlpmeta.sampling.accounts import accounts_of
 from nlpmeta.sources.file import FileSource
 from nlpmeta.sources.inspection import check_apart, paired
 

@@ -6,10 +6,10 @@ import pytest
 from scipy.interpolate import RegularGridInterpolator
 from test_lora import adapted_encoder
 
+from nlpmeta.auto import priors as room
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.priors import Experience, Profile, Shrunk, Surface, experience
 from nlpmeta.errors import ModelFolderError
-from nlpmeta.learners import experience as room
-from nlpmeta.learners.auto import AutoHead
-from nlpmeta.learners.experience import Experience, Profile, Shrunk, Surface, experience
 
 SHOTS, WAYS = (1.0, 5.0, 16.0), (2.0, 20.0)
 VALUES = np.random.default_rng(0).normal(size=(3, 2, 4))
@@ -52,7 +52,7 @@ def test_the_shipped_experience_knows_every_head_of_auto(encoder):
 
 
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
-    path = tmp_path / "experience.json"
+    path = tmp_path / "priors.json"
     path.write_text('{"two_views": {}}', encoding="utf-8")
     monkeypatch.setattr(room, "FILE", path)
     experience.cache_clear()

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.export.folders import export
 from nlpmeta.export.head import linear_heads
-from nlpmeta.learners.auto import AutoHead
 from nlpmeta.learners.knn import NearestNeighbours
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.maml import MAML
@@ -184,7 +184,7 @@ def test_the_command_exports_and_says_where(encoder_folder, pool, tmp_path, caps
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_was_exported_to_sentence_transformers_is_taken_in_again(encoder_folder, pool, tmp_path):
-    from nlpmeta.export.setfit import import_setfit
+    from nlpmeta.export.head import import_setfit
 
     pytest.importorskip("sentence_transformers")
     made = classifier("ridge", encoder_folder, pool)
@@ -197,7 +197,7 @@ def test_what_was_exported_to_sentence_transformers_is_taken_in_again(encoder_fo
 @pytest.mark.filterwarnings("ignore")
 def test_the_pickle_of_a_setfit_model_is_never_read(encoder_folder, pool, tmp_path):
     from nlpmeta.errors import ModelFolderError
-    from nlpmeta.export.setfit import import_setfit
+    from nlpmeta.export.head import import_setfit
 
     pytest.importorskip("sentence_transformers")
     export(classifier("ridge", encoder_folder, pool), tmp_path / "out", "sentence-transformers")

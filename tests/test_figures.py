@@ -6,20 +6,20 @@ import json
 import numpy as np
 import pytest
 
-from nlpmeta.adaptation.adapt_report import trial_json as report_of
-from nlpmeta.adaptation.trial import Measured, Stopwatch, Task, run_trial
-from nlpmeta.card.facts import Score
-from nlpmeta.cli.adapt_output import show
+from nlpmeta.auto.diagnosis import diagnose
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.cli.adapt import show
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
-from nlpmeta.encoder.cache import EmbeddingTable
-from nlpmeta.evaluation import Proportion
-from nlpmeta.learners.auto import AutoHead
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.episodes.kshot import KShotSampler
+from nlpmeta.evaluation.adapt import trial_json as report_of
+from nlpmeta.evaluation.trial import Measured, Stopwatch, Task, run_trial
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.metrics import macro_f1
-from nlpmeta.sampling import KShotSampler
+from nlpmeta.metrics.scores import Proportion
+from nlpmeta.sharing.card import Score
 from nlpmeta.sharing.gather import gather
-from nlpmeta.trust.diagnosis import diagnose
 
 
 @pytest.fixture(scope="module")

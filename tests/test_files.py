@@ -4,8 +4,8 @@ import tracemalloc
 import pytest
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import inside, new_file, read_bytes, sha256, write_json, write_text
-from nlpmeta.folders import new_folder
+from nlpmeta.storage.files import inside, new_file, read_bytes, sha256, write_json, write_text
+from nlpmeta.storage.folders import new_folder
 
 
 def leftovers(folder):

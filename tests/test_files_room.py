@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "nlpmeta"
-ROOM = {"files.py", "folders.py", "leftovers.py", "tensors.py", "manifest.py", "exchange.py"}
+ROOM = {f"storage/{name}.py" for name in ("files", "folders", "temporary", "tensors", "manifest")}
 CALLS = {
     *("open", "fdopen", "FileIO", "read_text", "read_bytes", "write_text", "write_bytes", "touch", "mkdir", "makedirs"),
     *("unlink", "rmdir", "removedirs", "rmtree", "rename", "renames", "symlink_to", "hardlink_to", "symlink", "link"),
@@ -34,44 +34,43 @@ KERNEL = "a file of /proc"
 STREAMS = "standard input, output and error"
 OURS = "our own method, which goes through the room"
 OUTSIDE = {
-    ("adaptation/online_files.py", "save_pretrained"): OURS,
-    ("adaptation/users_file.py", "sqlite3.connect"): SQLITE,
-    ("bench/memory.py", "read_text"): KERNEL,
-    ("bench/memory.py", "write_text"): KERNEL,
-    ("bench/ours.py", "save_pretrained"): OURS,
-    ("bench/setfit_peer.py", "save_pretrained"): LIBRARY,
+    ("online/files.py", "save_pretrained"): OURS,
+    ("users/file.py", "sqlite3.connect"): SQLITE,
+    ("bench/contender.py", "read_text"): KERNEL,
+    ("bench/contender.py", "write_text"): KERNEL,
+    ("bench/contender.py", "save_pretrained"): OURS,
+    ("bench/peers.py", "save_pretrained"): LIBRARY,
     ("bench/store.py", "FileLock"): LOCK,
     ("bench/store.py", "truncate"): "of a stream that the room opened",
     ("bench/worker.py", "fdopen"): STREAMS,
-    ("card/page.py", "savefig"): BUFFER,
+    ("sharing/card.py", "savefig"): BUFFER,
     ("cli/adapt.py", "save_pretrained"): OURS,
-    ("report/streams.py", "savefig"): BUFFER,
+    ("bench/drawing.py", "savefig"): BUFFER,
     ("cli/predict_output.py", "write_table"): "into a stream that the room opened",
     ("cli/process.py", "open"): STREAMS,
     ("cli/teach.py", "save_pretrained"): OURS,
     ("encoder/weights.py", "snapshot_download"): HUB,
     ("encoder/lower_states.py", "FileLock"): LOCK,
     ("encoder/lower_states.py", "memmap"): "NumPy maps a file of the cache, whose rows have checksums",
-    ("encoder/packaged.py", "FileLock"): LOCK,
-    ("encoder/store.py", "sqlite3.connect"): SQLITE,
-    ("encoder/model_folder.py", "AutoModel.from_pretrained"): LIBRARY,
-    ("encoder/model_folder.py", "AutoTokenizer.from_pretrained"): LIBRARY,
+    ("encoder/packaged/__init__.py", "FileLock"): LOCK,
+    ("encoder/table.py", "sqlite3.connect"): SQLITE,
+    ("encoder/files.py", "AutoModel.from_pretrained"): LIBRARY,
+    ("encoder/files.py", "AutoTokenizer.from_pretrained"): LIBRARY,
     ("export/folders.py", "save_pretrained"): LIBRARY,
     ("export/folders.py", "torch.onnx.export"): LIBRARY,
-    ("hub/download.py", "snapshot_download"): HUB,
-    ("kept_classifier.py", "save_pretrained"): OURS,
-    ("protocols/results.py", "FileLock"): LOCK,
-    ("report/drawing.py", "savefig"): BUFFER,
+    ("storage/hub_download.py", "snapshot_download"): HUB,
+    ("classifier/persistence.py", "save_pretrained"): OURS,
+    ("evaluation/results.py", "FileLock"): LOCK,
     ("sources/arrow_rows.py", "ParquetFile"): DATA,
     ("sources/arrow_rows.py", "load_from_disk"): DATA,
     ("sources/arrow_rows.py", "memory_map"): DATA,
-    ("sources/export.py", "write_table"): BUFFER,
+    ("sources/tables.py", "write_table"): BUFFER,
     ("sources/form.py", "open"): DATA,
     ("sources/hub_access.py", "hf_hub_download"): HUB,
     ("sources/hub_access.py", "load_dataset"): HUB,
     ("sources/hub_access.py", "snapshot_download"): HUB,
     ("sources/tables.py", "load_workbook"): DATA,
-    ("trust/families.py", "safe_open"): "a file of the package, whose header is needed",
+    ("auto/diagnosis.py", "safe_open"): "a file of the package, whose header is needed",
 }
 
 
@@ -118,7 +117,7 @@ def test_the_scan_finds_what_it_is_for():
 import os, shutil, sqlite3
 from pathlib import Path
 from safetensors.torch import save_file
-from nlpmeta.files import read_text, write_bytes
+from nlpmeta.storage.files import read_text, write_bytes
 open("a"); Path("a").open(); Path("a").read_text(); Path("a").write_bytes(b""); save_file({}, "a")
 shutil.rmtree("a"); os.replace("a", "b"); Path("a").replace("b"); Path("a").rename("b"); sqlite3.connect("a")
 Path("a").unlink(); os.remove("a"); shutil.copyfile("a", "b"); np.save("a", x); os.fdopen(3)

@@ -21,10 +21,10 @@ from sqlite_fuzzing import (
     write_users,
 )
 
-from nlpmeta.adaptation.packing import checksum, unpack
-from nlpmeta.adaptation.users_file import UsersFile
-from nlpmeta.encoder.store import EmbeddingStore
+from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.errors import DataWarning, ModelFolderError
+from nlpmeta.users.file import UsersFile
+from nlpmeta.users.heads import checksum, unpack
 
 KINDS = {"flipped": (users_flipped, write_users), "signed": (users_signed, write_users)}
 KINDS["embeddings"] = (embeddings_flipped, write_embeddings)

@@ -14,10 +14,9 @@ from hassil.intents import Intents, RangeSlotList, RangeType, TextSlotList  # no
 from hassil.parse_expression import parse_sentence  # noqa: E402
 from hassil.sample import sample_expression  # noqa: E402
 
+from nlpmeta.episodes.base import fingerprints, generator  # noqa: E402
 from nlpmeta.errors import NLPMetaError  # noqa: E402
 from nlpmeta.languages import UnknownLanguageError  # noqa: E402
-from nlpmeta.sampling.base import generator  # noqa: E402
-from nlpmeta.sampling.leaks import fingerprints  # noqa: E402
 from nlpmeta.sources.home_assistant import HomeAssistantIntents  # noqa: E402
 from nlpmeta.sources.loading import load_source  # noqa: E402
 from nlpmeta.sources.templates import Templates, likely_numbers, parse_templates  # noqa: E402

@@ -62,8 +62,8 @@ def test_an_arrow_back_up_a_concrete_learner_and_a_long_function_are_found(built
 
 def test_the_way_of_a_text_through_this_house_is_counted(encoder_folder):
     found = house.figures(PATH.parent.parent) | house.way(PATH.parent.parent, str(encoder_folder))
-    assert "classifier.py" in found["fit"]["files"] and "classifier.py" in found["predict"]["files"]
+    assert all("classifier/classifier.py" in found[way]["files"] for way in ("fit", "predict"))
     assert len(found["predict"]["files"]) < len(found["fit"]["files"]) < found["files"]
     assert found["predict"]["functions"] <= found["predict"]["calls"]
-    assert "nlpmeta.classifier" in found["loaded"]
+    assert "nlpmeta.classifier.classifier" in found["loaded"]
     assert any(line.startswith("a warm fit") for line in house.lines(found))

@@ -11,10 +11,10 @@ from nlpmeta import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NetworkError, NLPMetaError
-from nlpmeta.hub import push
-from nlpmeta.hub.calls import HIDDEN, no_tokens_told, without_tokens
-from nlpmeta.hub.push import Target, push_folder
 from nlpmeta.sources.hub import HubSource
+from nlpmeta.storage import hub_push as push
+from nlpmeta.storage.hub import HIDDEN, no_tokens_told, without_tokens
+from nlpmeta.storage.hub_push import Target, push_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 COMMIT = "a" * 40

@@ -16,11 +16,11 @@ from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
-from nlpmeta.hub import push
-from nlpmeta.hub.push import Target, push_folder
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
 from nlpmeta.sources.catalogue import catalogue
+from nlpmeta.storage import hub_push as push
+from nlpmeta.storage.hub_push import Target, push_folder
 
 # The client's own upload of large files uses an argument that the HTTP library would rather have by another name.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -10,10 +10,10 @@ from contextlib import closing
 import pytest
 
 from nlpmeta.errors import DataError, DataWarning, NetworkError, NLPMetaError
-from nlpmeta.hub import calls
 from nlpmeta.sources import hub_access
 from nlpmeta.sources.hub import HubSource
 from nlpmeta.sources.loading import load_source
+from nlpmeta.storage import hub as calls
 
 COMMIT = "a" * 40
 

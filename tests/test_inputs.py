@@ -88,7 +88,8 @@ def test_pandas_and_polars_are_not_imported_for_lists():
     import sys
 
     code = (
-        "import sys; from nlpmeta.fitted import checked_pairs; checked_pairs(['a b'], ['x']);"
+        "import sys; from nlpmeta.data.inputs import values_of; from nlpmeta.data.labels import checked_labels;"
+        "values_of(['a b'], name='X', what='texts'); checked_labels(['x']);"
         "print({'pandas', 'polars', 'datasets'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

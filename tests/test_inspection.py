@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.episodes.base import fingerprint
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.sampling.leaks import fingerprint
-from nlpmeta.sources.export import export
 from nlpmeta.sources.file import FileSource
 from nlpmeta.sources.inspection import Part, inspect_parts, parts_of
 from nlpmeta.sources.published import MirrorSource
 from nlpmeta.sources.starter import StarterSpam
+from nlpmeta.sources.tables import export
 
 PAIRS = st.lists(
     st.tuples(st.sampled_from(["a b", "A  B", "a c", "5 pm", "7 PM", "x"]), st.sampled_from("uvw")),

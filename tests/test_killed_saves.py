@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import save_and_die
 
-from nlpmeta.exchange import exchange
-from nlpmeta.folders import new_folder
+from nlpmeta.storage.folders import exchange, new_folder
 
 KILLS = 50
 
@@ -68,7 +67,7 @@ def test_two_folders_change_places(tmp_path):
 
 
 def test_where_folders_cannot_change_places_the_old_one_still_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("nlpmeta.folders.exchange", lambda one, other: False)
+    monkeypatch.setattr("nlpmeta.storage.folders.exchange", lambda one, other: False)
     for content in ("one", "two"):
         with new_folder(tmp_path / "model", overwrite=True, also=("part",)) as folder:
             (folder / "part").write_text(content)

@@ -5,14 +5,15 @@ import torch
 from conftest import make_encoder
 from meta_task import noisy_encoder, samplers
 
-from nlpmeta.encoder.cache import EmbeddingTable
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
+from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
 from nlpmeta.learners.siamese import SiameseNetwork
-from nlpmeta.training import TrainSettings, meta_train
+from nlpmeta.training.engine import meta_train
 from nlpmeta.training.optimise import trainable
-from nlpmeta.training.text_pass import KnownPass
+from nlpmeta.training.passes import KnownPass
+from nlpmeta.training.recipe import TrainSettings
 
 TEXTS = ["ball goal", "rice", "bank loan cash", "team", "bread salt", "rate"]
 
@@ -20,7 +21,7 @@ TEXTS = ["ball goal", "rice", "bank loan cash", "team", "bread salt", "rate"]
 def weights_after(learner, monkeypatch, *, cached):
     if not cached:  # the encoder is asked at every step, and as it does not train nothing goes back into it
         monkeypatch.setattr("nlpmeta.training.run.EmbeddingTable", lambda *_, **__: None)
-        monkeypatch.setattr("nlpmeta.training.text_pass.TextPass.backward", lambda _: None)
+        monkeypatch.setattr("nlpmeta.training.passes.TextPass.backward", lambda _: None)
     train, heldout = samplers()
     settings = TrainSettings(steps=4, episodes_per_step=2, eval_every=2, eval_episodes=2, warmup=0, ema=0)
     result = meta_train(learner, train, settings=settings, evaluate={"new": heldout})

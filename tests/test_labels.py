@@ -12,8 +12,8 @@ from conftest import save_encoder
 from datasets import ClassLabel, Dataset, Features, Value
 
 from nlpmeta import FewShotClassifier
+from nlpmeta.data.labels import checked_labels, classes_of
 from nlpmeta.errors import DataError
-from nlpmeta.labels import checked_labels, classes_of
 
 TEXTS = ["ball goal", "goal match", "rice soup", "soup bread", "bank loan", "loan cash"]
 NAMES = ["sport", "sport", "food", "food", "money", "money"]

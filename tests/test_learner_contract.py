@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_encoder
 
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.learners.base import Learner, Support, Texts, learners
 

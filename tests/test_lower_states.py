@@ -10,7 +10,8 @@ from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.lower_states import SplitBackbone, StateStore, bytes_of, lower_states
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.training import TrainSettings, meta_train
+from nlpmeta.training.engine import meta_train
+from nlpmeta.training.recipe import TrainSettings
 
 TEXTS = ["ball goal", "rice soup bread salt", "bank", "loan cash rate team match", "ball goal"]
 

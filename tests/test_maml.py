@@ -8,12 +8,12 @@ from test_lora import adapted_encoder
 from torch.func import functional_call
 
 from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.learners import inner_loop
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.maml import ANIL, MAML, MetaSGD, Reptile
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.sampling import EpisodeSampler
 from nlpmeta.training.optimise import trainable
 
 

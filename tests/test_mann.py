@@ -8,7 +8,7 @@ from conftest import make_encoder
 from stream_tasks import recall, streams, train
 from threadpoolctl import threadpool_limits
 
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, NLPMetaError

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.episodes.base import Range, leaked_texts
+from nlpmeta.episodes.many_sets import ManySetsSampler, ManySetsShape, SetPart
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.sampling import Range
-from nlpmeta.sampling.leaks import leaked_texts
-from nlpmeta.sampling.many_sets import ManySetsSampler, ManySetsShape, SetPart
 
 SMALL = ManySetsShape(n_way=Range(2, 9), n_shot=Range(1, 8), n_query=Range(1, 6), most_chars=6000)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import make_encoder, scale_adapter
 
+from nlpmeta.auto.heads import ADAPTED, FROZEN, Views
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.merged import _known, merged_backbone, with_weights
-from nlpmeta.encoder.views import ADAPTED, FROZEN, Views
 from nlpmeta.errors import ModelFolderError
 
 TEXTS = ["ball goal match", "rice", "bank loan cash rate ball"]

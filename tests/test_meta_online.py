@@ -8,14 +8,14 @@ import pytest
 import torch
 from meta_task import KEYS, noisy_learner, noisy_pool
 
-from nlpmeta.adaptation import meta_online
-from nlpmeta.adaptation.meta_online import OnlineMetaLearner
-from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
+from nlpmeta.episodes.base import fingerprint
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.sampling.leaks import fingerprint
+from nlpmeta.online import meta as meta_online
+from nlpmeta.online.meta import OnlineMetaLearner
+from nlpmeta.online.meta_files import OnlineTaskSettings
 
 FAST = {"steps": 8, "learning_rate": 5e-3, "n_shot": 1, "n_query": 30}
 TASKS = [KEYS[i : i + 4] for i in range(0, 24, 4)]
@@ -127,9 +127,9 @@ def test_a_failure_leaves_the_state_as_it_was(monkeypatch):
 @pytest.fixture
 def saved(encoder_folder, tmp_path, pool):
     """A folder with a checkpoint on the small encoder, and its topics as a task."""
-    from nlpmeta.checkpoint import save_checkpoint
     from nlpmeta.encoder.lora import AdapterSettings, add_adapter
     from nlpmeta.encoder.text_encoder import TextEncoder
+    from nlpmeta.learners.checkpoint import save_checkpoint
 
     encoder = TextEncoder.from_pretrained(str(encoder_folder))
     add_adapter(encoder, AdapterSettings(rank=2), seed=0)

@@ -23,6 +23,7 @@ from nlpmeta.metrics import (
     oos_auroc,
     oos_recall,
 )
+from nlpmeta.metrics.modules import load_metric
 
 
 @pytest.fixture
@@ -121,9 +122,7 @@ def test_recall_is_zero_where_the_accuracy_is_out_of_reach():
 def test_label_metrics_are_modules_of_evaluate_that_load_without_the_hub(name):
     truth, guess = [0, 0, 1, 2], [0, 1, 1, 2]
     expected = {"accuracy": accuracy_score(truth, guess), "macro_f1": f1_score(truth, guess, average="macro")}
-    assert metrics.load_metric(name).compute(predictions=guess, references=truth) == {
-        name: pytest.approx(expected[name])
-    }
+    assert load_metric(name).compute(predictions=guess, references=truth) == {name: pytest.approx(expected[name])}
 
 
 @pytest.mark.parametrize(
@@ -133,13 +132,13 @@ def test_label_metrics_are_modules_of_evaluate_that_load_without_the_hub(name):
 def test_probability_metrics_are_modules_of_evaluate_too(name, options, probabilities, labels):
     if name == "calibration_error":
         labels = labels.clip(0)
-    module = metrics.load_metric(name)
+    module = load_metric(name)
     found = module.compute(predictions=probabilities.tolist(), references=labels.tolist(), **options)
     assert found == {name: pytest.approx(getattr(metrics, name)(labels, probabilities, **options))}
 
 
 def test_modules_can_be_fed_in_batches():
-    module = metrics.load_metric("accuracy")
+    module = load_metric("accuracy")
     module.add_batch(predictions=[0, 1], references=[0, 0])
     module.add_batch(predictions=[1], references=[1])
     assert module.compute() == {"accuracy": pytest.approx(2 / 3)}
@@ -147,7 +146,7 @@ def test_modules_can_be_fed_in_batches():
 
 def test_an_unknown_metric_is_said_with_those_that_there_are():
     with pytest.raises(UnknownNameError, match="macro_f1"):
-        metrics.load_metric("makro_f1")
+        load_metric("makro_f1")
 
 
 def test_plain_functions_do_not_pay_for_importing_evaluate():

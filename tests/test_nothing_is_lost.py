@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from save_and_die import learner as adapted_learner
 
-from nlpmeta.checkpoint import load_checkpoint, save_checkpoint
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
-from nlpmeta.files import sha256, write_json, write_text
-from nlpmeta.folders import check_new_folder, new_folder, only_one
-from nlpmeta.leftovers import remove_leftovers, temporary_beside
-from nlpmeta.manifest import MANIFEST, PARTS, describe, finish_save, read_manifest, whole_folder, write_manifest
-from nlpmeta.recipes import load_recipe
-from nlpmeta.recipes.run import run_recipe
+from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
+from nlpmeta.storage.files import sha256, write_json, write_text
+from nlpmeta.storage.folders import check_new_folder, new_folder, only_one
+from nlpmeta.storage.manifest import MANIFEST, PARTS, describe, finish_save, read_manifest, whole_folder, write_manifest
+from nlpmeta.storage.temporary import remove_leftovers, temporary_beside
+from nlpmeta.training.from_recipe import run_recipe
+from nlpmeta.training.recipe_files import load_recipe
 from nlpmeta.training.resume import Checkpoints
 
 TEXTS, LABELS = ["ball goal", "rice soup", "loan rate"], ["sport", "food", "money"]
@@ -210,7 +210,7 @@ def test_what_arrives_while_the_new_folder_is_filled_stays(model):
 
 
 def test_what_arrives_in_the_very_moment_is_put_beside(model, monkeypatch):
-    from nlpmeta import folders
+    from nlpmeta.storage import folders
 
     def late(new, path):
         (path / "thesis.txt").write_text("years")
@@ -331,7 +331,7 @@ def test_a_second_training_in_the_folder_is_refused_with_the_process_that_has_it
 
 def test_the_lock_of_a_killed_training_is_taken_over(tmp_path):
     lock = tmp_path / ".training.lock"
-    code = "import sys,os;from pathlib import Path;from nlpmeta.folders import only_one\n"
+    code = "import sys,os;from pathlib import Path;from nlpmeta.storage.folders import only_one\n"
     code += "with only_one(Path(sys.argv[1]), 'training'): os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(lock)], check=False, timeout=60)
     assert lock.exists()

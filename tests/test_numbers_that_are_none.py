@@ -10,13 +10,12 @@ from meta_task import noisy_learner, samplers
 from safetensors.torch import load_file, save_file
 from test_untrusted_input import refused, signed
 
-from nlpmeta.adaptation.packing import pack, unpack
-from nlpmeta.checkpoint import load_checkpoint, save_checkpoint
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, save_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.maml import MAML
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
@@ -25,10 +24,12 @@ from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.recurrent import RecurrentMetaLearner
 from nlpmeta.learners.ridge import RidgeHead
 from nlpmeta.learners.siamese import SiameseNetwork
-from nlpmeta.recipes.run import build_learner
-from nlpmeta.training import TrainSettings, meta_train
+from nlpmeta.training.engine import meta_train
+from nlpmeta.training.from_recipe import build_learner
 from nlpmeta.training.optimise import MOST_SKIPPED, DivergedError, Guard
+from nlpmeta.training.recipe import TrainSettings
 from nlpmeta.training.step import GroupWeights
+from nlpmeta.users.heads import pack, unpack
 
 FAST = {"warmup": 0, "eval_episodes": 2, "control_episodes": 0, "ema": 0.5}
 
@@ -132,7 +133,8 @@ def test_a_recipe_that_diverges_ends_in_one_sentence_and_a_checkpoint_that_loads
     encoder_folder, table, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(
-        "nlpmeta.recipes.run.build_learner", lambda recipe: spoiled(build_learner(recipe), 3, FAULTS["the loss is"])
+        "nlpmeta.training.from_recipe.build_learner",
+        lambda recipe: spoiled(build_learner(recipe), 3, FAULTS["the loss is"]),
     )
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
@@ -271,7 +273,7 @@ def test_a_user_whose_numbers_are_none_is_refused(folder):
 
 
 def test_a_checkpoint_of_a_run_is_judged_before_anything_is_taken_from_it(tmp_path):
-    from nlpmeta.files import sha256
+    from nlpmeta.storage.files import sha256
     from nlpmeta.training.resume import _checksum
 
     train, _ = samplers()

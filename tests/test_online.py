@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from nlpmeta import FewShotClassifier, OnlineClassifier, TextEncoder
-from nlpmeta.adaptation.drift import DriftAlarm
-from nlpmeta.adaptation.follow import Labelled, adapted, first_leader, followed
-from nlpmeta.adaptation.stream import OnlineSettings
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
+from nlpmeta.online.alarms import DriftAlarm
+from nlpmeta.online.stream import Labelled, OnlineSettings, adapted, first_leader, followed
 
 FAST = OnlineSettings(window=8, replay=4, meta_every=4, keep_every=10)
 

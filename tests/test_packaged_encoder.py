@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nlpmeta.encoder import model_folder, packaged
-from nlpmeta.encoder.e5s1 import parse
+from nlpmeta.encoder import files as model_folder
+from nlpmeta.encoder import packaged
 from nlpmeta.encoder.packaged import UnpackedRecord, packaged_revision, packaged_version, unpack
-from nlpmeta.encoder.unpacking import charsmap
+from nlpmeta.encoder.packaged.e5s1 import parse
+from nlpmeta.encoder.packaged.unpacking import charsmap
 from nlpmeta.errors import WorkFailedError
-from nlpmeta.files import sha256
+from nlpmeta.storage.files import sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

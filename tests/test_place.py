@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from nlpmeta.adaptation.place import HOME, choose_place
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import write_json, write_text
-from nlpmeta.manifest import write_manifest
+from nlpmeta.evaluation.request import HOME, choose_place
+from nlpmeta.storage.files import write_json, write_text
+from nlpmeta.storage.manifest import write_manifest
 
 TASK = {"data": "topics.csv", "shots": 2}
 

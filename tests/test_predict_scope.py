@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from nlpmeta import FewShotClassifier
+from nlpmeta.auto import scope as small_talk
+from nlpmeta.auto.mixture import likeness, usual_likeness
 from nlpmeta.cli.app import main
-from nlpmeta.cli.predict_answers import NONE, Asked
+from nlpmeta.cli.predict_output import NONE, Asked
 from nlpmeta.learners.base import class_means
-from nlpmeta.learners.mixture import likeness, usual_likeness
-from nlpmeta.trust import small_talk
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import threading
 import pytest
 from pyarrow import Table, parquet
 
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
-from nlpmeta.sources.texts import arriving
+from nlpmeta.sources.file import arriving
 
 TEXTS = ["ball goal", "rice soup", "bank loan", "team match", "bread salt"]
 LABELS = ["sport", "food", "money", "sport", "food"]

@@ -10,8 +10,8 @@ import pytest
 
 from nlpmeta.cli.app import main
 from nlpmeta.errors import NLPMetaError, WorkFailedError, reason_of, visible
-from nlpmeta.files import disk_errors_said_plainly, new_file, write_text
-from nlpmeta.folders import new_folder
+from nlpmeta.storage.files import disk_errors_said_plainly, new_file, write_text
+from nlpmeta.storage.folders import new_folder
 
 IN_SHELL = f"{sys.executable} -m nlpmeta"
 
@@ -99,7 +99,7 @@ def test_a_keyboard_interrupt_inside_a_command_says_that_it_stopped(monkeypatch,
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nlpmeta.recipes.files.shipped_recipes", interrupted)
+    monkeypatch.setattr("nlpmeta.training.recipe_files.shipped_recipes", interrupted)
     assert main(["recipes", "list"]) == 130
     assert capsys.readouterr().err == "Stopped; nothing half-written was left behind.\n"
 
@@ -136,7 +136,7 @@ def test_an_error_of_the_system_that_nobody_expected_is_one_sentence(monkeypatch
     def refused(*_):
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), "a\x1b[31m\nb")
 
-    monkeypatch.setattr("nlpmeta.recipes.files.shipped_recipes", refused)
+    monkeypatch.setattr("nlpmeta.training.recipe_files.shipped_recipes", refused)
     assert main(["recipes", "list"]) == 1
     assert capsys.readouterr().err == r"Error: a\x1b[31m\nb: transport endpoint is not connected." + "\n"
 
@@ -154,7 +154,7 @@ def test_a_place_where_no_run_can_be_is_refused_before_anything_is_loaded(tmp_pa
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "link").symlink_to("/dev/null")
-    monkeypatch.setattr("nlpmeta.recipes.run.build_learner", lambda recipe: pytest.fail("it went on"))
+    monkeypatch.setattr("nlpmeta.training.from_recipe.build_learner", lambda recipe: pytest.fail("it went on"))
     assert main(["train", "protonet-tiny", f"out={tmp_path / place}", "steps=1", "-q", *resume]) == 1
     said = capsys.readouterr().err
     assert said.startswith("Error: ") and said.count("\n") == 1

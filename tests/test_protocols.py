@@ -9,25 +9,23 @@ from conftest import make_encoder
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.episodes.pools import InTurn, ShuffledDraws
 from nlpmeta.errors import DataError, DataWarning, NLPMetaError, UnknownNameError
-from nlpmeta.learners.logistic import LogisticHead
-from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.protocols import (
+from nlpmeta.evaluation.protocols import (
     CLINC_OOS,
     KSHOT_ALL,
     MTEB_8SHOT,
     N_WAY,
     PROTAUGMENT,
     PROTOCOLS,
-    DataChoice,
     Material,
     Shape,
-    evaluate,
     protocol,
 )
-from nlpmeta.protocols.results import add_rows, read_rows
-from nlpmeta.protocols.runs import shapes_of
-from nlpmeta.sampling.published import InTurn, ShuffledDraws
+from nlpmeta.evaluation.results import add_rows, read_rows
+from nlpmeta.evaluation.runs import DataChoice, evaluate, shapes_of
+from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 
 def shape(n_shot=2, n_way="all", n_episodes=3, max_query=None, seed=0):

@@ -3,14 +3,13 @@ from collections import Counter
 
 import pytest
 
+from nlpmeta.episodes.pools import language_codes
+from nlpmeta.episodes.wrappers import DifficultySampler
 from nlpmeta.errors import NLPMetaError, UnknownNameError
-from nlpmeta.recipes import Recipe, load_recipe
-from nlpmeta.recipes.files import about, documented_keys, find_recipe, shipped_recipes
-from nlpmeta.recipes.schema import Tasks, TrainTasks
-from nlpmeta.recipes.tasks import read_pool, sampler_of, training_sampler
-from nlpmeta.sampling.pools import language_codes
-from nlpmeta.sampling.wrappers import DifficultySampler
 from nlpmeta.settings import SettingsError
+from nlpmeta.training.recipe import Recipe, Tasks, TrainTasks
+from nlpmeta.training.recipe_files import about, documented_keys, find_recipe, load_recipe, shipped_recipes
+from nlpmeta.training.tasks import read_pool, sampler_of, training_sampler
 
 REQUIRED = {"protonet", "siamese", "matching", "ridge", "protonet-tiny", "crosslingual"}
 

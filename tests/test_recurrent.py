@@ -8,7 +8,7 @@ from stream_tasks import recall, streams, train
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
 from nlpmeta.learners.recurrent import AttentiveMetaLearner, RecurrentMetaLearner
-from nlpmeta.starting import check_meta_trained
+from nlpmeta.learners.start import check_meta_trained
 
 KINDS = {
     "rnn": lambda **options: RecurrentMetaLearner(make_encoder(), max_way=8, hidden=64, **options),

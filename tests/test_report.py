@@ -8,17 +8,15 @@ import pytest
 from bench_results import OURS, SETFIT, add_cell, full_folder, make_job
 from browser import PATH, browser_page
 
-from nlpmeta.bench.maps import Maps
+from nlpmeta.bench.drawing import Maps
 from nlpmeta.bench.plan import Cell
-from nlpmeta.bench.scaling import Growth, series_of
+from nlpmeta.bench.report import confusion_counts, make_report
+from nlpmeta.bench.run import Growth, series_of
 from nlpmeta.bench.store import Store
-from nlpmeta.bench.summary import groups_of
-from nlpmeta.bench.table import BEGIN, END, markdown
+from nlpmeta.bench.summary import BEGIN, END, groups_of, markdown
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
-from nlpmeta.evaluation import paired_difference
-from nlpmeta.report.confusion import confusion_counts
-from nlpmeta.report.making import make_report
+from nlpmeta.metrics.scores import paired_difference
 
 pytestmark = pytest.mark.slow  # it draws every picture of a full folder of results
 
@@ -226,7 +224,7 @@ def test_maps_are_the_principal_components_of_each_encoder(encoder, sampler):
     assert maps.frozen.points != maps.adapted.points
     order = [i for label in range(3) for i, each in enumerate(episode.query.labels) if each == label]
     query = [episode.query.texts[i] for i in order]
-    from nlpmeta.encoder.views import FROZEN, Views
+    from nlpmeta.auto.heads import FROZEN, Views
 
     vectors = Views(encoder, [FROZEN]).encode([*episode.support.texts, *query]).numpy()
     np.testing.assert_allclose(vectors[:15], frozen, atol=1e-5)

@@ -15,26 +15,13 @@ import pytest
 from sampling_zoo import CLASSES, assert_no_leak, digest, letters, parallel_pool, spam_pool, zoo
 
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.episodes.base import Range, generator, leaked_texts
+from nlpmeta.episodes.kshot import FoldSampler, KShotSampler
+from nlpmeta.episodes.pools import leave_out, split_by
+from nlpmeta.episodes.samplers import CrossLingualSampler, EpisodeSampler, SpamSampler, UserSampler
+from nlpmeta.episodes.wrappers import ImbalancedSampler, LongTail, MetaDatasetShots, MixtureSampler, temperature_weights
 from nlpmeta.errors import DataError, NLPMetaError, NotEnoughExamplesError
 from nlpmeta.languages import UnknownLanguageError
-from nlpmeta.sampling import (
-    CrossLingualSampler,
-    EpisodeSampler,
-    FoldSampler,
-    ImbalancedSampler,
-    KShotSampler,
-    LongTail,
-    MetaDatasetShots,
-    MixtureSampler,
-    Range,
-    SpamSampler,
-    UserSampler,
-    generator,
-    leaked_texts,
-    leave_out,
-    split_by,
-    temperature_weights,
-)
 
 KINDS = tuple(zoo())
 
@@ -521,7 +508,7 @@ def test_spam_queries_come_from_the_window_after_the_support():
 
 
 def test_windows_of_time_read_zones_and_seconds():
-    from nlpmeta.sampling.pools import time_windows
+    from nlpmeta.episodes.pools import time_windows
 
     def order(*times: str) -> list[list[int]]:
         pool = LabeledTexts.from_names(list("abcd")[: len(times)], ["x"] * len(times), times=times)

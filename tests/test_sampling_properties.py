@@ -8,22 +8,12 @@ from hypothesis import strategies as st
 from sampling_zoo import assert_no_leak, letters, mark
 
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.episodes.base import Range, leaked_texts
+from nlpmeta.episodes.kshot import FoldSampler, KShotSampler
+from nlpmeta.episodes.pools import leave_out
+from nlpmeta.episodes.samplers import CrossLingualSampler, EpisodeSampler, SpamSampler, UserSampler
+from nlpmeta.episodes.wrappers import ImbalancedSampler, LongTail, MetaDatasetShots, MixtureSampler
 from nlpmeta.errors import DataError, NLPMetaError, NotEnoughExamplesError
-from nlpmeta.sampling import (
-    CrossLingualSampler,
-    EpisodeSampler,
-    FoldSampler,
-    ImbalancedSampler,
-    KShotSampler,
-    LongTail,
-    MetaDatasetShots,
-    MixtureSampler,
-    Range,
-    SpamSampler,
-    UserSampler,
-    leaked_texts,
-    leave_out,
-)
 
 fast = settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.filter_too_much])
 

@@ -8,11 +8,12 @@ from math import comb
 import numpy as np
 import pytest
 
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.evaluation import Answers, Proportion, compare, match_labels, says_little
+from nlpmeta.evaluation.saved import Answers, compare, match_labels
+from nlpmeta.metrics.scores import Proportion, says_little
 
 
 @pytest.fixture

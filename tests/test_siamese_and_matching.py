@@ -8,7 +8,8 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.matching import MatchingNetwork
 from nlpmeta.learners.siamese import SiameseNetwork
-from nlpmeta.training import TrainSettings, meta_train
+from nlpmeta.training.engine import meta_train
+from nlpmeta.training.recipe import TrainSettings
 
 
 def vectors(n, seed):

@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from nlpmeta.learners.judging import fitting_temperature, stacked
-from nlpmeta.learners.mixture import mixed
+from nlpmeta.auto.judging import fitting_temperature, stacked
+from nlpmeta.auto.mixture import mixed
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 

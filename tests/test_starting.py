@@ -5,19 +5,19 @@ import pytest
 import torch
 from conftest import make_encoder
 
-from nlpmeta.checkpoint import save_checkpoint
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, has_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.checkpoint import save_checkpoint
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
-from nlpmeta.manifest import read_manifest
-from nlpmeta.recipes import Recipe
-from nlpmeta.recipes.run import build_learner
-from nlpmeta.starting import SHIPPED, checkpoint_folder, find_checkpoint, own_checkpoint, starting_learner
-from nlpmeta.tensors import read_tensors
+from nlpmeta.learners.start import SHIPPED, checkpoint_folder, find_checkpoint, own_checkpoint, starting_learner
+from nlpmeta.storage.manifest import read_manifest
+from nlpmeta.storage.tensors import read_tensors
+from nlpmeta.training.from_recipe import build_learner
+from nlpmeta.training.recipe import Recipe
 
 
 @pytest.fixture(scope="session")

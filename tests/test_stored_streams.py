@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nlpmeta.adaptation.online import OnlineClassifier
-from nlpmeta.adaptation.stream import OnlineSettings
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.files import sha256
-from nlpmeta.learners.auto import AutoHead
+from nlpmeta.online.classifier import OnlineClassifier
+from nlpmeta.online.stream import OnlineSettings
+from nlpmeta.storage.files import sha256
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,17 @@ import pytest
 import torch
 from conftest import make_encoder
 
-from nlpmeta.checkpoint import save_checkpoint
 from nlpmeta.cli.app import main
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.episodes.pools import StreamSampler
+from nlpmeta.episodes.samplers import EpisodeSampler
+from nlpmeta.evaluation.protocols import STREAM
+from nlpmeta.evaluation.runs import DataChoice, Run, shapes_of
+from nlpmeta.evaluation.streams import score_stream
+from nlpmeta.learners.checkpoint import save_checkpoint
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.protocols import STREAM, DataChoice, Run
-from nlpmeta.protocols.runs import shapes_of
-from nlpmeta.protocols.streams import score_stream
-from nlpmeta.sampling import EpisodeSampler
-from nlpmeta.sampling.published import StreamSampler
 
 TEXTS = ("ball goal", "rice soup", "goal match", "bank loan", "bread salt", "loan cash", "team ball")
 NAMES = ("sport", "food", "sport", "money", "food", "money", "sport")
@@ -139,7 +139,7 @@ def test_a_fold_narrows_the_classes_and_is_refused_where_it_means_nothing(shared
     assert pool.n_way == 50
     assert len(pool) == 50 * 30
     from nlpmeta.errors import DataError
-    from nlpmeta.protocols import KSHOT_ALL
+    from nlpmeta.evaluation.protocols import KSHOT_ALL
 
     with pytest.raises(DataError, match="a fold is for n-way and stream"):
         choice.material(KSHOT_ALL, None)

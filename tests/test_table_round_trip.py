@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from pyarrow import feather, parquet
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.sources.export import export
 from nlpmeta.sources.file import FileSource
 from nlpmeta.sources.form import TableForm
-from nlpmeta.sources.tables import columns_of, rows_of
+from nlpmeta.sources.tables import columns_of, export, rows_of
 
 BOUNDED = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SIGNS = st.sampled_from([*",;|\t\"' \n\r#=", "sep=;", '""', "é", "ñ", "€"])

@@ -11,11 +11,10 @@ from pyarrow import Table, feather, parquet
 
 from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.sources import tables as sheets
-from nlpmeta.sources.file import FileSource
+from nlpmeta.sources.file import FileSource, texts_of_file
 from nlpmeta.sources.form import TableForm
 from nlpmeta.sources.loading import load_source
 from nlpmeta.sources.tables import columns_of, rows_of
-from nlpmeta.sources.texts import texts_of_file
 
 PAIRS = [("weka kengele", "alarm"), ("cheza, wimbo", "music"), ("zima taa; sasa", "light")]
 

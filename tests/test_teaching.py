@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.adaptation.teaching import HeldOut, labels_like, teach
+from nlpmeta.classifier.teaching import HeldOut, labels_like, teach
 from nlpmeta.cli.app import main
+from nlpmeta.episodes.kshot import FoldSampler
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.evaluation import score_episodes
-from nlpmeta.sampling import FoldSampler
+from nlpmeta.metrics.scores import score_episodes
 
 OLD = ["ball goal", "goal match", "match team", "rice soup", "soup bread", "bread salt"]
 NAMES = ["sport"] * 3 + ["food"] * 3
@@ -113,7 +113,7 @@ def test_a_save_that_fails_leaves_the_model_as_it_was(run, folder, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nlpmeta.saved_task.write_examples", full)
+    monkeypatch.setattr("nlpmeta.classifier.streaming.write_examples", full)
     assert run("teach", folder, "bank loan", "--label", "money")[0] == 1
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

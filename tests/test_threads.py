@@ -9,12 +9,12 @@ import torch
 from conftest import TOPICS, make_encoder
 from test_merged import adapted
 
-from nlpmeta.adaptation.online import OnlineClassifier
-from nlpmeta.adaptation.store import AdapterStore
-from nlpmeta.classifier import FewShotClassifier
-from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.learners.base import learners
+from nlpmeta.online.classifier import OnlineClassifier
+from nlpmeta.users.store import AdapterStore
 
 THREADS, CALLS = 8, 30
 WORDS = " ".join(TOPICS.values()).split()

@@ -5,12 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from nlpmeta.adaptation.online import OnlineClassifier
-from nlpmeta.adaptation.stream import OnlineSettings
-from nlpmeta.adaptation.tickets import checked_answers
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
 from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.online.classifier import OnlineClassifier, checked_answers
+from nlpmeta.online.stream import OnlineSettings
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import pytest
 
-from nlpmeta.adaptation.curve import learning_curve
-from nlpmeta.evaluation import score_episodes
+from nlpmeta.episodes.kshot import KShotSampler
+from nlpmeta.evaluation.measure import learning_curve
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.sampling import KShotSampler
+from nlpmeta.metrics.scores import score_episodes
 
 
 def test_each_point_is_the_trial_with_the_first_texts_of_each_class(encoder, pool):

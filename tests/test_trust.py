@@ -6,23 +6,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOPICS
+from fit_priors import Observed, Size, fit_mean, fit_quantiles, weighted_quantile
 from test_auto import task
 from test_lora import adapted_encoder
 
 from nlpmeta import FewShotClassifier
+from nlpmeta.auto.answers import LabelSet, label_sets, most_worth_labelling, out_of_scope_scores
+from nlpmeta.auto.diagnosis import diagnose
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.mismatch import MOST_LINES, DoubtfulLabel, TaskReport, tokenizer_coverage
+from nlpmeta.auto.priors import experience, held_out_quantiles, threshold
+from nlpmeta.auto.scope import scope_clues, scope_scores
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.auto import AutoHead
-from nlpmeta.learners.experience import experience
-from nlpmeta.trust.answers import label_sets, out_of_scope_scores
-from nlpmeta.trust.conformal import held_out_quantiles, threshold
-from nlpmeta.trust.coverage import tokenizer_coverage
-from nlpmeta.trust.diagnosis import diagnose
-from nlpmeta.trust.fitting import Observed, Size, fit_mean, fit_quantiles, weighted_quantile
-from nlpmeta.trust.label_set import LabelSet
-from nlpmeta.trust.mismatch import MOST_LINES, DoubtfulLabel, TaskReport
-from nlpmeta.trust.scope import scope_clues, scope_scores
-from nlpmeta.trust.suggest import most_worth_labelling
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 

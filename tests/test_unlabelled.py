@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from nlpmeta.adaptation import unlabelled
-from nlpmeta.adaptation.unlabelled import learn_from_texts, tasks_from
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.training import unlabelled
+from nlpmeta.training.unlabelled import learn_from_texts, tasks_from
 
 WORDS = "ball goal match team rice soup bread salt bank loan cash rate".split()
 

@@ -11,14 +11,14 @@ from fuzzing import bounded, cases, outcome, prepare
 from fuzzing_signed import prepare_signed, signed_cases
 from safetensors.torch import load_file, save_file
 
-from nlpmeta.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
-from nlpmeta.files import sha256
 from nlpmeta.sources import form as table_form
 from nlpmeta.sources.file import FileSource
-from nlpmeta.tensors import read_tensors
+from nlpmeta.storage.files import sha256
+from nlpmeta.storage.tensors import read_tensors
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,8 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from nlpmeta.cli.app import main
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.recipes import load_recipe
-from nlpmeta.recipes.files import LARGEST, plain_value
 from nlpmeta.settings import Settings, SettingsError
+from nlpmeta.training.recipe_files import LARGEST, load_recipe, plain_value
 
 DATA = "data: [{source: injongo}]\n"
 
@@ -169,9 +168,9 @@ def test_plain_values_are_read_as_they_always_were():
 
 
 def every_settings_class(base=Settings):
-    import nlpmeta.adaptation.meta_online_state
-    import nlpmeta.adaptation.stream
-    import nlpmeta.recipes.schema  # noqa: F401
+    import nlpmeta.online.meta_files
+    import nlpmeta.online.stream
+    import nlpmeta.training.recipe  # noqa: F401
 
     for kind in base.__subclasses__():
         yield kind

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from nlpmeta import AdapterStore
-from nlpmeta.adaptation.user_names import LONGEST, checked_user
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
 from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.users.file import LONGEST, checked_user
 
 TEXTS, LABELS = ["ball goal", "rice soup"], ["sport", "food"]
 WRONG = {

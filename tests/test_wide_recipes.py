@@ -6,14 +6,14 @@ from collections import Counter
 import pytest
 
 from nlpmeta.cli.app import main
+from nlpmeta.episodes.base import leaked_texts
 from nlpmeta.errors import DataError, UnknownNameError
-from nlpmeta.recipes import load_recipe
-from nlpmeta.recipes.schema import Tasks, TrainTasks
-from nlpmeta.recipes.tasks import read_parts, sampler_of, sets_of
-from nlpmeta.sampling.leaks import leaked_texts
 from nlpmeta.settings import SettingsError
 from nlpmeta.sources.catalogue import PARTS, catalogue, collections, members, part_of
 from nlpmeta.sources.loading import load_source
+from nlpmeta.training.recipe import Tasks, TrainTasks
+from nlpmeta.training.recipe_files import load_recipe
+from nlpmeta.training.tasks import read_parts, sampler_of, sets_of
 
 DOUBTFUL = ("kazsandra", "goemotions", "fincore", "nusawrites", "smsa")
 MEASURED = {"hwu64-thinned"}  # its texts are those of folds that the checkpoint is measured on

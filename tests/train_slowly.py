@@ -6,9 +6,11 @@ from pathlib import Path
 
 from meta_task import KEYS, noisy_learner, noisy_pool, samplers
 
-from nlpmeta.sampling import MixtureSampler
-from nlpmeta.sampling.clusters import ClusterSampler
-from nlpmeta.training import TrainResult, TrainSettings, meta_train
+from nlpmeta.episodes.clusters import ClusterSampler
+from nlpmeta.episodes.wrappers import MixtureSampler
+from nlpmeta.training.engine import meta_train
+from nlpmeta.training.recipe import TrainSettings
+from nlpmeta.training.run import TrainResult
 
 SETTINGS = TrainSettings(
     steps=12,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nlpmeta.adaptation.packing import pack
-from nlpmeta.adaptation.users_file import UsersFile
+from nlpmeta.users.file import UsersFile
+from nlpmeta.users.heads import pack
 
 if __name__ == "__main__":
     path, writer, n_writes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

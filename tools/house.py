@@ -3,6 +3,7 @@
 python tools/house.py           a table
 python tools/house.py --json    the same as JSON
 python tools/house.py --root F  another checkout of the project
+python tools/house.py --picture the rooms and their imports, as docs/ARCHITECTURE.md draws them
 """
 
 import argparse
@@ -19,14 +20,17 @@ ROOT = Path(__file__).parent.parent
 MOST_FILE_LINES, MOST_FUNCTION_LINES = 300, 60
 ROWS = (
     ("errors",),
-    ("languages", "registry", "progress", "settings", "_version"),
+    ("languages", "progress", "settings", "_version"),
     ("data", "storage"),
-    ("sources", "episodes", "encoder"),
-    ("learners",),
-    ("auto", "training"),
-    ("classifier", "evaluation"),
-    ("online", "users", "sharing", "export", "bench"),
-    ("serve", "cli", "__main__"),
+    ("episodes", "encoder"),
+    ("sources", "learners"),
+    ("metrics", "auto"),
+    ("training", "sharing"),
+    ("classifier",),
+    ("evaluation",),
+    ("online", "users", "export", "bench"),
+    ("cli",),
+    ("__main__",),
 )
 """The rows of the plan: a module may import from rows above its own, and from its own room."""
 WAY = """
@@ -72,7 +76,13 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout to look at")
     parser.add_argument("--encoder", default="default", help="a folder or Hub id; by default the packaged encoder")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with the lists behind the numbers")
+    parser.add_argument(
+        "--picture", action="store_true", help="print the rooms as a Mermaid flow chart and nothing else"
+    )
     asked = parser.parse_args()
+    if asked.picture:
+        print(picture(asked.root))
+        return
     found = figures(asked.root) | way(asked.root, asked.encoder)
     print(json.dumps(found, indent=2) if asked.json else "\n".join(lines(found)))
 
@@ -107,6 +117,32 @@ def figures(root: Path) -> dict[str, object]:
             if length > MOST_FUNCTION_LINES
         },
     }
+
+
+def picture(root: Path) -> str:
+    """The rooms as a Mermaid flow chart, a box a row of the plan; an arrow says "imports from".
+
+    Arrows that follow from others (a room imports from what its own imports import from) are left out.
+    """
+    modules = {module_name(path, root): path for path in sorted((root / "nlpmeta").rglob("*.py"))}
+    below: dict[str, set[str]] = {room_of(name): set() for name in modules if room_of(name) not in ("", "__main__")}
+    for name, path in modules.items():
+        if room_of(name) in below:
+            targets = {room_of(target) for target in imported(path, modules, at_top=False)}
+            below[room_of(name)] |= targets & set(below) - {room_of(name)}
+    reached: dict[str, set[str]] = {}
+    for row in ROWS:
+        for room in row:
+            reached[room] = set().union(*({each} | reached.get(each, set()) for each in below.get(room, ())))
+    drawn = ["```mermaid", "flowchart BT"]
+    for number, row in enumerate(ROWS):
+        there = [room for room in row if room in below]
+        if there:
+            drawn += [f'  subgraph row{number}["row {number}"]', *(f"    {room}" for room in there), "  end"]
+    for room in (room for row in ROWS for room in row if room in below):
+        shown = {each for each in below[room] if not any(each in reached[other] for other in below[room] - {each})}
+        drawn += [f"  {room} --> {each}" for each in sorted(shown) if each not in ROWS[0] + ROWS[1]]
+    return "\n".join([*drawn, "```"])
 
 
 def way(root: Path, encoder: str | None) -> dict[str, object]:

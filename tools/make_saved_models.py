@@ -29,12 +29,12 @@ from nlpmeta import (
     TextEncoder,
     __version__,
 )
-from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings
-from nlpmeta.adaptation.stream import OnlineSettings
-from nlpmeta.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.export.folders import export
 from nlpmeta.learners.base import learners
+from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
+from nlpmeta.online.meta_files import OnlineTaskSettings
+from nlpmeta.online.stream import OnlineSettings
 
 WITH_EXAMPLES = ("auto", "prototypical")
 SMALL: dict[str, dict[str, int]] = {  # what would take megabytes otherwise

@@ -1,17 +1,24 @@
-"""What takes part in a benchmark: something that adapts to labelled texts and then says how probable each class is."""
+"""What is compared: the contract of a contender, ours, and what peers share."""
 
+import gc
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.base import Option
-from nlpmeta.registry import Registry
+from nlpmeta.learners.base import Learner, Option
+from nlpmeta.learners.start import starting_learner
+from nlpmeta.settings import Registry
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -65,7 +72,7 @@ class Contender(ABC):
         return cls.package is None or find_spec(cls.package) is not None
 
 
-contenders: Registry[Contender] = Registry("peer", "nlpmeta.bench")
+contenders: Registry[Contender] = Registry("peer", "nlpmeta.bench.peers")
 
 
 def peer(name: str) -> type[Contender]:
@@ -93,3 +100,108 @@ def installed_peers() -> list[str]:
 
 OURS = "nlpmeta"
 """The contender that stands for every method of this package."""
+
+
+class _OurModel(Adapted):
+    def __init__(self, classifier: FewShotClassifier, columns: list[int]) -> None:
+        self.classifier, self._columns = classifier, columns
+
+    def probabilities(self, texts: tuple[str, ...]) -> "NDArray[np.float64]":
+        return self.classifier.predict_proba(texts)[:, self._columns].astype(np.float64)
+
+    def save(self, folder: Path) -> None:
+        self.classifier.save_pretrained(folder, overwrite=True)
+
+    def facts(self) -> dict[str, Option]:
+        chosen = self.classifier.fitted_.predictor.choice
+        return {} if chosen is None else {"chosen": chosen}
+
+
+@contenders.register(OURS)
+class OurMethod(Contender):
+    """A learner by name on what it starts from: ``auto@default``, ``logistic`` (the frozen encoder)."""
+
+    def __init__(self, encoder: str, max_steps: int | None, *, method: str = "auto@default") -> None:
+        super().__init__(encoder, max_steps)
+        self.method = method
+        self._learner: Learner | None = None
+
+    def prepare(self, seed: int) -> None:
+        if self._learner is None:
+            name, _, checkpoint = self.method.partition("@")
+            self._learner = starting_learner(
+                name,
+                encoder=self.encoder,
+                checkpoint=checkpoint or "none",
+                max_length=self.max_length,
+                device=self.device,
+            )
+
+    @property
+    def learner(self) -> Learner:
+        """What ``prepare`` loaded."""
+        if self._learner is None:
+            raise RuntimeError("prepare comes first")
+        return self._learner
+
+    def adapt(self, support: LabeledTexts) -> _OurModel:
+        names = support.names()
+        classifier = FewShotClassifier(self.learner).fit(list(support.texts), names)
+        place = {label: i for i, label in enumerate(classifier.classes_.tolist())}
+        return _OurModel(classifier, [place[name] for name in support.label_names])
+
+
+@dataclass(frozen=True)
+class EncoderForPeers:
+    """The folder of an encoder that ``transformers`` can load, and what goes before every text.
+
+    ``max_length`` is in tokens, special ones included.
+    """
+
+    folder: Path
+    prefix: str
+    max_length: int
+
+    @classmethod
+    def of(cls, name: str, max_length: int | None = None) -> "EncoderForPeers":
+        """The same weights, prefix and length as our own encoder of that name has; ``max_length`` for another one."""
+        from nlpmeta.encoder.text_encoder import MAX_LENGTH
+        from nlpmeta.encoder.weights import resolve
+
+        files = resolve(name)
+        return cls(files.folder, files.prefix, max_length or min(MAX_LENGTH, files.max_length or MAX_LENGTH))
+
+    def texts(self, texts: Sequence[str]) -> list[str]:
+        """The texts as the encoder wants them."""
+        return [self.prefix + text.strip() for text in texts]
+
+
+def in_order(table: "NDArray[np.float64]", classes: Sequence[str], label_names: Sequence[str]) -> "NDArray[np.float64]":
+    """Columns of ``table`` ``(n, n_way)`` that stand for ``classes``, in the order of ``label_names``."""
+    place = {str(name): i for i, name in enumerate(classes)}
+    return np.asarray(table, dtype=np.float64)[:, [place[name] for name in label_names]]
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def start_watching() -> bool:
+    """Forget earlier peaks; whether the system lets us (Linux does, elsewhere a peak is that of the whole process)."""
+    gc.collect()
+    try:
+        _CLEAR.write_text("5", encoding="ascii")  # documented in proc(5): resets the peak resident set size
+    except OSError:
+        return False
+    return True
+
+
+def peak_bytes() -> int:
+    """The largest resident set size since ``start_watching``."""
+    try:
+        status = _STATUS.read_text(encoding="ascii", errors="replace")
+        return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak

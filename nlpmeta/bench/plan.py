@@ -7,10 +7,11 @@ from typing import TypeAlias
 
 from nlpmeta.bench.contender import OURS, contenders, peer
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.files import sha256
+from nlpmeta.evaluation.protocols import KSHOT_ALL, Shape, Tasks
+from nlpmeta.evaluation.runs import DataChoice
 from nlpmeta.learners.base import learners
-from nlpmeta.protocols import KSHOT_ALL, DataChoice, Shape, Tasks
-from nlpmeta.starting import find_checkpoint
+from nlpmeta.learners.start import find_checkpoint
+from nlpmeta.storage.files import sha256
 
 Plain: TypeAlias = "str | int | float | bool | None"
 

@@ -11,11 +11,10 @@ import sys
 import traceback
 from typing import IO
 
-from nlpmeta.bench.cell import measure_cell
-from nlpmeta.bench.contender import OURS, Contender, contenders
-from nlpmeta.bench.maps import Maps
-from nlpmeta.bench.ours import OurMethod
+from nlpmeta.bench.contender import OURS, Contender, OurMethod, contenders
+from nlpmeta.bench.drawing import Maps
 from nlpmeta.bench.plan import Cell, Job
+from nlpmeta.bench.store import measure_cell
 from nlpmeta.data import Episode, LabeledTexts
 
 

@@ -1,12 +1,14 @@
 """``nlpmeta adapt``: from a handful of labelled examples to a classifier on disk, measured."""
 
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import (
+from nlpmeta.cli.console import out, out_table, printable
+from nlpmeta.cli.process import (
     Delimiter,
     Device,
     Encoding,
@@ -16,11 +18,15 @@ from nlpmeta.cli.options import (
     NoHeader,
     TextColumn,
     check_device,
+    loads_encoder,
 )
-from nlpmeta.cli.process import loads_encoder
 
 if TYPE_CHECKING:
-    from nlpmeta.adaptation.request import AdaptRequest
+    from nlpmeta.auto.mismatch import TaskReport
+    from nlpmeta.evaluation.request import AdaptRequest
+    from nlpmeta.evaluation.trial import Measured, Stopwatch, Trial
+    from nlpmeta.metrics.scores import Interval, Proportion
+    from nlpmeta.training.unlabelled import FromTexts
 
 EXAMPLES = """Examples:
 
@@ -119,7 +125,7 @@ def adapt(
     The support set (--shots examples of each class) is drawn from the data and the rest is scored; this is repeated
     over --draws different support sets, or once where there is only one. The model of the first draw is saved.
     """
-    from nlpmeta.adaptation.request import AdaptRequest
+    from nlpmeta.evaluation.request import AdaptRequest
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
@@ -137,11 +143,9 @@ def _run(
     request: "AdaptRequest", out: Path | None, *, overwrite: bool, include_support: bool, as_json: bool, quiet: bool
 ) -> None:
     """Do it, save the model and print the report; where it goes is settled before the work begins."""
-    from nlpmeta.adaptation.adapt_report import adapt_and_measure
-    from nlpmeta.adaptation.place import choose_place
-    from nlpmeta.adaptation.request import Material
-    from nlpmeta.cli.adapt_output import show
     from nlpmeta.cli.console import out_json, say
+    from nlpmeta.evaluation.adapt import adapt_and_measure
+    from nlpmeta.evaluation.request import Material, choose_place
 
     told = None if quiet else say
     material = Material.of(request, say=told)
@@ -177,3 +181,75 @@ def _shots(asked: str) -> int | None:
     if not asked.isascii() or not asked.isdigit() or int(asked) < 1:
         raise NLPMetaError(f"--shots takes a whole number from 1, or 'all'; got {asked!r}.")
     return int(asked)
+
+
+def show(
+    trial: "Trial",
+    folder: Path,
+    watch: "Stopwatch",
+    *,
+    found: "TaskReport | None" = None,
+    label_next: Sequence[str] | None = None,
+    learned: "FromTexts | None" = None,
+) -> None:
+    """What was measured, with what the support set says of the task, and the texts to label next."""
+    from nlpmeta.evaluation.adapt import notes_on_figures
+
+    support = trial.task.support
+    out(f"{support.n_way} classes, {len(support)} support texts, scored on {trial.task.scored_on}")
+    if trial.cut is not None and trial.cut.n_cut:
+        out(f"Note: {trial.cut.said('--max-length')}")
+    if trial.method.scores:
+        out_table(("", "accuracy, %", "macro-F1, %"), _rows(trial))
+        out(_caption(trial))
+        _show_confused(trial.method)
+        if trial.frozen_is_better:
+            out("Note: the frozen encoder did better here; such tasks were not in meta-training. Try --checkpoint none")
+    if learned is not None:
+        out(str(learned))
+    for line in found.lines() if found is not None else ():
+        out(printable(line))
+    for line in notes_on_figures(trial, found):
+        out(f"Note: {line}")
+    if trial.task.left_out:
+        rows = sum(trial.task.left_out.values())
+        out(f"Left out: {rows} test rows of classes without support ({', '.join(sorted(trial.task.left_out)[:10])})")
+    if label_next is not None:
+        out("Label next, the most useful first:" if label_next else "Label next: no text is left to ask for")
+        for text in label_next:
+            out(f"  {printable(text)}")
+    stages = ", ".join(f"{stage.replace('_', ' ')} {seconds:.1f} s" for stage, seconds in watch.seconds.items())
+    out(f"Time: {stages}")
+    out(f"Saved: {folder} (the model {'of all examples' if trial.task.uses_all_examples else 'of the first draw'})")
+    out(f'Next: nlpmeta predict {folder} "{printable(support.texts[0])}"')
+
+
+def _rows(trial: "Trial") -> list[tuple[str, str, str]]:
+    name = trial.method.method + (f" ({', '.join(trial.chosen)})" if trial.chosen else "")
+    runs = trial.scored.partition(",")[0]
+    return [
+        (f"{name}, {runs}", _percent(trial.method.accuracy), _percent(trial.method.macro_f1)),
+        (
+            "baseline: logistic regression",
+            _percent(trial.baseline.accuracy),
+            _percent(trial.baseline.macro_f1),
+        ),
+        ("chance", f"{100 * trial.chance:.1f}", ""),
+    ]
+
+
+def _caption(trial: "Trial") -> str:
+    """What was scored, and what the intervals are."""
+    over = "Wilson's, over the texts" if trial.method.pooled else "over the draws"
+    return f"Scored: {trial.scored}. 95 % intervals {over}."
+
+
+def _show_confused(measured: "Measured") -> None:
+    pairs = measured.confused()
+    if pairs:
+        listed = ", ".join(f"{true} → {guess} ({times})" for true, guess, times in pairs)
+        out(printable(f"Most confused (true → predicted, texts): {listed}"))
+
+
+def _percent(interval: "Interval | Proportion | None") -> str:
+    return "" if interval is None else interval.percent()

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Device, MaxLength, check_device
-from nlpmeta.cli.process import loads_encoder
+from nlpmeta.cli.process import Device, MaxLength, check_device, loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.bench.plan import BenchTask
@@ -68,11 +67,10 @@ def bench(
     """
     from nlpmeta.bench.contender import installed_peers
     from nlpmeta.bench.plan import entries_of
-    from nlpmeta.bench.run import Bench
-    from nlpmeta.bench.scaling import scaling_benches
+    from nlpmeta.bench.run import Bench, scaling_benches
     from nlpmeta.bench.store import Store
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.options import whole_numbers
+    from nlpmeta.cli.process import whole_numbers
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.errors import WorkFailedError
 
@@ -137,7 +135,7 @@ def _tasks(data: str, lang: str | None, *, data_dir: Path | None, max_query: int
 
 def _show(store: "Store") -> None:
     """Tables for a person."""
-    from nlpmeta.bench.scaling import series_of
+    from nlpmeta.bench.run import series_of
     from nlpmeta.bench.summary import groups_of
     from nlpmeta.cli.console import out, out_table
 
@@ -166,7 +164,7 @@ def _show(store: "Store") -> None:
 
 def _show_json(store: "Store") -> None:
     """One JSON object."""
-    from nlpmeta.bench.scaling import series_of
+    from nlpmeta.bench.run import series_of
     from nlpmeta.bench.summary import groups_of
     from nlpmeta.cli.console import out_json
 
@@ -201,3 +199,50 @@ def _show_json(store: "Store") -> None:
         for each in series_of(lines)
     ]
     out_json({"rows": rows, "scaling": scaling})
+
+
+REPORT_EXAMPLES = """Examples:
+
+  nlpmeta report bench
+
+  nlpmeta report results/bench --into README.md
+"""
+
+
+def register_report(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=REPORT_EXAMPLES)(report)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that 'nlpmeta bench' wrote.")],
+    *,
+    into: Annotated[Path | None, typer.Option(help="Markdown file whose benchmark table is replaced.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Benchmark",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make one HTML page of the results in DIR, and pictures as files.
+
+    The page, DIR/report.html, holds everything it shows and asks no server for anything. The pictures are in
+    DIR/pictures. With --into the table of the results is put between the two marks of a Markdown file.
+    """
+    from nlpmeta.bench.report import PICTURES_FOLDER, make_report
+    from nlpmeta.bench.store import Store
+    from nlpmeta.bench.summary import check_marks, groups_of, markdown, put_into
+    from nlpmeta.cli.console import out, out_json
+
+    table = None
+    if into is not None:
+        check_marks(into)
+        table = markdown(groups_of(Store(folder).lines()))
+    page = make_report(folder, title=title)
+    pictures = sorted(str(path) for path in (folder / PICTURES_FOLDER).glob("*.png"))
+    if into is not None and table is not None:
+        put_into(into, table)
+    if json:
+        out_json({"page": str(page), "pictures": pictures, "table": None if into is None else str(into)})
+        return
+    out(f"Page: {page}")
+    out(f"Pictures: {len(pictures)} in {folder / PICTURES_FOLDER}")
+    if into is not None:
+        out(f"Table: {into}")

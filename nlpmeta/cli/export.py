@@ -40,7 +40,7 @@ def export(
     import warnings
     from typing import cast
 
-    from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.cli.console import out as say_result
     from nlpmeta.cli.console import out_json
     from nlpmeta.errors import DataWarning

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nlpmeta.files import Json
+    from nlpmeta.storage.files import Json
 
 EXAMPLES = """Examples:
 
@@ -28,9 +28,9 @@ def info(
 ) -> None:
     """Print what a model folder holds, after checking that it is whole. The encoder is not loaded."""
     from nlpmeta.cli.console import out_facts, out_json
-    from nlpmeta.hub.download import Fetching
-    from nlpmeta.manifest import describe
     from nlpmeta.sharing.share import find_model
+    from nlpmeta.storage.hub_download import Fetching
+    from nlpmeta.storage.manifest import describe
 
     facts = describe(find_model(model, Fetching(revision)))
     if json:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Delimiter, Device, Encoding, NoHeader
-from nlpmeta.cli.process import loads_encoder
+from nlpmeta.cli.process import Delimiter, Device, Encoding, NoHeader, loads_encoder
 
 if TYPE_CHECKING:
-    from nlpmeta.classifier import FewShotClassifier
-    from nlpmeta.cli.predict_answers import Asked
-    from nlpmeta.cli.predict_output import Writer
+    from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.cli.predict_output import Asked, Writer
+    from nlpmeta.sources.file import Given
     from nlpmeta.sources.form import TableForm
-    from nlpmeta.sources.texts import Given
 
 CHUNK = 4096  # texts in memory at a time from a file; long enough to sort by length well
 EXAMPLES = """Examples:
@@ -98,8 +96,7 @@ def predict(
     times that of being in scope where the model knows it, is lower.
     """
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.predict_answers import Asked
-    from nlpmeta.cli.predict_output import writes_table
+    from nlpmeta.cli.predict_output import Asked, writes_table
     from nlpmeta.errors import NLPMetaError
     from nlpmeta.sources.form import TableForm
 
@@ -116,9 +113,9 @@ def predict(
     as_table = not json and writes_table(out, from_table=source.table is not None)
     kept = _kept(source, keep, as_table=as_table)
     nested = json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
-    from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.auto.answers import knows_scope
+    from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.progress import clear_status
-    from nlpmeta.trust.answers import knows_scope
 
     classifier = FewShotClassifier.from_pretrained(model, revision=revision, device=device)
     clear_status()
@@ -142,8 +139,8 @@ class _Source:
 def _source(texts: list[str] | None, file: Path | None, text_column: str | None, form: "TableForm") -> _Source:
     from nlpmeta.cli.console import says_how_to_type
     from nlpmeta.errors import NLPMetaError
+    from nlpmeta.sources.file import Given, arriving, given_of_file
     from nlpmeta.sources.tables import is_table
-    from nlpmeta.sources.texts import Given, arriving, given_of_file
 
     if file is not None:
         given = given_of_file(file, text_column, form)
@@ -221,7 +218,7 @@ def _predict(
 ) -> int:
     """Answer batch after batch, and return how many texts there were."""
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.predict_answers import answers
+    from nlpmeta.cli.predict_output import answers
     from nlpmeta.encoder.tokenizing import Cut, cut_texts
     from nlpmeta.progress import track
 

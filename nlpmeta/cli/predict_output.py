@@ -6,21 +6,117 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING
 
 from nlpmeta.cli.console import json_line, printable
-from nlpmeta.cli.predict_answers import Answer
 from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.sources.arrow_rows import schema_of
-from nlpmeta.sources.export import TABLE_SUFFIXES, delimited_line
+from nlpmeta.sources.file import Given
 from nlpmeta.sources.form import TableForm
-from nlpmeta.sources.tables import ARROW, JSON, is_table, kind_of, refuse_foreign, rows_of
-from nlpmeta.sources.texts import Given
+from nlpmeta.sources.tables import (
+    ARROW,
+    JSON,
+    TABLE_SUFFIXES,
+    delimited_line,
+    is_table,
+    kind_of,
+    refuse_foreign,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Schema
 
+    from nlpmeta.classifier.classifier import FewShotClassifier
+
+NONE = "none of these"
+"""What is said of a text that none of the labels fits."""
+OUTSIDE = 0.5
+"""The out-of-scope score from which on a text is taken to belong to no class."""
+Answer = dict[str, object]
+"""The value of each column for one text; all are ``None`` for a text that is empty."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which columns are wanted.
+
+    Args:
+        top: the most probable labels to name, ``None`` for the first alone without a list of them.
+        coverage: how often a set of labels shall hold the true one, ``None`` for one label.
+        nested: several labels as a list (JSON), not as columns of their own.
+        out_of_scope: whether out-of-scope texts are told apart, with their score.
+        threshold: the least probability of a label, times that of being in scope; below it the label is ``NONE``.
+    """
+
+    top: int | None = None
+    coverage: float | None = None
+    nested: bool = False
+    out_of_scope: bool = False
+    threshold: float | None = None
+
+    def columns(self, n_way: int) -> tuple[str, ...]:
+        """The names of the columns for a classifier of ``n_way`` classes."""
+        if self.coverage is not None:
+            sets = ("labels", "probabilities") if self.nested else ("label", "probability")
+            return (*sets, "unsure", "coverage")
+        more = range(2, min(self.top or 1, n_way) + 1)
+        scope = ["out_of_scope"] if self.out_of_scope else []
+        if self.nested:
+            return ("label", "probability", *(["top"] if self.top else []), *scope)
+        return ("label", "probability", *(name for k in more for name in (f"label_{k}", f"probability_{k}")), *scope)
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether a text may get the label ``NONE``."""
+        return self.out_of_scope or self.threshold is not None
+
+    def refuses(self, probability: float, outside: float | None) -> bool:
+        """Whether a text gets the label ``NONE``, by the probability of its label and its score, where it has one."""
+        if self.threshold is None:
+            return outside is not None and outside >= OUTSIDE
+        return probability * (1 - (outside or 0.0)) < self.threshold
+
+
+def answers(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) -> list[Answer]:
+    """An answer for each text, in order; an empty text is not asked about."""
+    columns = asked.columns(len(classifier.classes_))
+    filled = [text for text in texts if text]
+    values = _labels if asked.coverage is None else _sets
+    found = iter(values(classifier, filled, asked) if filled else ())
+    return [dict(zip(columns, next(found), strict=True)) if text else dict.fromkeys(columns) for text in texts]
+
+
+def _labels(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) -> list[tuple[object, ...]]:
+    probabilities = classifier.predict_proba(texts)
+    order = (-probabilities).argsort(axis=1, kind="stable")[:, : asked.top or 1]
+    names: list[object] = classifier.classes_.tolist()
+    if asked.may_refuse and not asked.nested:
+        names = [str(name) for name in names]  # a column has one type
+    outside = classifier.out_of_scope(texts).tolist() if asked.out_of_scope else [None] * len(texts)
+    rows = []
+    for row, best, score in zip(probabilities, order, outside, strict=True):
+        pairs = [(names[label], round(float(row[label]), 6)) for label in best]
+        named = [{"label": label, "probability": probability} for label, probability in pairs]
+        if asked.refuses(pairs[0][1], score):
+            pairs[0] = (NONE, pairs[0][1])
+        scope = [] if score is None else [round(score, 6)]
+        flat = [value for pair in pairs for value in pair]
+        rows.append((*flat, *scope) if not asked.nested else (*pairs[0], *([named] if asked.top else []), *scope))
+    return rows
+
+
+def _sets(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for found in classifier.predict(texts, abstain=asked.coverage or 0.0):
+        probabilities = [round(each, 6) for each in found.probabilities]
+        pair = (list(found.labels), probabilities) if asked.nested else (str(found), probabilities[0])
+        rows.append((*pair, found.is_unsure, found.coverage))
+    return rows
+
+
 Rows = Sequence[tuple[Given, Answer]]
+Writer = Callable[[Rows], None]
 _ROWS = 4096  # looked at together for the types of their columns
 
 
@@ -70,13 +166,6 @@ class Layout:
         return row | {self.added[name]: value for name, value in answer.items()}
 
 
-class Writer(Protocol):
-    """Takes the rows of a batch."""
-
-    def __call__(self, rows: Rows) -> None:
-        """Write them."""
-
-
 def writes_table(out: Path | None, *, from_table: bool) -> bool:
     """Whether ``--out`` is a table; texts without a table go to a .tsv file as the lines that are printed.
 
@@ -97,7 +186,7 @@ def writes_table(out: Path | None, *, from_table: bool) -> bool:
 @contextmanager
 def line_writer(out: Path | None, layout: Layout, *, as_json: bool) -> Iterator[Writer]:
     """A line a text, to standard output or to a file that appears only when everything is written."""
-    from nlpmeta.files import new_file
+    from nlpmeta.storage.files import new_file
 
     form: Callable[[Given, Answer], str] = (
         (lambda given, answer: json_line(layout.row(given, answer))) if as_json else _tabbed(layout)
@@ -124,7 +213,7 @@ def table_writer(out: Path, layout: Layout, schema: "Callable[[], Schema]") -> I
         layout: its columns.
         schema: the Arrow types of its columns, asked for if it is Parquet.
     """
-    from nlpmeta.files import new_file
+    from nlpmeta.storage.files import new_file
 
     suffix = out.suffix.lower()
     if suffix == ".parquet":
@@ -182,11 +271,9 @@ def schema_for(layout: Layout, table: Path | None, form: TableForm, classes: "Se
 def _type_of_answer(name: str, classes: "Sequence[object]") -> "DataType":
     import pyarrow
 
-    if name == "unsure":
-        return pyarrow.bool_()
     if name.startswith("label"):
         return pyarrow.array(classes).type
-    return pyarrow.float64()
+    return pyarrow.bool_() if name == "unsure" else pyarrow.float64()
 
 
 def _types_of(table: Path, form: TableForm, kept: Sequence[str]) -> "dict[str, DataType]":
@@ -201,7 +288,7 @@ def _types_of(table: Path, form: TableForm, kept: Sequence[str]) -> "dict[str, D
     schema = pyarrow.schema([(name, pyarrow.null()) for name in kept])
     rows = (({name: row.get(name) for name in kept}) for _, row in rows_of(table, form))
     try:
-        for batch in _batches(rows):
+        for batch in iter(lambda: list(islice(rows, _ROWS)), []):
             found = pyarrow.Table.from_pylist(batch).schema
             schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
     except pyarrow.ArrowException as error:
@@ -210,8 +297,3 @@ def _types_of(table: Path, form: TableForm, kept: Sequence[str]) -> "dict[str, D
             "Write .jsonl or .csv, or name other columns with --keep."
         ) from error
     return {name: schema.field(name).type for name in kept}
-
-
-def _batches(rows: "Iterator[dict[str, object]]") -> "Iterator[list[dict[str, object]]]":
-    while batch := list(islice(rows, _ROWS)):
-        yield batch

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nlpmeta.hub.push import Pushed, Target
     from nlpmeta.sharing.share import Sharing
+    from nlpmeta.storage.hub_push import Pushed, Target
 
 EXAMPLES = """Examples:
 
@@ -61,7 +61,7 @@ def push(
 def _ask_for_what_is_missing(licence: str | None, languages: tuple[str, ...], model: Path) -> None:
     """Say what the card leaves out because nobody stated it."""
     from nlpmeta.cli.console import say
-    from nlpmeta.manifest import optional_json
+    from nlpmeta.storage.manifest import optional_json
 
     if licence is None:
         say("Note: no licence was given, so the card names none; state one with --licence apache-2.0, for instance.")

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def list_recipes(*, json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Print the shipped recipes, each with the first line of what it says about itself."""
     from nlpmeta.cli.console import out_json, out_table
-    from nlpmeta.recipes.files import about, shipped_recipes
+    from nlpmeta.training.recipe_files import about, shipped_recipes
 
     found = {name: about(path) for name, path in shipped_recipes().items()}
     if json:
@@ -45,8 +45,8 @@ def copy(
     """Copy a shipped recipe, to change it."""
     from nlpmeta.cli.console import out
     from nlpmeta.errors import NLPMetaError
-    from nlpmeta.files import read_text, write_text
-    from nlpmeta.recipes.files import find_recipe
+    from nlpmeta.storage.files import read_text, write_text
+    from nlpmeta.training.recipe_files import find_recipe
 
     source = find_recipe(name)
     target = to or Path(source.name)
@@ -61,6 +61,6 @@ def copy(
 def keys() -> None:
     """Print every key that a recipe can have, with its default and meaning."""
     from nlpmeta.cli.console import out_table
-    from nlpmeta.recipes.files import documented_keys
+    from nlpmeta.training.recipe_files import documented_keys
 
     out_table(("key", "default", "meaning"), documented_keys())

@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Delimiter, Device, Encoding, LabelColumn, LangColumn, NoHeader, TextColumn
-from nlpmeta.cli.process import loads_encoder
+from nlpmeta.cli.process import (
+    Delimiter,
+    Device,
+    Encoding,
+    LabelColumn,
+    LangColumn,
+    NoHeader,
+    TextColumn,
+    loads_encoder,
+)
 
 if TYPE_CHECKING:
     from nlpmeta.data import LabeledTexts
-    from nlpmeta.evaluation import Answers, Pair
-    from nlpmeta.files import Json
+    from nlpmeta.evaluation.saved import Answers, Pair
+    from nlpmeta.storage.files import Json
 
 EXAMPLES = """Examples:
 
@@ -56,7 +64,7 @@ def score(
     """
     from nlpmeta.cli.console import out_json, say
     from nlpmeta.errors import NLPMetaError
-    from nlpmeta.evaluation import compare
+    from nlpmeta.evaluation.saved import compare
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.loading import load_source
 
@@ -88,7 +96,7 @@ def score(
 
 def _was_adapted_from(name: str, texts: "LabeledTexts") -> bool:
     """Whether the report in a model's folder names the same data."""
-    from nlpmeta.manifest import optional_json
+    from nlpmeta.storage.manifest import optional_json
 
     report = optional_json(Path(name) / "report.json") if Path(name).is_dir() else {}
     task = report.get("task")
@@ -99,8 +107,8 @@ def _answers(name: str, texts: "LabeledTexts", *, device: str, quiet: bool) -> "
     """What a saved model says of all texts."""
     import numpy as np
 
-    from nlpmeta.classifier import FewShotClassifier
-    from nlpmeta.evaluation import Answers, match_labels
+    from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.evaluation.saved import Answers, match_labels
     from nlpmeta.progress import track
 
     classifier = FewShotClassifier.from_pretrained(name, device=device)
@@ -131,7 +139,7 @@ def _show(
 ) -> None:
     """The same for a person."""
     from nlpmeta.cli.console import out, out_table, percent, printable
-    from nlpmeta.evaluation import says_little
+    from nlpmeta.metrics.scores import says_little
 
     models = "1 model" if len(answers) == 1 else f"{len(answers)} models"
     out(printable(f"{models} on {len(texts)} texts of {data}, each as it was saved"))
@@ -165,7 +173,7 @@ def _write_rows(path: Path, texts: "LabeledTexts", answers: "Sequence[Answers]")
     """A row a text: its label, and of each model the label and its probability."""
     import csv
 
-    from nlpmeta.files import new_file
+    from nlpmeta.storage.files import new_file
 
     with new_file(path) as stream:
         writer = csv.writer(stream, lineterminator="\n")

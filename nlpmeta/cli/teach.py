@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Delimiter, Device, Encoding, LabelColumn, NoHeader, TextColumn
-from nlpmeta.cli.process import loads_encoder
+from nlpmeta.cli.process import Delimiter, Device, Encoding, LabelColumn, NoHeader, TextColumn, loads_encoder
 
 if TYPE_CHECKING:
-    from nlpmeta.adaptation.teaching import Taught
+    from nlpmeta.classifier.teaching import Taught
     from nlpmeta.sources.base import Source
 
 EXAMPLES = """Examples:
@@ -53,14 +52,14 @@ def teach(
     Accuracy is by cross-validation over the examples of the model, before and after. Examples that the model holds
     already are passed over. The folder is replaced when the new model is complete, or stays as it was.
     """
-    from nlpmeta.adaptation.teaching import labels_like
-    from nlpmeta.adaptation.teaching import teach as learn
-    from nlpmeta.classifier import FewShotClassifier
+    from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.classifier.persistence import REPORT_FILE
+    from nlpmeta.classifier.teaching import labels_like
+    from nlpmeta.classifier.teaching import teach as learn
     from nlpmeta.cli.console import out_json
-    from nlpmeta.files import read_json
-    from nlpmeta.kept_classifier import REPORT_FILE
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.loading import load_source
+    from nlpmeta.storage.files import read_json
 
     target = _target(model, out)
     form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)

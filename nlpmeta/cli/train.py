@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.options import Device
-from nlpmeta.cli.process import loads_encoder
+from nlpmeta.cli.process import Device, loads_encoder
 
 if TYPE_CHECKING:
-    from nlpmeta.adaptation.meta_online import OnlineMetaLearner
     from nlpmeta.data import LabeledTexts
-    from nlpmeta.recipes.run import RecipeRun
+    from nlpmeta.online.meta import OnlineMetaLearner
+    from nlpmeta.training.from_recipe import RecipeRun
 
 EXAMPLES = """Examples:
 
@@ -73,11 +72,11 @@ def train(
         from nlpmeta.errors import NLPMetaError
 
         raise NLPMetaError("--rollback goes with --online.")
-    from nlpmeta.recipes import load_recipe
+    from nlpmeta.training.recipe_files import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
     from nlpmeta.cli.console import say
-    from nlpmeta.recipes.run import run_recipe
+    from nlpmeta.training.from_recipe import run_recipe
 
     run = run_recipe(
         loaded, data_dir=data_dir, resume=resume, device=device, show_progress=not quiet, say=None if quiet else say
@@ -122,8 +121,8 @@ def _learn_on(
         NLPMetaError: if a key is unknown, ``out`` holds something and neither ``resume`` nor ``rollback`` is given, or
             a data set cannot be read.
     """
-    from nlpmeta.folders import only_one
     from nlpmeta.sources.loading import load_source
+    from nlpmeta.storage.folders import only_one
 
     folder, start, changes, names = _asked(words)
     pools = [load_source(name, data_dir=data_dir).load() for name in names]  # all are read before anything is learned
@@ -158,7 +157,7 @@ def _learn(
 
 def _asked(words: Sequence[str]) -> tuple[Path, str, dict[str, object], list[str]]:
     """The folder, the checkpoint to start from, changed settings, and the data sets."""
-    from nlpmeta.recipes.files import parse_change
+    from nlpmeta.training.recipe_files import parse_change
 
     is_change = ["=" in word and not Path(word).exists() for word in words]
     given = dict(word.split("=", 1) for word, change in zip(words, is_change, strict=True) if change)
@@ -170,9 +169,9 @@ def _asked(words: Sequence[str]) -> tuple[Path, str, dict[str, object], list[str
 def _leader(
     folder: Path, start: str, changes: dict[str, object], names: list[str], *, go_on: bool, device: str
 ) -> "OnlineMetaLearner":
-    from nlpmeta.adaptation.meta_online import OnlineMetaLearner
-    from nlpmeta.adaptation.meta_online_state import OnlineTaskSettings, holds_state
     from nlpmeta.errors import NLPMetaError
+    from nlpmeta.online.meta import OnlineMetaLearner
+    from nlpmeta.online.meta_files import OnlineTaskSettings, holds_state
 
     if not holds_state(folder):
         if folder.exists() and any(folder.iterdir()):

@@ -14,9 +14,9 @@ from nlpmeta.encoder.merged import ADAPTER as NAME
 from nlpmeta.encoder.merged import adapted_layers
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
-from nlpmeta.files import read_json
 from nlpmeta.settings import Settings
-from nlpmeta.tensors import from_int8, read_tensors, to_int8
+from nlpmeta.storage.files import read_json
+from nlpmeta.storage.tensors import from_int8, read_tensors, to_int8
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -120,7 +120,7 @@ def save_adapter(encoder: TextEncoder, folder: Path, *, storage: Storage = "exac
     """
     from safetensors.torch import save
 
-    from nlpmeta.files import write_bytes, write_json
+    from nlpmeta.storage.files import write_bytes, write_json
 
     named = {
         _PEFT_PREFIX + name.replace(f".{NAME}.", "."): weight.detach().cpu().contiguous()

@@ -17,7 +17,7 @@ from nlpmeta.encoder.lora import lowest_adapted_layer
 from nlpmeta.encoder.merged import with_part, with_weights
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import (
+from nlpmeta.storage.files import (
     disk_errors_said_plainly,
     make_folder,
     open_to_append,

@@ -2,20 +2,58 @@
 
 import copy
 import math
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from nlpmeta.encoder.guard import Guard
 from nlpmeta.errors import ModelFolderError
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
+
+
+class Guard:
+    """A re-entrant lock, for ``with``; it can be copied and pickled, and is free in a process that was forked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _every.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> "tuple[type[Guard], tuple[()]]":
+        return Guard, ()
+
+    def renew(self) -> None:
+        """A free lock in the place of one that a thread of the parent process held while it forked."""
+        self._lock = threading.RLock()
+
+
+_every: WeakSet[Guard] = WeakSet()
+
+
+def _after_fork() -> None:
+    for guard in list(_every):
+        guard.renew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
+
 
 Module = TypeVar("Module", bound=nn.Module)
 _Value = TypeVar("_Value")

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.encoder.device import BATCH_TOKENS, Device, embed_in_batches, precision, resolve_device, tokens_at_once
+from nlpmeta.encoder.files import load_folder
 from nlpmeta.encoder.merged import merged_backbone, with_attention, with_weights
-from nlpmeta.encoder.model_folder import load_folder
 from nlpmeta.encoder.tokenizing import heard, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import ModelFolderError, NLPMetaError

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from nlpmeta.encoder.guard import Guard
+from nlpmeta.encoder.merged import Guard
 from nlpmeta.errors import DataWarning
 
 if TYPE_CHECKING:

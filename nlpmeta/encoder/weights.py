@@ -6,17 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nlpmeta.encoder.model_folder import folder_digest, is_model_file, max_length, missing_parts
-from nlpmeta.encoder.packaged import (
-    DEFAULT_ENCODER,
-    UnpackedRecord,
-    packaged_revision,
-    packaged_version,
-    unpack,
-)
+from nlpmeta.encoder.files import folder_digest, is_model_file, max_length, missing_parts
+from nlpmeta.encoder.packaged import DEFAULT_ENCODER, UnpackedRecord, packaged_revision, packaged_version, unpack
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
-from nlpmeta.files import disk_errors_said_plainly
-from nlpmeta.hub.calls import REQUEST_SECONDS, checked_info, in_time, is_offline, said_plainly
+from nlpmeta.storage.files import disk_errors_said_plainly
+from nlpmeta.storage.hub import REQUEST_SECONDS, checked_info, in_time, is_offline, said_plainly
 
 __all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "is_folder_name", "lasting_name", "prefix_for", "resolve"]
 

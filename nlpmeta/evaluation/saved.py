@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nlpmeta.errors import DataError
-from nlpmeta.evaluation.intervals import Difference, Proportion, paired_difference
 from nlpmeta.metrics import calibration_error, macro_f1
+from nlpmeta.metrics.scores import Difference, Proportion, paired_difference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from nlpmeta.classifier import FewShotClassifier
-from nlpmeta.encoder.model_folder import POOLED
+from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.encoder.files import POOLED
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
-from nlpmeta.files import copy_file, remove_folder, write_bytes, write_json, write_text
-from nlpmeta.folders import check_new_folder, new_folder
-from nlpmeta.manifest import EXPORT, write_manifest
 from nlpmeta.progress import quiet_transformers
+from nlpmeta.storage.files import copy_file, remove_folder, write_bytes, write_json, write_text
+from nlpmeta.storage.folders import check_new_folder, new_folder
+from nlpmeta.storage.manifest import EXPORT, write_manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nlpmeta.data import LabeledTexts, readable_names
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.registry import Registry
+from nlpmeta.settings import Registry
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -216,7 +216,8 @@ class Predictor:
         return scores, scores.new_ones(1), scores.new_ones(())
 
 
-learners: Registry[Learner] = Registry("method", "nlpmeta.learners")
+learners: Registry[Learner] = Registry("method", "nlpmeta.learners", "nlpmeta.auto.method")
+register_learner = learners.register
 
 
 def class_means(features: Tensor, labels: Tensor, n_way: int, weights: Tensor | None = None) -> Tensor:

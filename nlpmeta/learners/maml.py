@@ -82,8 +82,7 @@ class MAML(PrototypicalNetwork):
             inner_steps: gradient steps on a support set; like ``head_only`` and ``rates``, what is usual for the class.
             adapter_rate: inner rate of the adapters at the start; learned.
             head_rate: inner rate of the head at the start; learned.
-            first_order: leave out how the inner gradients depend on the start; the exact gradient takes every step once
-                more on the way back.
+            first_order: leave out how the inner gradients depend on the start.
             head_only: adapt the head and leave the adapters as they were meta-trained.
             rates: a rate for every step, or for every step and layer.
             early_weight: share of the query loss that is taken before the last inner step, evenly over the steps
@@ -118,9 +117,8 @@ class MAML(PrototypicalNetwork):
         )
         self.log_adapter_rates = nn.Parameter(adapter_rates) if self._group else None
         self.log_head_rates = nn.Parameter(head_rates)
-        if not self.trains_own_weights:
-            for name, own in self.named_parameters():
-                own.requires_grad_(name.startswith("encoder.") and own.requires_grad)
+        for name, own in () if self.trains_own_weights else self.named_parameters():
+            own.requires_grad_(name.startswith("encoder.") and own.requires_grad)
 
     @classmethod
     def on(cls, trained: Learner) -> "MAML":

@@ -10,9 +10,8 @@ from datasets import Features, Value
 from datasets import Sequence as Row
 from evaluate import Metric, MetricInfo
 
-from nlpmeta.metrics.calibration import N_BINS, calibration_error
-from nlpmeta.metrics.classification import accuracy, macro_f1
-from nlpmeta.metrics.out_of_scope import OUT_OF_SCOPE, oos_auroc, oos_recall
+from nlpmeta.errors import UnknownNameError
+from nlpmeta.metrics import N_BINS, OUT_OF_SCOPE, accuracy, calibration_error, macro_f1, oos_auroc, oos_recall
 
 LABELS = Features({"predictions": Value("int64"), "references": Value("int64")})
 PROBABILITIES = Features({"predictions": Row(Value("float64")), "references": Value("int64")})
@@ -93,3 +92,14 @@ MODULES: dict[str, type[Metric]] = {
     "oos_auroc": OosAuroc,
     "oos_recall": OosRecall,
 }
+
+
+def load_metric(name: str) -> Metric:
+    """A metric of this package as a module of ``evaluate``, without the Hub; for its names see ``MODULES``.
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+    """
+    if name not in MODULES:
+        raise UnknownNameError("metric", name, MODULES)
+    return MODULES[name](keep_in_memory=True)

@@ -4,14 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nlpmeta.card.facts import CardFacts, DataFacts, Measurement, Score
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.evaluation import says_little
-from nlpmeta.files import Json
 from nlpmeta.languages import UnknownLanguageError, parse
-from nlpmeta.manifest import optional_json, read_manifest
+from nlpmeta.metrics.scores import says_little
+from nlpmeta.sharing.card import CardFacts, DataFacts, Measurement, Score
 from nlpmeta.sources.catalogue import catalogue, known_as
 from nlpmeta.sources.loading import bundled
+from nlpmeta.storage.files import Json
+from nlpmeta.storage.manifest import optional_json, read_manifest
 
 OWN_DATA = "own-data"
 """The name of data that only the author has: that of a file may tell what nobody else should know."""

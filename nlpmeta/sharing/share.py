@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nlpmeta.card.facts import CardFacts, DataFacts
-from nlpmeta.card.page import card, draw_curve, eval_results_yaml
 from nlpmeta.encoder.weights import is_folder_name
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import (
+from nlpmeta.sharing.card import CardFacts, DataFacts, card, draw_curve, eval_results_yaml
+from nlpmeta.sharing.gather import OWN_DATA, data_facts, gather
+from nlpmeta.storage.files import (
     LARGEST_JSON,
     Json,
     copy_file,
@@ -21,10 +21,9 @@ from nlpmeta.files import (
     write_json,
     write_text,
 )
-from nlpmeta.hub.download import Fetching, download_folder, looks_like_repository
-from nlpmeta.hub.push import Pushed, Target, push_folder
-from nlpmeta.manifest import MANIFEST, optional_json, read_manifest
-from nlpmeta.sharing.gather import OWN_DATA, data_facts, gather
+from nlpmeta.storage.hub_download import Fetching, download_folder, looks_like_repository
+from nlpmeta.storage.hub_push import Pushed, Target, push_folder
+from nlpmeta.storage.manifest import MANIFEST, optional_json, read_manifest
 
 SUPPORT_FILES = ("support.json", "support.safetensors")
 REPORT_FILE, PROVENANCE_FILE, RESULTS_FILE, PICTURE_FILE = (

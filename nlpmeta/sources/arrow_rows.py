@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nlpmeta.errors import DataError, visible
-from nlpmeta.files import read_text
+from nlpmeta.storage.files import read_text
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, RecordBatchReader, Schema, Table

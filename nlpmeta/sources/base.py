@@ -9,7 +9,7 @@ from typing import ClassVar, final
 from nlpmeta import languages
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError
-from nlpmeta.registry import Registry
+from nlpmeta.settings import Registry
 from nlpmeta.sources.form import RECOGNISED, TableForm
 
 
@@ -103,6 +103,7 @@ class Source(ABC):
 
 
 sources: Registry[Source] = Registry("data source", "nlpmeta.sources")
+register_source = sources.register
 
 
 _SAME = (("dev", "validation", "valid", "val"), ("train", "training"), ("test", "testing"))

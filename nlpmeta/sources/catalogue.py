@@ -11,8 +11,8 @@ from typing import Any
 
 from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.errors import DataError, UnknownNameError
-from nlpmeta.files import inside, read_text
 from nlpmeta.sources.base import SourceFacts
+from nlpmeta.storage.files import inside, read_text
 
 DATA_DIR = "NLPMETA_DATA_DIR"
 PARTS = ("train", "dev", "test")

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from nlpmeta.data import Column, LabeledTexts
+from nlpmeta.data.inputs import is_missing
+from nlpmeta.data.labels import folded, kind_of, label_name
 from nlpmeta.errors import DataError, DataWarning, visible
-from nlpmeta.inputs import is_missing
-from nlpmeta.labels import folded, kind_of, label_name
 from nlpmeta.sources.arrow_rows import Row
 
 TEXT_NAMES = ("text", "utterance", "utt", "sentence", "message", "sms", "query", "content", "body", "input")

@@ -14,7 +14,7 @@ from typing import IO
 from zlib import error as ZlibError  # noqa: N812
 
 from nlpmeta.errors import DataError, visible
-from nlpmeta.files import open_data
+from nlpmeta.storage.files import open_data
 
 LONGEST_LINE = 16 << 20  # characters
 PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.episodes.base import generator
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.sampling.base import generator
 from nlpmeta.sources.base import Source, SourceFacts, SplitNames, sources
 from nlpmeta.sources.templates import Template, parse_templates
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.files import write_text
 from nlpmeta.sources.base import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, Columns, choose, labelled, others_of
 from nlpmeta.sources.hub_access import open_dataset
+from nlpmeta.storage.files import write_text
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

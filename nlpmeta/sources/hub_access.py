@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.errors import DataError, NetworkError, NLPMetaError
-from nlpmeta.hub.calls import (
+from nlpmeta.storage.hub import (
     REQUEST_SECONDS,
     WRONG_FORM,
     checked_info,

@@ -8,10 +8,10 @@ from itertools import combinations
 from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.data.labels import folded
+from nlpmeta.episodes.base import Known, fingerprints
 from nlpmeta.errors import DataError, visible
-from nlpmeta.labels import folded
 from nlpmeta.languages import parse
-from nlpmeta.sampling.leaks import Known, fingerprints
 from nlpmeta.sources.base import Source
 
 FEW = 5

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.errors import DataError
-from nlpmeta.files import inside, write_text
 from nlpmeta.sources.arrow_rows import Row
 from nlpmeta.sources.base import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.catalogue import (
@@ -26,6 +25,7 @@ from nlpmeta.sources.columns import Columns, find, labelled
 from nlpmeta.sources.hub import texts_of, write_example
 from nlpmeta.sources.hub_access import fetch_file, open_dataset
 from nlpmeta.sources.tables import columns_of, rows_of
+from nlpmeta.storage.files import inside, write_text
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.files import read_text
 from nlpmeta.sources.base import Source, SourceFacts, sources
+from nlpmeta.storage.files import read_text
 
 FOLDER = Path(__file__).parent.parent / "data" / "starter"
 

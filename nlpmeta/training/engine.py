@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.encoder.device import Device, resolve_device
+from nlpmeta.episodes.base import Sampler
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner
-from nlpmeta.sampling import Sampler
 from nlpmeta.training.forecast import forecast_memory
 from nlpmeta.training.journal import check_trackers
 from nlpmeta.training.optimise import trainable
+from nlpmeta.training.recipe import TrainSettings
 from nlpmeta.training.run import Run, TrainResult
-from nlpmeta.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_iter
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.lower_states import Precision, bytes_of
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.episodes.base import Sampler
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import user_cache
-from nlpmeta.sampling import Sampler
+from nlpmeta.storage.files import user_cache
 
 if TYPE_CHECKING:
     from nlpmeta.training.step import Stepper

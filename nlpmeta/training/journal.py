@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.files import disk_errors_said_plainly, make_folder, open_regular, open_to_append, write_bytes
-from nlpmeta.training.settings import TrainSettings
+from nlpmeta.storage.files import disk_errors_said_plainly, make_folder, open_regular, open_to_append, write_bytes
+from nlpmeta.training.recipe import TrainSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

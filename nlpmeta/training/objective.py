@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from nlpmeta.data import Episode
+from nlpmeta.episodes.base import generator
 from nlpmeta.learners.base import Learner, Support, Texts
-from nlpmeta.sampling import generator
-from nlpmeta.training.settings import TrainSettings
-from nlpmeta.training.text_pass import KnownPass, TextPass
+from nlpmeta.training.passes import KnownPass, TextPass
+from nlpmeta.training.recipe import TrainSettings
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nlpmeta.encoder.cache import CHUNK, EmbeddingTable
 from nlpmeta.encoder.lower_states import lower_states
-from nlpmeta.encoder.store import embeddings_folder
+from nlpmeta.encoder.table import CHUNK, EmbeddingTable, embeddings_folder
+from nlpmeta.episodes.base import Sampler
+from nlpmeta.episodes.clusters import Vectors, cluster_samplers
 from nlpmeta.learners.base import Learner
 from nlpmeta.progress import track
-from nlpmeta.sampling import Sampler
-from nlpmeta.sampling.clusters import Vectors, cluster_samplers
 from nlpmeta.training.forecast import forecast_states
-from nlpmeta.training.heldout import HeldOut, Measurement
 from nlpmeta.training.journal import Journal
 from nlpmeta.training.optimise import DivergedError, MovingAverage, make_optimizer, put, trainable
+from nlpmeta.training.passes import HeldOut, Measurement, TokenCache
+from nlpmeta.training.recipe import TrainSettings
 from nlpmeta.training.resume import Checkpoints, Progress, refuse_old_run
-from nlpmeta.training.settings import TrainSettings
 from nlpmeta.training.step import GroupWeights, Stepper
-from nlpmeta.training.text_pass import TokenCache
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -12,13 +12,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
 from nlpmeta.data import Episode
-from nlpmeta.encoder.cache import EmbeddingTable
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.episodes.base import Sampler
 from nlpmeta.learners.base import Learner
-from nlpmeta.sampling import Sampler
 from nlpmeta.training.objective import losses
 from nlpmeta.training.optimise import DivergedError, Guard, average_gradients, rate_factor
-from nlpmeta.training.settings import TrainSettings
-from nlpmeta.training.text_pass import KnownPass, TextPass, TokenCache
+from nlpmeta.training.passes import KnownPass, TextPass, TokenCache
+from nlpmeta.training.recipe import TrainSettings
 
 _COUNTS = ("texts", "tokens")  # summed over processes, not averaged
 

@@ -1,0 +1,1 @@
+"""The default method: candidate heads, stacked, calibrated and judged with priors from auxiliary tasks."""

@@ -1,0 +1,174 @@
+"""Candidate heads and the views of the encoder that they read."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+
+from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.base import Learner, Support, Texts
+from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.ridge import RidgeHead
+from nlpmeta.progress import Advance
+
+ADAPTED, FROZEN = 1.0, 0.0
+
+
+class Views(TextEncoder):
+    """Embeddings ``(n, n_views * dim)`` of an encoder whose adapters are scaled by one factor after the other.
+
+    For a head that chooses between the adapted and the frozen encoder, or reads both. It shares the weights of the
+    encoder that it is made from; no gradient goes through it.
+    """
+
+    def __init__(self, encoder: TextEncoder, factors: Sequence[float] = (ADAPTED, FROZEN)) -> None:
+        nn.Module.__init__(self)
+        self.backbone, self.tokenizer, self.files = encoder.backbone, encoder.tokenizer, encoder.files
+        self.prefix, self.max_length, self.normalise = encoder.prefix, encoder.max_length, encoder.normalise
+        self.factors, self.lower, self.training, self.trained = tuple(factors), None, False, encoder.trained
+        self.dim = len(self.factors) * int(encoder.backbone.config.hidden_size)
+
+    def select(self, factors: Sequence[float]) -> "Views":
+        """The same encoder seen with these factors."""
+        return Views(self, factors)
+
+    def columns(self, factor: float) -> slice:
+        """Where the embeddings with this factor stand."""
+        width, place = self.dim // len(self.factors), self.factors.index(factor)
+        return slice(place * width, (place + 1) * width)
+
+    @torch.no_grad()
+    def embed_tokens(
+        self,
+        tokens: Tokens,
+        *,
+        adapter: Mapping[str, Tensor] | None = None,
+        adapter_of: Tensor | None = None,
+        batch_tokens: int | None = None,
+        advance: Advance | None = None,
+    ) -> Tensor:
+        if not tokens:
+            return torch.empty(0, self.dim, device=self.device)
+        parts: list[Tensor] = []
+        for factor in self.factors:
+            last = len(parts) + 1 == len(self.factors)  # only then is a text done
+            seen = super().merged(factor)
+            parts.append(seen.embed_tokens(tokens, batch_tokens=batch_tokens, advance=advance if last else None))
+        return torch.cat(parts, dim=1)
+
+    def merged(self, factor: float | None = None) -> TextEncoder:
+        """Itself, as each view merges for itself, or the view with ``factor``."""
+        return self if factor is None else super().merged(factor)
+
+
+INVERSE_PENALTY = 100.0
+NAME_WEIGHT = 2.0
+WITHOUT_NAMES = "logistic without names"
+"""The head that is the same as ``logistic`` where the names of the classes say nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A head and what it sees of the encoder: the factors of its adapters."""
+
+    head: Learner
+    factors: tuple[float, ...]
+
+
+def candidates(
+    encoder: "TextEncoder", *, two_views: bool, temperature: float, name_weight: float
+) -> dict[str, Candidate]:
+    """The heads by name, the same in every process.
+
+    Args:
+        encoder: texts to vectors.
+        two_views: whether there is a frozen encoder beside the adapted one.
+        temperature: of the prototypes that read names.
+        name_weight: how many texts the name of a class counts as, for these.
+    """
+    named = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY, name_weight=NAME_WEIGHT)
+    plain = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY)
+    prototypical = PrototypicalNetwork(
+        encoder, metric="cosine", temperature=temperature, names=True, name_weight=name_weight
+    )
+    ridge = RidgeHead(encoder)
+    found = {
+        "logistic": Candidate(named, (ADAPTED,)),
+        WITHOUT_NAMES: Candidate(plain, (ADAPTED,)),
+        "prototypical": Candidate(prototypical, (ADAPTED,)),
+        "ridge": Candidate(ridge, (ADAPTED,)),
+    }
+    if two_views:
+        found |= {
+            "logistic on both": Candidate(named, (ADAPTED, FROZEN)),
+            "logistic on frozen": Candidate(plain, (FROZEN,)),
+            "ridge on frozen": Candidate(ridge, (FROZEN,)),
+            "prototypical on frozen": Candidate(PrototypicalNetwork(encoder, metric="cosine"), (FROZEN,)),
+        }
+    return found
+
+
+def views_of(read: Iterable[Candidate]) -> tuple[float, ...]:
+    """The factors that some candidates read, the adapted view first, as in ``Views``."""
+    return tuple(sorted({factor for candidate in read for factor in candidate.factors}, reverse=True))
+
+
+@overload
+def columns_of(
+    encoder: "TextEncoder", features: Tensor, factors: Sequence[float], *, computed: Sequence[float] | None = None
+) -> Tensor: ...
+
+
+@overload
+def columns_of(
+    encoder: "TextEncoder",
+    features: Tensor | None,
+    factors: Sequence[float],
+    *,
+    computed: Sequence[float] | None = None,
+) -> Tensor | None: ...
+
+
+def columns_of(
+    encoder: "TextEncoder",
+    features: Tensor | None,
+    factors: Sequence[float],
+    *,
+    computed: Sequence[float] | None = None,
+) -> Tensor | None:
+    """The part of ``features`` ``(n, n_views * dim)`` that is seen with these factors.
+
+    Args:
+        encoder: one that is seen several ways, or a plain one, of which all is seen.
+        features: in all views of the encoder, or in those of ``computed`` alone.
+        factors: which views, in this order.
+        computed: the views in ``features`` where these may not be all.
+    """
+    if features is None or not isinstance(encoder, Views):
+        return features
+    narrow = computed is not None and features.size(1) < encoder.dim
+    views = encoder.select(computed) if computed is not None and narrow else encoder
+    return torch.cat([features[:, views.columns(factor)] for factor in factors], dim=1)
+
+
+def seen(encoder: "TextEncoder", support: Support, candidate: Candidate) -> Support:
+    """The support as a candidate sees it."""
+    names = support.names and replace(
+        support.names, features=columns_of(encoder, support.names.features, candidate.factors)
+    )
+    return replace(support, features=columns_of(encoder, support.features, candidate.factors), names=names)
+
+
+def features_of(texts: Texts) -> Tensor:
+    """The embeddings of ``texts``, which must be there.
+
+    Raises:
+        NLPMetaError: if they are not.
+    """
+    if texts.features is None:
+        raise NLPMetaError("The embeddings must be known before heads are compared.")
+    return texts.features

@@ -1,0 +1,199 @@
+"""What a support set says of the heads of ``auto``: how likely each makes texts that it did not learn from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlpmeta.auto.heads import ADAPTED, FROZEN, Candidate, Views, features_of, seen
+from nlpmeta.auto.mixture import mixed
+from nlpmeta.learners.base import Learner, Support, Texts
+
+if TYPE_CHECKING:
+    from nlpmeta.auto.priors import Profile
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0, device="cpu")
+BALANCE = 0.75
+"""How much of the lead that more examples give a class is taken back: chosen on auxiliary tasks
+(``benchmarks/unbalanced.py``)."""
+JUDGE_AGAIN = 1.5
+"""Heads are judged anew once a support set has grown, or shrunk, by this factor since they were judged last."""
+SMALLEST_SHARE = 0.05
+"""A head that would count for less is left out."""
+WORTH_A_VIEW = 0.25
+"""A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
+_ROUNDS = 100
+_FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What the support set says of the heads.
+
+    ``held_out`` are log probabilities ``(n_heads, n_support, n_way)`` of texts that were held out, ``None`` where a
+    class has one text only; ``temperatures`` are what the scores of each head are divided by.
+    """
+
+    heads: tuple[str, ...]
+    temperatures: tuple[float, ...]
+    held_out: Tensor | None
+
+    @classmethod
+    def of(cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor) -> "Judged":
+        """Judge heads by their ``scores`` ``(n_support, n_way)`` of texts that were held out."""
+        doubt = 1 / (len(labels) + 1)  # as if one more text had every class alike
+        over = [fitting_temperature(each, labels, TEMPERATURES, doubt=doubt) for each in scores]
+        lead = leads(labels, scores[0].size(1)).to(scores[0])
+        parts = [(each / t - lead).log_softmax(1) for each, t in zip(scores, over, strict=True)]
+        return cls(tuple(heads), tuple(over), torch.stack(parts))
+
+
+def judge(encoder: "TextEncoder", candidates: Mapping[str, Candidate], known: Support, profile: "Profile") -> Judged:
+    """Hold out folds of the support for each of ``candidates``, and find the temperature of its scores.
+
+    Args:
+        encoder: what embedded the support.
+        candidates: the heads that differ on this support.
+        known: the support with its embeddings.
+        profile: what is known of the heads where nothing can be held out.
+    """
+    folds = n_folds(known)
+    if folds < 2:
+        return Judged(tuple(candidates), tuple(profile.one_shot_temperatures[name] for name in candidates), None)
+    scores = [held_out_scores(each.head, seen(encoder, known, each), folds) for each in candidates.values()]
+    return Judged.of(tuple(candidates), scores, known.labels)
+
+
+def weights(
+    encoder: "TextEncoder", candidates: Mapping[str, Candidate], known: Support, profile: "Profile", judged: Judged
+) -> Tensor:
+    """The weight of each judged head, 0 for those that are left out, shape ``(n_heads,)``; arguments as ``judge``."""
+    prior = profile.prior_of(judged.heads, len(known) / known.n_way, known.n_way)
+    found = prior
+    if judged.held_out is not None:
+        # The fewer classes, the less alike are tasks of that size, and the more likely one needs an unusual head.
+        open_minded = prior + (1 / len(prior) - prior) / known.n_way
+        found = stacked(judged.held_out, known.labels, open_minded, strength=profile.strength)
+    if isinstance(encoder, Views):
+        for factor in (FROZEN, ADAPTED):
+            reads = torch.tensor([factor in candidates[name].factors for name in judged.heads], device=found.device)
+            if float(found[reads].sum()) < WORTH_A_VIEW * float(found.sum()):
+                found = found * ~reads
+    found = found * (found >= min(SMALLEST_SHARE * float(found.sum()), float(found.max())))
+    return (found / found.sum()).to(features_of(known))
+
+
+def n_folds(support: Support) -> int:
+    """Into how many folds a support set is parted; less than 2 if some class has one text only."""
+    wanted = _FOLDS if len(support) <= _MANY_TEXTS else _FEW_FOLDS
+    return min(wanted, int(torch.bincount(support.labels).min()))
+
+
+def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
+    """Scores ``(n_support, n_way)`` of each text by the head that was adapted to the other folds.
+
+    Args:
+        head: works on embeddings.
+        support: with its embeddings.
+        folds: how many, at least 2 and at most as many as the smallest class has texts.
+    """
+    fold, rows = folds_of(support.labels, folds), torch.arange(len(support), device=support.labels.device)
+    parts, order = [], []
+    for i in range(folds):
+        out = fold == i
+        queries = Texts(("",) * int(out.sum()), features_of(support)[out])
+        parts.append(head.logits(head.adapt(_rows(support, ~out)), queries))
+        order.append(rows[out])
+    return torch.cat(parts)[torch.cat(order).argsort()]
+
+
+def folds_of(labels: Tensor, folds: int) -> Tensor:
+    """A fold for each text, classes spread evenly; shape ``(n,)``."""
+    fold = torch.empty_like(labels)
+    for label in range(int(labels.max()) + 1):
+        rows = torch.nonzero(labels == label).squeeze(1)
+        fold[rows] = torch.arange(len(rows), device=labels.device) % folds
+    return fold
+
+
+def stacked(log_probabilities: Tensor, labels: Tensor, prior: Tensor, *, strength: float) -> Tensor:
+    """The weights of the mixture of heads that makes the held-out labels most likely, shape ``(n_heads,)``.
+
+    Source: stacking of predictive distributions, Yao, Vehtari, Simpson and Gelman, Bayesian Analysis 2018, equation 4
+    (arXiv:1704.02030), by expectation maximisation. Where we differ: a Dirichlet prior around weights that were good on
+    other tasks, because the labels of a handful of texts say little about weights.
+
+    Args:
+        log_probabilities: of the classes of held-out texts under each head, ``(n_heads, n, n_way)``.
+        labels: the true classes, ``(n,)``.
+        prior: weights that were good on other tasks, ``(n_heads,)``, of sum 1; a head with 0 stays out.
+        strength: how many texts the prior counts as.
+    """
+    # A hundred small rounds in float64, which some accelerators lack: they are the CPU's.
+    log_probabilities, labels = log_probabilities.cpu().double(), labels.cpu()
+    likely = log_probabilities[:, torch.arange(len(labels), device="cpu"), labels]  # (n_heads, n)
+    likely = (likely - likely.max(0).values).exp()
+    prior = prior.to(likely)
+    weights = prior.clone()
+    for _ in range(_ROUNDS if len(labels) else 0):
+        shares = weights.unsqueeze(1) * likely
+        shares = shares / shares.sum(0).clamp(min=1e-300)
+        new = shares.sum(1) + strength * prior
+        new = new / new.sum()
+        done = bool((new - weights).abs().max() < 1e-6)
+        weights = new
+        if done:
+            break
+    return weights
+
+
+def fitting_temperature(scores: Tensor, labels: Tensor, temperatures: Tensor, *, doubt: float) -> float:
+    """The temperature among ``temperatures`` at which ``labels`` ``(n,)`` are most likely, scores ``(n, n_way)``.
+
+    Source: temperature scaling, Guo, Pleiss, Sun and Weinberger, ICML 2017, equation 9 (arXiv:1706.04599), with labels
+    that are smoothed by ``doubt``: a handful of right answers is no ground for certainty.
+    """
+    losses = [F.cross_entropy(scores / t, labels, label_smoothing=doubt) for t in temperatures]
+    return float(temperatures[int(torch.stack(losses).argmin())])
+
+
+def leads(labels: Tensor, n_way: int) -> Tensor:
+    """What the score of each class is lowered by as it has more examples than the smallest one, ``(n_way,)``.
+
+    Source: logit adjustment, Menon et al., ICLR 2021, equation 9 (arXiv:2007.07314). Where we differ: three quarters of
+    the adjustment, because how many examples a class has may also say how frequent it is. With as many examples of
+    every class it is exactly 0.
+    """
+    counts = torch.bincount(labels, minlength=n_way)
+    return BALANCE * (counts / counts.min()).log()
+
+
+def held_out_likelihood(judged: Judged, weights: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """The log probabilities of the true classes of the texts that were held out, rising; ``(0,)`` if none were."""
+    if judged.held_out is None:
+        return torch.empty(0, device=labels.device)
+    scores = (mixed(judged.held_out, weights) / temperature).log_softmax(1)
+    return scores[torch.arange(len(labels), device=labels.device), labels].sort().values
+
+
+def judged_on(known: Support) -> Tensor:
+    """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``."""
+    facts = [len(known), min(n_folds(known), 2), known.names is not None]
+    return torch.tensor(facts, device=known.labels.device)
+
+
+def still_judged(then: Tensor | None, now: Tensor) -> bool:
+    """Whether what was judged ``then`` need not be judged anew; both from ``judged_on``."""
+    if then is None or not torch.equal(then[1:], now[1:]):
+        return False
+    return max(int(then[0]), int(now[0])) < JUDGE_AGAIN * min(int(then[0]), int(now[0]))
+
+
+def _rows(support: Support, kept: Tensor) -> Support:
+    texts = tuple(compress(support.texts, kept.tolist()))
+    return Support(texts, features_of(support)[kept], support.labels[kept], support.n_way, support.names)

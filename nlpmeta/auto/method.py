@@ -1,0 +1,173 @@
+"""The learner that weighs heads on the adapted and on the frozen encoder by what the support set says of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlpmeta.auto.heads import WITHOUT_NAMES, Candidate, Views, candidates, columns_of, features_of, seen, views_of
+from nlpmeta.auto.judging import Judged, held_out_likelihood, judge, judged_on, leads, n_folds, still_judged, weights
+from nlpmeta.auto.mixture import Mixture, usual_likeness
+from nlpmeta.auto.priors import experience
+from nlpmeta.encoder.lora import has_adapter
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """What ``auto`` learned about a task, and the judgement of its heads that it rests on."""
+
+    state: TaskState
+    judged: Judged
+
+
+@learners.register("auto")
+class AutoHead(Learner):
+    """A mixture of heads, weighted by how likely they make held-out folds of the support set.
+
+    The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes;
+    among them there is always logistic regression on the frozen encoder, for tasks that meta-training did harm to. The
+    weights are those of stacking (``stacking.stacked``) around a prior: the weights that were best on auxiliary tasks
+    with as many shots and ways (``priors.json``). With one text of some class nothing can be held out and the prior
+    decides alone; names are then read only if they alone find the class of more support texts than chance.
+
+    The scores of each head are divided by the temperature at which the held-out folds are most likely; those of the
+    mixture by one more, which was right on the auxiliary tasks. Classes with more examples than others have their lead
+    taken back (``judging.leads``). The state keeps the tensors of a head under ``<name>/``, so that it says itself what
+    was chosen, and how likely held-out texts were, for label sets.
+    """
+
+    differentiable = False
+
+    def __init__(self, encoder: "TextEncoder", *, temperature: float = 0.05, name_weight: float = 1.0) -> None:
+        """Build from an encoder.
+
+        Args:
+            encoder: texts to vectors; with adapters, it is also seen without them.
+            temperature: of the prototypical network among the heads.
+            name_weight: how many texts the name of a class counts as, for that network.
+
+        Raises:
+            NLPMetaError: if one of the two is not positive.
+        """
+        two = has_adapter(encoder)
+        super().__init__(Views(encoder) if two else encoder)
+        self.temperature, self.name_weight = temperature, name_weight
+        self.experience = experience().views(two)
+        self.candidates = candidates(encoder, two_views=two, temperature=temperature, name_weight=name_weight)
+
+    @classmethod
+    def on(cls, trained: Learner) -> "AutoHead":
+        if not isinstance(trained, PrototypicalNetwork):
+            return cls(trained.encoder)
+        temperature = float(trained.log_temperature.detach().exp())
+        return cls(trained.encoder, temperature=temperature, name_weight=trained.name_weight or 1.0)
+
+    @property
+    def reads_names(self) -> bool:
+        return True
+
+    def adapt(self, support: Support) -> TaskState:
+        return self.adapt_and_judge(support).state
+
+    @torch.no_grad()
+    def adapt_and_judge(self, support: Support) -> Adapted:
+        """``adapt``, with what was found out about the heads on the way."""
+        known = self.known(support)
+        judged = self.judge(known)
+        return Adapted(self.adapt_to(known, judged), judged)
+
+    def adapt_to(self, known: Support, judged: Judged) -> TaskState:
+        """``adapt`` to a support whose heads are judged already."""
+        shares = self.weights(judged, known)
+        every = zip(judged.heads, shares.tolist(), judged.temperatures, strict=True)
+        state = self._fitted(known, {name: (share, over) for name, share, over in every if share > 0})
+        temperature = float(state["mixture/temperature"])
+        state["mixture/held_out"] = held_out_likelihood(judged, shares, known.labels, temperature)
+        state["mixture/judged"] = judged_on(known)
+        return state
+
+    @torch.no_grad()
+    def readapt(self, support: Support, before: TaskState) -> TaskState:
+        """Fit the heads again; judge them again, which takes most of the time, only if much has changed.
+
+        That is if the examples have become 1.5 times as many or as few since the heads were judged, if something can be
+        held out for the first time, or if the names of the classes have come to say something or ceased to.
+        """
+        known = self.known(support)
+        if not still_judged(before.get("mixture/judged"), judged_on(known)):
+            return self.adapt_to(known, self.judge(known))
+        heads = {head.name: (float(head.share), float(head.scores_over)) for head in self.predictor(before).heads}
+        kept = {key: before[key] for key in ("mixture/held_out", "mixture/judged")}
+        return self._fitted(known, heads) | kept
+
+    def logits(self, state: TaskState, queries: Texts) -> Tensor:
+        return self.predictor(state).logits(queries)
+
+    def predictor(self, state: TaskState) -> Mixture:
+        return Mixture.of(self, self.candidates, state)
+
+    def config(self) -> dict[str, Option]:
+        return {"temperature": self.temperature, "name_weight": self.name_weight}
+
+    def known(self, support: Support) -> Support:
+        """The support with its embeddings, and without names that seem to say nothing about the classes."""
+        names = support.names and replace(support.names, features=self.embed(support.names))
+        known = replace(support, features=self.embed(support), names=names)
+        first = seen(self.encoder, known, next(iter(self.candidates.values())))
+        doubtful = names is not None and n_folds(support) < 2 and not _names_help(first)
+        return replace(known, names=None) if doubtful else known
+
+    def heads_for(self, known: Support) -> dict[str, Candidate]:
+        """The heads that differ on this support, by name."""
+        return {
+            name: each for name, each in self.candidates.items() if known.names is not None or name != WITHOUT_NAMES
+        }
+
+    def judge(self, known: Support) -> Judged:
+        """What the support says of the heads; see ``judging.judge``."""
+        return judge(self.encoder, self.heads_for(known), known, self.experience)
+
+    def weights(self, judged: Judged, known: Support) -> Tensor:
+        """The weight of each head, 0 for those that are left out, shape ``(n_heads,)``."""
+        return weights(self.encoder, self.candidates, known, self.experience, judged)
+
+    def _fitted(self, known: Support, heads: Mapping[str, tuple[float, float]]) -> TaskState:
+        """The heads that have a share, by name with what their scores are divided by, and what the mixture needs."""
+        state: TaskState = {}
+        place, encoder = known.labels.device, self.encoder
+        for name, (share, over) in heads.items():
+            candidate = self.candidates[name]
+            facts = {"share": torch.tensor(share, device=place), "scores_over": torch.tensor(over, device=place)}
+            inner = candidate.head.adapt(seen(encoder, known, candidate)) | facts
+            state |= {f"{name}/{key}": value for key, value in inner.items()}
+        state["mixture/leads"] = leads(known.labels, known.n_way)
+        n_shot = len(known) / known.n_way
+        temperature = float(self.experience.temperature.at(n_shot, known.n_way))
+        state["mixture/temperature"] = torch.tensor(temperature, device=place)
+        factors = views_of([self.candidates[name] for name in heads])
+        features = columns_of(encoder, features_of(known), factors, computed=factors)
+        n_views = len(factors) if isinstance(encoder, Views) else 1
+        means = class_means(features, known.labels, known.n_way)
+        state["mixture/prototypes"] = means
+        usual = usual_likeness(features, known.labels, means, n_views=n_views)
+        if usual is not None:
+            state["mixture/usual_likeness"] = usual
+        state["mixture/n_shot"] = torch.tensor(n_shot, device=place)
+        return state
+
+
+def _names_help(support: Support) -> bool:
+    """Whether the names alone find the class of more support texts than chance would."""
+    if support.names is None:
+        return False
+    queries, names = (F.normalize(features_of(each), dim=1) for each in (support, support.names))
+    right = int(((queries @ names.T).argmax(1) == support.labels).sum())
+    return right * support.n_way > len(support)

@@ -1,0 +1,135 @@
+"""Whether a task is like the ones that adaptation knows, and what in its support set looks wrong."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+    from nlpmeta.storage.files import Json
+
+
+@dataclass(frozen=True)
+class TokenizerCoverage:
+    """What the pieces of the tokenizer make of the letters and digits of some texts.
+
+    ``unknown`` is the share of letters and digits that are in no known piece; ``letters_per_piece`` is how many of the
+    known ones a piece holds on average: near 1, words are spelt out letter by letter.
+    """
+
+    unknown: float
+    letters_per_piece: float
+
+
+def tokenizer_coverage(encoder: "TextEncoder", texts: Sequence[str]) -> TokenizerCoverage | None:
+    """The coverage of ``texts`` themselves; ``None`` for a tokenizer that does not say where its pieces come from."""
+    tokenizer = encoder.tokenizer
+    if not tokenizer.is_fast:
+        return None
+    stripped = [text.strip() for text in texts]
+    batch = tokenizer(stripped, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
+    letters = unknown = pieces = 0
+    for text, ids, spans in zip(stripped, batch["input_ids"], batch["offset_mapping"], strict=True):
+        for token, (start, end) in zip(ids, spans, strict=True):
+            found = sum(character.isalnum() for character in text[start:end])
+            letters += found
+            if token == tokenizer.unk_token_id:
+                unknown += found
+            elif found:
+                pieces += 1
+    return TokenizerCoverage(unknown / max(letters, 1), (letters - unknown) / max(pieces, 1))
+
+
+MOST_LINES = 5
+UNKNOWN = 0.2
+"""Share of letters in no known piece from which on a text is not read any more."""
+SPELT_OUT = 1.4
+"""Letters of a piece below which words are spelt out; clean auxiliary tasks of alphabets stay above."""
+
+
+@dataclass(frozen=True)
+class DoubtfulLabel:
+    """A support text that the others of its class do not recognise, and the class that they would put it into."""
+
+    text: str
+    label: str
+    rather: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What a support set says of its task before anything is predicted.
+
+    Attributes:
+        n_way: how many classes.
+        n_shot: support texts of a class, on average.
+        expected: the accuracy to expect, and the band that nine of ten auxiliary tasks like this one lay in.
+        held_out: the share of support texts that were classified right when they were held out; ``None`` if none were.
+        tokens: how well the tokenizer knows the texts.
+        nearest: the auxiliary tasks that the support set is nearest to; ``None`` with another encoder than theirs.
+        farther: the share of auxiliary tasks that were nearer to other families than this one is.
+        alike: pairs of classes that are not told apart.
+        doubtful: support texts whose label looks wrong, the worst first.
+        warnings: why the model should not be relied on; empty for a sound task.
+    """
+
+    n_way: int
+    n_shot: float
+    expected: tuple[float, float, float]
+    held_out: float | None
+    tokens: TokenizerCoverage | None
+    nearest: str | None
+    farther: float | None
+    alike: tuple[tuple[str, str], ...]
+    doubtful: tuple[DoubtfulLabel, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def warns(self) -> bool:
+        """Whether the model should not be relied on."""
+        return bool(self.warnings)
+
+    def lines(self) -> list[str]:
+        """The same in at most ``MOST_LINES`` plain lines, the most important first."""
+        low, middle, high = (round(100 * each) for each in self.expected)
+        found = [f"Warning: {warning}" for warning in self.warnings]
+        found.append(f"Expect about {middle} % right ({low} to {high} % in 9 of 10 tasks of this size)")
+        if self.alike:
+            pairs = ", ".join(f"{one} / {other}" for one, other in self.alike[:3])
+            found.append(f"Not told apart: {pairs}{_more(self.alike, 3)}; merge them or add examples")
+        if self.doubtful:
+            texts = "; ".join(f'"{_short(each.text)}" {each.label} (or {each.rather}?)' for each in self.doubtful[:3])
+            found.append(f"Labels to check: {texts}{_more(self.doubtful, 3)}")
+        if self.tokens is not None and self.tokens.letters_per_piece < SPELT_OUT and not self.warns:
+            found.append("The encoder spells out words of this language; expect less of it than of a known one")
+        if self.nearest is not None and self.farther is not None:
+            far = "unlike all of them" if self.farther > FAR else "as near as these are to one another"
+            found.append(f"Nearest known tasks: {self.nearest}, {far}")
+        return found[:MOST_LINES]
+
+    def json(self) -> "Mapping[str, Json]":
+        """The same for a program; shares are fractions of 1."""
+        low, middle, high = (round(each, 4) for each in self.expected)
+        return {
+            "warnings": list(self.warnings),
+            "expected_accuracy": {"mean": middle, "low": low, "high": high},
+            "held_out_accuracy": self.held_out,
+            "tokenizer": None if self.tokens is None else asdict(self.tokens),
+            "nearest_tasks": self.nearest,
+            "farther_than": self.farther,
+            "alike": [list(pair) for pair in self.alike],
+            "doubtful_labels": [asdict(each) for each in self.doubtful],
+        }
+
+
+FAR = 0.98
+"""Share of auxiliary tasks that are nearer to others, from which on a task counts as unlike them."""
+
+
+def _more(found: Sequence[object], shown: int) -> str:
+    return f" and {len(found) - shown} more" if len(found) > shown else ""
+
+
+def _short(text: str, most: int = 40) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

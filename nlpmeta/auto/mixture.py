@@ -1,0 +1,185 @@
+"""A mixture of heads that predicts: what ``auto`` learned about a task, read once; likeness to its classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlpmeta.auto.heads import Candidate, Views, columns_of, features_of, views_of
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.base import Learner, Predictor, TaskState, Texts
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One head of a mixture: what it sees, what it learned, and how much it counts.
+
+    ``scores_over`` is what its scores are divided by.
+    """
+
+    name: str
+    candidate: Candidate
+    state: TaskState
+    share: Tensor
+    scores_over: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture(Predictor):
+    """The heads in a state, always in the same order, so that sums over them are the same.
+
+    Attributes:
+        heads: those that have a share.
+        factors: of the encoder's adapters, those that the heads read.
+        lead: what the score of each class is lowered by, ``(n_way,)``.
+        temperature: what the scores of the mixture are divided by.
+        held_out: the log probabilities of the true classes of held-out texts, rising; ``None`` in a model of an older
+            release, which has none of what follows either.
+        prototypes: mean embeddings of the classes, ``(n_way, n_views * dim)``.
+        usual_likeness: of the support to its own classes, where two texts of some class are known.
+        n_shot: support texts of a class, on average.
+    """
+
+    heads: tuple[Head, ...]
+    factors: tuple[float, ...]
+    lead: Tensor | float
+    temperature: Tensor
+    held_out: Tensor | None
+    prototypes: Tensor | None
+    usual_likeness: Tensor | None
+    n_shot: float
+
+    @classmethod
+    def of(cls, learner: Learner, candidates: Mapping[str, Candidate], state: TaskState) -> "Mixture":
+        """Read ``state``; what an older release did not keep is as it was then.
+
+        Raises:
+            NLPMetaError: if one of the heads is not known to this release.
+            KeyError: if a tensor of a head is missing.
+        """
+        heads = _heads(candidates, state, learner.encoder.device)
+        n_shot = state.get("mixture/n_shot")
+        return cls(
+            learner,
+            state,
+            heads=heads,
+            factors=views_of([head.candidate for head in heads]),
+            lead=state.get("mixture/leads", 0.0),
+            temperature=state.get("mixture/temperature", torch.ones((), device=learner.encoder.device)),
+            held_out=state.get("mixture/held_out"),
+            prototypes=state.get("mixture/prototypes"),
+            usual_likeness=state.get("mixture/usual_likeness"),
+            n_shot=float("nan") if n_shot is None else float(n_shot),
+        )
+
+    @property
+    def choice(self) -> str:
+        """The head that counts most."""
+        return max(self.heads, key=lambda head: float(head.share)).name
+
+    @property
+    def views(self) -> tuple[float, ...]:
+        return self.factors
+
+    @property
+    def n_views(self) -> int:
+        """How many views stand side by side in what ``read`` gives."""
+        return len(self.factors) if isinstance(self.learner.encoder, Views) else 1
+
+    def queries(self, texts: Sequence[str]) -> Texts:
+        """Texts with the embeddings that the heads read: a view that none of them sees is not computed."""
+        encoder = self.learner.encoder
+        seen = encoder.select(self.factors) if isinstance(encoder, Views) else encoder
+        return Texts(tuple(texts), seen.encode(texts))
+
+    def logits(self, queries: Texts) -> Tensor:
+        scores, shares, temperature = self.parts(queries)
+        return mixed(scores.log_softmax(2), shares) / temperature
+
+    def parts(self, queries: Texts) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of every head ``(n_heads, n_query, n_way)``, its share ``(n_heads,)``, the mixture's temperature."""
+        known = queries if queries.features is not None else self.queries(queries.texts)
+        scores = torch.stack([self._scores(head, known) / head.scores_over - self.lead for head in self.heads])
+        return scores, torch.stack([head.share for head in self.heads]), self.temperature
+
+    def read(self, texts: Texts) -> Tensor:
+        """The embeddings of ``texts`` in the views that the heads read, and no others."""
+        known = texts if texts.features is not None else self.queries(texts.texts)
+        return columns_of(self.learner.encoder, features_of(known), self.factors, computed=self.factors)
+
+    def _scores(self, head: Head, queries: Texts) -> Tensor:
+        seen = columns_of(self.learner.encoder, queries.features, head.candidate.factors, computed=self.factors)
+        return head.candidate.head.logits(head.state, replace(queries, features=seen))
+
+
+def mixed(log_probabilities: Tensor, weights: Tensor) -> Tensor:
+    """The logarithm of the weighted mean of probabilities ``(n_heads, n, n_way)``; shape ``(n, n_way)``."""
+    shares = weights.to(log_probabilities).clamp(min=1e-30).log().view(-1, 1, 1)
+    return torch.logsumexp(log_probabilities + shares, dim=0)
+
+
+def likeness(features: Tensor, prototypes: Tensor, *, n_views: int) -> Tensor:
+    """The largest cosine of each text to a mean vector of a class, ``(n,)``.
+
+    The scale: 0 is how alike the mean vectors are to one another and 1 is their own, the mean over views.
+
+    Args:
+        features: of the texts in all views, ``(n, n_views * dim)``.
+        prototypes: mean vectors of the classes, ``(n_way, n_views * dim)``.
+        n_views: how many views stand side by side.
+    """
+    found = [
+        _scaled((F.normalize(part, dim=1) @ F.normalize(means, dim=1).T).max(1).values, means)
+        for part, means in zip(features.chunk(n_views, 1), prototypes.chunk(n_views, 1), strict=True)
+    ]
+    return torch.stack(found).mean(0)
+
+
+def usual_likeness(features: Tensor, labels: Tensor, prototypes: Tensor, *, n_views: int) -> Tensor | None:
+    """The median ``likeness`` of support texts, each to the means without itself; ``None`` if no class has two texts.
+
+    Args:
+        features: of the support, ``(n, n_views * dim)``.
+        labels: of the support, ``(n,)``.
+        prototypes: their mean vectors, ``(n_way, n_views * dim)``.
+        n_views: how many views stand side by side.
+    """
+    counts = torch.bincount(labels, minlength=len(prototypes))[labels]
+    kept = counts > 1
+    if not bool(kept.any()):
+        return None
+    features, labels, counts = features[kept], labels[kept], counts[kept, None]
+    others = (prototypes[labels] * counts - features) / (counts - 1)  # the mean of the class without the text itself
+    found = []
+    for part, own, means in zip(*(each.chunk(n_views, 1) for each in (features, others, prototypes)), strict=True):
+        part, own = F.normalize(part, dim=1), F.normalize(own, dim=1)
+        alike = part @ F.normalize(means, dim=1).T
+        alike = alike.scatter(1, labels[:, None], (part * own).sum(1, keepdim=True))
+        found.append(_scaled(alike.max(1).values, means))
+    return torch.stack(found).mean(0).median()
+
+
+def _heads(candidates: Mapping[str, Candidate], state: TaskState, device: torch.device) -> tuple[Head, ...]:
+    tensors: dict[str, TaskState] = {}
+    for key, value in state.items():
+        name, _, rest = key.partition("/")
+        if name != "mixture":
+            tensors.setdefault(name, {})[rest] = value
+    for name in tensors:
+        if name not in candidates:
+            raise NLPMetaError(f"This model was adapted with a head {name!r} that is not known here. Adapt it again.")
+    one = torch.ones((), device=device)  # a model of an older release has one head
+    return tuple(
+        Head(name, candidate, tensors[name], tensors[name].get("share", one), tensors[name]["scores_over"])
+        for name, candidate in candidates.items()
+        if name in tensors
+    )
+
+
+def _scaled(nearest: Tensor, means: Tensor) -> Tensor:
+    means, n_way = F.normalize(means, dim=1), len(means)
+    alike = means @ means.T
+    among = (alike.sum() - alike.diagonal().sum()) / (n_way * (n_way - 1))
+    return (nearest - among) / (1 - among).clamp(min=1e-6)

@@ -1,0 +1,1 @@
+"""``FewShotClassifier``: fit, predict, teach, save and load."""

@@ -1,0 +1,222 @@
+"""Learning example by example, and a task on disk."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
+from nlpmeta.data.inputs import is_unicode
+from nlpmeta.data.labels import checked_labels, classes_of, joined, kind_of, like, plain
+from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, visible
+from nlpmeta.learners.abilities import SLOTS, ReadsStreams
+from nlpmeta.learners.base import Learner, TaskState, Texts
+from nlpmeta.storage.files import Json, read_json, write_bytes, write_json
+from nlpmeta.storage.hub_download import looks_like_name
+from nlpmeta.storage.tensors import read_tensors
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """What a stream has come to: its memory, and its classes, sorted."""
+
+    state: TaskState
+    classes: "NDArray[np.generic]"
+
+    @classmethod
+    def new(cls, learner: ReadsStreams) -> "Stream":
+        """A stream that has seen nothing."""
+        return cls(learner.empty(), np.empty(0, dtype=str))
+
+    @classmethod
+    def of(cls, fitted: Fitted) -> "Stream":
+        """The stream that a classifier has read."""
+        return cls(fitted.state, fitted.classes)
+
+    def fitted(self, learner: Learner) -> Fitted:
+        """What a classifier has learned from it."""
+        state = {name: tensor.contiguous() for name, tensor in self.state.items()}
+        return Fitted(learner, state, self.classes, None)
+
+    def plus(
+        self,
+        learner: ReadsStreams,
+        texts: Sequence[str],
+        labels: "NDArray[np.generic]",
+        embed: Callable[[Sequence[str]], Tensor],
+    ) -> "Stream":
+        """After writing ``texts`` one by one; this one stays as it is, also if that fails.
+
+        Raises:
+            DataError: if the labels are of another kind than before, or there is no room for their classes.
+        """
+        known: list[object] = self.classes.tolist()
+        every_label = joined(self.classes, labels)
+        new = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
+        if len(known) + len(new) > learner.max_way:
+            raise DataError(
+                f"This stream has room for {learner.max_way} classes; it knows {len(known)} and {len(new)} more came. "
+                "Remove a class, or take a learner with a larger max_way."
+            )
+        state, order = self.state, known + new
+        number = {label: i for i, label in enumerate(order)}
+        for row, label in zip(embed(texts), labels.tolist(), strict=True):
+            state = learner.write(state, row, number[label])
+        first = [every_label.tolist().index(label) for label in order]
+        return replace(self, state=state, classes=every_label[first])._sorted()
+
+    def without(self, learner: ReadsStreams, number: int) -> "Stream":
+        """Without a class."""
+        return replace(self, state=learner.without(self.state, number), classes=np.delete(self.classes, number))
+
+    def renamed(self, number: int, label: object) -> "Stream":
+        """With another label for a class.
+
+        Raises:
+            DataError: if the new label is of another kind.
+        """
+        old: list[object] = self.classes.tolist()
+        if kind_of(label) is not kind_of(old[number]):
+            raise DataError(f"The new label {label!r} is not of the kind of the old one, {old[number]!r}.")
+        new = checked_labels([label if i == number else each for i, each in enumerate(old)])
+        return replace(self, classes=new)._sorted()
+
+    def _sorted(self) -> "Stream":
+        known: list[object] = self.classes.tolist()
+        order = np.asarray([known.index(label) for label in classes_of(self.classes).tolist()])
+        slots = self.state[SLOTS]
+        return Stream({**self.state, SLOTS: slots[slots.new_tensor(order)]}, self.classes[order])
+
+
+def as_batch(
+    X: "Sequence[str] | ArrayLike",  # noqa: N803
+    y: "ArrayLike",
+) -> "tuple[Sequence[str] | ArrayLike, ArrayLike]":
+    """One text and its label as a list of each; anything else as it is."""
+    if isinstance(X, str):
+        return [X], [cast("str", y)]
+    return X, y
+
+
+TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"
+_LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred where they are not scaled
+_KINDS: dict[str, type] = {"U": str, "S": str, "b": bool, "f": float, "i": int, "u": int}
+
+
+def write_labels(path: Path, classes: "NDArray[np.generic]") -> None:
+    """Write labels of any type that JSON has."""
+    kind = classes.dtype.kind if classes.dtype.kind in _KINDS else "U"  # members of an enumeration, numpy's new strings
+    write_json(path, {"kind": kind, "labels": plain(classes)})
+
+
+def read_labels(path: Path) -> "NDArray[np.generic]":
+    """The classes: at least two, all different, all of the kind that the file names.
+
+    Raises:
+        ModelFolderError: if they are not.
+    """
+    found = read_json(path)
+    labels = found.get("labels") if isinstance(found, dict) else None
+    said = str(found.get("kind")) if isinstance(found, dict) else ""
+    kind = _KINDS.get(said)
+    if kind is None or not isinstance(labels, list) or not all(type(each) is kind for each in labels):
+        raise ModelFolderError(f"{path} is damaged (it lists no classes). Save the model again.")
+    if kind is float and not np.isfinite(labels).all():
+        raise ModelFolderError(f"{path} is damaged (a class is not a finite number). Save the model again.")
+    if not is_unicode("".join(map(str, labels))):
+        raise ModelFolderError(f"{path} is damaged (a class is no Unicode text). Save the model again.")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ModelFolderError(f"{path} is damaged (its classes are not different). Save the model again.")
+    try:
+        return like(labels, np.empty(0, dtype=bytes if said == "S" else kind))
+    except (OverflowError, ValueError) as error:
+        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
+
+
+def check_encoder_of_stranger(manifest: Mapping[str, Json], name: str) -> None:
+    """See that a model of the Hub names an encoder of the Hub: a stranger has no business in folders of this machine.
+
+    Raises:
+        ModelFolderError: if it names a folder.
+    """
+    facts = manifest.get("encoder")
+    encoder = facts.get("id") if isinstance(facts, Mapping) else None
+    if not isinstance(encoder, str) or not looks_like_name(encoder):
+        raise ModelFolderError(f"The model {name!r} names no encoder of the Hub; it was not loaded.")
+
+
+@torch.no_grad()
+def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> None:
+    """See by one text that the learner can use ``state``, and for how many classes.
+
+    Raises:
+        ModelFolderError: if it cannot, or for another number of classes.
+    """
+    empty = next((name for name, value in state.items() if value.numel() == 0), None)
+    if empty is not None and isinstance(learner, ReadsStreams):  # it could not be written on
+        raise ModelFolderError(f"{path} is damaged: {visible(empty, 60)} is empty. Save the model again.")
+    blank = torch.full((1, learner.encoder.dim), learner.encoder.dim**-0.5, device=learner.encoder.device)
+    query = Texts(("",), blank) if learner.inputs == "embeddings" else Texts(("a",))
+    try:
+        scores = learner.logits(state, query)
+    except (RuntimeError, KeyError, IndexError, ValueError, TypeError, StopIteration) as error:
+        if isinstance(error, NLPMetaError):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise ModelFolderError(
+            f"{path} does not fit the method of the model ({reason}). Save the model again."
+        ) from error
+    if scores.shape != (1, n_way):
+        raise ModelFolderError(f"{path} is for {scores.shape[-1]} classes and the model has {n_way}. Save it again.")
+    if not bool(scores.isfinite().all()):
+        raise ModelFolderError(f"{path} is damaged: its scores are not finite. Save the model again.")
+
+
+def write_examples(folder: Path, examples: Examples) -> None:
+    """Write texts and labels as JSON, embeddings as safetensors."""
+    from safetensors.torch import save
+
+    weights = {} if examples.weights is None else {"weights": examples.weights.tolist()}
+    write_json(folder / TEXTS_FILE, {"texts": list(examples.texts), "labels": plain(examples.labels), **weights})
+    if examples.features is not None:
+        write_bytes(folder / FEATURES_FILE, save({"features": examples.features.cpu().contiguous()}))
+
+
+def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.device) -> Examples | None:
+    """What ``write_examples`` wrote; ``None`` if it did not.
+
+    Raises:
+        ModelFolderError: if a file is damaged or does not fit the classes.
+    """
+    path = folder / TEXTS_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = cast("dict[str, list[object]]", read_json(path))
+        texts, labels = tuple(map(str, found["texts"])), like(found["labels"], classes)
+        weights = checked_weights(found.get("weights"), len(texts))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        if isinstance(error, NLPMetaError):
+            raise
+        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
+    has_features = (folder / FEATURES_FILE).is_file()
+    features = read_tensors(folder / FEATURES_FILE).get("features") if has_features else None
+    fits = labels.shape == (len(texts),) and is_unicode("".join(texts))
+    fits = fits and (features is None or _are_embeddings(features, len(texts)))
+    if not fits or set(labels.tolist()) != set(classes.tolist()):
+        raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
+    return Examples(texts, labels, None if features is None else features.to(device), classes, weights)
+
+
+def _are_embeddings(features: torch.Tensor, n: int) -> bool:
+    """Whether these can be embeddings ``(n, dim)``; heads cannot be solved with numbers that are far larger."""
+    if features.ndim != 2 or len(features) != n or features.dtype != torch.float32:
+        return False
+    return bool((features.abs() <= _LARGEST_FEATURE).all())

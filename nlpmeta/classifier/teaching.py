@@ -1,0 +1,185 @@
+"""More examples and classes for a classifier that is in use, and what they change on the examples that it holds."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.classifier.fitted import Examples, checked_pairs
+from nlpmeta.classifier.persistence import known_examples
+from nlpmeta.data.labels import Plain, kind_of, words_of
+from nlpmeta.episodes.kshot import FoldSampler
+from nlpmeta.errors import DataError
+from nlpmeta.learners.abilities import ReadsStreams
+from nlpmeta.learners.base import Embed, Learner
+from nlpmeta.metrics.scores import score_episode
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nlpmeta.storage.files import Json
+
+MOST_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Of how many examples, each classified by what was learned from the other folds, how many were right."""
+
+    n: int
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share that was right."""
+        return self.right / self.n
+
+    def json(self) -> "dict[str, Json]":
+        """With the accuracy, a fraction of 1."""
+        return {"n": self.n, "right": self.right, "accuracy": self.accuracy}
+
+    def __str__(self) -> str:
+        return f"{100 * self.accuracy:.1f} % ({self.right} of {self.n})"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What came in, and accuracy by cross-validation on the examples held: before, after on the same, after on all.
+
+    ``None`` where nothing can be held out, or the method keeps no examples.
+    """
+
+    new: dict[str, int]
+    """New examples by class."""
+    new_classes: tuple[str, ...]
+    n_known: int
+    """Examples that were there already, with the same label, and were passed over."""
+    n_other_label: int
+    """New examples whose text is there under another label too; kept under each."""
+    before: HeldOut | None = None
+    after_on_earlier: HeldOut | None = None
+    after: HeldOut | None = None
+
+    def json(self) -> "dict[str, Json]":
+        """All of it, for programs."""
+        held = {"before": self.before, "after_on_earlier": self.after_on_earlier, "after": self.after}
+        return {
+            "new": dict(self.new),
+            "new_classes": list(self.new_classes),
+            "known": self.n_known,
+            "other_label": self.n_other_label,
+            "cross_validation": {name: None if each is None else each.json() for name, each in held.items()},
+        }
+
+
+def teach(
+    classifier: FewShotClassifier,
+    X: "Sequence[str] | ArrayLike",  # noqa: N803
+    y: "ArrayLike",
+) -> Taught:
+    """``classifier.partial_fit(X, y)``, with the accuracy on the examples that it holds before and after.
+
+    An example that is there already is passed over, so that the same file may be taught twice.
+
+    Raises:
+        DataError: as ``fit``, or if a label is of another kind than the classes.
+        NLPMetaError: if the model was saved without its examples.
+    """
+    texts, labels = checked_pairs(X, y)
+    classes = list(words_of(classifier.classes_))
+    if isinstance(classifier.learner_, ReadsStreams):
+        classifier.partial_fit(texts, labels)
+        return _taught(words_of(labels), classes, n_known=0, n_other_label=0)
+    earlier = known_examples(classifier.fitted_)
+    pairs = dict.fromkeys(zip(texts, labels.tolist(), strict=True))
+    known = set(zip(earlier.texts, earlier.labels.tolist(), strict=True))
+    seen: dict[tuple[str, object], int] = {}
+    for row, pair in enumerate(zip(texts, labels.tolist(), strict=True)):
+        if pair not in known:
+            seen.setdefault(pair, row)
+    rows = sorted(seen.values())
+    under = set(earlier.texts)
+    other = sum(text in under for text, _ in (pair for pair in pairs if pair not in known))
+    found = _taught(words_of(labels[rows]), classes, n_known=len(texts) - len(rows), n_other_label=other)
+    if not rows:
+        return found
+    right_before = _right(classifier.learner_, earlier)
+    classifier.partial_fit([texts[row] for row in rows], labels[rows])
+    right = _right(classifier.learner_, known_examples(classifier.fitted_))
+    same = {row: value for row, value in right.items() if row < len(earlier.texts)}
+    return Taught(
+        found.new,
+        found.new_classes,
+        found.n_known,
+        found.n_other_label,
+        before=_held_out(right_before),
+        after_on_earlier=_held_out(same),
+        after=_held_out(right),
+    )
+
+
+def labels_like(classes: "NDArray[np.generic]", names: Sequence[str]) -> list[Plain | bytes]:
+    """Labels that were typed or read from a file, as the kind that the classes of a model are.
+
+    Raises:
+        DataError: if one cannot be.
+    """
+    kind = kind_of(classes[0])
+    if kind is str:
+        return list(names)
+    known: dict[str, Plain | bytes] = dict(zip(words_of(classes), classes.tolist(), strict=True))
+    found: list[Plain | bytes] = []
+    for name in names:
+        try:
+            typed = name.encode() if kind is bytes else name
+            found.append(known[name] if name in known or kind is bool else kind(typed))
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"The classes of this model are labels such as {classes.tolist()[0]!r}; {name!r} is not of their kind."
+            ) from error
+    return found
+
+
+def _taught(words: Sequence[str], classes: Sequence[str], *, n_known: int, n_other_label: int) -> Taught:
+    new = Counter(words)
+    return Taught(dict(sorted(new.items())), tuple(sorted(set(new) - set(classes))), n_known, n_other_label)
+
+
+def _held_out(right: dict[int, bool]) -> HeldOut | None:
+    return HeldOut(len(right), sum(right.values())) if right else None
+
+
+@torch.no_grad()
+def _right(learner: Learner, examples: Examples) -> dict[int, bool]:
+    """For each example that can be held out, by its row, whether what was learned from the other folds is right."""
+    data, embed = examples.data(), _embed(learner, examples)
+    folds = FoldSampler.at_most(data, MOST_FOLDS, seed=0)
+    found: dict[int, bool] = {}
+    if folds is None:
+        return found
+    for index in range(folds.n_folds):
+        episode, rows = folds.episode(index), folds.held_out(index)
+        weights = None if examples.weights is None else examples.weights[folds.learned_from(index)].tolist()
+        guesses = score_episode(learner, episode, embed, weights=weights).predictions
+        found |= {row: guess == data.labels[row] for row, guess in zip(rows, guesses, strict=True)}
+    return found
+
+
+def _embed(learner: Learner, examples: Examples) -> Embed | None:
+    """The embeddings that the examples hold; others are computed."""
+    features = examples.features
+    if learner.inputs != "embeddings" or features is None:
+        return None
+    known = dict(zip(examples.texts, features, strict=False))
+
+    def embed(texts: Sequence[str]) -> torch.Tensor:
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        if new:
+            known.update(zip(new, learner.encoder.encode(new), strict=True))
+        return torch.stack([known[text] for text in texts])
+
+    return embed

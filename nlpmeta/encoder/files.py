@@ -1,0 +1,204 @@
+"""A Hugging Face model folder: what it must hold, a digest that says which model it is, and how it is loaded.
+
+Nothing of it is run, and nothing that is missing is made up.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.progress import quiet_transformers
+from nlpmeta.storage.files import read_text, sha256, user_cache, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_FAST_TOKENIZER = "tokenizer.json"
+_SLOW_TOKENIZERS = ("vocab.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_REMEMBERED = 1 << 20  # bytes; smaller files are read again every time
+POOLED = ("bert", "roberta", "xlm-roberta", "camembert")
+"""Families that have a pooler, which is no part of an embedding; many encoders ship without one."""
+_MOST_LAYERS = 1000
+_NO_LIMIT = 1_000_000  # tokens; transformers writes a huge number where a tokenizer knows no limit
+_OFFSET_FAMILIES = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "mpnet")  # position 0 is pad_token_id + 1
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """The parts that ``folder`` lacks, in words; empty if configuration, weights and tokenizer are there."""
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    weights = weight_files(folder)
+    if not weights:
+        pickled = next((name for name in _PICKLES if (folder / name).is_file()), None)
+        missing.append(_WHOLE + (f" (there is only {pickled}, a pickle, which is never loaded)" if pickled else ""))
+    missing += [name for name in weights if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in (_FAST_TOKENIZER, *_SLOW_TOKENIZERS)):
+        missing.append(_FAST_TOKENIZER)
+    return missing
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the safetensors files that hold the weights: one, or the shards that the index lists."""
+    if (folder / _WHOLE).is_file():
+        return [_WHOLE]
+    index = _read_json(folder / _INDEX).get("weight_map")
+    return sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
+
+
+def check_sizes(folder: Path) -> None:
+    """See that the sizes in ``config.json`` can be those of the weights, before memory is taken for them.
+
+    Raises:
+        ModelFolderError: if the configuration asks for more than the weights have, or for code of the Hub.
+    """
+    config = _read_json(folder / "config.json")
+    if any("/" in str(config.get(key)) for key in ("_attn_implementation", "attn_implementation")):
+        raise ModelFolderError(f"{folder / 'config.json'} asks for code from the Hub, which is never run.")
+    room = sum((folder / name).stat().st_size for name in weight_files(folder))  # a weight has a byte at least
+    width, depth = config.get("hidden_size", 1), config.get("num_hidden_layers", 1)
+    products = [("hidden_size", "vocab_size"), ("hidden_size", "max_position_embeddings")]
+    products += [
+        ("hidden_size", "type_vocab_size"),
+        ("hidden_size", "hidden_size"),
+        ("hidden_size", "intermediate_size"),
+    ]
+    numbers = {name: config.get(name, 1) for pair in products for name in pair}
+    whole = [value for value in [*numbers.values(), depth] if type(value) is int and value > 0]
+    if len(whole) < len(numbers) + 1 or type(width) is not int or type(depth) is not int or depth > _MOST_LAYERS:
+        raise ModelFolderError(f"{folder / 'config.json'} is damaged: a size in it is none.")
+    largest = max(int(str(numbers[a])) * int(str(numbers[b])) for a, b in products)
+    if max(largest, width * depth) > room:
+        raise ModelFolderError(f"{folder / 'config.json'} does not fit the weights beside it, which are far smaller.")
+
+
+def is_model_file(name: str) -> bool:
+    """Whether ``transformers`` needs this file of a Hub repository: in the top folder, no pickles or other formats."""
+    if "/" in name or name.startswith("."):
+        return False
+    if name.endswith(".safetensors"):
+        return name == _WHOLE or (name.startswith("model-") and "-of-" in name)
+    return name.endswith((".json", ".model", ".txt"))
+
+
+def folder_digest(folder: Path, known: Mapping[str, str] | None = None) -> str:
+    """SHA-256 over name and SHA-256 of configuration, weights and tokenizer: the same for every copy of a model.
+
+    ``known`` holds digests of files that were checked already. Digests of large files are remembered in the user's
+    cache, see ``file_digest``.
+    """
+    fast = (folder / _FAST_TOKENIZER).is_file()  # the slow files beside it are not read
+    tokenizer = [_FAST_TOKENIZER] if fast else [name for name in _SLOW_TOKENIZERS if (folder / name).is_file()]
+    digest = hashlib.sha256()
+    for name in sorted(["config.json", *weight_files(folder), *tokenizer]):
+        content = (known or {}).get(name) or file_digest(folder / name)
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def max_length(folder: Path) -> int | None:
+    """The longest text in tokens, special ones included, or None if the folder does not say."""
+    config = _read_json(folder / "config.json")
+    positions = config.get("max_position_embeddings")
+    pad = config.get("pad_token_id")
+    if isinstance(positions, int) and isinstance(pad, int) and config.get("model_type") in _OFFSET_FAMILIES:
+        positions -= pad + 1
+    limits = (positions, _read_json(folder / "tokenizer_config.json").get("model_max_length"))
+    sensible = [limit for limit in limits if type(limit) is int and 2 < limit < _NO_LIMIT]
+    return min(sensible, default=None)
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 digest of a file; of a large one it is computed once for each version of the file.
+
+    A version is told by place, inode, size and times of change, and remembered in the user's cache; a cache that cannot
+    be written only costs time.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be read.
+    """
+    real = path.resolve()
+    facts = real.stat()
+    if facts.st_size < _REMEMBERED:
+        return sha256(real)
+    note = user_cache() / "digests" / f"{hashlib.sha256(str(real).encode()).hexdigest()[:32]}.json"
+    state = {
+        **{"path": str(real), "size": facts.st_size, "inode": facts.st_ino},
+        **{"mtime_ns": facts.st_mtime_ns, "ctime_ns": facts.st_ctime_ns},
+    }
+    remembered = _read_json(note)
+    if {key: remembered.get(key) for key in state} == state and isinstance(remembered.get("sha256"), str):
+        return str(remembered["sha256"])
+    content = sha256(real)
+    try:
+        write_json(note, {**state, "sha256": content})
+    except (NLPMetaError, OSError):
+        pass  # a cache that cannot be written only costs time
+    return content
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    """The JSON object in ``path``; empty if there is none."""
+    try:
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def load_folder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The transformer and the tokenizer of a model folder, on the CPU and in float32.
+
+    Raises:
+        ModelFolderError: if the folder is damaged.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    check_sizes(folder)
+    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    with torch.device("cpu"), quiet_transformers(), _said_plainly(folder):
+        backbone, found = AutoModel.from_pretrained(folder, **options, **_no_pooler(folder), output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    _check_weights(folder, found)
+    return backbone, tokenizer
+
+
+@contextmanager
+def _said_plainly(folder: Path) -> Iterator[None]:
+    """Turn whatever a folder that is no encoder makes the libraries raise into one sentence."""
+    try:
+        yield
+    except BaseException as error:
+        # The tokenizers library panics on some files, with an exception that is not an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelFolderError(f"The encoder in {folder} cannot be loaded: {reason}") from error
+
+
+def _check_weights(folder: Path, found: Mapping[str, object]) -> None:
+    """See that every weight came from the folder: transformers makes up what is missing or of another shape.
+
+    Raises:
+        ModelFolderError: naming the first that did not.
+    """
+    odd = [*(found.get("missing_keys") or ()), *(found.get("mismatched_keys") or ())]  # type: ignore[misc]
+    names = sorted(str(each[0] if isinstance(each, tuple) else each) for each in odd)
+    names = [name for name in names if not name.startswith("pooler.")]
+    if names:
+        raise ModelFolderError(
+            f"The weights in {folder} do not fit its config.json; {len(names)} are missing or of another shape, "
+            f"such as {names[0]}."
+        )
+
+
+def _no_pooler(folder: Path) -> dict[str, bool]:
+    """BERT's pooler is not part of the embedding and many encoders ship without one."""
+    return {"add_pooling_layer": False} if _read_json(folder / "config.json").get("model_type") in POOLED else {}

@@ -1,0 +1,240 @@
+"""Score several methods on the same episodes, each text embedded once, and sum up what came out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nlpmeta.data import Episode
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.evaluation.protocols import Protocol, Tasks
+from nlpmeta.learners.base import Embed, Learner
+from nlpmeta.metrics import OUT_OF_SCOPE, Bins, calibration_bins, error_of_bins, macro_f1_of_each, oos_auroc, oos_recall
+from nlpmeta.metrics.scores import (
+    Difference,
+    EpisodeScore,
+    Interval,
+    Proportion,
+    accuracy_over,
+    paired_difference,
+    score_episode,
+)
+from nlpmeta.progress import track
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Tables:
+    """One embedding table for each encoder, shared by the methods that use it and kept from one evaluation to the next.
+
+    ``folder`` is where embeddings are kept between runs; ``None`` keeps them in memory.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._tables: dict[int, EmbeddingTable] = {}
+
+    def of(self, encoder: TextEncoder) -> EmbeddingTable:
+        """The table of ``encoder``, which it holds on to."""
+        if id(encoder) not in self._tables:
+            self._tables[id(encoder)] = EmbeddingTable(encoder, self._folder)
+        return self._tables[id(encoder)]
+
+    def primed(
+        self, methods: Mapping[str, Learner], texts: Sequence[str], *, show_progress: bool
+    ) -> dict[str, EmbeddingTable | None]:
+        """The table of each method, with ``texts`` in it; ``None`` for one that embeds its texts itself."""
+        found = {
+            name: self.of(learner.eval().encoder) if learner.inputs == "embeddings" else None
+            for name, learner in methods.items()
+        }
+        for table in found.values():
+            if table is not None:
+                table.prime(texts, show_progress=show_progress)
+        return found
+
+
+@dataclass
+class Tally:
+    """The scores of one method, episode by episode."""
+
+    in_scope_accuracy: float | None
+    accuracy: list[float] = field(default_factory=list)
+    labels: "list[tuple[NDArray[np.int64], NDArray[np.int64]]]" = field(default_factory=list)
+    bins: list[Bins] = field(default_factory=list)
+    auroc: list[float] = field(default_factory=list)
+    recall: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, score: EpisodeScore) -> None:
+        """Take one episode in; only what the summary needs is kept."""
+        truth = np.asarray(score.episode.query.labels)
+        probabilities = score.probabilities.double().cpu().numpy()
+        self.note(truth, probabilities)
+        self.seconds.append(score.adapt_seconds)
+        if score.out_of_scope is not None:
+            outside = score.out_of_scope.double().cpu().numpy()
+            table = np.concatenate([probabilities, outside])
+            labels = np.concatenate([truth, np.full(len(outside), OUT_OF_SCOPE)])
+            self.auroc.append(oos_auroc(labels, table))
+            if self.in_scope_accuracy is not None:
+                self.recall.append(oos_recall(labels, table, in_scope_accuracy=self.in_scope_accuracy))
+
+    def note(self, truth: "NDArray[np.int64]", probabilities: "NDArray[np.float64]") -> None:
+        """Take in true labels ``(n,)`` and what was predicted, ``(n, n_way)``."""
+        predictions = probabilities.argmax(1)
+        self.accuracy.append(float((predictions == truth).mean()))
+        self.labels.append((truth, predictions))
+        self.bins.append(calibration_bins(truth, probabilities))
+
+    def summary(self) -> "Summary":
+        """All of it, summed up."""
+        n_query = round(float(np.mean([len(truth) for truth, _ in self.labels])))
+        return Summary(
+            accuracies=tuple(self.accuracy),
+            macro_f1s=tuple(macro_f1_of_each(self.labels)),
+            calibration_error=_pooled_error(np.stack(self.bins)),
+            oos_auroc=Interval.of(self.auroc) if self.auroc else None,
+            oos_recall=Interval.of(self.recall) if self.recall else None,
+            n_query=n_query,
+            adapt_seconds=float(np.mean(self.seconds)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What one method reached over all episodes; ``accuracies`` and ``macro_f1s`` hold a value an episode."""
+
+    accuracies: tuple[float, ...]
+    macro_f1s: tuple[float, ...]
+    calibration_error: Interval
+    oos_auroc: Interval | None
+    oos_recall: Interval | None
+    n_query: int
+    """Query texts of an episode, on average."""
+    adapt_seconds: float
+
+    @property
+    def accuracy(self) -> Interval:
+        """Mean accuracy over the episodes."""
+        return Interval.of(self.accuracies)
+
+    @property
+    def macro_f1(self) -> Interval:
+        """Mean macro-F1 over the episodes."""
+        return Interval.of(self.macro_f1s)
+
+    def gain_over(self, baseline: "Summary") -> tuple[Difference, Difference]:
+        """How much better accuracy and macro-F1 are than those of ``baseline`` on the same episodes."""
+        accuracy = paired_difference(baseline.accuracies, self.accuracies)
+        return accuracy, paired_difference(baseline.macro_f1s, self.macro_f1s)
+
+
+def measure(
+    methods: Mapping[str, Learner],
+    protocol: Protocol,
+    tasks: Tasks,
+    *,
+    tables: Tables,
+    show_progress: bool = False,
+) -> dict[str, Summary]:
+    """Score every method on every episode of ``tasks``.
+
+    Args:
+        methods: learners by name; those that work on embeddings read them from ``tables``.
+        protocol: what the tasks were drawn by.
+        tasks: the episodes.
+        tables: embeddings that are known already.
+        show_progress: progress bars on standard error.
+    """
+    embeds = tables.primed(methods, tasks.texts, show_progress=show_progress)
+    tallies = {name: Tally(protocol.in_scope_accuracy) for name in methods}
+    small = all(table is not None for table in embeds.values())
+    with track("Episodes", tasks.n_episodes, show=show_progress) as advance, _threads(1 if small else None):
+        for index in range(tasks.n_episodes):
+            episode = tasks.sampler.episode(index)
+            for name, learner in methods.items():
+                tallies[name].add(score_episode(learner, episode, embeds[name]))
+            advance(1)
+    return {name: tally.summary() for name, tally in tallies.items()}
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """One thread inside the block, see ``_threads``."""
+    return _threads(1)
+
+
+def _threads(limit: int | None) -> AbstractContextManager[object]:
+    """At most so many threads inside the block; ``None`` changes nothing.
+
+    Heads on embeddings work on matrices so small that a second thread is only waited for: on a busy machine an episode
+    took 20 ms with two threads and 1 ms with one.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=limit)  # type: ignore[no-any-return]  # threadpoolctl is not typed
+
+
+def _pooled_error(bins: Bins) -> Interval:
+    """The calibration error over the query texts of all episodes, ``bins`` ``(n_episodes, n_bins, 3)``.
+
+    Episodes are pooled because the error of a few texts is far too large on average. The interval is the jackknife's
+    (Efron and Tibshirani 1993, chapter 11).
+    """
+    from scipy.stats import t
+
+    n, whole = len(bins), bins.sum(0)
+    if n == 1:
+        return Interval(float(error_of_bins(whole)), math.nan)
+    without_one = error_of_bins(whole - bins)
+    spread = math.sqrt((n - 1) / n * float(((without_one - without_one.mean()) ** 2).sum()))
+    return Interval(float(error_of_bins(whole)), float(t.ppf(0.975, n - 1)) * spread)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Accuracy over the draws with ``n_shot`` support texts of each class."""
+
+    n_shot: int
+    accuracy: Interval | Proportion
+
+
+def learning_curve(
+    learner: Learner, scores: Sequence[EpisodeScore], *, embed: Embed, pooled: bool = False
+) -> list[CurvePoint]:
+    """Accuracy with one, with half and with all of the support texts of each class, on the same queries.
+
+    The smaller supports are the first texts of each class of the larger ones, so the points differ by nothing else.
+    Empty where the classes of a draw have unlike numbers of texts, or one.
+
+    Args:
+        learner: in evaluation mode.
+        scores: what the trial found with all of them.
+        embed: where the embeddings come from.
+        pooled: whether no text is scored twice.
+    """
+    counts = {count for score in scores for count in score.episode.support.counts().values()}
+    if len(counts) != 1 or min(counts) < 2:
+        return []
+    (most,) = counts
+    points = []
+    for n_shot in sorted({1, most // 2}):
+        smaller = [score_episode(learner, _fewer(score.episode, n_shot), embed) for score in scores]
+        points.append(CurvePoint(n_shot, accuracy_over(smaller, pooled=pooled)))
+    return [*points, CurvePoint(most, accuracy_over(scores, pooled=pooled))]
+
+
+def _fewer(episode: Episode, n_shot: int) -> Episode:
+    seen: dict[int, int] = {}
+    rows = []
+    for row, label in enumerate(episode.support.labels):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= n_shot:
+            rows.append(row)
+    return Episode(episode.support.select(rows), episode.query, episode.out_of_scope)

@@ -1,0 +1,289 @@
+"""What ``adapt_and_measure`` is asked for, and the examples that it is asked about."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.episodes.accounts import Account, accounts_of
+from nlpmeta.episodes.base import fingerprint
+from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes
+from nlpmeta.errors import DataError, DataWarning, NLPMetaError
+from nlpmeta.evaluation.trial import Stopwatch, Task
+from nlpmeta.languages import UnknownLanguageError, parse
+from nlpmeta.learners.abilities import TakesSteps
+from nlpmeta.learners.base import Learner
+from nlpmeta.learners.start import check_meta_trained, find_checkpoint, starting_learner
+from nlpmeta.sources.file import texts_of_file
+from nlpmeta.sources.form import RECOGNISED, TableForm
+from nlpmeta.sources.inspection import check_apart, paired
+from nlpmeta.sources.loading import load_source
+from nlpmeta.storage.files import Json, read_json
+from nlpmeta.storage.folders import check_new_folder, foreign_entry
+from nlpmeta.storage.manifest import mapping
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptRequest:
+    """What to adapt to, what to start from, and how to measure it.
+
+    Attributes:
+        data: a table (a file), the name of a corpus, or a Hub id.
+        lang: the language to take of it.
+        n_shot: examples of each class in a support set; ``None`` takes all.
+        test_data: score on this, not on the rest of ``data``.
+        data_dir: a folder with local copies of public data sets.
+        ways: only so many classes, drawn with the seed.
+        method: how to adapt.
+        inner_steps: gradient steps on the support set, for a method that takes some.
+        encoder: a folder or Hub id; by default the packaged one.
+        checkpoint: what is started from: ``default``, ``none``, or a folder.
+        max_length: tokens that are read of a text.
+        device: where it runs.
+        seed: decides which examples are drawn.
+        n_draws: support sets to draw and score.
+        rare: what becomes of classes with fewer examples than ``n_shot``.
+        suggest: a file of unlabelled texts, of which the ten to label next are named.
+        unlabelled: a file of texts to learn the language from first.
+        unlabelled_steps: training steps on these.
+        text_column: of tables, where it is not recognised.
+        label_column: the same.
+        lang_column: the same.
+        form: how tables are written.
+    """
+
+    data: str = "starter"
+    lang: str | None = None
+    n_shot: int | None = 5
+    test_data: str | None = None
+    data_dir: Path | None = None
+    ways: int | None = None
+    method: str = "auto"
+    inner_steps: int | None = None
+    encoder: str | None = None
+    checkpoint: str = "default"
+    max_length: int | None = None
+    device: str = "auto"
+    seed: int = 0
+    n_draws: int = 5
+    rare: Rare = "error"
+    suggest: Path | None = None
+    unlabelled: Path | None = None
+    unlabelled_steps: int = 60
+    text_column: str | None = None
+    label_column: str | None = None
+    lang_column: str | None = None
+    form: TableForm = RECOGNISED
+
+    @property
+    def name(self) -> str:
+        """What a model of it may be called."""
+        return f"{Path(self.data).stem}-{self.lang or 'all'}-{self.n_shot or 'all'}-shot"
+
+    def facts(self, digest: str) -> dict[str, Json]:
+        """What decides the model, for its report; ``digest`` is of the data."""
+        wanted: dict[str, Json] = {
+            "data": self.data,
+            "lang": self.lang,
+            "shots": self.n_shot,
+            "ways": self.ways,
+            "method": self.method,
+            "encoder": self.encoder,
+            "checkpoint": self.checkpoint,
+            "test_data": self.test_data,
+            "seed": self.seed,
+            "rare": self.rare,
+            "digest": digest,
+        }
+        if self.inner_steps is not None:
+            wanted["inner_steps"] = self.inner_steps
+        if self.max_length is not None:
+            wanted["max_length"] = self.max_length
+        if self.unlabelled is not None:
+            wanted["unlabelled"], wanted["unlabelled_steps"] = str(self.unlabelled), self.unlabelled_steps
+        return wanted
+
+    def learner(self) -> Learner:
+        """The learner that is started from.
+
+        Raises:
+            NLPMetaError: if the method takes no inner steps and some were asked for, or was never meta-trained.
+        """
+        name = self.encoder or DEFAULT_ENCODER
+        learner = starting_learner(
+            self.method, encoder=name, checkpoint=self.checkpoint, max_length=self.max_length, device=self.device
+        )
+        check_meta_trained(learner, self.method, find_checkpoint(self.checkpoint, encoder=name, method=self.method))
+        if self.inner_steps is None:
+            return learner
+        if not isinstance(learner, TakesSteps):
+            raise NLPMetaError(f"{self.method} takes no gradient steps; --inner-steps goes with --method maml.")
+        return learner.stepping(self.inner_steps)
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """The examples that a request is about, and what was noticed while they were read.
+
+    Attributes:
+        pool: all of the data.
+        task: the draws to score, and the support of the model.
+        candidates: texts of which the ones to label next are named, where that is asked for.
+        unlabelled: texts to learn the language from, none of them in the labelled data.
+        accounts: rows that are not simply examples.
+        skipped: what was said of rows that were passed over.
+        notes: what was said of pairing the test data.
+        watch: runs since reading began.
+    """
+
+    pool: LabeledTexts
+    task: Task
+    candidates: tuple[str, ...] | None
+    unlabelled: tuple[str, ...] | None
+    accounts: tuple[Account, ...]
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    @classmethod
+    def of(cls, request: AdaptRequest, *, say: Say | None = None) -> "Material":
+        """Read what ``request`` names; nothing is loaded that embeds. ``say`` is told of rows that are no examples.
+
+        Raises:
+            NLPMetaError: if a file or corpus cannot be read, or there are too few examples.
+        """
+        watch = Stopwatch()
+        candidates = None if request.suggest is None else distinct_texts(request.suggest, request)
+        raw = None if request.unlabelled is None else distinct_texts(request.unlabelled, request)
+        if request.test_data is not None:
+            check_apart(request.data, request.test_data)
+        with watch.stage("data"), _heard() as skipped:
+            pool = _read(request, request.data)
+            test, notes = None, list[str]()
+            files = {"data": Path(request.data).name, "test_data": Path(request.test_data or "").name}
+            if request.test_data is not None:
+                test, notes = paired(pool, _read(request, request.test_data), **files)
+            kept = pool if request.ways is None else keep_classes(pool, request.ways, seed=request.seed)
+            sampler = KShotSampler(kept, n_shot=request.n_shot, seed=request.seed, test=test, rare=request.rare)
+            task = Task.of(sampler, n_draws=request.n_draws, seed=request.seed)
+            others = None if raw is None else _others(raw, pool, test)
+        accounts = tuple(accounts_of(sampler, **files))
+        if say is not None:
+            for line in [*notes, *map(str, accounts)]:
+                say(f"Note: {line}")
+        return cls(pool, task, candidates, others, accounts, tuple(skipped), tuple(notes), watch)
+
+    def json(self) -> dict[str, Json]:
+        """What was noticed, for the report: counts with the line of the first row where it is known, and sentences."""
+        return {
+            "rows": [account.json() for account in self.accounts],
+            "notes": [*self.skipped, *self.notes, *map(str, self.accounts)],
+        }
+
+    def lang(self, asked: str | None) -> str | None:
+        """The code of the one language of the data, if there is one and a standard knows it."""
+        found = set(self.pool.langs or ()) or ({asked} if asked else set())
+        if len(found) != 1:
+            return None
+        only = found.pop()
+        try:
+            return parse(str(only)).code
+        except UnknownLanguageError:
+            return str(only)
+
+
+def distinct_texts(path: Path, request: AdaptRequest) -> tuple[str, ...]:
+    """The distinct texts of a file.
+
+    Raises:
+        DataError: if it is missing, damaged, empty, or a table without such a column.
+    """
+    texts = tuple(dict.fromkeys(texts_of_file(path, request.text_column, request.form)))
+    if not texts:
+        raise DataError(f"{path} holds no texts.")
+    return texts
+
+
+def _read(request: AdaptRequest, name: str) -> LabeledTexts:
+    source = load_source(
+        name,
+        data_dir=request.data_dir,
+        text_column=request.text_column,
+        label_column=request.label_column,
+        lang_column=request.lang_column,
+        form=request.form,
+    )
+    return source.load(request.lang)
+
+
+def _others(texts: tuple[str, ...], *parts: LabeledTexts | None) -> tuple[str, ...]:
+    """The texts that are in none of the labelled data, which is scored on."""
+    known = {fingerprint(text) for part in parts if part is not None for text in part.texts}
+    return tuple(text for text in texts if fingerprint(text) not in known)
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Collect what is said of rows that are passed over while data is read; it is passed on when the block ends."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        try:
+            yield said
+        finally:
+            found = list(caught)
+            said.extend(str(each.message) for each in found if issubclass(each.category, DataWarning))
+    for each in found:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+HOME = Path("nlpmeta-models")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder for a model and whether what stands there may be replaced."""
+
+    folder: Path
+    replace: bool
+
+
+def choose_place(out: Path | None, *, name: str, task: Mapping[str, object], overwrite: bool) -> Place:
+    """The folder asked for, else ``nlpmeta-models/NAME``, numbered where another model has that name.
+
+    A folder that was not asked for by name is replaced only if it holds the model of the very same ``task`` and nothing
+    else: the same command makes the same model again.
+
+    Raises:
+        NLPMetaError: if no model can be written at ``out``, or what is there may not be replaced; raised before any
+            work is done.
+        WorkFailedError: if the operating system allows no folder there.
+    """
+    if out is not None:
+        check_new_folder(out, overwrite=overwrite)
+        return Place(out, overwrite)
+    base = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+    number = 1
+    while True:
+        folder = HOME / (base if number == 1 else f"{base}-{number}")
+        if not os.path.lexists(folder):
+            check_new_folder(folder)
+            return Place(folder, replace=False)
+        if _task_of(folder) == task and foreign_entry(folder) is None:
+            return Place(folder, replace=True)
+        number += 1
+
+
+def _task_of(folder: Path) -> object:
+    try:
+        return mapping(cast("Json", read_json(folder / "report.json"))).get("task")
+    except (NLPMetaError, TypeError):
+        return None

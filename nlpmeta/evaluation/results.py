@@ -1,0 +1,173 @@
+"""Rows of results with everything that they depend on, and files of them that grow row by row."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlpmeta.errors import DataError
+from nlpmeta.storage.files import Json, disk_errors_said_plainly, read_text, write_text
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+    from nlpmeta.evaluation.measure import Summary
+    from nlpmeta.learners.base import Option
+    from nlpmeta.metrics.scores import Difference
+
+MOST_LISTED = 20
+"""Up to so many episodes a row lists the accuracy on each, so that methods of different runs can be paired."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """All that decides the figures of a row: two runs with equal settings must give equal figures.
+
+    ``fold`` and ``presentation`` are ``None``, and not in a row, where the protocol does not ask for them.
+    """
+
+    data: str
+    lang: str | None
+    method: str
+    protocol: str
+    n_way: int | str
+    n_shot: int
+    episodes: int
+    seed: int
+    max_query: int | None
+    split: str
+    test_data: str | None
+    method_options: "Mapping[str, Option]"
+    encoder: "EncoderUse"
+    fold: int | None = None
+    presentation: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderUse:
+    """Which encoder, and what is done before and after it; ``adapter`` is a digest of trained adapters, if any."""
+
+    name: str | None
+    digest: str | None
+    prefix: str
+    max_length: int
+    normalise: bool
+    adapter: str | None = None
+
+    @classmethod
+    def of(cls, encoder: "TextEncoder") -> "EncoderUse":
+        """How ``encoder`` is used; one that was built in memory has no name."""
+        files = encoder.files
+        return cls(
+            name=None if files is None else files.name,
+            digest=None if files is None else files.digest,
+            prefix=encoder.prefix,
+            max_length=encoder.max_length,
+            normalise=encoder.normalise,
+            adapter=_adapter_digest(encoder),
+        )
+
+    def json(self) -> "dict[str, Json]":
+        """The same as plain values; a frozen encoder says nothing of adapters."""
+        values = asdict(self)
+        return values if self.adapter is not None else {k: v for k, v in values.items() if k != "adapter"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method under one setting; ``gains`` are differences to ``baseline`` in accuracy and macro-F1."""
+
+    setting: Setting
+    summary: "Summary"
+    baseline: str | None = None
+    gains: "tuple[Difference, Difference] | None" = None
+    command: str = ""
+
+    def json(self) -> dict[str, Json]:
+        """The row as it is printed and stored; shares are fractions of 1, differences too."""
+        from nlpmeta._version import __version__
+
+        row: dict[str, Json] = {name: value for name, value in asdict(self.setting).items()}
+        row["encoder"] = self.setting.encoder.json()
+        for name in ("fold", "presentation"):
+            if row[name] is None:
+                del row[name]
+        row["n_query"] = self.summary.n_query
+        row["accuracy"] = self.summary.accuracy.json()
+        if len(self.summary.accuracies) <= MOST_LISTED:
+            row["accuracies"] = [round(accuracy, 6) for accuracy in self.summary.accuracies]
+        row["macro_f1"] = self.summary.macro_f1.json()
+        row["calibration_error"] = self.summary.calibration_error.json()
+        for name in ("oos_auroc", "oos_recall"):
+            interval = getattr(self.summary, name)
+            if interval is not None:
+                row[name] = interval.json()
+        if self.gains is not None:
+            row["difference"] = {
+                "baseline": self.baseline,
+                "accuracy": self.gains[0].json(),
+                "macro_f1": self.gains[1].json(),
+            }
+        row["adapt_seconds"] = round(self.summary.adapt_seconds, 4)
+        row["command"] = self.command
+        row["nlpmeta"] = __version__
+        return row
+
+
+def read_rows(path: Path) -> list[dict[str, Json]]:
+    """The rows of a results file; none if there is no file.
+
+    Raises:
+        DataError: if it is not a results file.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(read_text(path))["rows"]
+        return [dict(row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not a file of results ({error!r}); it was left as it is. Name another one."
+        ) from error
+
+
+def add_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Put rows into a results file; one of the same setting is replaced, the others stay.
+
+    Several processes may do so at the same time, and the file is whole at every moment.
+
+    Raises:
+        DataError: if the file there is not a results file.
+        WorkFailedError: if the disk does not allow the write.
+    """
+    with disk_errors_said_plainly(path), _lock(path):
+        stored = {_key(row): row for row in [*read_rows(path), *(row.json() for row in rows)]}
+        ordered = sorted(stored.values(), key=lambda row: [str(row.get(name, "")).rjust(12) for name in _ORDER])
+        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in ordered)
+        write_text(path, f'{{"rows": [\n{lines}\n]}}\n')
+
+
+_ORDER = ("data", "lang", "protocol", "n_way", "n_shot", "method", "presentation")
+_SETTING = tuple(Setting.__dataclass_fields__)
+
+
+def _key(row: Mapping[str, Json]) -> str:
+    return json.dumps([row.get(name) for name in _SETTING], sort_keys=True)
+
+
+def _adapter_digest(encoder: "TextEncoder") -> str | None:
+    """Twelve hexadecimal digits that tell one training from another; ``None`` without adapters."""
+    from nlpmeta.encoder.lora import adapter_weights, digest_of
+
+    weights = adapter_weights(encoder)
+    return digest_of(weights.items())[:12] if weights else None
+
+
+def _lock(path: Path) -> AbstractContextManager[object]:
+    from filelock import FileLock
+
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"nlpmeta-results-{name}.lock")

@@ -1,0 +1,273 @@
+"""Run methods under a protocol on data, the same draws for all."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.table import embeddings_folder
+from nlpmeta.errors import DataError, DataWarning
+from nlpmeta.evaluation.measure import Summary, Tables, measure
+from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Shape, Tasks, Ways
+from nlpmeta.evaluation.results import EncoderUse, Row, Setting
+from nlpmeta.evaluation.streams import measure_streams
+from nlpmeta.learners.base import Learner
+from nlpmeta.sources.base import Source
+from nlpmeta.sources.catalogue import POOL_SPLIT, LabelFold, folds
+from nlpmeta.sources.form import RECOGNISED, TableForm
+from nlpmeta.sources.inspection import check_apart, paired
+from nlpmeta.sources.loading import load_source
+
+_PUBLISHED_NAMES = {"oos": "clinc150"}
+"""What ProtAugment calls a data set that has another name here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataChoice:
+    """Which data to evaluate on: names as ``load_source`` takes them, and the split that the support comes from.
+
+    With ``fold`` only the test classes of that published fold are drawn from.
+    """
+
+    data: str
+    data_dir: Path | None = None
+    test_data: str | None = None
+    split: str = "train"
+    text_column: str | None = None
+    label_column: str | None = None
+    lang_column: str | None = None
+    form: TableForm = RECOGNISED
+    fold: int | None = None
+
+    @cached_property
+    def source(self) -> Source:
+        """The data set itself, opened once: a large file is read once, and what is wrong with it said once."""
+        return self._open(self.data)
+
+    def languages(self, asked: Sequence[str] | None) -> list[str | None]:
+        """What to evaluate on in turn: the languages asked for (``all`` for all), or all texts at once (``None``).
+
+        Raises:
+            UnknownLanguageError: if the data set lacks one.
+        """
+        source = self.source
+        if asked is None:
+            return [None]
+        if list(asked) == ["all"]:
+            return list(source.languages())
+        return list(dict.fromkeys(source.spelling(lang) for lang in asked))
+
+    def spelling(self, lang: str | None) -> str | None:
+        """The data set's own spelling of a language; where it has one only, that one."""
+        source = self.source
+        if lang is not None:
+            return source.spelling(lang)
+        return source.languages()[0] if len(source.languages()) == 1 else None
+
+    def material(self, protocol: Protocol, lang: str | None) -> Material:
+        """What ``protocol`` needs of it.
+
+        Raises:
+            NLPMetaError: if the data set, the language, a split or the folds are not there.
+        """
+        if protocol.draws_from == "folds":
+            return Material(folds=self._folds())
+        source = self.source
+        if protocol.draws_from == "test split":
+            pool = source.load(lang, "test" if "test" in source.splits() else self.split)
+            return Material(pool=pool if self.fold is None else pool.with_classes(self._fold(self.fold).test))
+        if self.fold is not None:
+            raise DataError(f"{protocol.name} draws from all classes; a fold is for n-way and stream.")
+        pool, test = source.load(lang, self.split), self._test(source, lang)
+        if test is not None and self.test_data is not None:
+            test, notes = paired(pool, test, data=self.data, test_data=self.test_data)
+            for note in notes:
+                warnings.warn(note, DataWarning, stacklevel=2)
+        return Material(pool=pool, test=test, out_of_scope=_out_of_scope(source, protocol, lang))
+
+    def _test(self, source: Source, lang: str | None) -> LabeledTexts | None:
+        """The texts to score on; ``None`` where the data set has no test split of its own and no other is named."""
+        if self.test_data is not None:
+            check_apart(self.data, self.test_data)
+            other = self._open(self.test_data)
+            return other.load(lang, "test" if "test" in other.splits() else "train")
+        if "test" in source.splits() and self.split != "test":
+            return source.load(lang, "test")
+        return None
+
+    def _fold(self, number: int) -> LabelFold:
+        published = folds(_PUBLISHED_NAMES.get(self.data, self.data), self.data_dir)
+        if number >= len(published):
+            raise DataError(f"{self.data} has folds 0 to {len(published) - 1}; fold {number} was asked for.")
+        return published[number]
+
+    def _folds(self) -> tuple[LabeledTexts, ...]:
+        published = folds(_PUBLISHED_NAMES.get(self.data, self.data), self.data_dir)
+        pool = self.source.load(split=POOL_SPLIT)
+        return tuple(pool.with_classes(fold.test) for fold in published)
+
+    def _open(self, name: str) -> Source:
+        return load_source(
+            _PUBLISHED_NAMES.get(name, name),
+            data_dir=self.data_dir,
+            text_column=self.text_column,
+            label_column=self.label_column,
+            lang_column=self.lang_column,
+            form=self.form,
+        )
+
+
+def _out_of_scope(source: Source, protocol: Protocol, lang: str | None) -> tuple[str, ...]:
+    if protocol.draws_from != "splits and out of scope":
+        return ()
+    if "oos_test" not in source.splits():
+        raise DataError(
+            f"{source.facts.title} has no texts out of scope (a split oos_test), which {protocol.name} needs; "
+            "clinc150 has them."
+        )
+    return source.load(lang, "oos_test").texts
+
+
+def evaluate(
+    methods: Mapping[str, Learner],
+    data: str | DataChoice,
+    *,
+    lang: str | None = None,
+    protocol: Protocol = KSHOT_ALL,
+    n_shots: Sequence[int] | None = None,
+    n_ways: Sequence[Ways] | None = None,
+    n_episodes: int | None = None,
+    max_query: int | None = None,
+    seed: int | None = None,
+) -> list[Row]:
+    """Score learners on the same episodes of a data set.
+
+    Args:
+        methods: learners by the name that their rows get; differences are to the first one.
+        data: a name or file as ``load_source`` takes it, or a ``DataChoice`` to say more.
+        lang: a code or name in any spelling; ``None`` takes all texts.
+        protocol: one of ``nlpmeta.evaluation.protocols``.
+        n_shots: support texts of each class; as the protocol says by default, like all that follow.
+        n_ways: classes of an episode.
+        n_episodes: episodes, of each fold where there are folds.
+        max_query: query texts at most.
+        seed: decides what is drawn.
+
+    Returns:
+        A row for each number of ways, of shots, and method.
+
+    Raises:
+        NLPMetaError: if a split, a language or a size does not fit; the message says which.
+    """
+    shapes = shapes_of(protocol, n_shots=n_shots, n_ways=n_ways, n_episodes=n_episodes, max_query=max_query, seed=seed)
+    run = Run(
+        protocol=protocol, methods=methods, choice=data if isinstance(data, DataChoice) else DataChoice(data=data)
+    )
+    return [row for rows in run.rows([lang], shapes) for row in rows]
+
+
+def shapes_of(
+    protocol: Protocol,
+    *,
+    n_shots: Sequence[int] | None,
+    n_ways: Sequence[Ways] | None,
+    n_episodes: int | None,
+    max_query: int | None,
+    seed: int | None,
+) -> list[Shape]:
+    """The sizes of tasks that were asked for, one for each number of ways and shots.
+
+    Raises:
+        NLPMetaError: if the protocol does not allow them.
+    """
+    ways, shots = tuple(n_ways or protocol.n_ways), tuple(n_shots or protocol.n_shots)
+    protocol.check(ways, shots)
+    return [
+        Shape(
+            n_way=n_way,
+            n_shot=n_shot,
+            n_episodes=protocol.n_episodes if n_episodes is None else n_episodes,
+            max_query=protocol.max_query if max_query is None else max_query,
+            seed=protocol.seed if seed is None else seed,
+        )
+        for n_way in ways
+        for n_shot in shots
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Methods, data and protocol; what stays the same from one language and shape to the next.
+
+    ``folder`` is where embeddings are kept between runs, ``command`` what a reader types to get the rows again.
+    """
+
+    protocol: Protocol
+    methods: Mapping[str, Learner]
+    choice: DataChoice
+    command: str = ""
+    show_progress: bool = False
+    folder: Path | None = field(default_factory=embeddings_folder)
+
+    def rows(
+        self, langs: Sequence[str | None], shapes: Sequence[Shape], *, note: Callable[[str], None] | None = None
+    ) -> Iterator[list[Row]]:
+        """The rows of each language and shape, one a method, as soon as they are known.
+
+        ``note`` hears what a reader should know about the tasks.
+        """
+        for lang in langs:
+            material, tables = self.choice.material(self.protocol, lang), Tables(self.folder)
+            spelled = self.choice.spelling(lang)
+            for shape in shapes:
+                tasks = self.protocol.draw(material, shape)
+                if note is not None and tasks.notes:
+                    note("\n".join(tasks.notes))
+                yield self._rows(tasks, spelled, tables)
+
+    def _rows(self, tasks: Tasks, lang: str | None, tables: Tables) -> list[Row]:
+        if self.protocol.presentations:
+            found = measure_streams(self.methods, tasks, tables=tables, show_progress=self.show_progress)
+            counts = sorted({count for each in found.values() for count in each})
+            parts = {count: {name: each[count] for name, each in found.items()} for count in counts}
+            return [row for count in counts for row in self._compared(parts[count], tasks, lang, count)]
+        summaries = measure(self.methods, self.protocol, tasks, tables=tables, show_progress=self.show_progress)
+        return self._compared(summaries, tasks, lang)
+
+    def _compared(
+        self, summaries: Mapping[str, Summary], tasks: Tasks, lang: str | None, presentation: int | None = None
+    ) -> list[Row]:
+        """A row for each method, with its difference to the first."""
+        first = next(iter(summaries))
+        return [
+            Row(
+                setting=self._setting(name, tasks, lang, presentation),
+                summary=summary,
+                baseline=first if name != first else None,
+                gains=summary.gain_over(summaries[first]) if name != first else None,
+                command=self.command,
+            )
+            for name, summary in summaries.items()
+        ]
+
+    def _setting(self, name: str, tasks: Tasks, lang: str | None, presentation: int | None) -> Setting:
+        learner = self.methods[name]
+        return Setting(
+            data=self.choice.data,
+            lang=lang,
+            method=name,
+            protocol=self.protocol.name,
+            n_way=tasks.n_way,
+            n_shot=tasks.shape.n_shot,
+            episodes=tasks.n_episodes,
+            seed=tasks.shape.seed,
+            max_query=tasks.shape.max_query,
+            split=self.choice.split,
+            test_data=self.choice.test_data,
+            method_options=learner.config(),
+            encoder=EncoderUse.of(learner.encoder),
+            fold=self.choice.fold,
+            presentation=presentation,
+        )

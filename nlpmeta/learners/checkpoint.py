@@ -1,0 +1,240 @@
+"""Reads and writes the learner part of a model folder: safetensors and JSON, each file with its checksum."""
+
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, Storage, has_adapter, load_adapter, save_adapter
+from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
+from nlpmeta.learners.base import Learner, learners
+from nlpmeta.storage.files import Json, write_bytes
+from nlpmeta.storage.folders import listed_files, new_folder
+from nlpmeta.storage.manifest import MANIFEST, PARTS, finish_save, mapping, read_manifest, whole_folder, write_manifest
+from nlpmeta.storage.tensors import read_tensors
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.device import Device
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+LEARNER_FILE = "learner.safetensors"
+_LARGEST_LOGARITHM = 40.0
+CHECKPOINT_FILES = (LEARNER_FILE, CONFIG_FILE, WEIGHTS_FILE, MANIFEST)
+"""What ``save_checkpoint`` writes."""
+_LARGEST_NUMBER, _LONGEST_WORD = 10**6, 1000  # of options: what is beyond is no option of ours
+
+
+def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact") -> dict[str, Json]:
+    """Write the weights of learner and adapter into ``folder``; return what the manifest says of them."""
+    from safetensors.torch import save
+
+    own = {name: tensor for name, tensor in learner.state_dict().items() if not name.startswith("encoder.")}
+    write_bytes(folder / LEARNER_FILE, save({name: tensor.cpu().contiguous() for name, tensor in own.items()}))
+    if has_adapter(learner.encoder):
+        save_adapter(learner.encoder, folder, storage=storage)
+    facts: dict[str, Json] = {
+        "learner": {"name": learners.name_of(type(learner)), "options": dict(learner.config())},
+        "encoder": _encoder_facts(learner.encoder),
+    }
+    return facts if learner.encoder.trained is None else {**facts, "training": learner.encoder.trained}
+
+
+def read_learner(
+    folder: Path, manifest: Mapping[str, Json], *, max_length: int | None = None, device: "Device" = "auto"
+) -> Learner:
+    """The learner that a manifest describes, with its encoder, in evaluation mode.
+
+    Args:
+        folder: the model's.
+        manifest: what it says of itself.
+        max_length: tokens that are read of a text, in place of those that it was made with.
+        device: where it runs, as in ``TextEncoder.from_pretrained``.
+
+    Raises:
+        ModelFolderError: if the description or the weights do not fit this release.
+        NetworkError: if the encoder is not on disk and cannot be fetched.
+    """
+    try:
+        facts, options = mapping(manifest["encoder"]), _options(mapping(manifest["learner"])["options"])
+        kind = learners[str(mapping(manifest["learner"])["name"])]
+        is_adapted = (folder / CONFIG_FILE).is_file()
+        encoder = (own_encoder if is_adapted else shared_encoder)(
+            str(facts["id"]),
+            revision=None if facts["revision"] is None else str(facts["revision"]),
+            prefix=_word(facts["prefix"]),
+            max_length=_number(facts["max_length"]) if max_length is None else max_length,
+            normalise=bool(facts["normalise"]),
+            device=device,
+        )
+        if is_adapted:
+            load_adapter(encoder, folder)
+            encoder.trained = _training_facts(manifest)
+        learner = kind(encoder, **options)
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
+        if isinstance(error, NLPMetaError):
+            raise
+        raise ModelFolderError(f"{folder / MANIFEST} does not describe a learner of this release ({error}).") from error
+    _warn_of_other_weights(encoder, str(facts.get("digest")))
+    own = read_tensors(folder / LEARNER_FILE)
+    missing = {name for name in learner.state_dict() if not name.startswith("encoder.")} ^ set(own)
+    if missing:
+        raise ModelFolderError(f"{folder / LEARNER_FILE} does not fit the learner: {', '.join(sorted(missing))}.")
+    try:
+        learner.load_state_dict(own, strict=False)
+    except RuntimeError as error:
+        raise ModelFolderError(f"{folder / LEARNER_FILE} does not fit the learner: {error}") from error
+    for name, value in own.items():
+        if value.is_floating_point() != learner.state_dict()[name].is_floating_point():
+            raise ModelFolderError(f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} holds numbers of another kind.")
+        # Temperatures, scales, rates: exponents neither of zero nor of infinity.
+        if name.rpartition(".")[2].startswith("log_") and float(value.abs().max()) > _LARGEST_LOGARITHM:
+            raise ModelFolderError(f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} is beyond all use.")
+    return learner.eval()
+
+
+def save_checkpoint(learner: Learner, folder: Path, facts: Mapping[str, Json], *, storage: Storage = "exact") -> None:
+    """Write a meta-trained learner into ``folder``; other files there stay, an older checkpoint is replaced.
+
+    Args:
+        learner: with the adapters of its encoder.
+        folder: made if absent. ``nlpmeta.json`` is replaced last, so a reader never takes a mixture for whole.
+        facts: what is known of the training: recipe, data sets, languages left out, steps.
+        storage: ``"float16"`` halves the size of the adapter.
+
+    Raises:
+        NLPMetaError: if the encoder was built in memory, so that it could not be found again, or the folder holds
+            files of those names that are not of a checkpoint.
+    """
+    finish_save(folder)
+    refuse_other_checkpoint_files(folder)
+    with new_folder(folder / PARTS, overwrite=True, also=CHECKPOINT_FILES) as temporary:
+        described = write_learner(temporary, learner, storage=storage)
+        write_manifest(temporary, {"kind": "checkpoint", **described, "training": dict(facts)})
+    finish_save(folder)
+
+
+def refuse_other_checkpoint_files(folder: Path) -> None:
+    """See that a checkpoint written into ``folder`` takes nobody's files away.
+
+    Raises:
+        NLPMetaError: names the first file that it would.
+    """
+    ours = listed_files(folder)
+    for name in CHECKPOINT_FILES:
+        if name not in ours and ((folder / name).is_symlink() or (folder / name).exists()):
+            raise NLPMetaError(f"{folder / name} is not of a checkpoint and was kept as it is. Choose another folder.")
+    if (folder / PARTS).is_symlink():
+        raise NLPMetaError(f"{folder / PARTS} is a link and was kept as it is. Choose another folder.")
+
+
+def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device: "Device" = "auto") -> Learner:
+    """The meta-trained learner in ``folder``, in evaluation mode, on an encoder of its own; see ``read_learner``.
+
+    Raises:
+        NLPMetaError: if there is no such folder.
+        ModelFolderError: if it is damaged, incomplete or of a newer format.
+        NetworkError: if the encoder is not on disk and cannot be fetched.
+    """
+    folder = whole_folder(Path(folder))
+    return read_learner(folder, read_manifest(folder), max_length=max_length, device=device)
+
+
+def shared_encoder(
+    name: str,
+    *,
+    revision: str | None = None,
+    prefix: str | None = None,
+    max_length: int | None = None,
+    normalise: bool = True,
+    device: "Device" = "auto",
+) -> "TextEncoder":
+    """``own_encoder``, loaded once a process and device: frozen weights can be shared."""
+    from nlpmeta.encoder.device import resolve_device
+
+    return _shared(name, revision, prefix, max_length, normalise, str(resolve_device(device)))
+
+
+@lru_cache(maxsize=2)
+def _shared(
+    name: str, revision: str | None, prefix: str | None, max_length: int | None, normalise: bool, device: str
+) -> "TextEncoder":
+    return own_encoder(
+        name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise, device=device
+    )
+
+
+def own_encoder(
+    name: str,
+    *,
+    revision: str | None = None,
+    prefix: str | None = None,
+    max_length: int | None = None,
+    normalise: bool = True,
+    device: "Device" = "auto",
+) -> "TextEncoder":
+    """``TextEncoder.from_pretrained``: an encoder that adapters can be put into."""
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+    return TextEncoder.from_pretrained(
+        name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise, device=device
+    )
+
+
+def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:
+    if encoder.files is None:
+        raise NLPMetaError(
+            "This encoder was built in memory, so a saved model could not find it again. "
+            "Save it with save_pretrained and load it with TextEncoder.from_pretrained(folder)."
+        )
+    return {
+        "id": encoder.files.name,
+        "revision": encoder.files.revision,
+        "digest": encoder.files.digest,
+        "prefix": encoder.prefix,
+        "max_length": encoder.max_length,
+        "normalise": encoder.normalise,
+    }
+
+
+def _training_facts(manifest: Mapping[str, Json]) -> dict[str, Json] | None:
+    """What a model keeps of how the adapters that it builds on were meta-trained."""
+    training = manifest.get("training")
+    known = ("recipe_digest", "sets", "leave_out_langs", "steps")
+    return {key: training[key] for key in known if key in training} if isinstance(training, Mapping) else None
+
+
+def _warn_of_other_weights(encoder: "TextEncoder", digest: str) -> None:
+    if encoder.files is not None and encoder.files.digest != digest:
+        warnings.warn(
+            f"The model was adapted on other weights of {encoder.files.name} than the ones found here "
+            f"({encoder.files.origin}); its scores may differ a little.",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _options(value: Json) -> dict[str, Any]:
+    """Options of a learner as a stranger may have written them: plain values of a size that an option can have."""
+    options = dict(mapping(value))
+    for name, option in options.items():
+        if isinstance(option, str):
+            _word(option)
+        elif isinstance(option, int | float) and not abs(option) <= _LARGEST_NUMBER:
+            raise ValueError(f"the option {name[:60]!r} is too large")
+        elif option is not None and not isinstance(option, int | float):
+            raise TypeError(f"the option {name[:60]!r} is not a plain value")
+    return options
+
+
+def _word(value: Json) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST_WORD:
+        raise TypeError("a text is missing or too long")
+    value.encode()  # or it is half a character
+    return value
+
+
+def _number(value: Json) -> int:
+    if type(value) is not int or not 0 < value <= _LARGEST_NUMBER:
+        raise TypeError("a number is missing or too large")
+    return value

@@ -1,0 +1,119 @@
+"""What adaptation starts from: the checkpoint that comes with the package, another one, or the frozen encoder."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.base import Learner, learners
+from nlpmeta.learners.checkpoint import load_checkpoint, shared_encoder
+from nlpmeta.storage.manifest import read_manifest, whole_folder
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.device import Device
+
+_CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+SHIPPED = _CHECKPOINTS / "multilingual"
+"""The checkpoint that comes with the package; its card lies beside it."""
+
+
+def shipped_checkpoints() -> list[Path]:
+    """The folders of the checkpoints that come with the package, by name."""
+    return sorted(folder for folder in _CHECKPOINTS.iterdir() if folder.is_dir())
+
+
+def own_checkpoint(method: str) -> Path | None:
+    """The checkpoint of the package that is for this method alone, such as ``mann``."""
+    folder = _CHECKPOINTS / method
+    return folder if method.isidentifier() and folder.is_dir() else None
+
+
+def checkpoint_folder(asked: str) -> Path:
+    """A checkpoint by its folder, or by its name where it comes with the package.
+
+    Raises:
+        NLPMetaError: if it is neither.
+    """
+    folders = [Path(asked), _CHECKPOINTS / asked] if asked != "default" else [SHIPPED]
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    if found is None:
+        shipped = ", ".join(folder.name for folder in shipped_checkpoints())
+        raise NLPMetaError(
+            f"There is no checkpoint folder {asked!r}. Give a folder, 'default', 'none', or one that comes with the "
+            f"package: {shipped}."
+        )
+    return found
+
+
+def find_checkpoint(asked: str, *, encoder: str, method: str | None = None) -> Path | None:
+    """The folder that ``default``, ``none`` or a checkpoint's name stands for; ``None`` for the frozen encoder.
+
+    ``default`` is the checkpoint of the package with the encoder that it was trained on, and none with another; for a
+    ``method`` that has a checkpoint of its own in the package, that one.
+
+    Raises:
+        NLPMetaError: if a checkpoint is named that is not there, or together with another encoder.
+    """
+    if asked == "none" or (asked == "default" and (encoder != DEFAULT_ENCODER or not SHIPPED.is_dir())):
+        return None
+    if encoder != DEFAULT_ENCODER:
+        raise NLPMetaError(f"A checkpoint brings its own encoder; leave out either {asked!r} or {encoder!r}.")
+    own = own_checkpoint(method) if method is not None and asked == "default" else None
+    return own or checkpoint_folder(asked)
+
+
+def check_meta_trained(learner: Learner, method: str, folder: Path | None) -> None:
+    """Refuse a method that can do nothing unless the checkpoint is one of its own.
+
+    Raises:
+        NLPMetaError: says how to make one.
+    """
+    if learner.needs_meta_training and (folder is None or _name_in(folder) != method):
+        raise NLPMetaError(
+            f"{method} can do nothing before it was meta-trained, and there is no checkpoint of it here. "
+            f"Make one, nlpmeta train {method}, and name it: --checkpoint runs/{method}, or {method}@runs/{method}."
+        )
+
+
+def _name_in(folder: Path) -> object:
+    described = read_manifest(whole_folder(folder)).get("learner")
+    return described.get("name") if isinstance(described, dict) else None
+
+
+def starting_learner(
+    method: str,
+    *,
+    encoder: str = DEFAULT_ENCODER,
+    checkpoint: str = "default",
+    max_length: int | None = None,
+    device: "Device" = "auto",
+) -> Learner:
+    """The learner called ``method`` on the encoder that it starts from, in evaluation mode.
+
+    A checkpoint of that very method is taken with all that it learned; for another method only its encoder is.
+
+    Args:
+        method: its name.
+        encoder: a folder or Hub id.
+        checkpoint: as ``find_checkpoint`` takes it.
+        max_length: tokens that are read of a text; by default what encoder or checkpoint say.
+        device: where it runs, as in ``TextEncoder.from_pretrained``.
+
+    Raises:
+        UnknownNameError: if there is no such method.
+        NLPMetaError: if encoder or checkpoint cannot be found or do not go together.
+    """
+    kind = learners[method]
+    folder = find_checkpoint(checkpoint, encoder=encoder, method=method)
+    if folder is None:
+        return kind(shared_encoder(encoder, max_length=max_length, device=device)).eval()
+    from nlpmeta.encoder.device import resolve_device
+
+    meta_trained = _loaded(folder.resolve(), max_length, str(resolve_device(device)))
+    return meta_trained if type(meta_trained) is kind else kind.on(meta_trained).eval()
+
+
+@lru_cache(maxsize=2)
+def _loaded(folder: Path, max_length: int | None, device: str) -> Learner:
+    return load_checkpoint(folder, max_length=max_length, device=device).requires_grad_(False).eval()

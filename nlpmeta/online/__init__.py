@@ -1,0 +1,1 @@
+"""Streams under drift, and online meta-learning."""

@@ -1,0 +1,1 @@
+"""Thousands of heads on one encoder."""
