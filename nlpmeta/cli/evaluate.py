@@ -92,10 +92,10 @@ def evaluate(
     """
     from nlpmeta.bench.drawing import check_picture, draw_streams
     from nlpmeta.cli.console import out_json, say
-    from nlpmeta.cli.process import check_names, is_adapted, learners_of
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.evaluation.results import add_rows, read_rows
     from nlpmeta.evaluation.runs import DataChoice, Run, shapes_of
+    from nlpmeta.learners.start import check_names, is_adapted, learners_of
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
@@ -124,7 +124,7 @@ def evaluate(
             say(f"Note: {name} is adapted anew to each support set; nlpmeta score {name} measures it as it was saved.")
     learners = learners_of(
         names,
-        chosen,
+        chosen.options,
         encoder=encoder or DEFAULT_ENCODER,
         prefix="" if no_prefix else None,
         max_length=max_length,

@@ -297,5 +297,4 @@ def draw_curve(curve: Sequence[tuple[int, Score]], path: Path) -> bool:
 
 
 def _ends(score: Score) -> tuple[float, float]:
-    half = score.ci95 or 0.0
-    return score.ends or (score.mean - half, score.mean + half)
+    return score.ends or (score.mean - (score.ci95 or 0.0), score.mean + (score.ci95 or 0.0))
