@@ -1,6 +1,8 @@
 """The house stands as planned: imports go one way, nothing goes in a circle, files and functions stay short."""
 
+import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,20 @@ def test_few_modules_are_loaded_for_a_classifier():
 
 def test_the_picture_of_the_house_is_that_of_the_imports():
     assert house.picture(ROOT) in (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+STEPS = re.findall(r"`([\w/]+\.py)`(?: `([\w.]+)`)?", (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("file", "name"), [step for step in STEPS if not step[0].startswith(("tests/", "tools/"))])
+def test_every_step_of_the_way_of_a_text_is_there(file, name):
+    path = ROOT / "nlpmeta" / file if "/" in file else ROOT / "nlpmeta" / "cli" / file
+    scope = ast.parse(path.read_text(encoding="utf-8")).body
+    for part in name.split(".") if name else ():
+        found = [node for node in scope if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part]
+        assert found, f"{file} has no {name}"
+        scope = found[-1].body
+
+
+def test_the_ways_of_a_text_have_their_steps():
+    assert len(STEPS) > 20
