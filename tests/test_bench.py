@@ -191,6 +191,7 @@ def test_only_the_number_of_classes_grows_what_lora_keeps(encoder_folder, sample
     assert lora < full and full > 0.8 * weights
 
 
+@pytest.mark.slow
 def test_a_run_measures_every_cell_in_another_process_and_says_what_was_done(done):
     lines, said = done[0].lines(), done[1]
     assert len(lines) == 4
@@ -269,6 +270,7 @@ def test_two_runs_do_not_write_to_one_folder(bench, tmp_path):
         bench.run(Store(tmp_path / "out"), say=lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_said_and_the_others_are_done(bench, tmp_path):
     broken = Entry(name="no-such-method", contender="nlpmeta")
     whole = replace(bench, entries=(broken, bench.entries[1]), n_draws=1)

@@ -302,6 +302,7 @@ def in_process(*arguments, **changes):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
 
 
+@pytest.mark.slow
 def test_an_unknown_encoder_without_a_network_fails_with_one_sentence(table, tmp_path):
     # That it waits 5 seconds for the network at most is held in test_encoder_weights, without the imports.
     # The address is of this machine, where nothing listens: the real client gets a real refusal.

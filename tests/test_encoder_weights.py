@@ -385,6 +385,7 @@ def in_a_process(name: str, **environment: str) -> "subprocess.CompletedProcess[
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=True)
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_downloaded_once_and_only_what_is_needed(tmp_path: Path, hub: str) -> None:
     settings = {"HF_HOME": str(tmp_path / "home"), "NLPMETA_CACHE": str(tmp_path / "ours")}
     first = in_a_process("owner/whole", HF_ENDPOINT=hub, **settings).stdout.split()

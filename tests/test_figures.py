@@ -111,6 +111,7 @@ def write(path, data):
     return path
 
 
+@pytest.mark.slow
 def test_every_way_to_all_examples_gives_the_forecast_of_task_report(adapt, halves, encoder_folder, tmp_path):
     from nlpmeta import FewShotClassifier
 

@@ -36,6 +36,7 @@ def start_push(hub, folder, tmp_path):
     return subprocess.Popen(command, env={**os.environ, **places, **server}, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("moment", "was_there"), [("PUT /large/", False), ("POST .*/commit/", True)])
 def test_a_push_that_is_killed_leaves_the_hub_as_it_was_and_nothing_here(
     moment, was_there, hub, folder, pool, tmp_path, monkeypatch

@@ -42,11 +42,13 @@ def trained():
         return train(network(dropout=0.0), steps=40, n_way=5, n_each=4, rate=3e-3)
 
 
+@pytest.mark.slow
 def test_learns_associative_recall_to_over_99_percent(trained):
     assert recall(network(), n_way=5, n_each=4) < 0.95
     assert recall(trained, n_way=5, n_each=4) > 0.99
 
 
+@pytest.mark.slow
 def test_without_a_memory_the_same_training_does_not_lead_there():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -54,6 +56,7 @@ def test_without_a_memory_the_same_training_does_not_lead_there():
     assert recall(forgetful, n_way=5, n_each=4) < 0.7
 
 
+@pytest.mark.slow
 def test_what_it_learned_carries_over_to_more_ways(trained):
     assert recall(trained, n_way=8, n_each=4) > 0.97
 

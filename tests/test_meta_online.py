@@ -34,6 +34,7 @@ def same_weights(one, two):
     return all(torch.equal(one._weights[name], two._weights[name]) for name in one._weights)
 
 
+@pytest.mark.slow
 def test_later_tasks_are_met_better_than_without_learning():
     sizes = {"learning_rate": 2e-3, "n_query": 80}
     arrivals, never = (met(online(steps=steps, **sizes), test=True) for steps in (20, 0))

@@ -428,6 +428,7 @@ def test_a_small_file_that_was_edited_is_written_again(site: Path, cache: Path) 
     assert (unpack(cache) / "config.json").read_bytes() == good
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_agree_on_one_folder(site: Path, cache: Path) -> None:
     runs = [start_unpacking(site, cache) for _ in range(4)]
     outputs = [run.communicate(timeout=120) for run in runs]

@@ -79,6 +79,7 @@ def test_attention_forgets_what_lies_beyond_its_window():
     assert not torch.allclose(one[4], two[4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "n_way", "steps", "rate", "least"), [("snail", 3, 160, 2e-3, 0.9), ("rnn", 2, 600, 2e-3, 0.65)]
 )

@@ -67,6 +67,7 @@ def test_matching_stays_finite_when_a_class_is_far_away(encoder):
     assert int(logits.argmax()) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [SiameseNetwork, MatchingNetwork])
 def test_meta_training_raises_accuracy_on_classes_never_trained_on(kind):
     encoder = noisy_encoder()
