@@ -30,6 +30,7 @@ figures = house.figures(ROOT)
         "arrows_back_up",
         "isinstance_of_a_learner",
         "long_files",
+        "long_functions",
     ],
 )
 def test_there_is_none_of(fault):

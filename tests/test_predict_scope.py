@@ -9,7 +9,7 @@ from nlpmeta import FewShotClassifier
 from nlpmeta.auto import scope as small_talk
 from nlpmeta.auto.mixture import likeness, usual_likeness
 from nlpmeta.cli.app import main
-from nlpmeta.cli.predict_output import NONE, Asked
+from nlpmeta.cli.predict_output import NONE, Columns
 from nlpmeta.learners.base import class_means
 
 
@@ -59,12 +59,12 @@ def test_what_a_method_or_another_option_has_no_use_for_is_refused(rows, capsys)
 
 
 def test_probability_and_scope_count_together():
-    asked = Asked(threshold=0.5)
-    assert not asked.refuses(0.9, 0.4)
-    assert asked.refuses(0.9, 0.5)
-    assert asked.refuses(0.4, None)
-    assert Asked(out_of_scope=True).refuses(0.99, 0.5)
-    assert not Asked(out_of_scope=True).refuses(0.01, 0.49)
+    columns = Columns(threshold=0.5)
+    assert not columns.refuses(0.9, 0.4)
+    assert columns.refuses(0.9, 0.5)
+    assert columns.refuses(0.4, None)
+    assert Columns(out_of_scope=True).refuses(0.99, 0.5)
+    assert not Columns(out_of_scope=True).refuses(0.01, 0.49)
 
 
 def test_usual_likeness_is_that_of_each_example_to_the_others():

@@ -9,13 +9,17 @@ import typer
 
 from nlpmeta.cli.console import out, out_table, printable
 from nlpmeta.cli.process import (
+    AsJson,
+    DataFolder,
     Delimiter,
     Device,
+    EncoderName,
     Encoding,
     LabelColumn,
     LangColumn,
     MaxLength,
     NoHeader,
+    Quiet,
     TextColumn,
     check_device,
     loads_encoder,
@@ -58,13 +62,11 @@ Language = Annotated[str | None, typer.Option(help="Language: sw, swa, sw-KE, sw
 Shots = Annotated[str, typer.Option(help="Examples of each class in the support set, or 'all'.")]
 Data = Annotated[str, typer.Option(help="Table (CSV, JSON, Parquet, xlsx, …), corpus name, or Hub id.")]
 TestData = Annotated[str | None, typer.Option(help="Score on this file, not the rest of --data.")]
-DataFolder = Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")]
 Ways = Annotated[int | None, typer.Option(help="Only this many classes, drawn with the seed.", min=2)]
 Method = Annotated[str, typer.Option(help="How to adapt; 'auto' compares heads on the support set.")]
 InnerSteps = Annotated[
     int | None, typer.Option(help="Gradient steps on the support set (maml, anil, metasgd, reptile).", min=0)
 ]
-Encoder = Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")]
 Checkpoint = Annotated[str, typer.Option(help="Start from: default, none (frozen encoder), or a folder.")]
 Seed = Annotated[int, typer.Option(help="Decides which examples are drawn.", min=0)]
 Draws = Annotated[int, typer.Option(help="Support sets to draw and score.", min=1)]
@@ -79,8 +81,6 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder
 IncludeSupport = Annotated[
     bool, typer.Option("--include-support", help="Keep the examples in the model, for nlpmeta teach.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -98,7 +98,7 @@ def adapt(
     ways: Ways = None,
     method: Method = "auto",
     inner_steps: InnerSteps = None,
-    encoder: Encoder = None,
+    encoder: EncoderName = None,
     checkpoint: Checkpoint = "default",
     max_length: MaxLength = None,
     device: Device = "auto",

@@ -1,14 +1,16 @@
 """``nlpmeta bench``: our methods and other packages on the same supports and queries."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import Device, MaxLength, check_device, loads_encoder
+from nlpmeta.cli.process import AsJson, DataFolder, Device, MaxLength, check_device, loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.bench.plan import BenchTask
+    from nlpmeta.bench.run import Bench
     from nlpmeta.bench.store import Store
 
 EXAMPLES = """Examples:
@@ -22,6 +24,23 @@ EXAMPLES = """Examples:
   nlpmeta bench --scaling --data clinc150 --data-dir ../shared/data --peers setfit --max-steps 2 --out scaling
 """
 
+Data = Annotated[str, typer.Option(help="Data sets between commas, each NAME or NAME:LANG.")]
+Lang = Annotated[str | None, typer.Option(help="Languages of the sets that name none, between commas.")]
+Shots = Annotated[str, typer.Option(help="Support texts of each class, several between commas.")]
+Methods = Annotated[str, typer.Option(help="Our methods, METHOD (frozen encoder) or METHOD@CHECKPOINT; or 'none'.")]
+Peers = Annotated[
+    str | None, typer.Option(help="setfit, adaptive-classifier, lora, fine-tuning, or 'none'; installed packages.")
+]
+Draws = Annotated[int, typer.Option(help="Support sets of each size.", min=1)]
+MaxQuery = Annotated[int, typer.Option(help="Query texts at most.", min=1)]
+MaxSteps = Annotated[int, typer.Option(help="Training steps of a peer at most; 0 for as many as it wants.", min=0)]
+Limit = Annotated[float, typer.Option(help="Seconds for one cell at most; 0 for no limit.", min=0)]
+Scaling = Annotated[bool, typer.Option("--scaling", help="Time and memory over ways and shots, instead of accuracy.")]
+Seed = Annotated[int, typer.Option(help="Decides what is drawn.", min=0)]
+SharedEncoder = Annotated[str | None, typer.Option(help="Folder or Hub id of the encoder that all use.")]
+Results = Annotated[Path, typer.Option(help="Folder of the results; what is there already is not done again.")]
+QuietProgress = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -30,34 +49,24 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     *,
-    data: Annotated[str, typer.Option(help="Data sets between commas, each NAME or NAME:LANG.")] = "starter",
-    lang: Annotated[str | None, typer.Option(help="Languages of the sets that name none, between commas.")] = None,
-    shots: Annotated[str, typer.Option(help="Support texts of each class, several between commas.")] = "1,5,10",
-    methods: Annotated[
-        str, typer.Option(help="Our methods, METHOD (frozen encoder) or METHOD@CHECKPOINT; or 'none'.")
-    ] = "auto@default,logistic",
-    peers: Annotated[
-        str | None, typer.Option(help="setfit, adaptive-classifier, lora, fine-tuning, or 'none'; installed packages.")
-    ] = None,
-    draws: Annotated[int, typer.Option(help="Support sets of each size.", min=1)] = 3,
-    max_query: Annotated[int, typer.Option(help="Query texts at most.", min=1)] = 500,
-    max_steps: Annotated[
-        int, typer.Option(help="Training steps of a peer at most; 0 for as many as it wants.", min=0)
-    ] = 50,
-    limit: Annotated[float, typer.Option(help="Seconds for one cell at most; 0 for no limit.", min=0)] = 0,
-    scaling: Annotated[
-        bool, typer.Option("--scaling", help="Time and memory over ways and shots, instead of accuracy.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Decides what is drawn.", min=0)] = 0,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of the encoder that all use.")] = None,
+    data: Data = "starter",
+    lang: Lang = None,
+    shots: Shots = "1,5,10",
+    methods: Methods = "auto@default,logistic",
+    peers: Peers = None,
+    draws: Draws = 3,
+    max_query: MaxQuery = 500,
+    max_steps: MaxSteps = 50,
+    limit: Limit = 0,
+    scaling: Scaling = False,
+    seed: Seed = 0,
+    data_dir: DataFolder = None,
+    encoder: SharedEncoder = None,
     max_length: MaxLength = None,
     device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="Folder of the results; what is there already is not done again.")] = Path(
-        "bench"
-    ),
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    out: Results = Path("bench"),
+    json: AsJson = False,
+    quiet: QuietProgress = False,
 ) -> None:
     """Compare methods and other packages on the same support sets, queries and encoder weights.
 
@@ -69,10 +78,8 @@ def bench(
     from nlpmeta.bench.plan import entries_of
     from nlpmeta.bench.run import Bench, scaling_benches
     from nlpmeta.bench.store import Store
-    from nlpmeta.cli.console import say
     from nlpmeta.cli.process import whole_numbers
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
-    from nlpmeta.errors import WorkFailedError
 
     check_device(device)
     chosen = encoder or DEFAULT_ENCODER
@@ -81,27 +88,36 @@ def bench(
     tasks = _tasks(data, lang, data_dir=data_dir, max_query=max_query, seed=seed)
     store = Store(out)
     store.lines()  # a folder that is none of ours is said before the work
-    n_shots = tuple(whole_numbers(shots, "--shots"))
     whole = Bench(
-        tasks=tasks,
-        entries=entries,
-        n_shots=n_shots,
-        n_draws=draws,
-        encoder=chosen,
-        max_length=max_length,
-        device=device,
-        limit=limit or None,
-    )
-    failed = 0
-    for each in scaling_benches(whole) if scaling else [whole]:
-        for task in each.tasks:
-            task.tasks(max(each.n_shots), 1)  # what the data cannot give is said before the work
-    for each in scaling_benches(whole) if scaling else [whole]:
-        failed += each.run(store, say=(lambda _: None) if quiet else say)
+        tasks=tasks, entries=entries, n_shots=tuple(whole_numbers(shots, "--shots")), n_draws=draws, encoder=chosen,
+        max_length=max_length, device=device, limit=limit or None,
+    )  # fmt: skip
+    failed = _run(scaling_benches(whole) if scaling else [whole], store, quiet=quiet)
     if json:
         _show_json(store)
     else:
         _show(store)
+    _check_failed(failed, out)
+
+
+def _run(benches: "Sequence[Bench]", store: "Store", *, quiet: bool) -> int:
+    """Run them all; how many cells failed. What the data cannot give is said before the work."""
+    from nlpmeta.cli.console import say
+
+    for each in benches:
+        for task in each.tasks:
+            task.tasks(max(each.n_shots), 1)
+    return sum(each.run(store, say=(lambda _: None) if quiet else say) for each in benches)
+
+
+def _check_failed(failed: int, out: Path) -> None:
+    """After the results have been shown, because those that there are count.
+
+    Raises:
+        WorkFailedError: if a cell failed.
+    """
+    from nlpmeta.errors import WorkFailedError
+
     if failed:
         raise WorkFailedError(f"{failed} cells failed; what they said is in {out}. Run the same command to try again.")
 
@@ -219,7 +235,7 @@ def report(
     *,
     into: Annotated[Path | None, typer.Option(help="Markdown file whose benchmark table is replaced.")] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Benchmark",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Make one HTML page of the results in DIR, and pictures as files.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
+from nlpmeta.cli.process import AsJson, Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
 
 if TYPE_CHECKING:
     from nlpmeta.sources.home_assistant import LanguageYield
@@ -35,7 +35,6 @@ _DataDir = Annotated[
     typer.Option(help="Mirror folder with copies of public data sets; NLPMETA_DATA_DIR by default."),
 ]
 _WRAP = 12  # languages that a line of facts lists before it only counts them
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _Config = Annotated[str | None, typer.Option(help="Configuration of a data set of the Hub.")]
 
 
@@ -45,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 
 @_app.command("list", epilog=EXAMPLES)
-def list_sets(*, data_dir: _DataDir = None, json: _Json = False) -> None:
+def list_sets(*, data_dir: _DataDir = None, json: AsJson = False) -> None:
     """Print every data set that has a name: its languages, classes, licence, and where it would be read from."""
     from nlpmeta.cli.console import out, out_json, out_table
     from nlpmeta.sources.loading import overviews
@@ -69,7 +68,7 @@ def show(
     lang: Annotated[str | None, typer.Option(help="Only this language, in any spelling.")] = None,
     data_dir: _DataDir = None,
     config: _Config = None,
-    json: _Json = False,
+    json: AsJson = False,
 ) -> None:
     """Print licence, citation, notes, languages, labels, and the number of texts of each split.
 
@@ -108,7 +107,7 @@ def export(
     data_dir: _DataDir = None,
     config: _Config = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    json: _Json = False,
+    json: AsJson = False,
 ) -> None:
     """Write one split as a table that every command can read again: text, label, and what else there is.
 
@@ -145,7 +144,7 @@ def check(
     encoding: Encoding = None,
     no_header: NoHeader = False,
     few: Annotated[int, typer.Option(help="List classes with fewer distinct texts than this.", min=1)] = 5,
-    json: _Json = False,
+    json: AsJson = False,
 ) -> None:
     """Count repeated texts within and across splits, texts under several labels, tiny classes, and split translations.
 

@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
-from nlpmeta.cli.process import loads_encoder
+from nlpmeta.cli.process import AsJson, loads_encoder
 from nlpmeta.errors import NLPMetaError
 
 EXAMPLES = """Examples:
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Look whether everything is there that is needed; nothing is changed and no network is asked."""
     from nlpmeta.cli.console import out, out_json, printable

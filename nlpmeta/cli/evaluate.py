@@ -1,19 +1,24 @@
 """``nlpmeta evaluate``: methods and checkpoints under published protocols, on the same episodes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nlpmeta.cli.process import (
+    AsJson,
+    DataFolder,
     Delimiter,
     Device,
+    EncoderName,
     Encoding,
     LabelColumn,
     LangColumn,
     MaxLength,
     NoHeader,
+    Quiet,
     TextColumn,
     check_device,
     loads_encoder,
@@ -22,8 +27,10 @@ from nlpmeta.cli.process import (
 )
 
 if TYPE_CHECKING:
-    from nlpmeta.evaluation.protocols import Protocol, Ways
+    from nlpmeta.evaluation.protocols import Protocol, Shape, Ways
     from nlpmeta.evaluation.results import Row
+    from nlpmeta.evaluation.runs import DataChoice
+    from nlpmeta.learners.base import Learner
     from nlpmeta.metrics.scores import Interval
 
 EXAMPLES = """Examples:
@@ -42,6 +49,28 @@ EXAMPLES = """Examples:
 _SILENT = {"out", "plot", "json", "quiet", "device"}
 """Options that change no figure."""
 
+Methods = Annotated[
+    str,
+    typer.Argument(metavar="METHODS", help="Methods, checkpoint folders, or METHOD@CHECKPOINT, between commas."),
+]
+Data = Annotated[str, typer.Option(help="Corpus name, table (CSV, JSON, Parquet, xlsx, …), or Hub id.")]
+Lang = Annotated[str | None, typer.Option(help="Languages between commas, or 'all' for each in turn.")]
+ProtocolName = Annotated[
+    str | None, typer.Option(help="kshot-all, n-way, protaugment, mteb-8shot, clinc-oos or stream.")
+]
+Shots = Annotated[str | None, typer.Option(help="Support texts of each class, several between commas.")]
+WaysOption = Annotated[str | None, typer.Option(help="Classes of an episode: 'all', or a number.")]
+Episodes = Annotated[int | None, typer.Option(help="Episodes to score (of each fold).", min=1)]
+MaxQuery = Annotated[int | None, typer.Option(help="Query texts at most.", min=1)]
+Seed = Annotated[int | None, typer.Option(help="Decides what is drawn.", min=0)]
+TestData = Annotated[str | None, typer.Option(help="Score on this data, not the test split.")]
+Split = Annotated[str, typer.Option(help="The split that support texts come from.")]
+Fold = Annotated[int | None, typer.Option(help="Only the test classes of this published fold.", min=0)]
+NoPrefix = Annotated[bool, typer.Option("--no-prefix", help="Nothing before a text ('query: ' for E5).")]
+Compare = Annotated[str | None, typer.Option(help="Show differences to this method, not the first.")]
+Out = Annotated[Path | None, typer.Option(help="Results file that the rows are added to.")]
+Plot = Annotated[Path | None, typer.Option(help="PNG of accuracy by presentation (protocol stream).")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -50,101 +79,136 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     context: typer.Context,
-    what: Annotated[
-        str,
-        typer.Argument(metavar="METHODS", help="Methods, checkpoint folders, or METHOD@CHECKPOINT, between commas."),
-    ],
+    what: Methods,
     *,
-    data: Annotated[str, typer.Option(help="Corpus name, table (CSV, JSON, Parquet, xlsx, …), or Hub id.")] = "starter",
-    lang: Annotated[str | None, typer.Option(help="Languages between commas, or 'all' for each in turn.")] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="kshot-all, n-way, protaugment, mteb-8shot, clinc-oos or stream.")
-    ] = None,
-    shots: Annotated[str | None, typer.Option(help="Support texts of each class, several between commas.")] = None,
-    ways: Annotated[str | None, typer.Option(help="Classes of an episode: 'all', or a number.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Episodes to score (of each fold).", min=1)] = None,
-    max_query: Annotated[int | None, typer.Option(help="Query texts at most.", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides what is drawn.", min=0)] = None,
-    test_data: Annotated[str | None, typer.Option(help="Score on this data, not the test split.")] = None,
-    split: Annotated[str, typer.Option(help="The split that support texts come from.")] = "train",
-    fold: Annotated[int | None, typer.Option(help="Only the test classes of this published fold.", min=0)] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")] = None,
+    data: Data = "starter",
+    lang: Lang = None,
+    protocol: ProtocolName = None,
+    shots: Shots = None,
+    ways: WaysOption = None,
+    episodes: Episodes = None,
+    max_query: MaxQuery = None,
+    seed: Seed = None,
+    test_data: TestData = None,
+    split: Split = "train",
+    fold: Fold = None,
+    data_dir: DataFolder = None,
+    encoder: EncoderName = None,
     max_length: MaxLength = None,
     device: Device = "auto",
-    no_prefix: Annotated[bool, typer.Option("--no-prefix", help="Nothing before a text ('query: ' for E5).")] = False,
-    compare: Annotated[str | None, typer.Option(help="Show differences to this method, not the first.")] = None,
+    no_prefix: NoPrefix = False,
+    compare: Compare = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     lang_column: LangColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     no_header: NoHeader = False,
-    out: Annotated[Path | None, typer.Option(help="Results file that the rows are added to.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of accuracy by presentation (protocol stream).")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+    out: Out = None,
+    plot: Plot = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure methods and checkpoints under a published protocol, with intervals.
 
     Several methods are scored on the same episodes, and their differences to the first one are shown. Embeddings are
     computed once per text and kept for the next run. docs/evaluation.md describes every protocol.
     """
-    from nlpmeta.bench.drawing import check_picture, draw_streams
-    from nlpmeta.cli.console import out_json, say
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
-    from nlpmeta.evaluation.results import add_rows, read_rows
-    from nlpmeta.evaluation.runs import DataChoice, Run, shapes_of
-    from nlpmeta.learners.start import check_names, is_adapted, learners_of
+    from nlpmeta.evaluation.runs import DataChoice, shapes_of
+    from nlpmeta.learners.start import learners_of
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
     names, n_ways, n_shots = _names(what, compare), _ways(ways), _shots(shots)
     chosen = _protocol(protocol, n_ways)
     shapes = shapes_of(chosen, n_shots=n_shots, n_ways=n_ways, n_episodes=episodes, max_query=max_query, seed=seed)
+    _check(names, chosen, out=out, plot=plot)
+    choice = DataChoice(
+        data=data, data_dir=data_dir, test_data=test_data, split=split, fold=fold, text_column=text_column,
+        label_column=label_column, lang_column=lang_column,
+        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header),
+    )  # fmt: skip
+    langs = choice.languages(None if lang is None else lang.split(","))
+    _note_adapted(names)
+    learners = learners_of(
+        names, chosen.options, encoder=encoder or DEFAULT_ENCODER, prefix="" if no_prefix else None,
+        max_length=max_length, device=device,
+    )  # fmt: skip
+    measured = _Measured(chosen, learners, choice, _command(context), out=out, plot=plot, json=json, quiet=quiet)
+    measured.show(langs, shapes)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is measured, and where the rows go."""
+
+    protocol: "Protocol"
+    learners: "Mapping[str, Learner]"
+    choice: "DataChoice"
+    command: str
+    out: Path | None
+    plot: Path | None
+    json: bool
+    quiet: bool
+
+    def show(self, langs: "Sequence[str | None]", shapes: "Sequence[Shape]") -> None:
+        """Measure, keep the rows as soon as they are known, draw and print them."""
+        from nlpmeta.bench.drawing import draw_streams
+        from nlpmeta.cli.console import out_json
+
+        rows: list[Row] = []
+        for some in self._rows(langs, shapes):
+            rows += some
+        if self.plot is not None:
+            draw_streams([row.json() for row in rows], self.plot)
+        if self.json:
+            out_json({"rows": [row.json() for row in rows]})
+        else:
+            _show(rows, self.protocol)
+
+    def _rows(self, langs: "Sequence[str | None]", shapes: "Sequence[Shape]") -> "Iterator[list[Row]]":
+        from nlpmeta.cli.console import say
+        from nlpmeta.evaluation.results import add_rows
+        from nlpmeta.evaluation.runs import Run
+
+        if not self.quiet:
+            found = [learner.encoder.files for learner in self.learners.values()]
+            say("\n".join(dict.fromkeys(files.said for files in found if files is not None)))
+        run = Run(
+            protocol=self.protocol, methods=self.learners, choice=self.choice, command=self.command,
+            show_progress=not self.quiet,
+        )  # fmt: skip
+        for some in run.rows(langs, shapes, note=None if self.quiet else say):
+            if self.out is not None:
+                add_rows(self.out, some)
+            yield some
+
+
+def _check(names: "Sequence[str]", protocol: "Protocol", *, out: Path | None, plot: Path | None) -> None:
+    """Refuse, before the work, methods that do not exist and files that cannot be written.
+
+    Raises:
+        NLPMetaError: if there are such.
+    """
+    from nlpmeta.bench.drawing import check_picture
+    from nlpmeta.evaluation.results import read_rows
+    from nlpmeta.learners.start import check_names
+
     check_names(names)
     if plot is not None:
-        check_picture(plot, chosen)
-    choice = DataChoice(
-        data=data,
-        data_dir=data_dir,
-        test_data=test_data,
-        split=split,
-        fold=fold,
-        text_column=text_column,
-        label_column=label_column,
-        lang_column=lang_column,
-        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header),
-    )
-    langs = choice.languages(None if lang is None else lang.split(","))
+        check_picture(plot, protocol)
     if out is not None:
-        read_rows(out)  # a file that is none of ours is said before the work
-    for name in names:
-        if is_adapted(name):
-            say(f"Note: {name} is adapted anew to each support set; nlpmeta score {name} measures it as it was saved.")
-    learners = learners_of(
-        names,
-        chosen.options,
-        encoder=encoder or DEFAULT_ENCODER,
-        prefix="" if no_prefix else None,
-        max_length=max_length,
-        device=device,
-    )
-    if not quiet:
-        found = [learner.encoder.files for learner in learners.values()]
-        say("\n".join(dict.fromkeys(files.said for files in found if files is not None)))
-    run = Run(protocol=chosen, methods=learners, choice=choice, command=_command(context), show_progress=not quiet)
-    rows: list[Row] = []
-    for some in run.rows(langs, shapes, note=None if quiet else say):
-        rows += some
-        if out is not None:
-            add_rows(out, some)
-    if plot is not None:
-        draw_streams([row.json() for row in rows], plot)
-    if json:
-        out_json({"rows": [row.json() for row in rows]})
-    else:
-        _show(rows, chosen)
+        read_rows(out)
+
+
+def _note_adapted(names: "Sequence[str]") -> None:
+    """A model that was saved by ``nlpmeta adapt`` is not measured as it is."""
+    from nlpmeta.cli.console import say
+    from nlpmeta.learners.start import is_adapted
+
+    for name in filter(is_adapted, names):
+        say(f"Note: {name} is adapted anew to each support set; nlpmeta score {name} measures it as it was saved.")
 
 
 def _names(what: str, compare: str | None) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nlpmeta.cli.process import loads_encoder
+from nlpmeta.cli.process import AsJson, Quiet, loads_encoder
 
 EXAMPLES = """Examples:
 
@@ -29,8 +29,8 @@ def export(
     to: Annotated[str, typer.Option(help="transformers, sentence-transformers or onnx.")] = "transformers",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is in the folder.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Quiet = False,
+    json: AsJson = False,
 ) -> None:
     """Write a model for another library; its probabilities are the same to 1e-4, which is checked.
 

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.process import AsJson
+
 if TYPE_CHECKING:
     from nlpmeta.storage.files import Json
 
@@ -24,7 +26,7 @@ def info(
     model: Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")],
     *,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Print what a model folder holds, after checking that it is whole. The encoder is not loaded."""
     from nlpmeta.cli.console import out_facts, out_json

@@ -3,18 +3,18 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import Delimiter, Device, Encoding, NoHeader, loads_encoder
+from nlpmeta.cli.process import Delimiter, Device, Encoding, NoHeader, Quiet, loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.classifier.classifier import FewShotClassifier
-    from nlpmeta.cli.predict_output import Asked, Writer
+    from nlpmeta.cli.predict_output import Columns, Writer
     from nlpmeta.sources.file import Given
     from nlpmeta.sources.form import TableForm
 
@@ -42,6 +42,32 @@ EXAMPLES = """Examples:
   nlpmeta predict my-model --file texts.txt --device cpu
 """
 
+Model = Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")]
+Texts = Annotated[list[str] | None, typer.Argument(help="Texts; without them --file or standard input.")]
+InputFile = Annotated[
+    Path | None, typer.Option(help="A text a line, or a table: CSV, TSV, JSON, JSONL, Parquet, xlsx, also .gz.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Write here, all or nothing; .csv, .tsv, .jsonl or .parquet keep a table whole.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")]
+KeepColumns = Annotated[
+    str | None, typer.Option(help="Columns of the table to keep, between commas; by default all, for a table.")
+]
+TableTextColumn = Annotated[str | None, typer.Option(help="Column of the texts in a table, if not obvious.")]
+Top = Annotated[int | None, typer.Option(help="Name this many labels with their probabilities, the best first.", min=1)]
+Abstain = Annotated[
+    float | None, typer.Option(help="Name all labels that hold the true one this often (0.9), or say unsure.")
+]
+OutOfScope = Annotated[
+    bool, typer.Option("--out-of-scope", help="Score texts that fit no class, and call them 'none of these'.")
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="'none of these' where a label is less probable than this.", min=0, max=1)
+]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -49,39 +75,25 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")],
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without them --file or standard input.")] = None,
+    model: Model,
+    texts: Texts = None,
     *,
-    file: Annotated[
-        Path | None, typer.Option(help="A text a line, or a table: CSV, TSV, JSON, JSONL, Parquet, xlsx, also .gz.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write here, all or nothing; .csv, .tsv, .jsonl or .parquet keep a table whole.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
-    keep: Annotated[
-        str | None, typer.Option(help="Columns of the table to keep, between commas; by default all, for a table.")
-    ] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts in a table, if not obvious.")] = None,
+    file: InputFile = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    keep: KeepColumns = None,
+    text_column: TableTextColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     no_header: NoHeader = False,
-    top: Annotated[
-        int | None, typer.Option(help="Name this many labels with their probabilities, the best first.", min=1)
-    ] = None,
-    abstain: Annotated[
-        float | None, typer.Option(help="Name all labels that hold the true one this often (0.9), or say unsure.")
-    ] = None,
-    out_of_scope: Annotated[
-        bool, typer.Option("--out-of-scope", help="Score texts that fit no class, and call them 'none of these'.")
-    ] = False,
-    threshold: Annotated[
-        float | None, typer.Option(help="'none of these' where a label is less probable than this.", min=0, max=1)
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    top: Top = None,
+    abstain: Abstain = None,
+    out_of_scope: OutOfScope = False,
+    threshold: Threshold = None,
+    json: JsonLines = False,
     device: Device = "auto",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+    revision: Revision = None,
+    quiet: Quiet = False,
 ) -> None:
     """Print label, probability and text of each text, tab-separated, as soon as they are known.
 
@@ -96,35 +108,58 @@ def predict(
     times that of being in scope where the model knows it, is lower.
     """
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.predict_output import Asked, writes_table
+    from nlpmeta.cli.predict_output import Columns, writes_table
     from nlpmeta.errors import NLPMetaError
     from nlpmeta.sources.form import TableForm
 
+    columns = Columns(top=top, coverage=abstain, out_of_scope=out_of_scope, threshold=threshold)
     if texts and file:
         raise NLPMetaError("Give texts or --file, not both.")
-    if top is not None and abstain is not None:
-        raise NLPMetaError("Give --top or --abstain, not both.")
-    if abstain is not None and (out_of_scope or threshold is not None):
-        raise NLPMetaError("--abstain names several labels; give it without --out-of-scope and --threshold.")
-    if out is not None and out.exists() and not overwrite:
-        raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
+    _check(columns, out, overwrite=overwrite)
     form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
     source = _source(texts, file, text_column, form)
     as_table = not json and writes_table(out, from_table=source.table is not None)
     kept = _kept(source, keep, as_table=as_table)
     nested = json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
-    from nlpmeta.auto.answers import knows_scope
+    classifier = _load(model, revision, device)
+    columns = _settled(columns, classifier, nested=nested)
+    with _writer(out, classifier, columns, source, kept, as_table=as_table, as_json=json) as write:
+        done = _predict(classifier, source.batches, write, columns, quiet=quiet)
+    if out is not None and not quiet:
+        say(f"{done} predictions in {out}")
+
+
+def _check(columns: "Columns", out: Path | None, *, overwrite: bool) -> None:
+    """Refuse options that exclude one another, and a file that is there already.
+
+    Raises:
+        NLPMetaError: if there are such.
+    """
+    from nlpmeta.errors import NLPMetaError
+
+    if columns.top is not None and columns.coverage is not None:
+        raise NLPMetaError("Give --top or --abstain, not both.")
+    if columns.coverage is not None and (columns.out_of_scope or columns.threshold is not None):
+        raise NLPMetaError("--abstain names several labels; give it without --out-of-scope and --threshold.")
+    if out is not None and out.exists() and not overwrite:
+        raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
+
+
+def _load(model: str, revision: str | None, device: str) -> "FewShotClassifier":
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.progress import clear_status
 
     classifier = FewShotClassifier.from_pretrained(model, revision=revision, device=device)
     clear_status()
-    scored = out_of_scope or (threshold is not None and knows_scope(classifier.fitted_.predictor))
-    asked = Asked(top=top, coverage=abstain, nested=nested, out_of_scope=scored, threshold=threshold)
-    with _writer(out, classifier, asked, source, kept, as_table=as_table, as_json=json) as write:
-        done = _predict(classifier, source.batches, write, asked, quiet=quiet)
-    if out is not None and not quiet:
-        say(f"{done} predictions in {out}")
+    return classifier
+
+
+def _settled(columns: "Columns", classifier: "FewShotClassifier", *, nested: bool) -> "Columns":
+    """The columns that this model can fill: a threshold takes the out-of-scope score in where the model has one."""
+    from nlpmeta.auto.answers import knows_scope
+
+    scored = columns.out_of_scope or (columns.threshold is not None and knows_scope(classifier.fitted_.predictor))
+    return replace(columns, nested=nested, out_of_scope=scored)
 
 
 @dataclass(frozen=True)
@@ -195,7 +230,7 @@ def _kept(source: _Source, keep: str | None, *, as_table: bool) -> tuple[str, ..
 def _writer(
     out: Path | None,
     classifier: "FewShotClassifier",
-    asked: "Asked",
+    columns: "Columns",
     source: _Source,
     kept: tuple[str, ...],
     *,
@@ -204,17 +239,22 @@ def _writer(
 ) -> "AbstractContextManager[Writer]":
     from nlpmeta.cli.predict_output import Layout, line_writer, schema_for, table_writer
 
-    columns = asked.columns(len(classifier.classes_))
+    names = columns.names(len(classifier.classes_))
     has_text = not as_table or source.table is None
-    layout = Layout.of(kept, columns, text=has_text, header=source.form.header)
+    layout = Layout.of(kept, names, text=has_text, header=source.form.header)
     if not as_table or out is None:
         return line_writer(out, layout, as_json=as_json)
-    classes = ["as text"] if asked.coverage is not None or asked.may_refuse else classifier.classes_.tolist()
+    classes = ["as text"] if columns.coverage is not None or columns.may_refuse else classifier.classes_.tolist()
     return table_writer(out, layout, lambda: schema_for(layout, source.table, source.form, classes))
 
 
 def _predict(
-    classifier: "FewShotClassifier", batches: "Iterator[list[Given]]", write: "Writer", asked: "Asked", *, quiet: bool
+    classifier: "FewShotClassifier",
+    batches: "Iterator[list[Given]]",
+    write: "Writer",
+    columns: "Columns",
+    *,
+    quiet: bool,
 ) -> int:
     """Answer batch after batch, and return how many texts there were."""
     from nlpmeta.cli.console import say
@@ -226,7 +266,7 @@ def _predict(
     with track("Predicting", None, show=not quiet) as advance:
         for batch in batches:
             with cut_texts() as cut:
-                write(list(zip(batch, answers(classifier, [each.text for each in batch], asked), strict=True)))
+                write(list(zip(batch, answers(classifier, [each.text for each in batch], columns), strict=True)))
             n_cut += sum(each.text in cut for each in batch)
             blank = [each.line for each in batch if not each.text]
             empty, first = empty + len(blank), first or (blank[0] if blank else 0)

@@ -38,7 +38,7 @@ Answer = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Columns:
     """Which columns are wanted.
 
     Args:
@@ -55,7 +55,7 @@ class Asked:
     out_of_scope: bool = False
     threshold: float | None = None
 
-    def columns(self, n_way: int) -> tuple[str, ...]:
+    def names(self, n_way: int) -> tuple[str, ...]:
         """The names of the columns for a classifier of ``n_way`` classes."""
         if self.coverage is not None:
             sets = ("labels", "probabilities") if self.nested else ("label", "probability")
@@ -78,39 +78,39 @@ class Asked:
         return probability * (1 - (outside or 0.0)) < self.threshold
 
 
-def answers(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) -> list[Answer]:
+def answers(classifier: "FewShotClassifier", texts: Sequence[str], columns: Columns) -> list[Answer]:
     """An answer for each text, in order; an empty text is not asked about."""
-    columns = asked.columns(len(classifier.classes_))
+    names = columns.names(len(classifier.classes_))
     filled = [text for text in texts if text]
-    values = _labels if asked.coverage is None else _sets
-    found = iter(values(classifier, filled, asked) if filled else ())
-    return [dict(zip(columns, next(found), strict=True)) if text else dict.fromkeys(columns) for text in texts]
+    values = _labels if columns.coverage is None else _sets
+    found = iter(values(classifier, filled, columns) if filled else ())
+    return [dict(zip(names, next(found), strict=True)) if text else dict.fromkeys(names) for text in texts]
 
 
-def _labels(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) -> list[tuple[object, ...]]:
+def _labels(classifier: "FewShotClassifier", texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
     probabilities = classifier.predict_proba(texts)
-    order = (-probabilities).argsort(axis=1, kind="stable")[:, : asked.top or 1]
+    order = (-probabilities).argsort(axis=1, kind="stable")[:, : columns.top or 1]
     names: list[object] = classifier.classes_.tolist()
-    if asked.may_refuse and not asked.nested:
+    if columns.may_refuse and not columns.nested:
         names = [str(name) for name in names]  # a column has one type
-    outside = classifier.out_of_scope(texts).tolist() if asked.out_of_scope else [None] * len(texts)
+    outside = classifier.out_of_scope(texts).tolist() if columns.out_of_scope else [None] * len(texts)
     rows = []
     for row, best, score in zip(probabilities, order, outside, strict=True):
         pairs = [(names[label], round(float(row[label]), 6)) for label in best]
         named = [{"label": label, "probability": probability} for label, probability in pairs]
-        if asked.refuses(pairs[0][1], score):
+        if columns.refuses(pairs[0][1], score):
             pairs[0] = (NONE, pairs[0][1])
         scope = [] if score is None else [round(score, 6)]
         flat = [value for pair in pairs for value in pair]
-        rows.append((*flat, *scope) if not asked.nested else (*pairs[0], *([named] if asked.top else []), *scope))
+        rows.append((*flat, *scope) if not columns.nested else (*pairs[0], *([named] if columns.top else []), *scope))
     return rows
 
 
-def _sets(classifier: "FewShotClassifier", texts: Sequence[str], asked: Asked) -> list[tuple[object, ...]]:
+def _sets(classifier: "FewShotClassifier", texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for found in classifier.predict(texts, abstain=asked.coverage or 0.0):
+    for found in classifier.predict(texts, abstain=columns.coverage or 0.0):
         probabilities = [round(each, 6) for each in found.probabilities]
-        pair = (list(found.labels), probabilities) if asked.nested else (str(found), probabilities[0])
+        pair = (list(found.labels), probabilities) if columns.nested else (str(found), probabilities[0])
         rows.append((*pair, found.is_unsure, found.coverage))
     return rows
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -146,6 +147,10 @@ Encoding = Annotated[
 NoHeader = Annotated[
     bool, typer.Option("--no-header", help="The first line is a row; columns are named by number: 1, 2, …")
 ]
+DataFolder = Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")]
+EncoderName = Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
 
 
 def whole_numbers(asked: str, option: str) -> list[int]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlpmeta.cli.process import AsJson
+
 if TYPE_CHECKING:
     from nlpmeta.sharing.share import Sharing
     from nlpmeta.storage.hub_push import Pushed, Target
@@ -40,7 +42,7 @@ def push(
     include_support: Annotated[bool, typer.Option("--include-support", help="Publish the examples too.")] = False,
     message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and sizes; send nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Push a model and a card made from what is known of it, in one commit; the examples stay here.
 

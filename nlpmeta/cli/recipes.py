@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nlpmeta.cli.process import AsJson
+
 EXAMPLES = """Examples:
 
   nlpmeta recipes list
@@ -23,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 @_app.command("list", epilog=EXAMPLES)
-def list_recipes(*, json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+def list_recipes(*, json: AsJson = False) -> None:
     """Print the shipped recipes, each with the first line of what it says about itself."""
     from nlpmeta.cli.console import out_json, out_table
     from nlpmeta.training.recipe_files import about, shipped_recipes

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlpmeta.cli.process import (
+    AsJson,
+    DataFolder,
     Delimiter,
     Device,
     Encoding,
     LabelColumn,
     LangColumn,
     NoHeader,
+    Quiet,
     TextColumn,
     loads_encoder,
 )
@@ -43,7 +46,7 @@ def score(
     data: Annotated[str, typer.Option(help="Labelled table (CSV, JSON, Parquet, xlsx, …), corpus name, or Hub id.")],
     lang: Annotated[str | None, typer.Option(help="Language: sw, swa, sw-KE, swh_Latn or Swahili.")] = None,
     split: Annotated[str, typer.Option(help="The split of a data set that has several.")] = "train",
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")] = None,
+    data_dir: DataFolder = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     lang_column: LangColumn = None,
@@ -54,8 +57,8 @@ def score(
     show: Annotated[int, typer.Option(help="Texts to print that models differ on.", min=0)] = 5,
     out: Annotated[Path | None, typer.Option(help="CSV file for a row a text: label, and what each said.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+    json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score saved models on labelled data as they are: nothing is adapted.
 

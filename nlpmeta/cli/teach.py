@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import Delimiter, Device, Encoding, LabelColumn, NoHeader, TextColumn, loads_encoder
+from nlpmeta.cli.process import AsJson, Delimiter, Device, Encoding, LabelColumn, NoHeader, TextColumn, loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.classifier.teaching import Taught
@@ -44,7 +44,7 @@ def teach(
     no_header: NoHeader = False,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="New folder for the result; the model itself by default.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
 ) -> None:
     """Add examples and classes to an adapted model, say what changes on the examples it holds, and save it.

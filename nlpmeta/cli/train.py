@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import Device, loads_encoder
+from nlpmeta.cli.process import AsJson, Device, Quiet, loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.data import LabeledTexts
@@ -53,8 +53,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out, if there is one.")] = False,
     device: Device = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Mirror folder of the public data sets.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")] = False,
+    json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Meta-train a learner; the finished checkpoint and metrics.jsonl lie in the folder of the key out."""
     if online:

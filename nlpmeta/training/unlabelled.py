@@ -120,11 +120,8 @@ def learn_from_texts(
     sampler = tasks_from(distinct, mask=trained.encoder.mask_token, seed=seed)
     meta_train(learner, sampler, settings=settings, device=device, show_progress=show_progress, say=say)
     trained.requires_grad_(False).eval()
-    trained.encoder.trained = {
-        **(trained.encoder.trained or {}),
-        "unlabelled_texts": len(distinct),
-        "unlabelled_steps": steps,
-    }
+    learned = {"unlabelled_texts": len(distinct), "unlabelled_steps": steps}
+    trained.encoder.trained = {**(trained.encoder.trained or {}), **learned}
     after = trained if type(trained) is learners[method] else learners[method].on(trained).eval()
     return _better(before, after, likely_before, _likelihoods(after, support), n_texts=len(distinct), steps=steps)
 
