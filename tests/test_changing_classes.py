@@ -4,6 +4,7 @@ import torch
 
 from nlpmeta import FewShotClassifier, TextEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, UnknownNameError
+from nlpmeta.learners.base import learners
 
 METHODS = ["prototypical", "logistic", "knn", "auto", "anil"]
 
@@ -32,6 +33,14 @@ def test_removing_a_class_gives_what_never_having_had_it_gives(encoder, task, me
     whole = FewShotClassifier(method, encoder=encoder).fit(texts + more, labels + [name] * len(more))
     never = FewShotClassifier(method, encoder=encoder).fit(texts, labels)
     np.testing.assert_allclose(whole.remove_class(name).predict_proba(texts), never.predict_proba(texts), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["mann", "rnn", "snail"])
+def test_the_class_that_a_stream_heard_last_can_be_removed(encoder, method):
+    stream = FewShotClassifier(learners[method](encoder).eval())
+    stream.partial_fit(["ball", "rice", "loan"], ["sport", "food", "money"]).remove_class("money")
+    assert np.isfinite(stream.predict_proba(["loan", "rice"])).all()
+    assert stream.partial_fit(["loan"], ["bank"]).classes_.tolist() == ["bank", "food", "sport"]
 
 
 def test_examples_may_come_one_by_one(encoder, task):

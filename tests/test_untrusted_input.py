@@ -15,6 +15,7 @@ from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
+from nlpmeta.learners.base import learners
 from nlpmeta.sources import form as table_form
 from nlpmeta.sources.file import FileSource
 from nlpmeta.storage.files import sha256
@@ -190,6 +191,41 @@ def test_shapes_that_do_not_fit_are_refused(folder):
         copy = shutil.copytree(folder, folder.parent / name)
         save_file(odd, copy / "task.safetensors")
         refused(signed(copy), "does not fit|is for 1 classes|not finite", ModelFolderError)
+
+
+def _in_memory(name, make):
+    """The state of a stream with another tensor of that name."""
+    return lambda state: {**state, name: make(state[name]).contiguous()}
+
+
+@pytest.mark.parametrize("method", ["mann", "rnn", "snail"])
+def test_a_memory_that_could_not_be_written_on_is_refused_when_it_is_loaded(method, ground, tmp_path):
+    torch.manual_seed(0)
+    made = FewShotClassifier(learners[method](ground.encoder).eval()).fit(["ball", "goal", "rice"], ["a", "a", "b"])
+    made.save_pretrained(tmp_path / "whole")
+    FewShotClassifier.from_pretrained(tmp_path / "whole").partial_fit(["loan"], ["c"])
+    state, changes = load_file(tmp_path / "whole" / "task.safetensors"), {}
+    for name, value in state.items():
+        changes[f"{name} of two streams"] = _in_memory(name, lambda tensor: torch.cat([tensor, tensor]))
+        changes[f"{name} with one dimension more"] = _in_memory(name, lambda tensor: tensor.unsqueeze(0))
+        changes[f"{name} flat and without its end"] = _in_memory(name, lambda tensor: tensor.flatten()[:-1])
+        changes[f"{name} of another kind"] = _in_memory(name, lambda tensor: tensor.to(torch.float64))
+        changes[f"{name} not there"] = lambda state, name=name: {k: v for k, v in state.items() if k != name}
+        if not value.is_floating_point():
+            changes[f"{name} below all"] = _in_memory(name, lambda tensor: tensor * 0 - 2)
+    changes["one place for two"] = _in_memory("slots", lambda tensor: tensor * 0)
+    for case, changed in changes.items():
+        copy = shutil.copytree(tmp_path / "whole", tmp_path / case)
+        save_file(changed(state), copy / "task.safetensors")
+        refused(signed(copy), "does not fit|is for . classes|is damaged", ModelFolderError)
+
+
+def test_a_text_of_half_a_character_is_refused_where_it_is_read(folder):
+    for name, key in (("adapter_config.json", "base_model_name_or_path"), ("nlpmeta.json", "nlpmeta")):
+        refused(change(folder, name, **{key: "\ud800"}), "damaged", ModelFolderError)
+    refused(change(folder, "nlpmeta.json", nlpmeta="0.1.0"), "damaged", ModelFolderError)
+    change(folder, "adapter_config.json", base_model_name_or_path="\N{GRINNING FACE}")  # written as two halves
+    FewShotClassifier.from_pretrained(folder).predict(["ball"])
 
 
 def test_a_giant_header_and_a_header_that_lies_take_no_memory(tmp_path):

@@ -1,6 +1,7 @@
 """Learning example by example, and a task on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,7 +13,7 @@ from torch import Tensor
 from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
 from nlpmeta.data.inputs import is_unicode
 from nlpmeta.data.labels import checked_labels, classes_of, joined, kind_of, like, plain
-from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, visible
+from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import SLOTS, ReadsStreams
 from nlpmeta.learners.base import Learner, TaskState, Texts
 from nlpmeta.storage.files import Json, read_json, write_bytes, write_json
@@ -159,9 +160,6 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
     Raises:
         ModelFolderError: if it cannot, or for another number of classes.
     """
-    empty = next((name for name, value in state.items() if value.numel() == 0), None)
-    if empty is not None and isinstance(learner, ReadsStreams):  # it could not be written on
-        raise ModelFolderError(f"{path} is damaged: {visible(empty, 60)} is empty. Save the model again.")
     blank = torch.full((1, learner.encoder.dim), learner.encoder.dim**-0.5, device=learner.encoder.device)
     query = Texts(("",), blank) if learner.inputs == "embeddings" else Texts(("a",))
     try:
@@ -177,6 +175,26 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
         raise ModelFolderError(f"{path} is for {scores.shape[-1]} classes and the model has {n_way}. Save it again.")
     if not bool(scores.isfinite().all()):
         raise ModelFolderError(f"{path} is damaged: its scores are not finite. Save the model again.")
+    if isinstance(learner, ReadsStreams) and (problem := _why_unwritable(learner, state, blank[0], n_way)):
+        raise ModelFolderError(f"{path} is damaged: {problem}. Save the model again.")
+
+
+def _why_unwritable(learner: ReadsStreams, state: TaskState, features: Tensor, n_way: int) -> str:
+    """What keeps the memory of a stream from being read and written on as one of ``learner``; empty if nothing does."""
+    for name, value in learner.empty().items():
+        found, shape = state.get(name), (n_way,) if name == SLOTS else tuple(value.shape)
+        if found is None or found.shape != shape or found.dtype != value.dtype:
+            there = "missing" if found is None else f"{tuple(found.shape)} {found.dtype}"
+            return f"{name} is {there}, not {shape} {value.dtype}"
+        if not found.is_floating_point() and bool((found < -1).any()):
+            return f"{name} holds a number that is none"
+    slots: list[int] = state[SLOTS].tolist()
+    if len(set(slots)) < n_way or not all(0 <= slot < learner.max_way for slot in slots):
+        return "two classes share a place, or one has none"
+    for label in range(n_way + 1):  # once more of each class, and a new one where there is room
+        with suppress(DataError):
+            learner.write(state, features, label)
+    return ""
 
 
 def write_examples(folder: Path, examples: Examples) -> None:

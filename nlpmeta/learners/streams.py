@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OPENED = "opened"
 """The tensor that holds how many slots were ever taken, ``(1,)``."""
+LAST = "last"
+"""The tensor that holds the slot of the last text, ``(1,)``, where a network hears it with the next one."""
 _NO_LABEL = -1
 
 
@@ -127,7 +129,8 @@ class StreamLearner(Learner):
         return {**state, SLOTS: state[SLOTS][order]}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
-        codes = self.codes[: int(state[SLOTS].max()) + 1].unsqueeze(0)
+        heard = [state[name].max() for name in (SLOTS, LAST) if name in state]  # the last text's class may be gone
+        codes = self.codes[: int(max(heard)) + 1].unsqueeze(0)
         return self.look(_memory(state), self.embed(queries), codes, None).scores[:, state[SLOTS]]
 
     def episode_loss(self, support: Support, query: Support) -> Tensor:

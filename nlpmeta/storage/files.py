@@ -118,7 +118,10 @@ def read_json(path: Path, *, most: int = LARGEST_JSON) -> object:
     try:
         if (size := path.stat().st_size) > most:
             raise ModelFolderError(f"{path} has {size} bytes, and {most} is the most that is read.")
-        value: object = json.loads(read_bytes(path, most=most).decode("utf-8"))
+        source = read_bytes(path, most=most).decode("utf-8")
+        value: object = json.loads(source)
+        if "\\u" in source:
+            json.dumps(value, ensure_ascii=False).encode()  # fails at half a character, which nobody can write again
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, NLPMetaError):
             raise
