@@ -112,6 +112,24 @@ def test_in_a_tsv_without_quoting_no_line_is_swallowed(rows, stray):
     assert [str(row["text"]).replace('"', "").strip() for row in found] == [t.replace('"', "").strip() for t, _ in rows]
 
 
+@pytest.mark.parametrize("delimiter", "\t|")
+@pytest.mark.parametrize(
+    "found",
+    [
+        ["az", '"az', 'a""z"'],
+        ['"az', '""', 'az"'],
+        ['"a', 'b ""c"" d', 'z"', '"whole"', 'e'],
+        ['""az', 'a"z"', '"'],
+    ],
+)
+@pytest.mark.filterwarnings("ignore::nlpmeta.errors.DataWarning")
+def test_where_every_line_is_a_row_two_quotes_in_one_do_not_make_them_one_field(found, delimiter):
+    content = f"text{delimiter}label\n" + "".join(f"{text}{delimiter}{i}x\n" for i, text in enumerate(found))
+    rows, _ = read_again(content.encode(), "t.tsv" if delimiter == "\t" else "t.csv")
+    assert [row["label"] for row in rows] == [f"{i}x" for i in range(len(found))]
+    assert [str(row["text"]).replace('"', "") for row in rows] == [text.replace('"', "") for text in found]
+
+
 OBJECT = st.builds(dict, text=texts(ANY)) | st.fixed_dictionaries(
     {"text": texts(ANY), "label": st.one_of(*LABELS.values())}
 )

@@ -30,8 +30,8 @@ class Records:
 
     A double quote that is opened and not closed where it should be is an error. In a file of tabs or pipes it is a part
     of the text, and so is one whose closing quote comes so late that most lines up to it are rows themselves: no line
-    is swallowed. Where the header is quoted, or a quote inside is doubled, quotes
-    are meant.
+    is swallowed. Where the header is quoted, quotes are meant; where a quote inside is doubled they are too, unless
+    every single line is a row.
     """
 
     lines: Iterator[str]
@@ -81,8 +81,9 @@ class Records:
         else:
             if len(taken) == 1:
                 return cells
-            are_meant = self._header_is_quoted or any('""' in each for each in taken)
-            alike = 0 if are_meant else sum(map(self._is_row, taken))
+            alike = 0 if self._header_is_quoted else sum(map(self._is_row, taken))
+            if alike < len(taken) and any('""' in each for each in taken):
+                alike = 0  # quotes are meant
             if not is_tolerant or 2 * alike <= len(taken):
                 if alike > 1:
                     self.doubtful.append((number, self._read))
