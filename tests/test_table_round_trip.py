@@ -118,7 +118,7 @@ def test_in_a_tsv_without_quoting_no_line_is_swallowed(rows, stray):
     [
         ["az", '"az', 'a""z"'],
         ['"az', '""', 'az"'],
-        ['"a', 'b ""c"" d', 'z"', '"whole"', 'e'],
+        ['"a', 'b ""c"" d', 'z"', '"whole"', "e"],
         ['""az', 'a"z"', '"'],
     ],
 )
