@@ -8,6 +8,7 @@ from .encoder.lora import add_adapter as add_adapter
 from .encoder.text_encoder import TextEncoder as TextEncoder
 from .episodes.base import Range as Range
 from .episodes.base import Sampler as Sampler
+from .episodes.base import leaked_texts as leaked_texts
 from .episodes.kshot import FoldSampler as FoldSampler
 from .episodes.kshot import KShotSampler as KShotSampler
 from .episodes.pools import leave_out as leave_out
@@ -20,6 +21,7 @@ from .episodes.wrappers import ImbalancedSampler as ImbalancedSampler
 from .episodes.wrappers import LongTail as LongTail
 from .episodes.wrappers import MetaDatasetShots as MetaDatasetShots
 from .episodes.wrappers import MixtureSampler as MixtureSampler
+from .episodes.wrappers import temperature_weights as temperature_weights
 from .errors import NLPMetaError as NLPMetaError
 from .evaluation.adapt import AdaptReport as AdaptReport
 from .evaluation.adapt import adapt_and_measure as adapt_and_measure

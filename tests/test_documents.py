@@ -29,7 +29,7 @@ def test_every_command_of_the_documents_is_one_that_is_run_or_checked():
 def test_every_block_of_a_document_has_a_language_that_is_known_here():
     for path in documents():
         fences = re.findall(r"^```(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        assert set(fences[::2]) <= {"python", "console", "text", "yaml", "json"}, path
+        assert set(fences[::2]) <= {"python", "console", "text", "yaml", "json", "mermaid"}, path
         assert set(fences[1::2]) <= {""}, path
 
 

@@ -179,7 +179,7 @@ def test_two_processes_can_fill_one_store(tmp_path):
         import sys
         from pathlib import Path
         import torch
-        from nlpmeta.encoder.store import EmbeddingStore
+        from nlpmeta.encoder.table import EmbeddingStore
         kept = EmbeddingStore(Path(sys.argv[1]), 3)
         for start in range(int(sys.argv[2]), 60, 3):
             texts = [str(number) for number in range(start, start + 9)]

@@ -56,7 +56,7 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch):
     path.write_text('{"two_views": {}}', encoding="utf-8")
     monkeypatch.setattr(room, "FILE", path)
     experience.cache_clear()
-    with pytest.raises(ModelFolderError, match=r"experience\.json is damaged"):
+    with pytest.raises(ModelFolderError, match=r"priors\.json is damaged"):
         experience()
     experience.cache_clear()
 

@@ -65,7 +65,7 @@ def test_labels_that_the_code_of_a_terminal_lacks_are_escaped():
 CODE = """
 import os, signal, sys, time
 import nlpmeta.cli.app as cli
-from nlpmeta.folders import new_folder
+from nlpmeta.storage.folders import new_folder
 from pathlib import Path
 
 for name in ("SIGHUP", "SIGTERM"):  # whatever nohup or a shell's & made of them

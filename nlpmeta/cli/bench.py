@@ -43,8 +43,9 @@ QuietProgress = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add the commands to the application."""
     app.command(epilog=EXAMPLES)(loads_encoder(bench))
+    app.command(epilog=REPORT_EXAMPLES)(report)
 
 
 def bench(
@@ -223,11 +224,6 @@ REPORT_EXAMPLES = """Examples:
 
   nlpmeta report results/bench --into README.md
 """
-
-
-def register_report(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command(epilog=REPORT_EXAMPLES)(report)
 
 
 def report(
