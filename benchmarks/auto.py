@@ -26,7 +26,7 @@ from torch import Tensor
 from nlpmeta.auto.answers import label_sets, out_of_scope_scores
 from nlpmeta.auto.diagnosis import diagnose
 from nlpmeta.auto.heads import FROZEN, Candidate, columns_of, seen
-from nlpmeta.auto.judging import Judged
+from nlpmeta.auto.judging import CrossValidation
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import FILE
 from nlpmeta.data import Episode, LabeledTexts
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def measure(data_dir: Path) -> None:
-    """Every task that is not in the results yet, or was measured with another checkpoint or experience."""
+    """Every task that is not in the results yet, or was measured with another checkpoint or other priors."""
     auto = starting_learner("auto")
     if not isinstance(auto, AutoHead):
         raise SystemExit("The method 'auto' is another one than this measures.")
@@ -119,7 +119,7 @@ def singles(auto: AutoHead, table: EmbeddingTable, episode: Episode) -> Iterator
     queries = Texts(episode.query.texts, table(episode.query.texts))
     for name, candidate in auto.heads_for(known).items():
         state = candidate.head.adapt(seen(auto.encoder, known, candidate))
-        features = columns_of(auto.encoder, queries.features, candidate.factors)
+        features = columns_of(auto.encoder, queries.features, candidate.scales)
         yield name, candidate.head.logits(state, Texts(queries.texts, features))
     plain = LogisticHead(auto.encoder)
     support = seen(auto.encoder, known, Candidate(plain, (FROZEN,)))
@@ -185,7 +185,7 @@ def _sets(auto: AutoHead, state: dict[str, Tensor], logits: Tensor, labels: Tens
     }
 
 
-def _report(auto: AutoHead, table: EmbeddingTable, support: LabeledTexts, judged: Judged | None = None) -> Row:
+def _report(auto: AutoHead, table: EmbeddingTable, support: LabeledTexts, judged: CrossValidation | None = None) -> Row:
     report = diagnose(auto, support, embed=table, judged=judged)
     low, middle, high = report.expected
     found: Row = {"warns": report.warns, "low": low, "expected": middle, "high": high, "nearest": report.nearest}

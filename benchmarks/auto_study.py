@@ -11,8 +11,8 @@ from auto_tasks import Pools
 from fit_priors import Size, surface
 from torch import Tensor
 
-from nlpmeta.auto.heads import FROZEN, Views, columns_of, features_of, seen
-from nlpmeta.auto.judging import TEMPERATURES, Judged, fitting_temperature, held_out_scores, leads, n_folds
+from nlpmeta.auto.heads import FROZEN, ScaledEncoder, columns_of, features_of, seen
+from nlpmeta.auto.judging import TEMPERATURES, CrossValidation, fitting_temperature, held_out_scores, leads, n_folds
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.auto.priors import Profile, Shrunk, Surface
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHOTS = (1, 2, 3, 5, 8, 10, 16)
-MOST_SUPPORT = 420  # texts: larger tasks take a minute each and need experience least
+MOST_SUPPORT = 420  # texts: larger tasks take a minute each and need priors least
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 
@@ -77,7 +77,7 @@ def _seen(auto: AutoHead, family: Pools, number: int, n_shot: int, embed: Embed)
     held_out = [held_out_scores(each.head, views[name], folds) for name, each in heads.items() if folds > 1]
     query = []
     for name, each in heads.items():
-        queries = Texts(("",) * len(features), columns_of(auto.encoder, features, each.factors))
+        queries = Texts(("",) * len(features), columns_of(auto.encoder, features, each.scales))
         query.append(each.head.logits(each.head.adapt(views[name]), queries))
     size = Size(family.family.data, len(known) / known.n_way, known.n_way, len(known))
     labels = torch.tensor(episode.query.labels)
@@ -91,7 +91,7 @@ class Mixture:
     seen: Seen
     held_out: Tensor | None
     query: Tensor
-    factors: tuple[float, ...]
+    scales: tuple[float, ...]
     """The views that are read."""
 
     def true_query(self, over: float = 1.0) -> Tensor:
@@ -99,18 +99,16 @@ class Mixture:
         scores = (self.query[: self.seen.n_query] / over).log_softmax(1)
         return scores[torch.arange(self.seen.n_query), self.seen.labels]
 
-    def clues(self, views: Views | None, over: Surface) -> Tensor:
+    def clues(self, views: ScaledEncoder | None, over: Surface) -> Tensor:
         """The clues to texts out of scope, for the query and the texts behind it."""
         size, support = self.seen.size, self.seen.support
 
         def read(features: Tensor) -> Tensor:
-            return (
-                features if views is None else torch.cat([features[:, views.columns(f)] for f in self.factors], dim=1)
-            )
+            return features if views is None else torch.cat([features[:, views.columns(f)] for f in self.scales], dim=1)
 
         scores = (self.query / float(over.at(size.n_shot, size.n_way))).log_softmax(1)
         prototypes = class_means(read(features_of(support)), support.labels, support.n_way)
-        n_views = 1 if views is None else len(self.factors)
+        n_views = 1 if views is None else len(self.scales)
         return scope_clues(scores, read(self.seen.features), prototypes, n_views=n_views, n_shot=size.n_shot)
 
 
@@ -125,14 +123,14 @@ def one_shot_temperatures(seen: Sequence[Seen]) -> dict[str, float]:
     return {name: float(np.exp(np.median(np.log(each)))) for name, each in found.items()}
 
 
-def judged(task: Seen, one_shot: dict[str, float]) -> Judged:
+def judged(task: Seen, one_shot: dict[str, float]) -> CrossValidation:
     """As ``AutoHead.judge``."""
     if task.held_out is None:
-        return Judged(task.heads, tuple(one_shot[name] for name in task.heads), None)
-    return Judged.of(task.heads, task.held_out, task.support.labels)
+        return CrossValidation(task.heads, tuple(one_shot[name] for name in task.heads), None)
+    return CrossValidation.of(task.heads, task.held_out, task.support.labels)
 
 
-def query_parts(task: Seen, judgement: Judged) -> Tensor:
+def query_parts(task: Seen, judgement: CrossValidation) -> Tensor:
     """Log probabilities of the query and other texts under each head, ``(n_heads, n, n_way)``."""
     parts, lead = zip(task.query, judgement.temperatures, strict=True), leads(task.support.labels, task.support.n_way)
     return torch.stack([(scores / t - lead).log_softmax(1) for scores, t in parts])
@@ -189,7 +187,7 @@ class Study:
     auto: AutoHead
     tasks: list[Seen]
     one_shot: dict[str, float]
-    judged: list[Judged]
+    judged: list[CrossValidation]
     parts: list[Tensor]
     blind: dict[str, Surface]
 
@@ -210,15 +208,15 @@ class Study:
         found = []
         for task, judgement, parts in zip(self.tasks, self.judged, self.parts, strict=True):
             heads = list(self.auto.candidates)
-            self.auto.experience = blank(heads, self.blind[task.size.family], strength, self.one_shot)
+            self.auto.priors = blank(heads, self.blind[task.size.family], strength, self.one_shot)
             weights = self.auto.weights(judgement, task.support)
             held_out = None if judgement.held_out is None else mixed(judgement.held_out, weights)
             read = {
                 f
                 for n, w in zip(task.heads, weights.tolist(), strict=True)
                 if w
-                for f in self.auto.candidates[n].factors
+                for f in self.auto.candidates[n].scales
             }
-            views = tuple(sorted(read, reverse=True)) if isinstance(self.auto.encoder, Views) else (FROZEN,)
+            views = tuple(sorted(read, reverse=True)) if isinstance(self.auto.encoder, ScaledEncoder) else (FROZEN,)
             found.append(Mixture(task, held_out, mixed(parts, weights), views))
         return found

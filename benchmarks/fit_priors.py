@@ -1,4 +1,4 @@
-"""How experience is learned: values at a grid of shots and ways, from auxiliary tasks of all sizes."""
+"""How the priors are learned: values at a grid of shots and ways, from auxiliary tasks of all sizes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SHOTS, WAYS = (1.0, 2.0, 5.0, 10.0, 16.0), (2.0, 7.0, 20.0, 60.0)
 REACH_SHOTS, REACH_WAYS = 0.7, 1.2
-"""How far a task is heard on the grid, in doublings of shots and ways."""
+"""How far a task counts on the grid, in doublings of shots and ways."""
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from nlpmeta.auto.diagnosis import FILE as FAMILIES_FILE
 from nlpmeta.auto.diagnosis import Families, centres_of, log_odds, write_families
-from nlpmeta.auto.heads import FROZEN, Views, features_of
+from nlpmeta.auto.heads import FROZEN, ScaledEncoder, features_of
 from nlpmeta.auto.judging import TEMPERATURES
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import FILE, Profile, Surface, held_out_quantiles
@@ -83,7 +83,7 @@ def observed_likelihood(mixtures: Sequence[Mixture], over: Surface) -> list[Obse
     return found
 
 
-def scope_weights(mixtures: Sequence[Mixture], views: Views | None, over: Surface) -> tuple[float, ...]:
+def scope_weights(mixtures: Sequence[Mixture], views: ScaledEncoder | None, over: Surface) -> tuple[float, ...]:
     """Logistic regression from the clues to whether a text is in scope; tasks and both kinds of texts count alike."""
     from sklearn.linear_model import LogisticRegression
 
@@ -116,7 +116,7 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
         accuracy=accuracy,
         band=band,
         clean=surface([each.size for each in held_out], lambda near: np.asarray(weighted_quantile(known, near, CLEAN))),
-        scope=scope_weights(mixtures, auto.encoder if isinstance(auto.encoder, Views) else None, over),
+        scope=scope_weights(mixtures, auto.encoder if isinstance(auto.encoder, ScaledEncoder) else None, over),
     )
     return learned, mixtures
 
@@ -138,7 +138,11 @@ def main() -> None:
     torch.set_num_threads(1)
     auto = starting_learner("auto", checkpoint=asked.checkpoint)
     frozen = starting_learner("auto", checkpoint="none")
-    if not isinstance(auto, AutoHead) or not isinstance(frozen, AutoHead) or not isinstance(auto.encoder, Views):
+    if (
+        not isinstance(auto, AutoHead)
+        or not isinstance(frozen, AutoHead)
+        or not isinstance(auto.encoder, ScaledEncoder)
+    ):
         raise SystemExit("A checkpoint with adapters is needed.")
     with threadpool_limits(limits=1), torch.no_grad():
         pools = [family.pools(asked.data_dir) for family in AUXILIARY]

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from nlpmeta.auto import scope as small_talk
-from nlpmeta.auto.heads import FROZEN, Views
+from nlpmeta.auto.heads import FROZEN, ScaledEncoder
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.scope import WEIGHTS_FILE, near_clues, scope_scores
 from nlpmeta.data import Episode
@@ -165,7 +165,11 @@ def main() -> None:
     torch.set_num_threads(1)
     auto = starting_learner("auto")
     frozen = starting_learner("auto", checkpoint="none")
-    if not isinstance(auto, AutoHead) or not isinstance(frozen, AutoHead) or not isinstance(auto.encoder, Views):
+    if (
+        not isinstance(auto, AutoHead)
+        or not isinstance(frozen, AutoHead)
+        or not isinstance(auto.encoder, ScaledEncoder)
+    ):
         raise SystemExit("A checkpoint with adapters is needed.")
     with threadpool_limits(limits=1), torch.no_grad():
         pools = [small(family).pools(asked.data_dir) for family in AUXILIARY if family.name in FEW]

@@ -64,8 +64,8 @@ def ours(case: Case) -> Callable[[], None]:
 
     import torch
 
+    from nlpmeta.encoder.frozen_layers import frozen_layer_cache
     from nlpmeta.encoder.lora import AdapterSettings, add_adapter
-    from nlpmeta.encoder.lower_states import lower_states
     from nlpmeta.learners.base import Support
     from nlpmeta.learners.maml import MAML
 
@@ -74,7 +74,7 @@ def ours(case: Case) -> Callable[[], None]:
     add_adapter(encoder, AdapterSettings(rank=RANK, layers=4 if cached else None), seed=0)
     stack = contextlib.ExitStack()
     if cached:
-        stack.enter_context(lower_states(encoder, "float32"))
+        stack.enter_context(frozen_layer_cache(encoder, "float32"))
     learner = MAML(encoder, inner_steps=case.inner_steps, first_order=case.first_order, adapter_rate=INNER_RATE)
     episodes = tasks_of(case.n_tasks)
     tasks = [(learner.support(each.support), Support.of(each.query)) for each in episodes]

@@ -43,7 +43,7 @@ def seconds(work: "callable") -> float:
 def one_text(classifier: FewShotClassifier, pairs: int) -> dict[str, float]:
     """The median of ``predict`` over the forward pass, and both in milliseconds."""
     learner, encoder = classifier.learner_, classifier.learner_.encoder
-    views = learner.predictor(classifier.state_).views
+    views = learner.predictor(classifier.state_).adapter_scales
     plain = [plain_backbone(encoder.backbone, scales_with(encoder.backbone, factor)) for factor in views]
     ids, _ = encoder.pad(encoder.tokenize([TEXT]))
 

@@ -60,7 +60,7 @@ class DataError(NLPMetaError):
 
 
 class DataWarning(UserWarning):
-    """Something in a user's data was passed over; the message says what and how much."""
+    """Something in a user's data was skipped; the message says what and how much."""
 
 
 class ModelFolderError(WorkFailedError):
@@ -68,7 +68,7 @@ class ModelFolderError(WorkFailedError):
 
 
 class NetworkError(WorkFailedError):
-    """Something that is not on disk was asked for and the network did not bring it."""
+    """Something that is not on disk was requested and the network did not bring it."""
 
 
 def escaped(text: str) -> str:
@@ -77,7 +77,7 @@ def escaped(text: str) -> str:
 
 
 def visible(text: str, most: int = _SHOWN) -> str:
-    """``text`` of a stranger on one line of a message: what does not print is escaped, what is long is cut."""
+    """Untrusted ``text`` on one line of a message: unprintable characters are escaped, long text is truncated."""
     return escaped(text[:most]) + ("…" if len(text) > most else "")
 
 

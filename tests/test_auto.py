@@ -6,7 +6,7 @@ from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto import judging
-from nlpmeta.auto.heads import ADAPTED, FROZEN, Views, seen
+from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder, seen
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.errors import NLPMetaError
@@ -39,7 +39,7 @@ def task(adapted_signal, frozen_signal, *, n_shot=6, dim=16, names=None, seed=0)
 
 def share_of_frozen(auto, state):
     """The weight of all heads that see the frozen encoder."""
-    return sum(float(head.share) for head in auto.predictor(state).heads if FROZEN in head.candidate.factors)
+    return sum(float(head.share) for head in auto.predictor(state).heads if FROZEN in head.candidate.scales)
 
 
 def heads(auto, state):
@@ -53,7 +53,7 @@ def words(signal, dim=16):
 
 
 def test_views_are_the_adapted_and_the_frozen_embeddings_side_by_side(adapted):
-    views = Views(adapted)
+    views = ScaledEncoder(adapted)
     frozen = adapted.merged(0.0).encode(TEXTS)
     torch.testing.assert_close(views.encode(TEXTS), torch.cat([adapted.encode(TEXTS), frozen], dim=1))
     assert not torch.allclose(frozen, adapted.encode(TEXTS))
@@ -68,7 +68,7 @@ def test_stored_embeddings_of_one_view_are_not_taken_for_those_of_another(adapte
     encoder = TextEncoder.from_pretrained(str(encoder_folder))
     add_adapter(encoder, AdapterSettings(rank=2), seed=0)
     encoder.requires_grad_(False)
-    encoders = [encoder, Views(encoder), Views(encoder, [ADAPTED]), Views(encoder, [FROZEN])]
+    encoders = [encoder, ScaledEncoder(encoder), ScaledEncoder(encoder, [ADAPTED]), ScaledEncoder(encoder, [FROZEN])]
     stores = [EmbeddingStore.of(each, tmp_path) for each in encoders]
     assert len({store.path for store in stores}) == len(stores)
 
@@ -87,7 +87,7 @@ def test_the_frozen_encoder_is_not_even_computed_where_it_adds_nothing(adapted):
     support, queries, _ = task(4.0, 0.0, n_shot=4)
     for known in (support, replace(support, names=words(4.0))):
         state = auto.adapt(known)
-        assert auto.predictor(state).factors == (ADAPTED,)
+        assert auto.predictor(state).scales == (ADAPTED,)
         torch.testing.assert_close(sum(float(state[f"{name}/share"]) for name in heads(auto, state)), 1.0)
         only = Texts(queries.texts, queries.features[:, auto.encoder.columns(ADAPTED)])
         torch.testing.assert_close(auto.logits(state, only), auto.logits(state, queries))
@@ -102,7 +102,7 @@ def test_scores_are_the_logarithm_of_the_weighted_mean_of_the_heads_probabilitie
     for name in heads(auto, state):
         candidate = auto.candidates[name]
         inner = candidate.head.adapt(seen(auto.encoder, support, candidate))
-        features = torch.cat([queries.features[:, auto.encoder.columns(factor)] for factor in candidate.factors], dim=1)
+        features = torch.cat([queries.features[:, auto.encoder.columns(scale)] for scale in candidate.scales], dim=1)
         scores = candidate.head.logits(inner, Texts(queries.texts, features)) / state[f"{name}/scores_over"]
         total = total + state[f"{name}/share"] * scores.softmax(1)
     torch.testing.assert_close(auto.logits(state, queries) * state["mixture/temperature"], total.log())
@@ -126,7 +126,7 @@ def test_a_class_gives_away_the_lead_that_more_examples_gave_it():
 def test_heads_are_judged_with_the_lead_taken_back():
     labels = torch.tensor([0, 1, 1, 1, 1])
     scores = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-    judged = judging.Judged.of(["one"], [scores], labels)
+    judged = judging.CrossValidation.of(["one"], [scores], labels)
     adjusted = scores / judged.temperatures[0] - 0.75 * torch.tensor([1.0, 4.0]).log()
     torch.testing.assert_close(judged.held_out[0], adjusted.log_softmax(1))
 
@@ -156,15 +156,15 @@ def test_the_order_of_a_state_does_not_change_a_bit(adapted):
         assert torch.equal(auto.logits(backwards, queries), auto.logits(state, queries))
 
 
-def test_with_one_shot_the_weights_are_those_of_experience(adapted):
+def test_with_one_shot_the_weights_are_those_of_the_priors(adapted):
     auto = AutoHead(adapted)
     support, _, _ = task(4.0, 0.0, n_shot=1)
     state = auto.adapt(replace(support, names=words(4.0)))
-    prior = dict(zip(auto.candidates, auto.experience.prior_of(list(auto.candidates), 1, WAYS).tolist(), strict=True))
+    prior = dict(zip(auto.candidates, auto.priors.prior_of(list(auto.candidates), 1, WAYS).tolist(), strict=True))
     kept = {name: prior[name] for name in heads(auto, state)}
     for name, weight in kept.items():
         assert float(state[f"{name}/share"]) == pytest.approx(weight / sum(kept.values()), rel=1e-5)
-        assert float(state[f"{name}/scores_over"]) == pytest.approx(auto.experience.one_shot_temperatures[name])
+        assert float(state[f"{name}/scores_over"]) == pytest.approx(auto.priors.one_shot_temperatures[name])
 
 
 def test_with_one_shot_names_are_believed_only_if_they_find_the_classes(adapted):
@@ -199,13 +199,13 @@ def test_the_temperature_is_the_one_that_suits_the_held_out_folds(adapted):
 def test_only_the_views_that_are_read_are_computed_for_a_prediction(adapted, monkeypatch):
     auto = AutoHead(adapted)
     state = auto.adapt(task(0.0, 6.0, n_shot=12)[0])
-    assert FROZEN in auto.predictor(state).factors
+    assert FROZEN in auto.predictor(state).scales
     computed = []
-    plain = Views.embed_tokens
-    note = lambda self, *a, **k: computed.append(self.factors) or plain(self, *a, **k)  # noqa: E731
-    monkeypatch.setattr(Views, "embed_tokens", note)
+    plain = ScaledEncoder.embed_tokens
+    note = lambda self, *a, **k: computed.append(self.scales) or plain(self, *a, **k)  # noqa: E731
+    monkeypatch.setattr(ScaledEncoder, "embed_tokens", note)
     few = auto.predictor(state).queries(TEXTS)
-    assert computed == [auto.predictor(state).factors]
+    assert computed == [auto.predictor(state).scales]
     whole = Texts(tuple(TEXTS), auto.encoder.encode(TEXTS))
     torch.testing.assert_close(auto.logits(state, few), auto.logits(state, whole))
     torch.testing.assert_close(auto.logits(state, Texts(tuple(TEXTS))), auto.logits(state, whole))

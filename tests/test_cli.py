@@ -283,7 +283,7 @@ def test_an_existing_folder_is_kept_unless_overwritten_and_that_is_said_before_t
         (["--data", "startr"], "Did you mean 'starter'"),
         (["--shots", "0"], "--shots takes a whole number from 1, or 'all'; got '0'"),
         (["--shots", "many"], "got 'many'"),
-        (["--ways", "99"], "99 classes were asked for"),
+        (["--ways", "99"], "99 classes were requested"),
     ],
 )
 def test_other_mistakes_get_one_line_and_exit_code_2(run, arguments, said):

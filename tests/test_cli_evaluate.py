@@ -131,7 +131,7 @@ def test_a_model_folder_is_evaluated_like_a_method(run, table, encoder_folder, c
     capsys.readouterr()
     found = rows(run("ridge,model", "--data", table, "--shots", 2, "--episodes", 3, "--json"))
     said = run("ridge,model", "--data", table, "--shots", 2, "--episodes", 3, "--quiet")[2]
-    assert "model is adapted anew to each support set; nlpmeta score model" in said
+    assert "model is re-adapted to each support set; nlpmeta score model" in said
     assert "ridge is adapted" not in said
     assert found[0]["accuracy"]["mean"] == pytest.approx(found[1]["accuracy"]["mean"])
     assert found[1]["method"] == "model"

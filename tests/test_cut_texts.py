@@ -107,7 +107,7 @@ def test_nothing_is_said_of_texts_that_fit(encoder, pool):
 
 
 def test_an_encoder_that_reads_no_more_is_not_said_to_read_more():
-    said = Cut(3, 4, 512, 512).said("max_length")
+    said = Cut(3, 4, 512, 512).message("max_length")
     assert "reads no more" in said
     assert "max_length" not in said
 

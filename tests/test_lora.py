@@ -133,7 +133,7 @@ def test_the_start_depends_on_the_seed_alone():
     ("settings", "message"),
     [
         ({"modules": ("kwery",)}, "No linear layer of this encoder is named kwery; it has dense, key, query, value"),
-        ({"layers": 5}, "top 5 layers were asked for; this encoder has 2"),
+        ({"layers": 5}, "top 5 layers were requested; this encoder has 2"),
     ],
 )
 def test_impossible_adapters_are_refused_with_what_there_is(encoder, settings, message):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_encoder, scale_adapter
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, Views
+from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.merged import _known, merged_backbone, with_weights
 from nlpmeta.errors import ModelFolderError
@@ -118,7 +118,7 @@ def test_the_frozen_view_outlives_a_training_step_and_both_views_are_right():
     encoder = adapted()
     for weight in adapter_weights(encoder).values():
         weight.requires_grad_(True)
-    views, frozen = Views(encoder), encoder.merged(FROZEN).backbone
+    views, frozen = ScaledEncoder(encoder), encoder.merged(FROZEN).backbone
     views.encode(TEXTS)
     _step(encoder)
     assert encoder.merged(FROZEN).backbone is frozen

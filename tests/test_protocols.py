@@ -19,7 +19,7 @@ from nlpmeta.evaluation.protocols import (
     PROTAUGMENT,
     PROTOCOLS,
     Material,
-    Shape,
+    TaskSize,
     protocol,
 )
 from nlpmeta.evaluation.results import add_rows, read_rows
@@ -29,7 +29,7 @@ from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 
 def shape(n_shot=2, n_way="all", n_episodes=3, max_query=None, seed=0):
-    return Shape(n_way=n_way, n_shot=n_shot, n_episodes=n_episodes, max_query=max_query, seed=seed)
+    return TaskSize(n_way=n_way, n_shot=n_shot, n_episodes=n_episodes, max_query=max_query, seed=seed)
 
 
 def numbered(counts, prefix=""):

@@ -7,7 +7,7 @@ from nlpmeta.episodes.pools import language_codes
 from nlpmeta.episodes.wrappers import DifficultySampler
 from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.settings import SettingsError
-from nlpmeta.training.recipe import Recipe, Tasks, TrainTasks
+from nlpmeta.training.recipe import EpisodeTasks, Recipe, TrainTasks
 from nlpmeta.training.recipe_files import about, documented_keys, find_recipe, load_recipe, shipped_recipes
 from nlpmeta.training.tasks import read_pool, sampler_of, training_sampler
 
@@ -132,7 +132,7 @@ def test_the_digest_is_of_what_is_trained_and_not_of_where():
 
 
 def test_left_out_languages_and_labels_are_not_read(corpus):
-    part = Tasks(source=corpus, leave_out_langs=("Swahili",), leave_out_labels=("wait",))
+    part = EpisodeTasks(source=corpus, leave_out_langs=("Swahili",), leave_out_labels=("wait",))
     pool = read_pool(part, data_dir=None)
     assert set(language_codes(pool)) == {"en", "de"}
     assert set(pool.label_names) == {"go", "stop", "turn_left"}
@@ -141,12 +141,12 @@ def test_left_out_languages_and_labels_are_not_read(corpus):
 def test_labels_of_another_data_set_are_left_out_however_spelt(corpus, tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("text,label\nx,Turn Left\ny,GO\n")
-    part = Tasks(source=corpus, leave_out_labels_of=(str(other),))
+    part = EpisodeTasks(source=corpus, leave_out_labels_of=(str(other),))
     assert set(read_pool(part, data_dir=None).label_names) == {"stop", "wait"}
 
 
 def test_a_language_that_is_too_poor_is_left_out_and_ways_end_at_what_there_is(corpus):
-    part = Tasks(source=corpus, n_way=(2, 9), n_shot=2, n_query=2)
+    part = EpisodeTasks(source=corpus, n_way=(2, 9), n_shot=2, n_query=2)
     sampler = sampler_of(part, seed=0, data_dir=None)
     episodes = [sampler.episode(i) for i in range(60)]
     assert {episode.support.langs[0] for episode in episodes} == {"en", "de"}
@@ -155,11 +155,11 @@ def test_a_language_that_is_too_poor_is_left_out_and_ways_end_at_what_there_is(c
 
 def test_when_no_language_can_fill_an_episode_the_richest_is_named(corpus):
     with pytest.raises(NLPMetaError, match="no language has 5 classes with 4 distinct texts; the richest has 4"):
-        sampler_of(Tasks(source=corpus, n_way=5, n_shot=2, n_query=2), seed=0, data_dir=None)
+        sampler_of(EpisodeTasks(source=corpus, n_way=5, n_shot=2, n_query=2), seed=0, data_dir=None)
 
 
 def test_cross_lingual_tasks_never_have_a_translation_on_the_other_side(corpus):
-    part = Tasks(source=corpus, kind="crosslingual", leave_out_langs=("sw",), n_way=(2, 4), n_shot=2, n_query=1)
+    part = EpisodeTasks(source=corpus, kind="crosslingual", leave_out_langs=("sw",), n_way=(2, 4), n_shot=2, n_query=1)
     sampler = sampler_of(part, seed=0, data_dir=None)
     for index in range(30):
         episode = sampler.episode(index)
@@ -168,7 +168,7 @@ def test_cross_lingual_tasks_never_have_a_translation_on_the_other_side(corpus):
 
 
 def test_hard_tasks_are_an_option_of_a_part(corpus):
-    part = Tasks(source=corpus, n_way=2, n_shot=1, n_query=1, hard_share=0.5)
+    part = EpisodeTasks(source=corpus, n_way=2, n_shot=1, n_query=1, hard_share=0.5)
     sampler = sampler_of(part, seed=0, data_dir=None)
     assert isinstance(sampler, DifficultySampler)
     assert sampler.share == 0.5
@@ -189,7 +189,7 @@ def test_ids_that_repeat_within_a_language_name_no_sentences(tmp_path):
     path = tmp_path / "repeating.jsonl"
     rows = [{"text": f"{label} {c}", "label": label, "lang": "en", "id": c} for label in ("go", "stop") for c in "abcd"]
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    assert read_pool(Tasks(source=str(path)), data_dir=None).ids is None
+    assert read_pool(EpisodeTasks(source=str(path)), data_dir=None).ids is None
 
 
 def test_names_of_held_out_sets_must_differ(corpus):
@@ -214,7 +214,9 @@ def test_a_part_can_be_the_tasks_of_one_user_each(tmp_path):
     path = tmp_path / "ratings.csv"
     rows = [f"text {'abcdefgh'[k]} by {u},{('good', 'bad')[k % 2]},{u}" for u in ("ann", "bob") for k in range(8)]
     path.write_text("text,label,user\n" + "\n".join(rows) + "\n", "utf-8")
-    part = Tasks.parse({"source": str(path), "kind": "users", "n_way": 2, "n_shot": 1, "n_query": 2}, where="here")
+    part = EpisodeTasks.parse(
+        {"source": str(path), "kind": "users", "n_way": 2, "n_shot": 1, "n_query": 2}, where="here"
+    )
     drawn = [sampler_of(part, seed=0, data_dir=None).episode(i) for i in range(6)]
     assert {frozenset((*e.support.users, *e.query.users)) for e in drawn} == {frozenset({"ann"}), frozenset({"bob"})}
 
@@ -225,8 +227,8 @@ def test_a_part_can_be_windows_of_time_whose_query_is_later_than_the_support(tmp
     rows = [f"message {word},{('ham', 'spam')[k % 2]},{1_700_000_000 + k}" for k, word in enumerate(letters)]
     path.write_text("text,label,timestamp\n" + "\n".join(rows) + "\n", "utf-8")
     asked = {"source": str(path), "kind": "spam-windows", "n_way": 2, "n_shot": 2, "n_query": 2}
-    sampler = sampler_of(Tasks.parse(asked, where="here"), seed=0, data_dir=None)
+    sampler = sampler_of(EpisodeTasks.parse(asked, where="here"), seed=0, data_dir=None)
     for episode in (sampler.episode(i) for i in range(6)):
         assert max(episode.support.times) < min(episode.query.times)
     with pytest.raises(SettingsError, match="n_way: 2"):
-        Tasks.parse({**asked, "n_way": 3}, where="here")
+        EpisodeTasks.parse({**asked, "n_way": 3}, where="here")

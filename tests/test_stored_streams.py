@@ -64,7 +64,7 @@ def test_a_stream_on_heads_that_read_one_view_of_the_encoder_goes_on(encoder_fol
     one_view = {name: value for name, value in fitted.state.items() if " on " not in name.partition("/")[0]}
     state = learner.readapt(learner.support(fitted.examples.data()), one_view)
     state = {name: value.contiguous() for name, value in state.items()}  # as a file stores it, and as fit does
-    assert learner.predictor(state).views == (1.0,)
+    assert learner.predictor(state).adapter_scales == (1.0,)
     online = OnlineClassifier(FewShotClassifier.from_state(learner, state, fitted.classes, fitted.examples))
     online.save(tmp_path / "stream")
     again = OnlineClassifier.load(tmp_path / "stream")

@@ -12,7 +12,7 @@ from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.episodes.pools import StreamSampler
 from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.evaluation.protocols import STREAM
-from nlpmeta.evaluation.runs import DataChoice, Run, shapes_of
+from nlpmeta.evaluation.runs import DataChoice, ProtocolRun, shapes_of
 from nlpmeta.evaluation.streams import score_stream
 from nlpmeta.learners.checkpoint import save_checkpoint
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
@@ -83,7 +83,7 @@ def test_streams_hold_the_texts_of_the_episode_in_an_order_of_their_own(pool):
 def test_rows_say_how_accurate_each_presentation_was(table):
     encoder = make_encoder()
     methods = {"mann": MemoryAugmentedNetwork(encoder, rows=8, max_way=4), "prototypical": PrototypicalNetwork(encoder)}
-    run = Run(protocol=STREAM, methods=methods, choice=DataChoice(data=str(table)), folder=None)
+    run = ProtocolRun(protocol=STREAM, methods=methods, choice=DataChoice(data=str(table)), folder=None)
     (shape,) = shapes_of(STREAM, n_shots=[4], n_ways=[3], n_episodes=6, max_query=None, seed=1)
     (rows,) = run.rows([None], [shape])
     assert [(row.setting.presentation, row.setting.method) for row in rows] == [

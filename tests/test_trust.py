@@ -15,7 +15,7 @@ from nlpmeta.auto.answers import LabelSet, label_sets, most_worth_labelling, out
 from nlpmeta.auto.diagnosis import diagnose
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import MOST_LINES, DoubtfulLabel, TaskReport, tokenizer_coverage
-from nlpmeta.auto.priors import experience, held_out_quantiles, threshold
+from nlpmeta.auto.priors import held_out_quantiles, shipped_priors, threshold
 from nlpmeta.auto.scope import scope_clues, scope_scores
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import NLPMetaError
@@ -81,7 +81,7 @@ def test_the_band_holds_nine_tasks_in_ten():
 
 
 def test_a_higher_coverage_never_gives_the_smaller_set():
-    profile = experience().two_views
+    profile = shipped_priors().two_views
     likelihood = torch.linspace(-3, -0.1, 20)
     levels = np.linspace(profile.levels[0], profile.levels[-1], 12)
     found = [threshold(profile, likelihood, n_shot=5, n_way=4, coverage=float(c)) for c in levels]
@@ -101,7 +101,7 @@ def adapted():
 def test_label_sets_hold_every_label_above_the_threshold_and_at_least_one(adapted):
     auto, state, queries, _ = adapted
     logits = auto.logits(state, queries).detach()
-    least = threshold(auto.experience, state["mixture/held_out"], n_shot=8, n_way=4, coverage=0.9)
+    least = threshold(auto.priors, state["mixture/held_out"], n_shot=8, n_way=4, coverage=0.9)
     for row, each in zip(
         logits.log_softmax(1), label_sets(auto.predictor(state), logits, list("abcd"), coverage=0.9), strict=True
     ):
@@ -257,7 +257,7 @@ def test_a_classifier_answers_with_sets_scores_and_a_report(encoder_folder, pool
     assert classifier.task_report().n_way == 3
 
 
-def test_other_methods_say_that_they_have_no_experience(encoder_folder, pool):
+def test_other_methods_say_that_they_have_no_priors(encoder_folder, pool):
     classifier = FewShotClassifier("ridge", encoder=str(encoder_folder)).fit(pool.texts, pool.names())
     for question in (
         lambda: classifier.predict(["ball"], abstain=0.9),

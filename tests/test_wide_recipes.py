@@ -11,7 +11,7 @@ from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.settings import SettingsError
 from nlpmeta.sources.catalogue import PARTS, catalogue, collections, members, part_of
 from nlpmeta.sources.loading import load_source
-from nlpmeta.training.recipe import Tasks, TrainTasks
+from nlpmeta.training.recipe import EpisodeTasks, TrainTasks
 from nlpmeta.training.recipe_files import load_recipe
 from nlpmeta.training.tasks import read_parts, sampler_of, sets_of
 
@@ -47,7 +47,7 @@ def write(folder, name, lang, split, rows):
 
 
 def spam(**options):
-    return Tasks(source="wide", kinds=("spam",), n_way=2, n_shot=(1, 3), **options)
+    return EpisodeTasks(source="wide", kinds=("spam",), n_way=2, n_shot=(1, 3), **options)
 
 
 def test_a_set_without_a_split_is_dealt_out_the_same_way_every_time(mirror):
@@ -100,7 +100,7 @@ def test_no_text_of_a_set_that_is_left_out_is_read_from_another_one(mirror):
 
 
 def test_no_text_of_a_test_split_is_read(mirror):
-    part = Tasks(source="wide", kinds=("topic",), leave_out=other_topics(), n_way=2)
+    part = EpisodeTasks(source="wide", kinds=("topic",), leave_out=other_topics(), n_way=2)
     texts = {text for each in read_parts(part, data_dir=mirror) for text in each.pool.texts}
     assert any(text.startswith("verse train") for text in texts)
     assert not texts & set(load_source("taxi1500", data_dir=mirror).load(None, "test").texts)
@@ -134,7 +134,7 @@ def test_a_part_of_many_sets_draws_episodes_with_and_without_clues(mirror):
 
 
 def test_clues_are_taken_from_the_episodes_of_any_part_with_labels(table):
-    part = Tasks(source=str(table), n_way=3, n_shot=2, names_only_share=1.0)
+    part = EpisodeTasks(source=str(table), n_way=3, n_shot=2, names_only_share=1.0)
     episode = sampler_of(part, seed=0, data_dir=None).episode(0)
     assert set(episode.support.texts) == {"food", "money", "sport"}
 

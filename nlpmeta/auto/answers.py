@@ -1,4 +1,4 @@
-"""What is answered beside a label: label sets, out-of-scope scores, what to label next."""
+"""Answers beside a label: label sets, out-of-scope scores, suggestions of what to label next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,18 @@ from torch import Tensor
 
 from nlpmeta.auto import scope as small_talk
 from nlpmeta.auto.diagnosis import diagnose
-from nlpmeta.auto.heads import Views
+from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.auto.mixture import Mixture
 from nlpmeta.auto.priors import Profile, threshold
 from nlpmeta.auto.scope import near_clues, near_weights, scope_clues, scope_scores
-from nlpmeta.data import LabeledTexts
+from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Predictor, Texts
 
-Label = str | int | float | bool
 MOST_LABELS = 5
-"""A longer list of labels is no answer to a person."""
+"""A longer label set is of no use to a person."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def out_of_scope_scores(predictor: Predictor, queries: Texts) -> Tensor:
         return scope_scores(clues, profile.scope)
     talk, usual = small_talk.nearest(features, small_talk.vectors(mixture), n_views=n_views), mixture.usual_likeness
     clues = near_clues(scores, features, prototypes, talk, usual=float(usual), n_views=n_views, n_shot=n_shot)
-    weights = near_weights()["two_views" if isinstance(mixture.learner.encoder, Views) else "one_view"]
+    weights = near_weights()["two_views" if isinstance(mixture.learner.encoder, ScaledEncoder) else "one_view"]
     return scope_scores(clues, weights)
 
 
@@ -151,7 +150,7 @@ def _checked(predictor: Predictor) -> tuple[Profile, Mixture, Tensor]:
         raise NLPMetaError("Label sets and out-of-scope scores rest on what was learned for 'auto'; adapt with it.")
     if predictor.held_out is None:
         raise NLPMetaError("This model was adapted by a release that kept no held-out scores. Adapt it again.")
-    return predictor.learner.experience, predictor, predictor.held_out
+    return predictor.learner.priors, predictor, predictor.held_out
 
 
 _STARTS = 3  # of k-means, of which the best is taken

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import FROZEN, Views, features_of
+from nlpmeta.auto.heads import FROZEN, ScaledEncoder, features_of
 from nlpmeta.auto.mismatch import UNKNOWN, DoubtfulLabel, TaskReport, tokenizer_coverage
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.encoder.tokenizing import cut_of
@@ -20,7 +20,7 @@ from nlpmeta.errors import ModelFolderError
 from nlpmeta.storage.files import write_bytes
 
 if TYPE_CHECKING:
-    from nlpmeta.auto.judging import Judged
+    from nlpmeta.auto.judging import CrossValidation
     from nlpmeta.auto.method import AutoHead
     from nlpmeta.data import LabeledTexts
     from nlpmeta.learners.base import Embed, Support
@@ -103,7 +103,7 @@ FEWEST_TO_JUDGE = 3
 
 @torch.no_grad()
 def diagnose(
-    auto: "AutoHead", support: "LabeledTexts", *, embed: "Embed | None" = None, judged: "Judged | None" = None
+    auto: "AutoHead", support: "LabeledTexts", *, embed: "Embed | None" = None, judged: "CrossValidation | None" = None
 ) -> TaskReport:
     """What the support set says of its task.
 
@@ -170,9 +170,9 @@ def expected_accuracy(
 ) -> tuple[float, float, float]:
     """Low end, middle and high end of the accuracy to expect, from right answers among ``n`` held-out texts."""
     estimate = None if right is None else np.asarray([log_odds(right, n)])
-    experience = auto.experience
-    middle = float(experience.accuracy.at(estimate, n_texts=n, n_shot=n_shot, n_way=n_way)[0])
-    low, high = (float(each) for each in experience.band.at(n_shot, n_way))
+    priors = auto.priors
+    middle = float(priors.accuracy.at(estimate, n_texts=n, n_shot=n_shot, n_way=n_way)[0])
+    low, high = (float(each) for each in priors.band.at(n_shot, n_way))
     return _share(middle + low), _share(middle), _share(middle + high)
 
 
@@ -180,10 +180,10 @@ def _share(odds: float) -> float:
     return 1 / (1 + float(np.exp(-odds)))
 
 
-def _held_out(auto: "AutoHead", known: "Support", judged: "Judged") -> Tensor | None:
+def _held_out(auto: "AutoHead", known: "Support", judged: "CrossValidation") -> Tensor | None:
     if judged.held_out is None:
         return None
-    temperature = float(auto.experience.temperature.at(len(known) / known.n_way, known.n_way))
+    temperature = float(auto.priors.temperature.at(len(known) / known.n_way, known.n_way))
     return (mixed(judged.held_out, auto.weights(judged, known)) / temperature).log_softmax(1)
 
 
@@ -192,7 +192,7 @@ def _looks_random(auto: "AutoHead", right: int, n: int, n_shot: float, n_way: in
     from scipy.stats import binom
 
     guessed = float(binom.sf(right - 1, n, 1 / n_way)) > CHANCE
-    return guessed and log_odds(right, n) < float(auto.experience.clean.at(n_shot, n_way))
+    return guessed and log_odds(right, n) < float(auto.priors.clean.at(n_shot, n_way))
 
 
 def _nearest(auto: "AutoHead", known: "Support") -> tuple[str | None, float | None]:
@@ -200,7 +200,7 @@ def _nearest(auto: "AutoHead", known: "Support") -> tuple[str | None, float | No
     if encoder.files is None or encoder.files.digest != families.digest:
         return None, None
     features = features_of(known)
-    frozen = features[:, encoder.columns(FROZEN)] if isinstance(encoder, Views) else features
+    frozen = features[:, encoder.columns(FROZEN)] if isinstance(encoder, ScaledEncoder) else features
     return families.nearest(frozen)
 
 

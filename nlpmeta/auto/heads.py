@@ -1,4 +1,4 @@
-"""Candidate heads and the views of the encoder that they read."""
+"""Candidate heads and the adapter scales at which they read the encoder."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,27 +18,27 @@ from nlpmeta.progress import Advance
 ADAPTED, FROZEN = 1.0, 0.0
 
 
-class Views(TextEncoder):
-    """Embeddings ``(n, n_views * dim)`` of an encoder whose adapters are scaled by one factor after the other.
+class ScaledEncoder(TextEncoder):
+    """Embeddings ``(n, n_views * dim)`` of an encoder whose adapters are scaled by one number after the other.
 
     For a head that chooses between the adapted and the frozen encoder, or reads both. It shares the weights of the
     encoder that it is made from; no gradient goes through it.
     """
 
-    def __init__(self, encoder: TextEncoder, factors: Sequence[float] = (ADAPTED, FROZEN)) -> None:
+    def __init__(self, encoder: TextEncoder, scales: Sequence[float] = (ADAPTED, FROZEN)) -> None:
         nn.Module.__init__(self)
         self.backbone, self.tokenizer, self.files = encoder.backbone, encoder.tokenizer, encoder.files
         self.prefix, self.max_length, self.normalise = encoder.prefix, encoder.max_length, encoder.normalise
-        self.factors, self.lower, self.training, self.trained = tuple(factors), None, False, encoder.trained
-        self.dim = len(self.factors) * int(encoder.backbone.config.hidden_size)
+        self.scales, self.frozen_layers, self.training, self.trained = tuple(scales), None, False, encoder.trained
+        self.dim = len(self.scales) * int(encoder.backbone.config.hidden_size)
 
-    def select(self, factors: Sequence[float]) -> "Views":
-        """The same encoder seen with these factors."""
-        return Views(self, factors)
+    def select(self, scales: Sequence[float]) -> "ScaledEncoder":
+        """The same encoder seen with these scales."""
+        return ScaledEncoder(self, scales)
 
-    def columns(self, factor: float) -> slice:
-        """Where the embeddings with this factor stand."""
-        width, place = self.dim // len(self.factors), self.factors.index(factor)
+    def columns(self, scale: float) -> slice:
+        """Where the embeddings with this scale stand."""
+        width, place = self.dim // len(self.scales), self.scales.index(scale)
         return slice(place * width, (place + 1) * width)
 
     @torch.no_grad()
@@ -54,15 +54,15 @@ class Views(TextEncoder):
         if not tokens:
             return torch.empty(0, self.dim, device=self.device)
         parts: list[Tensor] = []
-        for factor in self.factors:
-            last = len(parts) + 1 == len(self.factors)  # only then is a text done
-            seen = super().merged(factor)
+        for scale in self.scales:
+            last = len(parts) + 1 == len(self.scales)  # only then is a text done
+            seen = super().merged(scale)
             parts.append(seen.embed_tokens(tokens, batch_tokens=batch_tokens, advance=advance if last else None))
         return torch.cat(parts, dim=1)
 
-    def merged(self, factor: float | None = None) -> TextEncoder:
-        """Itself, as each view merges for itself, or the view with ``factor``."""
-        return self if factor is None else super().merged(factor)
+    def merged(self, scale: float | None = None) -> TextEncoder:
+        """Itself, as each view merges for itself, or the view with ``scale``."""
+        return self if scale is None else super().merged(scale)
 
 
 INVERSE_PENALTY = 100.0
@@ -73,10 +73,10 @@ WITHOUT_NAMES = "logistic without names"
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A head and what it sees of the encoder: the factors of its adapters."""
+    """A head and what it sees of the encoder: the scales of its adapters."""
 
     head: Learner
-    factors: tuple[float, ...]
+    scales: tuple[float, ...]
 
 
 def candidates(
@@ -112,14 +112,14 @@ def candidates(
     return found
 
 
-def views_of(read: Iterable[Candidate]) -> tuple[float, ...]:
-    """The factors that some candidates read, the adapted view first, as in ``Views``."""
-    return tuple(sorted({factor for candidate in read for factor in candidate.factors}, reverse=True))
+def scales_of(read: Iterable[Candidate]) -> tuple[float, ...]:
+    """The scales that some candidates read, the adapted view first, as in ``ScaledEncoder``."""
+    return tuple(sorted({scale for candidate in read for scale in candidate.scales}, reverse=True))
 
 
 @overload
 def columns_of(
-    encoder: "TextEncoder", features: Tensor, factors: Sequence[float], *, computed: Sequence[float] | None = None
+    encoder: "TextEncoder", features: Tensor, scales: Sequence[float], *, computed: Sequence[float] | None = None
 ) -> Tensor: ...
 
 
@@ -127,7 +127,7 @@ def columns_of(
 def columns_of(
     encoder: "TextEncoder",
     features: Tensor | None,
-    factors: Sequence[float],
+    scales: Sequence[float],
     *,
     computed: Sequence[float] | None = None,
 ) -> Tensor | None: ...
@@ -136,31 +136,31 @@ def columns_of(
 def columns_of(
     encoder: "TextEncoder",
     features: Tensor | None,
-    factors: Sequence[float],
+    scales: Sequence[float],
     *,
     computed: Sequence[float] | None = None,
 ) -> Tensor | None:
-    """The part of ``features`` ``(n, n_views * dim)`` that is seen with these factors.
+    """The part of ``features`` ``(n, n_views * dim)`` that is seen with these scales.
 
     Args:
         encoder: one that is seen several ways, or a plain one, of which all is seen.
         features: in all views of the encoder, or in those of ``computed`` alone.
-        factors: which views, in this order.
+        scales: which views, in this order.
         computed: the views in ``features`` where these may not be all.
     """
-    if features is None or not isinstance(encoder, Views):
+    if features is None or not isinstance(encoder, ScaledEncoder):
         return features
     narrow = computed is not None and features.size(1) < encoder.dim
     views = encoder.select(computed) if computed is not None and narrow else encoder
-    return torch.cat([features[:, views.columns(factor)] for factor in factors], dim=1)
+    return torch.cat([features[:, views.columns(scale)] for scale in scales], dim=1)
 
 
 def seen(encoder: "TextEncoder", support: Support, candidate: Candidate) -> Support:
     """The support as a candidate sees it."""
     names = support.names and replace(
-        support.names, features=columns_of(encoder, support.names.features, candidate.factors)
+        support.names, features=columns_of(encoder, support.names.features, candidate.scales)
     )
-    return replace(support, features=columns_of(encoder, support.features, candidate.factors), names=names)
+    return replace(support, features=columns_of(encoder, support.features, candidate.scales), names=names)
 
 
 def features_of(texts: Texts) -> Tensor:

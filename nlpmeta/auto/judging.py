@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, Candidate, Views, features_of, seen
+from nlpmeta.auto.heads import ADAPTED, FROZEN, Candidate, ScaledEncoder, features_of, seen
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.learners.base import Learner, Support, Texts
 
@@ -22,7 +22,7 @@ BALANCE = 0.75
 """How much of the lead that more examples give a class is taken back: chosen on auxiliary tasks
 (``benchmarks/unbalanced.py``)."""
 JUDGE_AGAIN = 1.5
-"""Heads are judged anew once a support set has grown, or shrunk, by this factor since they were judged last."""
+"""Heads are cross-validated again once the support set has grown or shrunk by this factor."""
 SMALLEST_SHARE = 0.05
 """A head that would count for less is left out."""
 WORTH_A_VIEW = 0.25
@@ -32,8 +32,8 @@ _FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """What the support set says of the heads.
+class CrossValidation:
+    """Cross-validation of the heads on the support set.
 
     ``held_out`` are log probabilities ``(n_heads, n_support, n_way)`` of texts that were held out, ``None`` where a
     class has one text only; ``temperatures`` are what the scores of each head are divided by.
@@ -44,7 +44,7 @@ class Judged:
     held_out: Tensor | None
 
     @classmethod
-    def of(cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor) -> "Judged":
+    def of(cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor) -> "CrossValidation":
         """Judge heads by their ``scores`` ``(n_support, n_way)`` of texts that were held out."""
         doubt = 1 / (len(labels) + 1)  # as if one more text had every class alike
         over = [fitting_temperature(each, labels, TEMPERATURES, doubt=doubt) for each in scores]
@@ -53,7 +53,9 @@ class Judged:
         return cls(tuple(heads), tuple(over), torch.stack(parts))
 
 
-def judge(encoder: "TextEncoder", candidates: Mapping[str, Candidate], known: Support, profile: "Profile") -> Judged:
+def judge(
+    encoder: "TextEncoder", candidates: Mapping[str, Candidate], known: Support, profile: "Profile"
+) -> CrossValidation:
     """Hold out folds of the support for each of ``candidates``, and find the temperature of its scores.
 
     Args:
@@ -64,13 +66,19 @@ def judge(encoder: "TextEncoder", candidates: Mapping[str, Candidate], known: Su
     """
     folds = n_folds(known)
     if folds < 2:
-        return Judged(tuple(candidates), tuple(profile.one_shot_temperatures[name] for name in candidates), None)
+        return CrossValidation(
+            tuple(candidates), tuple(profile.one_shot_temperatures[name] for name in candidates), None
+        )
     scores = [held_out_scores(each.head, seen(encoder, known, each), folds) for each in candidates.values()]
-    return Judged.of(tuple(candidates), scores, known.labels)
+    return CrossValidation.of(tuple(candidates), scores, known.labels)
 
 
 def weights(
-    encoder: "TextEncoder", candidates: Mapping[str, Candidate], known: Support, profile: "Profile", judged: Judged
+    encoder: "TextEncoder",
+    candidates: Mapping[str, Candidate],
+    known: Support,
+    profile: "Profile",
+    judged: CrossValidation,
 ) -> Tensor:
     """The weight of each judged head, 0 for those that are left out, shape ``(n_heads,)``; arguments as ``judge``."""
     prior = profile.prior_of(judged.heads, len(known) / known.n_way, known.n_way)
@@ -79,9 +87,9 @@ def weights(
         # The fewer classes, the less alike are tasks of that size, and the more likely one needs an unusual head.
         open_minded = prior + (1 / len(prior) - prior) / known.n_way
         found = stacked(judged.held_out, known.labels, open_minded, strength=profile.strength)
-    if isinstance(encoder, Views):
-        for factor in (FROZEN, ADAPTED):
-            reads = torch.tensor([factor in candidates[name].factors for name in judged.heads], device=found.device)
+    if isinstance(encoder, ScaledEncoder):
+        for scale in (FROZEN, ADAPTED):
+            reads = torch.tensor([scale in candidates[name].scales for name in judged.heads], device=found.device)
             if float(found[reads].sum()) < WORTH_A_VIEW * float(found.sum()):
                 found = found * ~reads
     found = found * (found >= min(SMALLEST_SHARE * float(found.sum()), float(found.max())))
@@ -173,7 +181,7 @@ def leads(labels: Tensor, n_way: int) -> Tensor:
     return BALANCE * (counts / counts.min()).log()
 
 
-def held_out_likelihood(judged: Judged, weights: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def held_out_likelihood(judged: CrossValidation, weights: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """The log probabilities of the true classes of the texts that were held out, rising; ``(0,)`` if none were."""
     if judged.held_out is None:
         return torch.empty(0, device=labels.device)

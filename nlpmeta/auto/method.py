@@ -8,10 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import WITHOUT_NAMES, Candidate, Views, candidates, columns_of, features_of, seen, views_of
-from nlpmeta.auto.judging import Judged, held_out_likelihood, judge, judged_on, leads, n_folds, still_judged, weights
+from nlpmeta.auto.heads import (
+    WITHOUT_NAMES,
+    Candidate,
+    ScaledEncoder,
+    candidates,
+    columns_of,
+    features_of,
+    scales_of,
+    seen,
+)
+from nlpmeta.auto.judging import (
+    CrossValidation,
+    held_out_likelihood,
+    judge,
+    judged_on,
+    leads,
+    n_folds,
+    still_judged,
+    weights,
+)
 from nlpmeta.auto.mixture import Mixture, usual_likeness
-from nlpmeta.auto.priors import experience
+from nlpmeta.auto.priors import shipped_priors
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners
 from nlpmeta.learners.prototypical import PrototypicalNetwork
@@ -25,7 +43,7 @@ class Adapted:
     """What ``auto`` learned about a task, and the judgement of its heads that it rests on."""
 
     state: TaskState
-    judged: Judged
+    judged: CrossValidation
 
 
 @learners.register("auto")
@@ -58,9 +76,9 @@ class AutoHead(Learner):
             NLPMetaError: if one of the two is not positive.
         """
         two = has_adapter(encoder)
-        super().__init__(Views(encoder) if two else encoder)
+        super().__init__(ScaledEncoder(encoder) if two else encoder)
         self.temperature, self.name_weight = temperature, name_weight
-        self.experience = experience().views(two)
+        self.priors = shipped_priors().profile(two_views=two)
         self.candidates = candidates(encoder, two_views=two, temperature=temperature, name_weight=name_weight)
 
     @classmethod
@@ -84,7 +102,7 @@ class AutoHead(Learner):
         judged = self.judge(known)
         return Adapted(self.adapt_to(known, judged), judged)
 
-    def adapt_to(self, known: Support, judged: Judged) -> TaskState:
+    def adapt_to(self, known: Support, judged: CrossValidation) -> TaskState:
         """``adapt`` to a support whose heads are judged already."""
         shares = self.weights(judged, known)
         every = zip(judged.heads, shares.tolist(), judged.temperatures, strict=True)
@@ -131,13 +149,13 @@ class AutoHead(Learner):
             name: each for name, each in self.candidates.items() if known.names is not None or name != WITHOUT_NAMES
         }
 
-    def judge(self, known: Support) -> Judged:
+    def judge(self, known: Support) -> CrossValidation:
         """What the support says of the heads; see ``judging.judge``."""
-        return judge(self.encoder, self.heads_for(known), known, self.experience)
+        return judge(self.encoder, self.heads_for(known), known, self.priors)
 
-    def weights(self, judged: Judged, known: Support) -> Tensor:
+    def weights(self, judged: CrossValidation, known: Support) -> Tensor:
         """The weight of each head, 0 for those that are left out, shape ``(n_heads,)``."""
-        return weights(self.encoder, self.candidates, known, self.experience, judged)
+        return weights(self.encoder, self.candidates, known, self.priors, judged)
 
     def _fitted(self, known: Support, heads: Mapping[str, tuple[float, float]]) -> TaskState:
         """The heads that have a share, by name with what their scores are divided by, and what the mixture needs."""
@@ -150,11 +168,11 @@ class AutoHead(Learner):
             state |= {f"{name}/{key}": value for key, value in inner.items()}
         state["mixture/leads"] = leads(known.labels, known.n_way)
         n_shot = len(known) / known.n_way
-        temperature = float(self.experience.temperature.at(n_shot, known.n_way))
+        temperature = float(self.priors.temperature.at(n_shot, known.n_way))
         state["mixture/temperature"] = torch.tensor(temperature, device=place)
-        factors = views_of([self.candidates[name] for name in heads])
-        features = columns_of(encoder, features_of(known), factors, computed=factors)
-        n_views = len(factors) if isinstance(encoder, Views) else 1
+        scales = scales_of([self.candidates[name] for name in heads])
+        features = columns_of(encoder, features_of(known), scales, computed=scales)
+        n_views = len(scales) if isinstance(encoder, ScaledEncoder) else 1
         means = class_means(features, known.labels, known.n_way)
         state["mixture/prototypes"] = means
         usual = usual_likeness(features, known.labels, means, n_views=n_views)

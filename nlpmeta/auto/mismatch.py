@@ -69,7 +69,7 @@ class TaskReport:
         tokens: how well the tokenizer knows the texts.
         nearest: the auxiliary tasks that the support set is nearest to; ``None`` with another encoder than theirs.
         farther: the share of auxiliary tasks that were nearer to other families than this one is.
-        alike: pairs of classes that are not told apart.
+        alike: pairs of classes that are confused.
         doubtful: support texts whose label looks wrong, the worst first.
         warnings: why the model should not be relied on; empty for a sound task.
     """
@@ -97,7 +97,7 @@ class TaskReport:
         found.append(f"Expect about {middle} % right ({low} to {high} % in 9 of 10 tasks of this size)")
         if self.alike:
             pairs = ", ".join(f"{one} / {other}" for one, other in self.alike[:3])
-            found.append(f"Not told apart: {pairs}{_more(self.alike, 3)}; merge them or add examples")
+            found.append(f"Confused: {pairs}{_more(self.alike, 3)}; merge them or add examples")
         if self.doubtful:
             texts = "; ".join(f'"{_short(each.text)}" {each.label} (or {each.rather}?)' for each in self.doubtful[:3])
             found.append(f"Labels to check: {texts}{_more(self.doubtful, 3)}")

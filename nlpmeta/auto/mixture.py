@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import Candidate, Views, columns_of, features_of, views_of
+from nlpmeta.auto.heads import Candidate, ScaledEncoder, columns_of, features_of, scales_of
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Predictor, TaskState, Texts
 
@@ -32,7 +32,7 @@ class Mixture(Predictor):
 
     Attributes:
         heads: those that have a share.
-        factors: of the encoder's adapters, those that the heads read.
+        scales: of the encoder's adapters, those that the heads read.
         lead: what the score of each class is lowered by, ``(n_way,)``.
         temperature: what the scores of the mixture are divided by.
         held_out: the log probabilities of the true classes of held-out texts, rising; ``None`` in a model of an older
@@ -43,7 +43,7 @@ class Mixture(Predictor):
     """
 
     heads: tuple[Head, ...]
-    factors: tuple[float, ...]
+    scales: tuple[float, ...]
     lead: Tensor | float
     temperature: Tensor
     held_out: Tensor | None
@@ -65,7 +65,7 @@ class Mixture(Predictor):
             learner,
             state,
             heads=heads,
-            factors=views_of([head.candidate for head in heads]),
+            scales=scales_of([head.candidate for head in heads]),
             lead=state.get("mixture/leads", 0.0),
             temperature=state.get("mixture/temperature", torch.ones((), device=learner.encoder.device)),
             held_out=state.get("mixture/held_out"),
@@ -80,18 +80,18 @@ class Mixture(Predictor):
         return max(self.heads, key=lambda head: float(head.share)).name
 
     @property
-    def views(self) -> tuple[float, ...]:
-        return self.factors
+    def adapter_scales(self) -> tuple[float, ...]:
+        return self.scales
 
     @property
     def n_views(self) -> int:
         """How many views stand side by side in what ``read`` gives."""
-        return len(self.factors) if isinstance(self.learner.encoder, Views) else 1
+        return len(self.scales) if isinstance(self.learner.encoder, ScaledEncoder) else 1
 
     def queries(self, texts: Sequence[str]) -> Texts:
         """Texts with the embeddings that the heads read: a view that none of them sees is not computed."""
         encoder = self.learner.encoder
-        seen = encoder.select(self.factors) if isinstance(encoder, Views) else encoder
+        seen = encoder.select(self.scales) if isinstance(encoder, ScaledEncoder) else encoder
         return Texts(tuple(texts), seen.encode(texts))
 
     def logits(self, queries: Texts) -> Tensor:
@@ -107,10 +107,10 @@ class Mixture(Predictor):
     def read(self, texts: Texts) -> Tensor:
         """The embeddings of ``texts`` in the views that the heads read, and no others."""
         known = texts if texts.features is not None else self.queries(texts.texts)
-        return columns_of(self.learner.encoder, features_of(known), self.factors, computed=self.factors)
+        return columns_of(self.learner.encoder, features_of(known), self.scales, computed=self.scales)
 
     def _scores(self, head: Head, queries: Texts) -> Tensor:
-        seen = columns_of(self.learner.encoder, queries.features, head.candidate.factors, computed=self.factors)
+        seen = columns_of(self.learner.encoder, queries.features, head.candidate.scales, computed=self.scales)
         return head.candidate.head.logits(head.state, replace(queries, features=seen))
 
 

@@ -55,7 +55,7 @@ class Surface:
 class Shrunk:
     """A quantity of a task, from its estimate on the support set and from what it was on other tasks of its size.
 
-    The estimate counts as much as the texts that it comes from, the experience as ``strength`` texts.
+    The estimate counts as much as the texts that it comes from, the prior as ``strength`` texts.
     """
 
     prior: Surface
@@ -155,19 +155,19 @@ class Profile:
 
 
 @dataclass(frozen=True, eq=False)
-class Experience:
+class Priors:
     """All of ``priors.json``."""
 
     two_views: Profile
     one_view: Profile
 
-    def views(self, two: bool) -> Profile:
+    def profile(self, *, two_views: bool) -> Profile:
         """The part for an encoder with adapters, which is seen two ways, or for one without."""
-        return self.two_views if two else self.one_view
+        return self.two_views if two_views else self.one_view
 
 
 @lru_cache(maxsize=1)
-def experience() -> Experience:
+def shipped_priors() -> Priors:
     """What the package comes with.
 
     Raises:
@@ -175,7 +175,7 @@ def experience() -> Experience:
     """
     try:
         facts = json.loads(read_text(FILE))
-        return Experience(Profile.of(facts["two_views"]), Profile.of(facts["one_view"]))
+        return Priors(Profile.of(facts["two_views"]), Profile.of(facts["one_view"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{FILE} is damaged ({error}). Install nlpmeta again.") from error
 

@@ -120,11 +120,11 @@ def sentences() -> tuple[str, ...]:
 def vectors(mixture: "Mixture") -> Tensor:
     """Embeddings of the sentences in the views that ``mixture`` reads, ``(n, n_views * dim)``; computed once."""
     with _guard:
-        known, factors = _known.setdefault(mixture.learner.encoder, {}), mixture.factors
-        if factors not in known:
+        known, scales = _known.setdefault(mixture.learner.encoder, {}), mixture.scales
+        if scales not in known:
             with torch.no_grad():
-                known[factors] = mixture.read(mixture.queries(sentences()))
-        return known[factors]
+                known[scales] = mixture.read(mixture.queries(sentences()))
+        return known[scales]
 
 
 def nearest(features: Tensor, talk: Tensor, *, n_views: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, Views
+from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.data import Episode
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -246,11 +246,11 @@ class Maps:
         rows = [i for label in range(len(names)) for i in _first(query.labels, label)]
         query = query.select(rows)
         labels = support.labels + query.labels
-        views = Views(encoder)
+        views = ScaledEncoder(encoder)
         vectors = views.encode(support.texts + query.texts).cpu().numpy()
         both = [
-            _map(vectors[:, views.columns(factor)], labels, names=tuple(names), n_support=len(support))
-            for factor in (FROZEN, ADAPTED)
+            _map(vectors[:, views.columns(scale)], labels, names=tuple(names), n_support=len(support))
+            for scale in (FROZEN, ADAPTED)
         ]
         return cls(frozen=both[0], adapted=both[1])
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from nlpmeta.bench.contender import OURS, contenders, peer
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.evaluation.protocols import KSHOT_ALL, Shape, Tasks
+from nlpmeta.evaluation.protocols import KSHOT_ALL, Tasks, TaskSize
 from nlpmeta.evaluation.runs import DataChoice
 from nlpmeta.learners.base import learners
 from nlpmeta.learners.start import find_checkpoint
@@ -54,10 +54,10 @@ class BenchTask:
         if self.n_way is not None:
             names = (material.pool.label_names if material.pool else ())[: self.n_way]
             if len(names) < self.n_way:
-                raise DataError(f"{self.title} has {len(names)} classes; {self.n_way} were asked for.")
+                raise DataError(f"{self.title} has {len(names)} classes; {self.n_way} were requested.")
             pool = material.pool.with_classes(names) if material.pool else None
             material = replace(material, pool=pool, test=material.test and material.test.with_classes(names))
-        shape = Shape(n_way="all", n_shot=n_shot, n_episodes=n_draws, max_query=self.max_query, seed=self.seed)
+        shape = TaskSize(n_way="all", n_shot=n_shot, n_episodes=n_draws, max_query=self.max_query, seed=self.seed)
         return KSHOT_ALL.draw(material, shape)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from nlpmeta.classifier.fitted import Examples, Fitted, at_least_two, checked_pairs, checked_weights
-from nlpmeta.classifier.persistence import KeptClassifier, Label, known_examples
-from nlpmeta.classifier.streaming import Stream, as_batch
-from nlpmeta.data import LabeledTexts
+from nlpmeta.classifier.persistence import KeptClassifier, known_examples
+from nlpmeta.classifier.streaming import ReadStream, as_batch
+from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import cut_texts_said
@@ -131,7 +131,7 @@ class FewShotClassifier(KeptClassifier):
             if len(known.classes) < 3:
                 raise DataError(f"Without {label!r} one class would be left; a classifier needs at least two.")
             if isinstance(known.learner, ReadsStreams):
-                return Stream.of(known).without(known.learner, number).fitted(known.learner)
+                return ReadStream.of(known).without(known.learner, number).fitted(known.learner)
             return self._learned(known.learner, known_examples(known).without(number), before=known.state)
 
         return self._change(without)
@@ -149,7 +149,7 @@ class FewShotClassifier(KeptClassifier):
                 raise DataError(f"There is a class {new!r} already.")
             number = known.number(old)
             if isinstance(known.learner, ReadsStreams):
-                return Stream.of(known).renamed(number, new).fitted(known.learner)
+                return ReadStream.of(known).renamed(number, new).fitted(known.learner)
             return self._learned(known.learner, known_examples(known).renamed(number, new), before=known.state)
 
         return self._change(renamed)
@@ -295,6 +295,6 @@ def _scores(fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # 
 @torch.no_grad()
 def _written(
     learner: ReadsStreams, embed: "Embed", before: Fitted | None, texts: tuple[str, ...], labels: "NDArray[np.generic]"
-) -> Stream:
-    stream = Stream.new(learner) if before is None else Stream.of(before)
+) -> ReadStream:
+    stream = ReadStream.new(learner) if before is None else ReadStream.of(before)
     return stream.plus(learner, texts, labels, embed)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 TASK_FILE = "task.safetensors"
 LABELS_FILE = "labels.json"
 REPORT_FILE = "report.json"
-Label = str | int | float | bool
 
 
 class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, library_name="nlpmeta"):

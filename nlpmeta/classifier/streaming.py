@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class ReadStream:
     """What a stream has come to: its memory, and its classes, sorted."""
 
     state: TaskState
     classes: "NDArray[np.generic]"
 
     @classmethod
-    def new(cls, learner: ReadsStreams) -> "Stream":
+    def new(cls, learner: ReadsStreams) -> "ReadStream":
         """A stream that has seen nothing."""
         return cls(learner.empty(), np.empty(0, dtype=str))
 
     @classmethod
-    def of(cls, fitted: Fitted) -> "Stream":
+    def of(cls, fitted: Fitted) -> "ReadStream":
         """The stream that a classifier has read."""
         return cls(fitted.state, fitted.classes)
 
@@ -52,7 +52,7 @@ class Stream:
         texts: Sequence[str],
         labels: "NDArray[np.generic]",
         embed: Callable[[Sequence[str]], Tensor],
-    ) -> "Stream":
+    ) -> "ReadStream":
         """After writing ``texts`` one by one; this one stays as it is, also if that fails.
 
         Raises:
@@ -73,11 +73,11 @@ class Stream:
         first = [every_label.tolist().index(label) for label in order]
         return replace(self, state=state, classes=every_label[first])._sorted()
 
-    def without(self, learner: ReadsStreams, number: int) -> "Stream":
+    def without(self, learner: ReadsStreams, number: int) -> "ReadStream":
         """Without a class."""
         return replace(self, state=learner.without(self.state, number), classes=np.delete(self.classes, number))
 
-    def renamed(self, number: int, label: object) -> "Stream":
+    def renamed(self, number: int, label: object) -> "ReadStream":
         """With another label for a class.
 
         Raises:
@@ -89,11 +89,11 @@ class Stream:
         new = checked_labels([label if i == number else each for i, each in enumerate(old)])
         return replace(self, classes=new)._sorted()
 
-    def _sorted(self) -> "Stream":
+    def _sorted(self) -> "ReadStream":
         known: list[object] = self.classes.tolist()
         order = np.asarray([known.index(label) for label in classes_of(self.classes).tolist()])
         slots = self.state[SLOTS]
-        return Stream({**self.state, SLOTS: slots[slots.new_tensor(order)]}, self.classes[order])
+        return ReadStream({**self.state, SLOTS: slots[slots.new_tensor(order)]}, self.classes[order])
 
 
 def as_batch(
@@ -142,7 +142,7 @@ def read_labels(path: Path) -> "NDArray[np.generic]":
 
 
 def check_encoder_of_stranger(manifest: Mapping[str, Json], name: str) -> None:
-    """See that a model of the Hub names an encoder of the Hub: a stranger has no business in folders of this machine.
+    """See that a model of the Hub names an encoder of the Hub: an untrusted model must not read local folders.
 
     Raises:
         ModelFolderError: if it names a folder.

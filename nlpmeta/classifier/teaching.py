@@ -57,7 +57,7 @@ class Taught:
     """New examples by class."""
     new_classes: tuple[str, ...]
     n_known: int
-    """Examples that were there already, with the same label, and were passed over."""
+    """Examples that were there already, with the same label, and were skipped."""
     n_other_label: int
     """New examples whose text is there under another label too; kept under each."""
     before: HeldOut | None = None
@@ -83,7 +83,7 @@ def teach(
 ) -> Taught:
     """``classifier.partial_fit(X, y)``, with the accuracy on the examples that it holds before and after.
 
-    An example that is there already is passed over, so that the same file may be taught twice.
+    An example that is there already is skipped, so that the same file may be taught twice.
 
     Raises:
         DataError: as ``fit``, or if a label is of another kind than the classes.

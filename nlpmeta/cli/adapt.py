@@ -59,21 +59,21 @@ class RareChoice(str, Enum):
 
 
 Language = Annotated[str | None, typer.Option(help="Language: sw, swa, sw-KE, swh_Latn or Swahili.")]
-Shots = Annotated[str, typer.Option(help="Examples of each class in the support set, or 'all'.")]
+Shots = Annotated[str, typer.Option(help="Shots: support examples per class, or 'all'.")]
 Data = Annotated[str, typer.Option(help="Table (CSV, JSON, Parquet, xlsx, …), corpus name, or Hub id.")]
-TestData = Annotated[str | None, typer.Option(help="Score on this file, not the rest of --data.")]
-Ways = Annotated[int | None, typer.Option(help="Only this many classes, drawn with the seed.", min=2)]
-Method = Annotated[str, typer.Option(help="How to adapt; 'auto' compares heads on the support set.")]
+TestData = Annotated[str | None, typer.Option(help="Score on this file instead of the rest of --data.")]
+Ways = Annotated[int | None, typer.Option(help="Number of classes, sampled with the seed; by default all.", min=2)]
+Method = Annotated[str, typer.Option(help="Adaptation method; 'auto' selects and mixes heads on the support set.")]
 InnerSteps = Annotated[
     int | None, typer.Option(help="Gradient steps on the support set (maml, anil, metasgd, reptile).", min=0)
 ]
-Checkpoint = Annotated[str, typer.Option(help="Start from: default, none (frozen encoder), or a folder.")]
-Seed = Annotated[int, typer.Option(help="Decides which examples are drawn.", min=0)]
+Checkpoint = Annotated[str, typer.Option(help="Checkpoint to start from: default, none (frozen encoder), or a folder.")]
+Seed = Annotated[int, typer.Option(help="Random seed: which examples are drawn.", min=0)]
 Draws = Annotated[int, typer.Option(help="Support sets to draw and score.", min=1)]
 Rare = Annotated[RareChoice, typer.Option(help="Classes with fewer than --shots examples.")]
-Suggest = Annotated[Path | None, typer.Option(help="Unlabelled texts; name the ten to label next.")]
+Suggest = Annotated[Path | None, typer.Option(help="Pool of unlabelled texts; suggests the ten to label next.")]
 Unlabelled = Annotated[
-    Path | None, typer.Option(help="Texts to learn the language from first; kept only if the support gains.")
+    Path | None, typer.Option(help="Unlabelled texts to train on first; kept only if held-out support texts gain.")
 ]
 UnlabelledSteps = Annotated[int, typer.Option(help="Training steps on the texts of --unlabelled.", min=1)]
 Out = Annotated[Path | None, typer.Option(help="Folder for the model.")]
@@ -147,10 +147,10 @@ def _run(
     from nlpmeta.evaluation.adapt import adapt_and_measure
     from nlpmeta.evaluation.request import Material, choose_place
 
-    told = None if quiet else say
-    material = Material.of(request, say=told)
+    notes = None if quiet else say
+    material = Material.of(request, say=notes)
     place = choose_place(out, name=request.name, task=request.facts(material.pool.digest()), overwrite=overwrite)
-    found = adapt_and_measure(request, material=material, show_progress=not quiet, say=told)
+    found = adapt_and_measure(request, material=material, show_progress=not quiet, say=notes)
     report = found.json(place.folder)
     found.classifier.save_pretrained(
         place.folder, overwrite=place.replace, report=report, include_support=include_support
@@ -198,7 +198,7 @@ def show(
     support = trial.task.support
     out(f"{support.n_way} classes, {len(support)} support texts, scored on {trial.task.scored_on}")
     if trial.cut is not None and trial.cut.n_cut:
-        out(f"Note: {trial.cut.said('--max-length')}")
+        out(f"Note: {trial.cut.message('--max-length')}")
     if trial.method.scores:
         out_table(("", "accuracy, %", "macro-F1, %"), _rows(trial))
         out(_caption(trial))

@@ -24,26 +24,28 @@ EXAMPLES = """Examples:
   nlpmeta bench --scaling --data clinc150 --data-dir ../shared/data --peers setfit --max-steps 2 --out scaling
 """
 
-Data = Annotated[str, typer.Option(help="Data sets between commas, each NAME or NAME:LANG.")]
-Lang = Annotated[str | None, typer.Option(help="Languages of the sets that name none, between commas.")]
-Shots = Annotated[str, typer.Option(help="Support texts of each class, several between commas.")]
+Data = Annotated[str, typer.Option(help="Comma-separated data sets, each NAME or NAME:LANG.")]
+Lang = Annotated[str | None, typer.Option(help="Languages of data sets given without one, comma-separated.")]
+Shots = Annotated[str, typer.Option(help="Shots: support texts per class; several, comma-separated.")]
 Methods = Annotated[str, typer.Option(help="Our methods, METHOD (frozen encoder) or METHOD@CHECKPOINT; or 'none'.")]
 Peers = Annotated[
     str | None, typer.Option(help="setfit, adaptive-classifier, lora, fine-tuning, or 'none'; installed packages.")
 ]
-Draws = Annotated[int, typer.Option(help="Support sets of each size.", min=1)]
-MaxQuery = Annotated[int, typer.Option(help="Query texts at most.", min=1)]
-MaxSteps = Annotated[int, typer.Option(help="Training steps of a peer at most; 0 for as many as it wants.", min=0)]
-Limit = Annotated[float, typer.Option(help="Seconds for one cell at most; 0 for no limit.", min=0)]
-Scaling = Annotated[bool, typer.Option("--scaling", help="Time and memory over ways and shots, instead of accuracy.")]
-Seed = Annotated[int, typer.Option(help="Decides what is drawn.", min=0)]
-SharedEncoder = Annotated[str | None, typer.Option(help="Folder or Hub id of the encoder that all use.")]
-Results = Annotated[Path, typer.Option(help="Folder of the results; what is there already is not done again.")]
+Draws = Annotated[int, typer.Option(help="Support sets drawn for each size.", min=1)]
+MaxQuery = Annotated[int, typer.Option(help="Maximum number of query texts.", min=1)]
+MaxSteps = Annotated[int, typer.Option(help="Maximum training steps of a peer; 0 for its own default.", min=0)]
+Limit = Annotated[float, typer.Option(help="Time limit of a cell in seconds; 0 for none.", min=0)]
+Scaling = Annotated[
+    bool, typer.Option("--scaling", help="Measure time and memory over ways and shots instead of accuracy.")
+]
+Seed = Annotated[int, typer.Option(help="Random seed of the draws.", min=0)]
+SharedEncoder = Annotated[str | None, typer.Option(help="Folder or Hub id of the encoder that all methods share.")]
+Results = Annotated[Path, typer.Option(help="Results folder; cells that it already holds are skipped.")]
 QuietProgress = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
+    """Add the command and the one that shows its results to the application."""
     app.command(epilog=EXAMPLES)(loads_encoder(bench))
     app.command(epilog=REPORT_EXAMPLES)(report)
 
@@ -120,7 +122,7 @@ def _check_failed(failed: int, out: Path) -> None:
     from nlpmeta.errors import WorkFailedError
 
     if failed:
-        raise WorkFailedError(f"{failed} cells failed; what they said is in {out}. Run the same command to try again.")
+        raise WorkFailedError(f"{failed} cells failed; their errors are in {out}. Run the same command to try again.")
 
 
 def _names(asked: str) -> list[str]:

@@ -136,7 +136,7 @@ def _encoder() -> Finding:
     from nlpmeta.encoder.weights import DEFAULT_ENCODER, resolve
 
     try:
-        return Finding("encoder", "ok", resolve(DEFAULT_ENCODER, local_only=True).said)
+        return Finding("encoder", "ok", resolve(DEFAULT_ENCODER, local_only=True).description)
     except NLPMetaError:
         return Finding(
             "encoder",

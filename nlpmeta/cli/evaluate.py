@@ -27,7 +27,7 @@ from nlpmeta.cli.process import (
 )
 
 if TYPE_CHECKING:
-    from nlpmeta.evaluation.protocols import Protocol, Shape, Ways
+    from nlpmeta.evaluation.protocols import Protocol, TaskSize, Ways
     from nlpmeta.evaluation.results import Row
     from nlpmeta.evaluation.runs import DataChoice
     from nlpmeta.learners.base import Learner
@@ -51,24 +51,24 @@ _SILENT = {"out", "plot", "json", "quiet", "device"}
 
 Methods = Annotated[
     str,
-    typer.Argument(metavar="METHODS", help="Methods, checkpoint folders, or METHOD@CHECKPOINT, between commas."),
+    typer.Argument(metavar="METHODS", help="Methods, checkpoint folders, or METHOD@CHECKPOINT, comma-separated."),
 ]
 Data = Annotated[str, typer.Option(help="Corpus name, table (CSV, JSON, Parquet, xlsx, …), or Hub id.")]
-Lang = Annotated[str | None, typer.Option(help="Languages between commas, or 'all' for each in turn.")]
+Lang = Annotated[str | None, typer.Option(help="Comma-separated languages, or 'all' for each in turn.")]
 ProtocolName = Annotated[
     str | None, typer.Option(help="kshot-all, n-way, protaugment, mteb-8shot, clinc-oos or stream.")
 ]
-Shots = Annotated[str | None, typer.Option(help="Support texts of each class, several between commas.")]
-WaysOption = Annotated[str | None, typer.Option(help="Classes of an episode: 'all', or a number.")]
-Episodes = Annotated[int | None, typer.Option(help="Episodes to score (of each fold).", min=1)]
-MaxQuery = Annotated[int | None, typer.Option(help="Query texts at most.", min=1)]
-Seed = Annotated[int | None, typer.Option(help="Decides what is drawn.", min=0)]
-TestData = Annotated[str | None, typer.Option(help="Score on this data, not the test split.")]
-Split = Annotated[str, typer.Option(help="The split that support texts come from.")]
+Shots = Annotated[str | None, typer.Option(help="Shots: support texts per class; several, comma-separated.")]
+WaysOption = Annotated[str | None, typer.Option(help="Classes per episode: 'all', or a number.")]
+Episodes = Annotated[int | None, typer.Option(help="Number of episodes (of each fold).", min=1)]
+MaxQuery = Annotated[int | None, typer.Option(help="Maximum number of query texts.", min=1)]
+Seed = Annotated[int | None, typer.Option(help="Random seed of the draws.", min=0)]
+TestData = Annotated[str | None, typer.Option(help="Score on this data instead of the test split.")]
+Split = Annotated[str, typer.Option(help="Split that support texts are drawn from.")]
 Fold = Annotated[int | None, typer.Option(help="Only the test classes of this published fold.", min=0)]
-NoPrefix = Annotated[bool, typer.Option("--no-prefix", help="Nothing before a text ('query: ' for E5).")]
-Compare = Annotated[str | None, typer.Option(help="Show differences to this method, not the first.")]
-Out = Annotated[Path | None, typer.Option(help="Results file that the rows are added to.")]
+NoPrefix = Annotated[bool, typer.Option("--no-prefix", help="No prompt prefix on texts ('query: ' for E5).")]
+Compare = Annotated[str | None, typer.Option(help="Baseline of the differences, instead of the first method.")]
+Out = Annotated[Path | None, typer.Option(help="Results file to append the rows to.")]
 Plot = Annotated[Path | None, typer.Option(help="PNG of accuracy by presentation (protocol stream).")]
 
 
@@ -152,7 +152,7 @@ class _Measured:
     json: bool
     quiet: bool
 
-    def show(self, langs: "Sequence[str | None]", shapes: "Sequence[Shape]") -> None:
+    def show(self, langs: "Sequence[str | None]", shapes: "Sequence[TaskSize]") -> None:
         """Measure, keep the rows as soon as they are known, draw and print them."""
         from nlpmeta.bench.drawing import draw_streams
         from nlpmeta.cli.console import out_json
@@ -167,15 +167,15 @@ class _Measured:
         else:
             _show(rows, self.protocol)
 
-    def _rows(self, langs: "Sequence[str | None]", shapes: "Sequence[Shape]") -> "Iterator[list[Row]]":
+    def _rows(self, langs: "Sequence[str | None]", shapes: "Sequence[TaskSize]") -> "Iterator[list[Row]]":
         from nlpmeta.cli.console import say
         from nlpmeta.evaluation.results import add_rows
-        from nlpmeta.evaluation.runs import Run
+        from nlpmeta.evaluation.runs import ProtocolRun
 
         if not self.quiet:
             found = [learner.encoder.files for learner in self.learners.values()]
-            say("\n".join(dict.fromkeys(files.said for files in found if files is not None)))
-        run = Run(
+            say("\n".join(dict.fromkeys(files.description for files in found if files is not None)))
+        run = ProtocolRun(
             protocol=self.protocol, methods=self.learners, choice=self.choice, command=self.command,
             show_progress=not self.quiet,
         )  # fmt: skip
@@ -208,7 +208,7 @@ def _note_adapted(names: "Sequence[str]") -> None:
     from nlpmeta.learners.start import is_adapted
 
     for name in filter(is_adapted, names):
-        say(f"Note: {name} is adapted anew to each support set; nlpmeta score {name} measures it as it was saved.")
+        say(f"Note: {name} is re-adapted to each support set; nlpmeta score {name} measures it as saved.")
 
 
 def _names(what: str, compare: str | None) -> list[str]:
@@ -218,7 +218,7 @@ def _names(what: str, compare: str | None) -> list[str]:
 
 
 def _protocol(asked: str | None, n_ways: "list[Ways] | None") -> "Protocol":
-    """The protocol asked for; without one, all classes unless a number of them was asked for."""
+    """The protocol asked for; without one, all classes unless a number of them was requested."""
     from nlpmeta.evaluation.protocols import KSHOT_ALL, N_WAY, protocol
 
     return protocol(asked or (KSHOT_ALL.name if n_ways in (None, ["all"]) else N_WAY.name))

@@ -48,22 +48,23 @@ InputFile = Annotated[
     Path | None, typer.Option(help="A text a line, or a table: CSV, TSV, JSON, JSONL, Parquet, xlsx, also .gz.")
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Write here, all or nothing; .csv, .tsv, .jsonl or .parquet keep a table whole.")
+    Path | None,
+    typer.Option(help="Output file, written atomically; .csv, .tsv, .jsonl or .parquet keep a table's columns."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")]
 KeepColumns = Annotated[
-    str | None, typer.Option(help="Columns of the table to keep, between commas; by default all, for a table.")
+    str | None, typer.Option(help="Columns of the table to keep, comma-separated; by default all, for a table.")
 ]
-TableTextColumn = Annotated[str | None, typer.Option(help="Column of the texts in a table, if not obvious.")]
-Top = Annotated[int | None, typer.Option(help="Name this many labels with their probabilities, the best first.", min=1)]
+TableTextColumn = Annotated[str | None, typer.Option(help="Text column of a table, if not obvious.")]
+Top = Annotated[int | None, typer.Option(help="Return the N most probable labels with their probabilities.", min=1)]
 Abstain = Annotated[
-    float | None, typer.Option(help="Name all labels that hold the true one this often (0.9), or say unsure.")
+    float | None, typer.Option(help="Return label sets with this coverage (0.9), or abstain ('unsure').")
 ]
 OutOfScope = Annotated[
-    bool, typer.Option("--out-of-scope", help="Score texts that fit no class, and call them 'none of these'.")
+    bool, typer.Option("--out-of-scope", help="Detect out-of-scope texts: score them, label them 'none of these'.")
 ]
 Threshold = Annotated[
-    float | None, typer.Option(help="'none of these' where a label is less probable than this.", min=0, max=1)
+    float | None, typer.Option(help="Minimum probability; below it the label is 'none of these'.", min=0, max=1)
 ]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
@@ -277,6 +278,6 @@ def _predict(
         say(f"Note: {empty} {what} empty and got no label (the first: line {first}).")
     if n_cut and not quiet:
         encoder = classifier.learner_.encoder
-        many = Cut(n_cut, done, encoder.max_length, encoder.most_tokens)
-        say(f"Note: {many.said('nlpmeta adapt --max-length')}")
+        cut_off = Cut(n_cut, done, encoder.max_length, encoder.most_tokens)
+        say(f"Note: {cut_off.message('nlpmeta adapt --max-length')}")
     return done

@@ -45,7 +45,7 @@ class Columns:
         top: the most probable labels to name, ``None`` for the first alone without a list of them.
         coverage: how often a set of labels shall hold the true one, ``None`` for one label.
         nested: several labels as a list (JSON), not as columns of their own.
-        out_of_scope: whether out-of-scope texts are told apart, with their score.
+        out_of_scope: whether out-of-scope texts are detected, with their score.
         threshold: the least probability of a label, times that of being in scope; below it the label is ``NONE``.
     """
 

@@ -112,12 +112,11 @@ def loads_encoder(command: Callable[P, R]) -> Callable[P, R]:
 
 Device = Annotated[
     str,
-    typer.Option(
-        help="Where the encoder runs: auto (CUDA, MPS, XPU, else CPU; or NLPMETA_DEVICE), cpu, cuda, cuda:1 …"
-    ),
+    typer.Option(help="Device of the encoder: auto (CUDA, MPS, XPU, else CPU; or NLPMETA_DEVICE), cpu, cuda, cuda:1 …"),
 ]
 MaxLength = Annotated[
-    int | None, typer.Option(help="Tokens that are read of a text, the rest is cut off; 128 if not set.", min=4)
+    int | None,
+    typer.Option(help="Maximum length of a text in tokens; longer texts are truncated. 128 by default.", min=4),
 ]
 
 
@@ -135,17 +134,15 @@ def check_device(asked: str) -> None:
         resolve_device(asked)
 
 
-TextColumn = Annotated[str | None, typer.Option(help="Column of the texts, if not obvious.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels, if not obvious.")]
-LangColumn = Annotated[str | None, typer.Option(help="Column of the languages, if not obvious.")]
-Delimiter = Annotated[
-    str | None, typer.Option(help="What stands between columns: ';', 'tab', …; recognised by default.")
-]
+TextColumn = Annotated[str | None, typer.Option(help="Text column, if not obvious.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Label column, if not obvious.")]
+LangColumn = Annotated[str | None, typer.Option(help="Language column, if not obvious.")]
+Delimiter = Annotated[str | None, typer.Option(help="Column delimiter: ';', 'tab', …; detected by default.")]
 Encoding = Annotated[
     str | None, typer.Option(help="Encoding of text files, such as cp1252; by default UTF-8 or, if it is, UTF-16.")
 ]
 NoHeader = Annotated[
-    bool, typer.Option("--no-header", help="The first line is a row; columns are named by number: 1, 2, …")
+    bool, typer.Option("--no-header", help="The table has no header row; columns are numbered 1, 2, …")
 ]
 DataFolder = Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")]
 EncoderName = Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")]

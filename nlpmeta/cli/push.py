@@ -33,12 +33,12 @@ def push(
     name: Annotated[str, typer.Argument(help="Where to: user/name.")],
     *,
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Who sees a repository that is made (default: private).")
+        bool | None, typer.Option("--private/--public", help="Visibility of a new repository (default: private).")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch; made if absent.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, created if absent.")] = None,
     pr: Annotated[bool, typer.Option("--pr", help="Open a pull request.")] = False,
     licence: Annotated[str | None, typer.Option(help="Licence of the model, such as apache-2.0.")] = None,
-    lang: Annotated[str | None, typer.Option(help="Languages of the examples, between commas.")] = None,
+    lang: Annotated[str | None, typer.Option(help="Languages of the examples, comma-separated.")] = None,
     include_support: Annotated[bool, typer.Option("--include-support", help="Publish the examples too.")] = False,
     message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and sizes; send nothing.")] = False,

@@ -54,7 +54,7 @@ def score(
     encoding: Encoding = None,
     no_header: NoHeader = False,
     device: Device = "auto",
-    show: Annotated[int, typer.Option(help="Texts to print that models differ on.", min=0)] = 5,
+    show: Annotated[int, typer.Option(help="Number of texts to print on which models disagree.", min=0)] = 5,
     out: Annotated[Path | None, typer.Option(help="CSV file for a row a text: label, and what each said.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
     json: AsJson = False,

@@ -50,7 +50,7 @@ def teach(
     """Add examples and classes to an adapted model, say what changes on the examples it holds, and save it.
 
     Accuracy is by cross-validation over the examples of the model, before and after. Examples that the model holds
-    already are passed over. The folder is replaced when the new model is complete, or stays as it was.
+    already are skipped. The folder is replaced when the new model is complete, or stays as it was.
     """
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.persistence import REPORT_FILE
@@ -120,7 +120,7 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
     from nlpmeta.cli.console import out, out_table, printable, say
 
     if not quiet and taught.n_known:
-        say(f"Note: {taught.n_known} examples are in the model already and were passed over.")
+        say(f"Note: {taught.n_known} examples are in the model already and were skipped.")
     if not quiet and taught.n_other_label:
         say(f"Note: {taught.n_other_label} texts are in the model under another label too; they are kept under each.")
     if not taught.new:

@@ -47,10 +47,8 @@ def train(
     online: Annotated[
         bool, typer.Option("--online", help="Tasks in place of a recipe: learn from one data set after another.")
     ] = False,
-    rollback: Annotated[
-        int | None, typer.Option(help="With --online: take back what the last tasks taught.", min=1)
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out, if there is one.")] = False,
+    rollback: Annotated[int | None, typer.Option(help="With --online: roll back the last N tasks.", min=1)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in out, if there is one.")] = False,
     device: Device = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Mirror folder of the public data sets.")] = None,
     json: AsJson = False,

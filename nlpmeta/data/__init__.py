@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 from nlpmeta.errors import DataError
 
+Label = str | int | float | bool
+"""What users may name a class."""
 Column = Literal["langs", "domains", "ids", "users", "times", "lines"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 _OPAQUE = re.compile(r"(class|label|category|cat|intent|topic|group|type|[a-z])?\d+", re.IGNORECASE)

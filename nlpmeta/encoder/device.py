@@ -28,7 +28,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 class Placed(Protocol):
-    """What is asked of an encoder here: where it is, and how much it reads at most."""
+    """What an encoder needs to provide here: where it is, and how much it reads at most."""
 
     @property
     def device(self) -> torch.device: ...
@@ -50,7 +50,7 @@ def resolve_device(asked: Device = "auto") -> torch.device:
     """
     if isinstance(asked, str):
         asked = asked.strip().lower()
-    source = "There was asked for the device"
+    source = "You requested the device"
     if asked == "auto" and (chosen := os.environ.get(VARIABLE, "").strip().lower()) not in ("", "auto"):
         asked, source = chosen, f"{VARIABLE} names the device"
     known = devices()
@@ -90,12 +90,12 @@ def check_place(encoder: Placed, device: Device, max_length: int | None = None) 
     """
     if device != "auto" and resolve_device(device) != _with_index(encoder.device):
         raise NLPMetaError(
-            f"The device {device} was asked for, but the encoder that was given is on {encoder.device}. Move it first: "
+            f"The device {device} was requested, but the encoder that was given is on {encoder.device}. Move it first: "
             f"encoder.to({str(device)!r}); or give the encoder by its name."
         )
     if max_length is not None and max_length != encoder.max_length:
         raise NLPMetaError(
-            f"max_length={max_length} was asked for, but the encoder that was given reads {encoder.max_length} tokens. "
+            f"max_length={max_length} was requested, but the encoder that was given reads {encoder.max_length} tokens. "
             f"Load it so: TextEncoder.from_pretrained(name, max_length={max_length})."
         )
 
@@ -146,7 +146,7 @@ def embed_in_batches(
         lengths: tokens of each row; at least one row.
         embed: from the numbers of some rows to their embeddings.
         batch_tokens: padded tokens of a group at most.
-        advance: hears of every group that is done.
+        advance: called after every group.
 
     Raises:
         WorkFailedError: if the memory is not enough for a single text.
@@ -212,7 +212,7 @@ def _with_index(device: torch.device) -> torch.device:
 
 def _absent(source: str, asked: Device, known: Sequence[str]) -> NLPMetaError:
     return NLPMetaError(
-        f"{source} {str(asked)!r}, which is not here; this machine has: {', '.join(known)}. Choose one of these, or "
+        f"{source} {str(asked)!r}, which is not available; there are: {', '.join(known)}. Choose one of these, or "
         "'auto' for the best."
     )
 

@@ -117,8 +117,8 @@ def max_length(folder: Path) -> int | None:
 def file_digest(path: Path) -> str:
     """The SHA-256 digest of a file; of a large one it is computed once for each version of the file.
 
-    A version is told by place, inode, size and times of change, and remembered in the user's cache; a cache that cannot
-    be written only costs time.
+    A version is identified by place, inode, size and times of change, and remembered in the user's cache; a cache
+    that cannot be written only costs time.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.

@@ -217,7 +217,7 @@ def _peft_config(encoder: TextEncoder, settings: AdapterSettings) -> "LoraConfig
 
     depth = int(encoder.backbone.config.num_hidden_layers)
     if settings.layers is not None and settings.layers > depth:
-        raise NLPMetaError(f"Adapters in the top {settings.layers} layers were asked for; this encoder has {depth}.")
+        raise NLPMetaError(f"Adapters in the top {settings.layers} layers were requested; this encoder has {depth}.")
     top = None if settings.layers is None else list(range(depth - settings.layers, depth))
     return LoraConfig(
         r=settings.rank,

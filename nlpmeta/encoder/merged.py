@@ -71,7 +71,7 @@ def adapted_layers(backbone: nn.Module) -> "dict[str, LoraLayer]":
     }
 
 
-def merged_backbone(backbone: nn.Module, factor: float | None = None) -> nn.Module:
+def merged_backbone(backbone: nn.Module, scale: float | None = None) -> nn.Module:
     """``backbone`` to embed with only, as fast as without adapters: a copy, or itself if it has none.
 
     It shares all weights but those that adapters change, and is the same at every call until a weight or a scale has
@@ -80,7 +80,7 @@ def merged_backbone(backbone: nn.Module, factor: float | None = None) -> nn.Modu
 
     Args:
         backbone: the transformer.
-        factor: scales the adapters, 0 for the frozen weights and 1 as they were trained; ``None`` as they are now.
+        scale: of the adapters, 0 for the frozen weights and 1 as they were trained; ``None`` as they are now.
 
     Raises:
         ModelFolderError: if a merged weight would not be finite.
@@ -91,7 +91,7 @@ def merged_backbone(backbone: nn.Module, factor: float | None = None) -> nn.Modu
         known = _known.get(backbone)
         if known is None:
             known = _known[backbone] = _Known(adapted_layers(backbone), {})
-        scales = tuple(_scale(layer, factor) for layer in known.layers.values())
+        scales = tuple(_scale(layer, scale) for layer in known.layers.values())
         found = known.copies.pop(scales, None)
         if found is None or not found.is_current():
             found = _Copy.of(backbone, known.layers, scales)
@@ -120,16 +120,16 @@ def plain_backbone(backbone: nn.Module, scales: Sequence[float] | None = None) -
     return twin
 
 
-def scales_with(backbone: nn.Module, factor: float) -> list[float]:
-    """What the adapters of each layer are multiplied by if they are scaled by ``factor``."""
-    return [_scale(layer, factor) for layer in adapted_layers(backbone).values()]
+def scales_with(backbone: nn.Module, scale: float) -> list[float]:
+    """What the adapters of each layer are multiplied by if they are scaled by ``scale``."""
+    return [_scale(layer, scale) for layer in adapted_layers(backbone).values()]
 
 
-def _scale(layer: "LoraLayer", factor: float | None) -> float:
-    if factor is None:
+def _scale(layer: "LoraLayer", scale: float | None) -> float:
+    if scale is None:
         return float(layer.scaling[ADAPTER])
     rank = layer.r[ADAPTER]
-    return float(factor * layer.lora_alpha[ADAPTER] / (math.sqrt(rank) if layer.use_rslora.get(ADAPTER) else rank))
+    return float(scale * layer.lora_alpha[ADAPTER] / (math.sqrt(rank) if layer.use_rslora.get(ADAPTER) else rank))
 
 
 def _plain(path: str, layer: "LoraLayer", scale: float) -> nn.Module:

@@ -110,7 +110,7 @@ class EmbeddingStore:
                     return work(connection)
             except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
                 if _is_damage(error):
-                    _warn(f"{self.path} was damaged ({error}) and is started anew; its embeddings are computed again.")
+                    _warn(f"{self.path} was damaged ({error}) and is rebuilt; its embeddings are computed again.")
                     self._remove()
                     continue
                 _warn(f"Embeddings are not kept in {self.path} ({error}); the next run computes them again.")
@@ -158,7 +158,7 @@ def _index_anew(connection: sqlite3.Connection) -> None:
 def state_digest(encoder: TextEncoder) -> str:
     """A digest of all that decides what ``encoder`` makes of a text; it differs as soon as any weight does."""
     facts: list[object] = [_VERSION, encoder.files and encoder.files.digest]
-    facts += [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "factors", None)]
+    facts += [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "scales", None)]
     facts += [[name, str(weight.dtype), _sum_of_bits(weight)] for name, weight in encoder.backbone.state_dict().items()]
     facts += [getattr(module, "scaling", None) for module in encoder.backbone.modules() if hasattr(module, "lora_A")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

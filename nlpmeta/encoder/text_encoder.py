@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nlpmeta.encoder.device import BATCH_TOKENS, Device, embed_in_batches, precision, resolve_device, tokens_at_once
 from nlpmeta.encoder.files import load_folder
 from nlpmeta.encoder.merged import merged_backbone, with_attention, with_weights
-from nlpmeta.encoder.tokenizing import heard, token_ids
+from nlpmeta.encoder.tokenizing import collected_cuts, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.progress import Advance, track
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 Tokens = list[list[int]]
 MAX_LENGTH = 128
-"""Tokens kept of a text unless asked otherwise: room for a paragraph, at a cost that stays small."""
+"""Default maximum length in tokens: room for a paragraph, at a cost that stays small."""
 
 
-class LowerLayers(Protocol):
-    """Layers below the adapters whose states are known already, see ``lower_states.lower_states``."""
+class FrozenLayers(Protocol):
+    """Layers below the adapters whose states are known already, see ``frozen_layers.frozen_layer_cache``."""
 
     def hidden(self, tokens: Tokens, mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
         """The last hidden states of padded texts, ``(n, width, dim)``; ``mask`` ``(n, width)`` marks real tokens."""
 
-    def on(self, backbone: nn.Module) -> "LowerLayers":
+    def on(self, backbone: nn.Module) -> "FrozenLayers":
         """The same states under a copy of the transformer with other weights above the cut."""
 
 
@@ -74,7 +74,7 @@ class TextEncoder(nn.Module):
         self.tokenizer, self.prefix, self.max_length, self.normalise = tokenizer, prefix, max_length, normalise
         self.files = files
         self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
-        self.lower: LowerLayers | None = None  # set by lower_states.lower_states for a block
+        self.frozen_layers: FrozenLayers | None = None  # set by frozen_layers.frozen_layer_cache for a block
         self.dim: int = backbone.config.hidden_size
 
     @classmethod
@@ -154,7 +154,7 @@ class TextEncoder(nn.Module):
         if not texts:
             return []
         # White space at the end would become a token of its own, and move the embedding, in some tokenizers.
-        prefixed, cut = [self.prefix + text.strip() for text in texts], heard()
+        prefixed, cut = [self.prefix + text.strip() for text in texts], collected_cuts()
         note = None if cut is None else lambda row: cut.add(texts[row])
         return token_ids(self.tokenizer, prefixed, max_length=self.max_length, on_cut=note)
 
@@ -171,7 +171,7 @@ class TextEncoder(nn.Module):
         batch_tokens: int | None = None,
         advance: Advance | None = None,
     ) -> Tensor:
-        """``forward`` for texts that are tokens already; ``advance`` hears of every batch that is done.
+        """``forward`` for texts that are tokens already; ``advance`` is called after every batch.
 
         With ``adapter_of`` ``(n,)`` the weights in ``adapter`` are stacked, ``(n_adapters, ...)``, and it says which of
         them each text is embedded with. Without ``batch_tokens`` a batch is as large as suits the device.
@@ -187,13 +187,13 @@ class TextEncoder(nn.Module):
             advance=advance,
         )
 
-    def merged(self, factor: float | None = None) -> "TextEncoder":
+    def merged(self, scale: float | None = None) -> "TextEncoder":
         """The same encoder to embed with only: its adapters are part of the weights, which it shares with all threads.
 
         Args:
-            factor: scales the adapters, 0 for the frozen encoder; ``None`` as they are.
+            scale: of the adapters, 0 for the frozen encoder; ``None`` as they are.
         """
-        backbone = merged_backbone(self.backbone, factor)
+        backbone = merged_backbone(self.backbone, scale)
         if backbone is self.backbone:
             return self
         twin = self._on(backbone)
@@ -208,8 +208,8 @@ class TextEncoder(nn.Module):
         twin = object.__new__(TextEncoder)
         twin.__dict__.update(self.__dict__)
         twin.__dict__["_modules"] = {"backbone": backbone}
-        if self.lower is not None:
-            twin.lower = self.lower.on(backbone)
+        if self.frozen_layers is not None:
+            twin.frozen_layers = self.frozen_layers.on(backbone)
         return twin
 
     @torch.inference_mode()
@@ -225,8 +225,8 @@ class TextEncoder(nn.Module):
     def embed_batch(self, tokens: Tokens, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
         """Embeddings ``(n, dim)`` of texts that go through together, padded to the longest."""
         ids, mask = self.pad(tokens)
-        if self.lower is not None:
-            hidden = self.lower.hidden(tokens, mask, adapter)
+        if self.frozen_layers is not None:
+            hidden = self.frozen_layers.hidden(tokens, mask, adapter)
         else:
             # A batch without padding goes without a mask: the same numbers, and attention takes its fast path.
             inputs = {"input_ids": ids, "attention_mask": None if mask.all() else mask}
@@ -266,7 +266,7 @@ def _rows(
 
 
 def _check_numbers(vectors: Tensor, files: EncoderFiles | None) -> None:
-    """See that embeddings are numbers: weights and settings of strangers can make them something else.
+    """Check that embeddings are finite: an untrusted model can make them NaN or infinite.
 
     Raises:
         ModelFolderError: if one is not finite.

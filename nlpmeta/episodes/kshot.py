@@ -162,7 +162,7 @@ def keep_classes(pool: LabeledTexts, n_way: int, *, seed: int) -> LabeledTexts:
         DataError: if the pool has fewer.
     """
     if n_way > pool.n_way:
-        raise DataError(f"{n_way} classes were asked for but the data has {pool.n_way}: {', '.join(pool.label_names)}.")
+        raise DataError(f"{n_way} classes were requested but the data has {pool.n_way}: {', '.join(pool.label_names)}.")
     drawn = generator(seed, 0, stream=2).choice(pool.n_way, n_way, replace=False)
     return pool.with_classes([pool.label_names[label] for label in sorted(int(d) for d in drawn)])
 

@@ -203,7 +203,7 @@ class ShuffledDraws:
     ``n_shot`` rows of each class are taken; a class with fewer gives all it has. The query set is all of ``test``.
 
     Source: Muennighoff et al., EACL 2023 (arXiv:2210.07316), the classification task of the package ``mteb`` 1 and 2.
-    Where we differ: a row whose text is also in ``test`` is passed over.
+    Where we differ: a row whose text is also in ``test`` is skipped.
 
     Raises:
         DataError: if no training row is left, or no class of them is in ``test``.

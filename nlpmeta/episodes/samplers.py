@@ -70,7 +70,7 @@ class CrossLingualSampler:
     Raises:
         UnknownLanguageError: if the pool does not have a language.
         DataError: if the pool does not say its languages.
-        NLPMetaError: if no pair has enough classes, or a language that was asked for is in no such pair.
+        NLPMetaError: if no pair has enough classes, or a language that was requested is in no such pair.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class UserSampler:
         n_query: query texts of each class.
         seed: decides the draws.
         n_way: classes of an episode; a range ends at what the user has; by default all that the user has.
-        min_ratings: users with fewer distinct rated texts are passed over.
+        min_ratings: users with fewer distinct rated texts are skipped.
 
     Raises:
         DataError: if the pool does not say who rated, or no user is left.
@@ -185,7 +185,7 @@ class SpamSampler:
 
     With windows, the support comes from one and the query from the next, as a filter meets messages that are newer
     than what it was taught. ``tasks`` are the (channel, window) that are drawn; windows in which a class is too rare
-    are passed over.
+    are skipped.
 
     Args:
         pools: texts of two classes each. A pool is a channel, or several if ``by_domain``.

@@ -245,7 +245,7 @@ class ImbalancedSampler:
             return self.shots.draw(rng, counts)
         if counts.min() < self.shots.high:
             raise NLPMetaError(
-                f"Up to {self.shots.high} shots of each class were asked for but the wrapped sampler gives "
+                f"Up to {self.shots.high} shots of each class were requested but the wrapped sampler gives "
                 f"{counts.min()} of one; let it draw n_shot={self.shots.high}."
             )
         return rng.integers(self.shots.low, self.shots.high + 1, size=len(counts))

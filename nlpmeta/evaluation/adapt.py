@@ -28,11 +28,11 @@ class AdaptReport:
     """A classifier, and what was measured and noticed while it was made.
 
     Attributes:
-        request: what was asked for.
+        request: what was requested.
         classifier: of all examples, or of the first draw.
         trial: accuracy and macro-F1 with 95 % intervals, those of the baseline, the learning curve.
         task_report: what the support set says of the task; ``None`` for a method that it is not known for.
-        label_next: the texts to label next, where that was asked for, the most useful first.
+        label_next: the texts to label next, where that was requested, the most useful first.
         learned: what came of the unlabelled texts, where there were some.
         material: the examples.
     """
@@ -75,7 +75,7 @@ def adapt_and_measure(
         request: what to adapt to and how.
         material: the examples, where ``Material.of(request)`` has read them already.
         show_progress: progress bars on standard error.
-        say: told what is worth knowing on the way, a line at a time.
+        say: called with each note, a line at a time.
 
     Raises:
         NLPMetaError: if the data, the encoder or the checkpoint cannot be used, or do not go together.
@@ -89,7 +89,7 @@ def adapt_and_measure(
         with watch.stage("learn_from_texts"):
             learner, learned = _learn_from_texts(request, read, show_progress=show_progress, say=say)
     if say is not None and learner.encoder.files is not None:
-        say(learner.encoder.files.said)
+        say(learner.encoder.files.description)
     table = EmbeddingTable(learner.encoder)
     trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
     classifier = FewShotClassifier.adapted(learner, task.support, embed=table)

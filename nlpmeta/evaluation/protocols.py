@@ -29,7 +29,7 @@ class Material:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class TaskSize:
     """The size of the tasks that are drawn; ``n_episodes`` are drawn of each fold where there are folds.
 
     Raises:
@@ -59,7 +59,7 @@ class Tasks:
     ``n_ways`` are all numbers of classes that occur. ``notes`` is for the person who asked.
     """
 
-    shape: Shape
+    shape: TaskSize
     sampler: Sampler
     n_episodes: int
     n_ways: tuple[int, ...]
@@ -85,7 +85,7 @@ class Protocol:
     name: str
     summary: str
     draws_from: Literal["splits", "test split", "folds", "splits and out of scope"]
-    draw: Callable[[Material, Shape], Tasks]
+    draw: Callable[[Material, TaskSize], Tasks]
     n_ways: tuple[Ways, ...] = ("all",)
     n_shots: tuple[int, ...]
     n_episodes: int
@@ -113,7 +113,7 @@ EPISODE_QUERIES = 5
 _PICK = 1  # the stream of random numbers that picks query texts
 
 
-def kshot_all(material: Material, shape: Shape) -> Tasks:
+def kshot_all(material: Material, shape: TaskSize) -> Tasks:
     """All classes, support from the pool, scored on the test texts; without these, on the rest of the pool."""
     pool, test = _given(material.pool), material.test
     picked = test if test is None else _at_most(test, shape.max_query, shape.seed)
@@ -126,13 +126,13 @@ def kshot_all(material: Material, shape: Shape) -> Tasks:
     return _listed(sampler, shape, notes)
 
 
-def mteb(material: Material, shape: Shape) -> Tasks:
+def mteb(material: Material, shape: TaskSize) -> Tasks:
     """The draws of the Massive Text Embedding Benchmark."""
     test = _at_most(_given(material.test), shape.max_query, shape.seed)
     return _listed(ShuffledDraws(_given(material.pool), test, n_shot=shape.n_shot, seed=shape.seed), shape)
 
 
-def clinc_oos(material: Material, shape: Shape) -> Tasks:
+def clinc_oos(material: Material, shape: TaskSize) -> Tasks:
     """All classes, scored on the test texts and on every text out of scope."""
     if not material.out_of_scope:
         raise DataError("This protocol needs texts out of scope, and the data set has none.")
@@ -141,12 +141,12 @@ def clinc_oos(material: Material, shape: Shape) -> Tasks:
     return _listed(WithOutOfScope(sampler, material.out_of_scope), shape)
 
 
-def n_way(material: Material, shape: Shape) -> Tasks:
+def n_way(material: Material, shape: TaskSize) -> Tasks:
     """Episodes of a few classes, support and query from one pool."""
     return _episodes((_given(material.pool),), shape)
 
 
-def streams(material: Material, shape: Shape) -> Tasks:
+def streams(material: Material, shape: TaskSize) -> Tasks:
     """Streams of a few classes, each presented ``n_shot`` times, all in random order."""
     pool, n_shot = _given(material.pool), shape.n_shot
     n_way = max(2, len(Index(pool).rich(n_shot + 1))) if shape.n_way == "all" else shape.n_way
@@ -160,14 +160,14 @@ def streams(material: Material, shape: Shape) -> Tasks:
     )
 
 
-def folds(material: Material, shape: Shape) -> Tasks:
+def folds(material: Material, shape: TaskSize) -> Tasks:
     """Episodes from the classes that each published fold keeps for testing."""
     if not material.folds:
         raise DataError("This protocol needs published folds of the classes, and the data set has none.")
     return _episodes(material.folds, shape)
 
 
-def _episodes(pools: tuple[LabeledTexts, ...], shape: Shape) -> Tasks:
+def _episodes(pools: tuple[LabeledTexts, ...], shape: TaskSize) -> Tasks:
     """The same number of N-way episodes of each pool."""
     n_shot, need = shape.n_shot, shape.n_shot + EPISODE_QUERIES
     n_ways = [max(2, len(Index(pool).rich(need))) if shape.n_way == "all" else shape.n_way for pool in pools]
@@ -184,7 +184,7 @@ def _episodes(pools: tuple[LabeledTexts, ...], shape: Shape) -> Tasks:
     )
 
 
-def _listed(sampler: Sampler, shape: Shape, notes: Sequence[str] = ()) -> Tasks:
+def _listed(sampler: Sampler, shape: TaskSize, notes: Sequence[str] = ()) -> Tasks:
     """Few, large episodes: their texts are listed by drawing them."""
     first, texts = sampler.episode(0), dict[str, None]()
     for index in range(shape.n_episodes):
@@ -266,7 +266,7 @@ CLINC_OOS = Protocol(
 )
 STREAM = Protocol(
     name="stream",
-    summary="200 streams of 5 classes, each presented 10 times in random order, classified before the label is told",
+    summary="200 streams of 5 classes, each shown 10 times in random order, classified before the label is revealed",
     draws_from="test split",
     draw=streams,
     n_ways=(5,),

@@ -115,7 +115,7 @@ class AdaptRequest:
         """The learner that is started from.
 
         Raises:
-            NLPMetaError: if the method takes no inner steps and some were asked for, or was never meta-trained.
+            NLPMetaError: if the method takes no inner steps and some were requested, or was never meta-trained.
         """
         name = self.encoder or DEFAULT_ENCODER
         learner = starting_learner(
@@ -139,8 +139,8 @@ class Material:
         candidates: texts of which the ones to label next are named, where that is asked for.
         unlabelled: texts to learn the language from, none of them in the labelled data.
         accounts: rows that are not simply examples.
-        skipped: what was said of rows that were passed over.
-        notes: what was said of pairing the test data.
+        skipped: messages about rows that were skipped.
+        notes: messages about pairing the test data.
         watch: runs since reading began.
     """
 
@@ -155,7 +155,7 @@ class Material:
 
     @classmethod
     def of(cls, request: AdaptRequest, *, say: Say | None = None) -> "Material":
-        """Read what ``request`` names; nothing is loaded that embeds. ``say`` is told of rows that are no examples.
+        """Read what ``request`` names; no encoder is loaded. ``say`` gets a note on rows that are not examples.
 
         Raises:
             NLPMetaError: if a file or corpus cannot be read, or there are too few examples.
@@ -165,7 +165,7 @@ class Material:
         raw = None if request.unlabelled is None else distinct_texts(request.unlabelled, request)
         if request.test_data is not None:
             check_apart(request.data, request.test_data)
-        with watch.stage("data"), _heard() as skipped:
+        with watch.stage("data"), collected_warnings() as skipped:
             pool = _read(request, request.data)
             test, notes = None, list[str]()
             files = {"data": Path(request.data).name, "test_data": Path(request.test_data or "").name}
@@ -231,16 +231,16 @@ def _others(texts: tuple[str, ...], *parts: LabeledTexts | None) -> tuple[str, .
 
 
 @contextmanager
-def _heard() -> Iterator[list[str]]:
-    """Collect what is said of rows that are passed over while data is read; it is passed on when the block ends."""
-    said: list[str] = []
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect the warnings about rows that are skipped while data is read; they are passed on when the block ends."""
+    messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         try:
-            yield said
+            yield messages
         finally:
             found = list(caught)
-            said.extend(str(each.message) for each in found if issubclass(each.category, DataWarning))
+            messages.extend(str(each.message) for each in found if issubclass(each.category, DataWarning))
     for each in found:
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 

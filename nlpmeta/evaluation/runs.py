@@ -10,7 +10,7 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.table import embeddings_folder
 from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.evaluation.measure import Summary, Tables, measure
-from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Shape, Tasks, Ways
+from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Tasks, TaskSize, Ways
 from nlpmeta.evaluation.results import EncoderUse, Row, Setting
 from nlpmeta.evaluation.streams import measure_streams
 from nlpmeta.learners.base import Learner
@@ -100,7 +100,7 @@ class DataChoice:
     def _fold(self, number: int) -> LabelFold:
         published = folds(_PUBLISHED_NAMES.get(self.data, self.data), self.data_dir)
         if number >= len(published):
-            raise DataError(f"{self.data} has folds 0 to {len(published) - 1}; fold {number} was asked for.")
+            raise DataError(f"{self.data} has folds 0 to {len(published) - 1}; fold {number} was requested.")
         return published[number]
 
     def _folds(self) -> tuple[LabeledTexts, ...]:
@@ -162,7 +162,7 @@ def evaluate(
         NLPMetaError: if a split, a language or a size does not fit; the message says which.
     """
     shapes = shapes_of(protocol, n_shots=n_shots, n_ways=n_ways, n_episodes=n_episodes, max_query=max_query, seed=seed)
-    run = Run(
+    run = ProtocolRun(
         protocol=protocol, methods=methods, choice=data if isinstance(data, DataChoice) else DataChoice(data=data)
     )
     return [row for rows in run.rows([lang], shapes) for row in rows]
@@ -176,8 +176,8 @@ def shapes_of(
     n_episodes: int | None,
     max_query: int | None,
     seed: int | None,
-) -> list[Shape]:
-    """The sizes of tasks that were asked for, one for each number of ways and shots.
+) -> list[TaskSize]:
+    """The sizes of tasks that were requested, one for each number of ways and shots.
 
     Raises:
         NLPMetaError: if the protocol does not allow them.
@@ -185,7 +185,7 @@ def shapes_of(
     ways, shots = tuple(n_ways or protocol.n_ways), tuple(n_shots or protocol.n_shots)
     protocol.check(ways, shots)
     return [
-        Shape(
+        TaskSize(
             n_way=n_way,
             n_shot=n_shot,
             n_episodes=protocol.n_episodes if n_episodes is None else n_episodes,
@@ -198,7 +198,7 @@ def shapes_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ProtocolRun:
     """Methods, data and protocol; what stays the same from one language and shape to the next.
 
     ``folder`` is where embeddings are kept between runs, ``command`` what a reader types to get the rows again.
@@ -212,11 +212,11 @@ class Run:
     folder: Path | None = field(default_factory=embeddings_folder)
 
     def rows(
-        self, langs: Sequence[str | None], shapes: Sequence[Shape], *, note: Callable[[str], None] | None = None
+        self, langs: Sequence[str | None], shapes: Sequence[TaskSize], *, note: Callable[[str], None] | None = None
     ) -> Iterator[list[Row]]:
         """The rows of each language and shape, one a method, as soon as they are known.
 
-        ``note`` hears what a reader should know about the tasks.
+        ``note`` is called with what a reader should know about the tasks.
         """
         for lang in langs:
             material, tables = self.choice.material(self.protocol, lang), Tables(self.folder)

@@ -1,4 +1,4 @@
-"""Streams: every text is classified before its label is told, and right or wrong is counted by presentation."""
+"""Streams: every text is classified before its label is revealed, and right or wrong is counted by presentation."""
 
 import time
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class StreamScore:
     """What one learner made of one stream.
 
     ``presentations`` ``(length,)`` counts from 1: how often the class of each text had come up, that text included.
-    ``probabilities`` ``(length, n_way)`` are those before the label was told. ``write_seconds`` is the mean over texts.
+    ``probabilities`` ``(length, n_way)`` are those before the label is revealed. ``write_seconds`` is a mean.
     """
 
     labels: Tensor

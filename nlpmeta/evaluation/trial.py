@@ -8,7 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
-from nlpmeta.auto.heads import FROZEN, Views
+from nlpmeta.auto.heads import FROZEN, ScaledEncoder
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.table import EmbeddingTable
@@ -223,7 +223,7 @@ def run_trial(
     """
     texts = _texts(task)
     with cut_texts() as found:
-        if learner.inputs == "embeddings":  # others read the tokens: the table would be for nobody
+        if learner.inputs == "embeddings":  # others read tokens and would not use the table
             with watch.stage("encode"):
                 table.prime(texts, show_progress=show_progress)
         with watch.stage("adapt_and_score"):
@@ -244,10 +244,10 @@ def _frozen(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, E
     """The encoder without its adapters, and its embeddings: out of ``table`` where they are part of what it holds."""
     if not has_adapter(encoder):
         return encoder, table
-    if isinstance(encoder, Views) and FROZEN in encoder.factors:
+    if isinstance(encoder, ScaledEncoder) and FROZEN in encoder.scales:
         columns = encoder.columns(FROZEN)
         return encoder.select([FROZEN]), lambda texts: table(texts)[:, columns]
-    frozen = Views(encoder, [FROZEN])
+    frozen = ScaledEncoder(encoder, [FROZEN])
     return frozen, EmbeddingTable(frozen)
 
 

@@ -64,7 +64,7 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
         weight, bias = state[WEIGHT].detach().cpu(), state[BIAS].detach().cpu()
         return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1, device="cpu"), 1.0, normalise=True)
     if learner.inputs == "embeddings":
-        views = len(learner.predictor(state).views)
+        views = len(learner.predictor(state).adapter_scales)
         width = views * int(learner.encoder.backbone.config.hidden_size)
         units = torch.cat([torch.zeros(1, width, device="cpu"), torch.eye(width, device="cpu")])
         scores, shares, temperature = _parts(learner, state, units)
@@ -100,11 +100,11 @@ def plain_encoders(learner: Learner, state: TaskState) -> "list[PreTrainedModel]
     """A copy of the encoder for each view of ``state``, with the adapters added into the weights and gone."""
     adapted = {name.removeprefix("adapter/"): value for name, value in state.items() if name.startswith("adapter/")}
     backbone = with_weights(learner.encoder.backbone, adapted)
-    return [_plain(backbone, factor) for factor in learner.predictor(state).views]
+    return [_plain(backbone, scale) for scale in learner.predictor(state).adapter_scales]
 
 
-def _plain(backbone: "PreTrainedModel", factor: float) -> "PreTrainedModel":
-    plain = copy.deepcopy(plain_backbone(backbone, scales_with(backbone, factor)))
+def _plain(backbone: "PreTrainedModel", scale: float) -> "PreTrainedModel":
+    plain = copy.deepcopy(plain_backbone(backbone, scales_with(backbone, scale)))
     return cast("PreTrainedModel", plain).requires_grad_(False)
 
 
@@ -128,7 +128,7 @@ def import_setfit(folder: Path | str) -> FewShotClassifier:
         there = f"only {PICKLE}, a pickle, which is never loaded" if (folder / PICKLE).exists() else "none"
         raise ModelFolderError(
             f"{folder} has no head that can be read ({there}). Write it as head.safetensors with the tensors 'weight' "
-            "and 'bias', or adapt anew on the body: FewShotClassifier(encoder=folder)."
+            "and 'bias', or re-adapt on the body: FewShotClassifier(encoder=folder)."
         )
     body, normalise = _body(folder)
     most = min(MAX_LENGTH, max_length(body) or MAX_LENGTH)

@@ -197,8 +197,8 @@ class Predictor:
         return None
 
     @property
-    def views(self) -> tuple[float, ...]:
-        """The factors of the encoder's adapters with which a text is embedded: once, as trained."""
+    def adapter_scales(self) -> tuple[float, ...]:
+        """The scales of the encoder's adapters with which a text is embedded: once, as trained."""
         return (1.0,)
 
     def queries(self, texts: Sequence[str]) -> Texts:

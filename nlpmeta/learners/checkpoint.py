@@ -215,7 +215,7 @@ def _warn_of_other_weights(encoder: "TextEncoder", digest: str) -> None:
 
 
 def _options(value: Json) -> dict[str, Any]:
-    """Options of a learner as a stranger may have written them: plain values of a size that an option can have."""
+    """Options of a learner from an untrusted file: plain values within the size that an option may have."""
     options = dict(mapping(value))
     for name, option in options.items():
         if isinstance(option, str):

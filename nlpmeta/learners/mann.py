@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Option, TaskState, learners
-from nlpmeta.learners.streams import SLOTS, Footprint, Looked, StreamLearner
+from nlpmeta.learners.streams import SLOTS, Footprint, StepOutput, StreamLearner
 from nlpmeta.settings import check_share
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class MemoryAugmentedNetwork(StreamLearner):
         if 0 < rows < max_way:
             raise NLPMetaError(f"A memory for {max_way} classes needs as many rows at least; got {rows}.")
         self.rows, self.rank, self.hidden, self.heads, self.decay = rows, rank, hidden, heads, decay
-        self.training_rows, self.blur = training_rows, nn.Dropout(dropout)
+        self.training_rows, self.dropout = training_rows, nn.Dropout(dropout)
         with torch.device("cpu"):  # the same start on every device
             self.down, self.up = nn.Linear(encoder.dim, rank), nn.Linear(rank, encoder.dim)
             self.controller = nn.LSTMCell(rank + code_dim, hidden)
@@ -94,8 +94,8 @@ class MemoryAugmentedNetwork(StreamLearner):
     def training_memory(self) -> TaskState:
         return self._blank(min(self.rows, self.training_rows))
 
-    def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> Looked:
-        features, n = self.blur(features), len(features)
+    def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> StepOutput:
+        features, n = self.dropout(features), len(features)
         down = self.down(features * features.size(1) ** 0.5)  # unit vectors are small inputs
         hidden, cell = self.controller(self._input(down, memory, codes), _both(memory, n))
         moved = down.unsqueeze(1) + self.move(hidden).view(n, self.heads + 1, self.rank)
@@ -110,13 +110,13 @@ class MemoryAugmentedNetwork(StreamLearner):
             shares = _shares(read, held.slots, codes.size(1))
             scores = scores + shares.clamp(min=_TINY).log()
         if slots is None:
-            return Looked(scores, memory)
+            return StepOutput(scores, memory)
         if read is not None:
             row = held.least_used()
             merge = self._merge(held, hidden, read, slots, row)
             held = held.write(keys[:, -1], slots, row, merge, read, decay=self.decay)
         after = {"keys": held.keys, "row_slots": held.slots, "strength": held.strength, "usage": held.usage}
-        return Looked(scores, {**after, "hidden": hidden, "cell": cell, "last": slots.view(-1)})
+        return StepOutput(scores, {**after, "hidden": hidden, "cell": cell, "last": slots.view(-1)})
 
     def without(self, state: TaskState, label: int) -> TaskState:
         """The state without a class and the rows that held it; its slot is free again."""
@@ -147,7 +147,7 @@ class MemoryAugmentedNetwork(StreamLearner):
             "max_way": self.max_way,
             "code_dim": self.code_dim,
             "training_rows": self.training_rows,
-            "dropout": self.blur.p,
+            "dropout": self.dropout.p,
         }
 
     def _blank(self, rows: int) -> TaskState:
@@ -158,7 +158,7 @@ class MemoryAugmentedNetwork(StreamLearner):
         return {**parts, "hidden": zeros, "cell": zeros.clone(), "last": torch.full((1,), BLANK, device=place)}
 
     def _input(self, down: Tensor, memory: TaskState, codes: Tensor) -> Tensor:
-        """What the controller hears: the text, and the code of the label before it, ``(n, rank + code_dim)``."""
+        """What the controller reads: the text, and the code of the label before it, ``(n, rank + code_dim)``."""
         last = memory["last"]
         code = codes[torch.arange(len(last), device=last.device), last.clamp(min=0)]
         code = code * (last != BLANK).unsqueeze(1)
@@ -244,7 +244,7 @@ class Memory:
 
         ``merge`` decides between the rows that were read and the least used one; it is 0 or 1, with a gradient. Where
         we differ: merging goes to rows of the example's own class alone, in proportion to how they were read; the label
-        is written as soon as it is told, which is one step before the paper's network hears of it.
+        is written as soon as its label arrives, which is one step before the paper's network reads it.
 
         Args:
             key: ``(n, dim)``.

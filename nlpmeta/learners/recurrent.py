@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Option, TaskState, learners
-from nlpmeta.learners.streams import Looked, StreamLearner
+from nlpmeta.learners.streams import StepOutput, StreamLearner
 from nlpmeta.settings import check_share
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _NONE = -1
 class RecurrentMetaLearner(StreamLearner):
     """Reads a stream of texts and labels with a recurrent network, or with causal attention, that was trained to learn.
 
-    With ``attention`` off it is an LSTM that hears each text with the label of the text before it; all that it knows of
+    With ``attention`` off it is an LSTM that reads each text with the label of the text before it; all that it knows of
     the task is in its state. Source: Hochreiter, Younger and Conwell, ICANN 2001, in the form of Santoro et al. 2016
     (arXiv:1605.06065), whose memory it is without. With ``attention`` on, a text attends to the labelled texts before
     it. Source: SNAIL, Mishra, Rohaninejad, Chen and Abbeel, ICLR 2018 (arXiv:1707.03141). Where we differ: there are
@@ -60,7 +60,7 @@ class RecurrentMetaLearner(StreamLearner):
         if min(hidden, context) < 1:
             raise NLPMetaError(f"hidden and context must be positive; got {hidden} and {context}.")
         self.attention, self.hidden, self.context = attention, hidden, context
-        self.blur = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         with torch.device("cpu"):  # the same start on every device
             self.project = nn.Linear(encoder.dim, hidden)
             self.hear = nn.Linear(code_dim, hidden, bias=False)
@@ -79,23 +79,23 @@ class RecurrentMetaLearner(StreamLearner):
         zeros = torch.zeros(1, self.hidden, device=place)
         return {"hidden": zeros, "cell": zeros.clone(), "last": torch.full((1,), _NONE, device=place)}
 
-    def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> Looked:
+    def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> StepOutput:
         if self.blocks is not None:
-            told = None if slots is None else self._texts(features) + self.hear(_codes_at(codes, slots))
+            labelled = None if slots is None else self._texts(features) + self.hear(_codes_at(codes, slots))
             answers = self.blocks.ask(memory, self._texts(features))
-            after = memory if told is None else self.blocks.written(memory, told)
+            after = memory if labelled is None else self.blocks.written(memory, labelled)
         else:
-            answers, after = self._listen(memory, features, codes, slots)
-        return Looked(self._scores(answers.unsqueeze(1), codes).squeeze(1), after)
+            answers, after = self._lstm_step(memory, features, codes, slots)
+        return StepOutput(self._scores(answers.unsqueeze(1), codes).squeeze(1), after)
 
     def run(self, features: Tensor, slots: Tensor, codes: Tensor) -> Tensor:
         """As the steps one by one, computed side by side."""
-        heard = self.hear(codes.gather(1, slots.unsqueeze(2).expand(-1, -1, self.code_dim)))
+        label_codes = self.hear(codes.gather(1, slots.unsqueeze(2).expand(-1, -1, self.code_dim)))
         texts = self._texts(features)
         if self.blocks is not None:
-            return self._scores(self.blocks.run(texts, texts + heard), codes)
+            return self._scores(self.blocks.run(texts, texts + label_codes), codes)
         assert self.lstm is not None  # noqa: S101  # for the type checker
-        before = torch.cat([torch.zeros_like(heard[:, :1]), heard[:, :-1]], dim=1)
+        before = torch.cat([torch.zeros_like(label_codes[:, :1]), label_codes[:, :-1]], dim=1)
         return self._scores(self.lstm(texts + before)[0], codes)
 
     def config(self) -> dict[str, Option]:
@@ -105,25 +105,25 @@ class RecurrentMetaLearner(StreamLearner):
             "max_way": self.max_way,
             "code_dim": self.code_dim,
             "context": self.context,
-            "dropout": self.blur.p,
+            "dropout": self.dropout.p,
         }
 
-    def _listen(
+    def _lstm_step(
         self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None
     ) -> tuple[Tensor, TaskState]:
         """What the LSTM answers ``(n, hidden)``, and its state."""
         assert self.lstm is not None  # noqa: S101  # for the type checker
         n, last = len(features), memory["last"]
-        heard = self.hear(_codes_at(codes, last.clamp(min=0))) * (last != _NONE).unsqueeze(1)
+        label_codes = self.hear(_codes_at(codes, last.clamp(min=0))) * (last != _NONE).unsqueeze(1)
         state = tuple(memory[name].expand(n, -1).unsqueeze(0).contiguous() for name in ("hidden", "cell"))
-        answers, (hidden, cell) = self.lstm((self._texts(features) + heard).unsqueeze(1), state)
+        answers, (hidden, cell) = self.lstm((self._texts(features) + label_codes).unsqueeze(1), state)
         if slots is None:
             return answers[:, 0], memory
         return answers[:, 0], {"hidden": hidden[0], "cell": cell[0], "last": slots.view(-1)}
 
     def _texts(self, features: Tensor) -> Tensor:
         projected: Tensor = self.project(
-            self.blur(features) * features.size(-1) ** 0.5
+            self.dropout(features) * features.size(-1) ** 0.5
         )  # unit vectors are small inputs
         return projected
 
@@ -180,18 +180,18 @@ class CausalAttention(nn.Module):
     def _blocks(self) -> tuple["_Block", ...]:
         return self.first, self.second
 
-    def run(self, asked: Tensor, told: Tensor) -> Tensor:
+    def run(self, queries: Tensor, labelled: Tensor) -> Tensor:
         """Answers ``(n, length, width)`` to texts, from the same texts with labels, both ``(n, length, width)``."""
-        length = told.size(1)
-        steps = torch.arange(length, device=told.device)
+        length = labelled.size(1)
+        steps = torch.arange(length, device=labelled.device)
         age = steps.unsqueeze(1) - steps
-        # A labelled text sees itself; the same text, asked, sees those before it. The window counts what is kept.
-        for_told = (age >= 0) & (age <= self.window)
-        for_asked = (age > 0) & (age <= self.window)
+        # A labelled text sees itself; the same text as a query sees those before it. The window counts what is kept.
+        labelled_mask = (age >= 0) & (age <= self.window)
+        query_mask = (age > 0) & (age <= self.window)
         for block in self._blocks:
-            keys, values = block.offered(told)
-            asked, told = block(asked, keys, values, for_asked), block(told, keys, values, for_told)
-        return asked
+            keys, values = block.offered(labelled)
+            queries, labelled = block(queries, keys, values, query_mask), block(labelled, keys, values, labelled_mask)
+        return queries
 
     def blank(self) -> dict[str, Tensor]:
         """The window of one stream that has seen nothing."""
@@ -201,25 +201,25 @@ class CausalAttention(nn.Module):
 
     def ask(self, memory: dict[str, Tensor], texts: Tensor) -> Tensor:
         """Answers ``(n, width)`` to texts ``(n, width)``, each against its stream or all against the only one."""
-        asked = texts.unsqueeze(1)
+        queries = texts.unsqueeze(1)
         seen = self._seen(memory)
         for i, block in enumerate(self._blocks):
-            keys, values = (memory[name][:, i].expand(len(asked), -1, -1) for name in ("keys", "values"))
-            asked = block(asked, keys, values, seen)
-        return asked[:, 0]
+            keys, values = (memory[name][:, i].expand(len(queries), -1, -1) for name in ("keys", "values"))
+            queries = block(queries, keys, values, seen)
+        return queries[:, 0]
 
-    def written(self, memory: dict[str, Tensor], told: Tensor) -> dict[str, Tensor]:
+    def written(self, memory: dict[str, Tensor], labelled: Tensor) -> dict[str, Tensor]:
         """The window after one labelled text of each stream, ``(n, width)``; the oldest gives way."""
-        told, rows = told.unsqueeze(1), torch.arange(len(told), device=told.device)
+        labelled, rows = labelled.unsqueeze(1), torch.arange(len(labelled), device=labelled.device)
         place = memory[_WRITTEN] % self.window
         every: dict[str, list[Tensor]] = {"keys": [], "values": []}
         seen = self._seen(memory)
         own = torch.ones_like(seen[..., :1])
         for i, block in enumerate(self._blocks):
             before = {name: memory[name][:, i].clone() for name in every}
-            new = dict(zip(every, block.offered(told), strict=True))
+            new = dict(zip(every, block.offered(labelled), strict=True))
             with_own = {name: torch.cat([before[name], new[name]], dim=1) for name in every}
-            told = block(told, with_own["keys"], with_own["values"], torch.cat([seen, own], dim=2))
+            labelled = block(labelled, with_own["keys"], with_own["values"], torch.cat([seen, own], dim=2))
             for name, kept in every.items():
                 before[name][rows, place] = new[name][:, 0]
                 kept.append(before[name])
@@ -241,9 +241,9 @@ class _Block(nn.Module):
         self.out = nn.Linear(width, width)
         self.inner = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def offered(self, told: Tensor) -> tuple[Tensor, Tensor]:
+    def offered(self, labelled: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of labelled texts, ``(n, length, width)`` each."""
-        keys, values = self.offer(self.norm(told)).chunk(2, dim=-1)
+        keys, values = self.offer(self.norm(labelled)).chunk(2, dim=-1)
         return keys, values
 
     def forward(self, texts: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:

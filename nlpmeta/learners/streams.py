@@ -25,7 +25,7 @@ _NO_LABEL = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class StepOutput:
     """Scores of the slots ``(n, n_slots)``, and the memory after a write, if there was one."""
 
     scores: Tensor
@@ -60,8 +60,8 @@ class StreamLearner(Learner):
         """The memory of one stream that has seen nothing; the first dimension of each tensor counts streams."""
 
     @abstractmethod
-    def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> Looked:
-        """Score texts against a memory and, if their ``slots`` are told, write them into it.
+    def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> StepOutput:
+        """Score texts against a memory and, if their ``slots`` are given, write them into it.
 
         Args:
             memory: of as many streams as there are texts, or of one stream that all texts are scored against.
@@ -71,7 +71,7 @@ class StreamLearner(Learner):
         """
 
     def run(self, features: Tensor, slots: Tensor, codes: Tensor) -> Tensor:
-        """Scores ``(n, length, n_slots)`` of each text of ``n`` streams before its own label was told.
+        """Scores ``(n, length, n_slots)`` of each text of ``n`` streams before its own label was revealed.
 
         Args:
             features: ``(n, length, dim)``.
@@ -134,7 +134,7 @@ class StreamLearner(Learner):
         return self.look(_memory(state), self.embed(queries), codes, None).scores[:, state[SLOTS]]
 
     def episode_loss(self, support: Support, query: Support) -> Tensor:
-        """Mean cross-entropy over a stream of support and query texts, each scored before its label is told."""
+        """Mean cross-entropy over a stream of support and query texts, each scored before its label is revealed."""
         return self.batch_loss([(support, query)]).loss
 
     def batch_loss(self, tasks: Sequence[tuple[Support, Support]]) -> BatchLoss:

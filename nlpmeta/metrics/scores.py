@@ -45,7 +45,7 @@ class Interval:
         return cls(float(np.mean(values)), half)
 
     def json(self) -> dict[str, float | None]:
-        """``{"mean": …, "ci95": …}``, with ``null`` for what cannot be told."""
+        """``{"mean": …, "ci95": …}``, with ``null`` for what is unknown."""
         return {"mean": _plain(self.mean), "ci95": _plain(self.ci95)}
 
     def percent(self) -> str:
@@ -116,7 +116,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
     def json(self) -> dict[str, float | None]:
-        """``{"mean": …, "low": …, "high": …}``, with ``null`` for what cannot be told."""
+        """``{"mean": …, "low": …, "high": …}``, with ``null`` for what is unknown."""
         return {"mean": _plain(self.mean), "low": _plain(self.low), "high": _plain(self.high)}
 
     def percent(self) -> str:

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.classifier.persistence import Label
+from nlpmeta.data import Label
 from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import kind_of
 from nlpmeta.encoder.device import Device

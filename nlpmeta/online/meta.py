@@ -140,7 +140,7 @@ class OnlineMetaLearner:
             NLPMetaError: if so many states are not kept.
         """
         if not 1 <= tasks <= len(self._versions):
-            raise NLPMetaError(f"{len(self._versions)} states are kept to go back to; {tasks} were asked for.")
+            raise NLPMetaError(f"{len(self._versions)} states are kept to go back to; {tasks} were requested.")
         put(self._weights, self._versions[-tasks])
         self._versions = self._versions[:-tasks]
         gone = [arrival.name for arrival in self.arrivals[-tasks:]]

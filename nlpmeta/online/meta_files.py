@@ -113,7 +113,7 @@ def read_state(folder: Path, weights: Mapping[str, nn.Parameter]) -> State:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, NLPMetaError):
             raise
-        raise ModelFolderError(f"{folder / STATE_FILE} is damaged ({error}). Start anew.") from error
+        raise ModelFolderError(f"{folder / STATE_FILE} is damaged ({error}). Start again.") from error
     return State(settings, arrivals, kept, _versions(read_tensors(folder / VERSIONS_FILE), weights, folder))
 
 

@@ -40,7 +40,7 @@ class Score:
         if not 0 <= self.mean <= 1:
             raise NLPMetaError(f"A score is a fraction of 1; got {self.mean}.")
 
-    def said(self) -> str:
+    def text(self) -> str:
         """In percent, with the interval."""
         if self.ends is not None:
             return f"{100 * self.mean:.1f} ({100 * self.ends[0]:.1f} to {100 * self.ends[1]:.1f})"
@@ -158,7 +158,7 @@ def _calibration(measured: Measurement) -> str | None:
 
 def _curve_table(measured: Measurement) -> str:
     rows = [("shots", [str(shots) for shots, _ in measured.curve])]
-    rows.append(("accuracy, %", [score.said() for _, score in measured.curve]))
+    rows.append(("accuracy, %", [score.text() for _, score in measured.curve]))
     lines = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
     return "\n".join([lines[0], "|---" * (len(measured.curve) + 1) + "|", lines[1]])
 

@@ -169,7 +169,7 @@ def _noticed(found: Mapping[str, Json]) -> list[str]:
         lines.append(f"On tasks of this size and kind, {100 * low:.0f} to {100 * high:.0f} % are usual")
     alike = found.get("alike")
     pairs = [_names(pair) for pair in alike] if isinstance(alike, list) else []
-    return lines + [f"Not told apart well: {' and '.join(pair)}" for pair in pairs[:5]]
+    return lines + [f"Often confused: {' and '.join(pair)}" for pair in pairs[:5]]
 
 
 def _cut(found: Mapping[str, Json]) -> list[str]:

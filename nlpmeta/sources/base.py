@@ -26,7 +26,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRequest:
-    """What was asked for: a name, and how to read it. See ``loading.load_source``."""
+    """What was requested: a name, and how to read it. See ``loading.load_source``."""
 
     name: str
     data_dir: Path | str | None = None
@@ -57,7 +57,7 @@ class Source(ABC):
 
     @classmethod
     def opened(cls, asked: SourceRequest) -> "Source | None":
-        """The source that was asked for; ``None`` if this kind does not claim the name."""
+        """The source that was requested; ``None`` if this kind does not claim the name."""
         return cls() if asked.name in cls.names() else None
 
     @abstractmethod

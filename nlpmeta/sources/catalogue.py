@@ -229,7 +229,7 @@ POOL_SPLIT = "protaugment"
 
 @dataclass(frozen=True)
 class LabelFold:
-    """One partition of the classes: label names to train on, to choose by, and to score on.
+    """One partition of the classes: label names for training, for model selection, and for the final test.
 
     Raises:
         DataError: if a part is empty or a class is in two of them.

@@ -59,7 +59,7 @@ def others_of(found: Sequence[str], *, where: str, lang_column: str | None = Non
     """The columns beside text and label that have a usual name; ``lang_column`` is the one that says the language."""
     named: dict[Column, str | None] = {}
     for kind, names in OTHER_NAMES.items():
-        with suppress(DataError):  # of two that read alike neither was asked for
+        with suppress(DataError):  # of two that read alike neither was requested
             named[kind] = find(names, found, where=where)
     if lang_column is not None:
         named["langs"] = choose("lang", lang_column, (), found, where=where)
@@ -189,7 +189,7 @@ class LabelColumn:
             self.respelt, self._first_line = self.respelt + 1, self._first_line or line
         return spelt
 
-    def said(self) -> str:
+    def note(self) -> str:
         """How many names were read as an earlier one, and where the first is."""
         return (
             f"{self.respelt} labels differ from an earlier one only in white space or Unicode form and are read as "

@@ -117,7 +117,7 @@ class Records:
 
 
 def records_of(file: TextFile, suffix: str, form: TableForm) -> Records:
-    """The rows of ``file``, the header among them; a line such as ``sep=;`` at its beginning is passed over."""
+    """The rows of ``file``, the header among them; a line such as ``sep=;`` at its beginning is skipped."""
     end = _END.search(file.sample)
     if end and end[0] == "\r":  # an old Macintosh; other ends of lines are then parts of texts
         file = replace(file, newline="\r")

@@ -104,7 +104,7 @@ class FileSource(Source):
         if rows.skipped:
             warnings.warn(f"{path}: skipped {rows.skipped_said()}.", DataWarning, stacklevel=2)
         if rows.column.respelt:
-            warnings.warn(f"{path}: {rows.column.said()}.", DataWarning, stacklevel=2)
+            warnings.warn(f"{path}: {rows.column.note()}.", DataWarning, stacklevel=2)
         columns = {name: tuple(values) for name, values in rows.others.items() if all(v is not None for v in values)}
         if not _ids_name_sentences(columns):
             columns.pop("ids", None)

@@ -68,7 +68,7 @@ def _probe(name: str, revision: str | None) -> None:
     from huggingface_hub import HfApi, constants
 
     if constants.is_offline_mode() or config.HF_HUB_OFFLINE:
-        raise NetworkError(f"The data set {name!r} was asked for, and HF_HUB_OFFLINE forbids the network.")
+        raise NetworkError(f"The data set {name!r} was requested, and HF_HUB_OFFLINE forbids the network.")
     with said_plainly(name, revision):
         checked_info(in_time(lambda: HfApi().dataset_info(name, revision=revision, timeout=REQUEST_SECONDS)))
 

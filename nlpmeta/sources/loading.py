@@ -73,7 +73,7 @@ def bundled(name: str) -> type[Source] | None:
     return sources[name] if name in sources and name in sources[name].names() else None
 
 
-Json = str | int | bool | None | list[str] | dict[str, str]
+OverviewValue = str | int | bool | None | list[str] | dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Overview:
     labels: tuple[str, ...]
     n_labels: int | None
 
-    def as_json(self) -> dict[str, Json]:
+    def as_json(self) -> dict[str, OverviewValue]:
         """One flat object."""
         return {
             "name": self.facts.name,

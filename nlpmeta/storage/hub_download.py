@@ -68,7 +68,7 @@ def download_folder(name: str, how: Fetching) -> Path:
     except NetworkError as error:
         return _cached(name, revision, cache_dir, why=str(error).rstrip("."))
     with said_plainly(name, revision, token=how.token), disk_errors_said_plainly(Path(cache_dir or _cache())):
-        # At the commit that was looked at, under the name that was asked for: a push in between changes nothing.
+        # At the commit that was looked at, under the name that was requested: a push in between changes nothing.
         folder = snapshot_download(
             name,
             revision=info.sha,

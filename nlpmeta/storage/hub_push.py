@@ -80,7 +80,7 @@ def push_folder(
 
     Raises:
         NetworkError: if the Hub cannot be reached within 5 s, refuses, or fails ``TRIES`` times.
-        NLPMetaError: if nobody is logged in, or a private model was asked for and the repository is public.
+        NLPMetaError: if nobody is logged in, or a private model was requested and the repository is public.
     """
     from huggingface_hub import HfApi, get_token
 
@@ -116,7 +116,7 @@ def _look(api: "HfApi", name: str) -> "ModelInfo | None":
 def _check_visibility(target: Target, found: "ModelInfo | None") -> None:
     if found is not None and target.private and not found.private:
         raise NLPMetaError(
-            f"{target.name!r} exists and is public, and a private model was asked for. Push to another name, or make "
+            f"{target.name!r} exists and is public, and a private model was requested. Push to another name, or make "
             "it private in its settings first."
         )
 

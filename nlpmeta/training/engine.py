@@ -50,7 +50,7 @@ def meta_train(
         device: where to train: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
             them. Several devices are given by ``accelerate launch``.
         show_progress: a live line on standard error, if that is a terminal.
-        say: told what is worth knowing before the first step.
+        say: called with each note before the first step.
 
     Raises:
         NLPMetaError: if the learner cannot be trained like this, or ``out`` holds another run.

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.encoder.lower_states import Precision, bytes_of
+from nlpmeta.encoder.frozen_layers import StatePrecision, bytes_of
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.episodes.base import Sampler
 from nlpmeta.errors import NLPMetaError
@@ -30,7 +30,7 @@ def forecast_states(
     encoder: TextEncoder,
     sampler: Sampler,
     n_episodes: int,
-    precision: Precision,
+    precision: StatePrecision,
     *,
     also: Iterable[str] = (),
     say: Callable[[str], None] | None = None,
@@ -43,7 +43,7 @@ def forecast_states(
         n_episodes: how many of them the run takes.
         precision: how states are stored.
         also: texts of held-out tasks.
-        say: told the forecast.
+        say: called with the forecast.
 
     Raises:
         NLPMetaError: if there is not enough free space.
@@ -59,14 +59,14 @@ def forecast_states(
     bound = "" if drawn == n_episodes else "at most "
     folder = user_cache()
     free = free_bytes(folder)
-    said = f"{bound}{n_texts:,} texts of {per_text:.0f} tokens, {size / 1e6:,.0f} MB in {precision}"
+    summary = f"{bound}{n_texts:,} texts of {per_text:.0f} tokens, {size / 1e6:,.0f} MB in {precision}"
     if size > free:
         raise NLPMetaError(
-            f"The states of the lower layers would take {said}, but {free / 1e6:,.0f} MB are free in {folder}. "
+            f"The states of the lower layers would take {summary}, but {free / 1e6:,.0f} MB are free in {folder}. "
             "Free some space, set NLPMETA_CACHE to another disk, or lower_states=off."
         )
     if say is not None:
-        say(f"Cache of the lower layers: {said}; kept in {folder / 'states'}.")
+        say(f"Cache of the lower layers: {summary}; kept in {folder / 'states'}.")
     return size
 
 

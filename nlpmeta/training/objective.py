@@ -41,22 +41,22 @@ def losses(
         accelerator: where the other processes are.
     """
     episodic, accuracy = episodic_loss(learner, episodes, texts, mix_share=settings.mix_share, seed=settings.seed)
-    total, said = episodic, episodic.detach()
+    total, reported = episodic, episodic.detach()
     values = {"accuracy": accuracy, "episodic": float(episodic.detach())}
     if texts is not None and settings.contrastive_weight:
         classes = _class_of(episodes)
         every = texts_of_all(accelerator, texts.of(list(classes)), list(classes), list(classes.values()))
         contrastive = supervised_contrastive(*every, settings.contrastive_temperature)
         total = total + settings.contrastive_weight * accelerator.num_processes * contrastive
-        said = said + settings.contrastive_weight * contrastive.detach()
+        reported = reported + settings.contrastive_weight * contrastive.detach()
         values["contrastive"] = float(contrastive.detach())
     if texts is not None and settings.anchor_weight:
         frozen = texts.frozen()
         anchor = torch.stack([anchor_loss(texts.of(_texts(e)), texts.of(_texts(e), frozen)) for e in episodes]).mean()
         total = total + settings.anchor_weight * anchor
-        said = said + settings.anchor_weight * anchor.detach()
+        reported = reported + settings.anchor_weight * anchor.detach()
         values["anchor"] = float(anchor.detach())
-    return Losses(total, {"loss": float(said), **values})
+    return Losses(total, {"loss": float(reported), **values})
 
 
 def _texts(episode: Episode) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ class DivergedError(WorkFailedError):
         where = "are in the folder of the run" if kept else "were kept"
         super().__init__(
             f"Training diverged and stopped at step {step}: {what} not a finite number. The last good weights {where}. "
-            f"Lower {rates}, or max_grad_norm ({settings.max_grad_norm:g}), and train anew."
+            f"Lower {rates}, or max_grad_norm ({settings.max_grad_norm:g}), and train again."
         )
         self.step, self.what, self.settings = step, what, settings
 

@@ -17,7 +17,7 @@ from nlpmeta.metrics.scores import score_episode
 
 
 class TokenCache:
-    """The tokens of every text that was asked for, each tokenised once."""
+    """The tokens of every requested text, each tokenised once."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder
@@ -205,7 +205,7 @@ class HeldOut:
 
 
 def shuffled(episode: Episode, seed: int, index: int) -> Episode:
-    """The episode with the labels of its support dealt out anew: what is learnt from it must be worthless.
+    """The episode with shuffled support labels: a control from which nothing can be learned.
 
     Classes are numbered, not named, as a name would still say what its class is.
     """

@@ -12,7 +12,7 @@ from nlpmeta.episodes.base import Range
 from nlpmeta.settings import HIGHEST_RATE, HIGHEST_SEED, LARGEST_OPTION, MOST_STEPS, Settings
 from nlpmeta.sources.catalogue import collections
 
-Precision = Literal["no", "bf16", "fp16"]
+MixedPrecision = Literal["no", "bf16", "fp16"]
 
 
 class TrainSettings(Settings):
@@ -33,9 +33,9 @@ class TrainSettings(Settings):
     weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decay of the adapter's weights")
     warmup: int = Field(20, ge=0, le=MOST_STEPS, description="steps over which the rates rise from 0")
     final_rate: float = Field(0.05, ge=0, le=1, description="share of the rates that is left at the end of the cosine")
-    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="gradients longer than this are shortened to it")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="gradient-norm clipping: the largest norm allowed")
     ema: float = Field(0.98, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0 for none")
-    mixed_precision: Precision = Field("no", description="no, bf16 or fp16, through Accelerate")
+    mixed_precision: MixedPrecision = Field("no", description="no, bf16 or fp16, through Accelerate")
     chunk_tokens: int = Field(
         8192, ge=64, le=2**31, description="tokens with activations kept; texts beyond are computed twice"
     )
@@ -88,7 +88,7 @@ RAW_KINDS = ("masked-words", "clusters", "views")
 """Kinds of tasks that read nothing but texts."""
 
 
-class Tasks(Settings):
+class EpisodeTasks(Settings):
     """Tasks drawn from one data set: which of its texts, and the shape of the episodes."""
 
     source: str = Field(description="a data set: a name of the catalogue, a file, or a Hub id")
@@ -215,7 +215,7 @@ class Tasks(Settings):
         return Range(*size) if isinstance(size, tuple) else Range(size, size)
 
 
-def collection_problems(part: Tasks) -> list[str]:
+def collection_problems(part: EpisodeTasks) -> list[str]:
     """What a part says that makes no sense for many data sets at once."""
     named = ("file", "langs", "labels", "fold", "support_langs", "query_langs")
     given = [name for name in named if getattr(part, name) is not None]
@@ -225,14 +225,14 @@ def collection_problems(part: Tasks) -> list[str]:
     return problems + ([] if part.kind == "nway" else [f"the collection {part.source} is for the kind nway"])
 
 
-class TrainTasks(Tasks):
+class TrainTasks(EpisodeTasks):
     """Tasks to train on."""
 
     weight: float = Field(1.0, ge=1e-6, le=1e6, description="share of the episodes, relative to the other parts")
 
 
-class HeldOutTasks(Tasks):
-    """Tasks to choose by: their languages or classes are in no training part."""
+class HeldOutTasks(EpisodeTasks):
+    """Held-out tasks for model selection: their languages or classes are in no training part."""
 
     name: str = Field(description="what the set is called in metrics.jsonl")
 

@@ -164,8 +164,8 @@ class Checkpoints:
         before = {**TrainSettings().model_dump(mode="json"), **(stored if isinstance(stored, dict) else {})}
         changed = [name for name in now if name not in _MAY_CHANGE and now[name] != before.get(name)]
         if changed:
-            said = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
-            raise NLPMetaError(f"The run to resume had other settings: {said}. Use the same, or choose another out=.")
+            diff = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
+            raise NLPMetaError(f"The run to resume had other settings: {diff}. Use the same, or choose another out=.")
 
 
 def refuse_old_run(out: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nlpmeta.encoder.lower_states import lower_states
+from nlpmeta.encoder.frozen_layers import frozen_layer_cache
 from nlpmeta.encoder.table import CHUNK, EmbeddingTable, embeddings_folder
 from nlpmeta.episodes.base import Sampler
 from nlpmeta.episodes.clusters import Vectors, cluster_samplers
@@ -101,7 +101,7 @@ class Run:
             return
         n_episodes = settings.steps * settings.episodes_per_step * settings.accumulate
         encoder, sampler = self.learner.encoder, self.stepper.sampler
-        with lower_states(encoder, precision):
+        with frozen_layer_cache(encoder, precision):
             forecast_states(encoder, sampler, n_episodes, precision, also=self.heldout.texts(self.learner), say=say)
             yield
 
@@ -212,7 +212,7 @@ class Renewal:
         self._learner, self._tokens, self._show = learner, tokens, show_progress
 
     def renew(self, progress: Progress) -> None:
-        """Cluster all texts anew, and note the clusters for the next checkpoint."""
+        """Recluster all texts, and store the clusters for the next checkpoint."""
         for number, sampler in enumerate(self._samplers):
             progress.partitions[str(number)] = torch.from_numpy(sampler.renew(self._embed))
 

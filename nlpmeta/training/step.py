@@ -105,12 +105,12 @@ class Stepper:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         norm = self._accelerator.clip_grad_norm_(list(self._weights.values()), self._settings.max_grad_norm)
-        said = self._said(totals, float(norm if norm is not None else 0.0), factor)
+        metrics = self._metrics(totals, float(norm if norm is not None else 0.0), factor)
         scaled = self._accelerator.scaler is not None
-        skips = self._guard.check(step, float(said["loss"]), float(said["grad_norm"]), scaled=scaled)
+        skips = self._guard.check(step, float(metrics["loss"]), float(metrics["grad_norm"]), scaled=scaled)
         self._optimizer.step()
         self._guard.check_weights(step, self._weights)
-        return {**said, "skipped": 1} if skips else said
+        return {**metrics, "skipped": 1} if skips else metrics
 
     def _accumulated(self, step: int) -> dict[str, float]:
         """Add up the gradients of a step's episodes; returns the sums of what is logged."""
@@ -203,7 +203,7 @@ class Stepper:
             keep_tokens=self._settings.chunk_tokens,
         )
 
-    def _said(self, totals: dict[str, float], norm: float, factor: float) -> dict[str, float | int]:
+    def _metrics(self, totals: dict[str, float], norm: float, factor: float) -> dict[str, float | int]:
         names = sorted(totals)
         device = self._accelerator.device
         sums = torch.tensor([totals[name] for name in names], device=device, dtype=torch.float64)

@@ -30,7 +30,7 @@ from nlpmeta.sources.base import Source
 from nlpmeta.sources.catalogue import POOL_SPLIT, catalogue_entry, collections, folds, members
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.loading import load_source, open_if_possible
-from nlpmeta.training.recipe import Tasks, TrainTasks
+from nlpmeta.training.recipe import EpisodeTasks, TrainTasks
 
 _CHOICE = 4  # a stream of random numbers of its own: which texts of a large set are read
 
@@ -43,7 +43,7 @@ def training_sampler(
     return MixtureSampler(samplers, weights=[part.weight for part in parts], seed=seed)
 
 
-def sampler_of(part: Tasks, *, seed: int, data_dir: Path | None, mask: str | None = None) -> Sampler:
+def sampler_of(part: EpisodeTasks, *, seed: int, data_dir: Path | None, mask: str | None = None) -> Sampler:
     """The episodes of one part.
 
     Raises:
@@ -62,7 +62,7 @@ def sampler_of(part: Tasks, *, seed: int, data_dir: Path | None, mask: str | Non
     return _with_fewer_clues(_unbalanced(merged, part, seed), part, seed, vocabulary)
 
 
-def _unbalanced(sampler: Sampler, part: Tasks, seed: int) -> Sampler:
+def _unbalanced(sampler: Sampler, part: EpisodeTasks, seed: int) -> Sampler:
     share = part.imbalanced_share
     if not share:
         return sampler
@@ -70,14 +70,14 @@ def _unbalanced(sampler: Sampler, part: Tasks, seed: int) -> Sampler:
     return MixtureSampler(both, weights=[1 - share, share], seed=seed)
 
 
-def _with_fewer_clues(sampler: Sampler, part: Tasks, seed: int, vocabulary: Sequence[str]) -> Sampler:
+def _with_fewer_clues(sampler: Sampler, part: EpisodeTasks, seed: int, vocabulary: Sequence[str]) -> Sampler:
     shares = ClueShares(part.names_only_share, part.missing_share, part.withheld_share, part.replaced_share)
     if shares == ClueShares():
         return sampler
     return ClueSampler(sampler, shares=shares, plain_names=readable_names, vocabulary=vocabulary, seed=seed)
 
 
-def _plain_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
+def _plain_sampler(part: EpisodeTasks, *, seed: int, data_dir: Path | None) -> Sampler:
     pool = read_pool(part, data_dir=data_dir)
     n_way, n_shot, n_query = part.range_of("n_way"), part.range_of("n_shot"), part.n_query
     if part.kind == "crosslingual":
@@ -103,7 +103,7 @@ def _plain_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> Sampler:
     return MixtureSampler(both, weights=[1 - part.split_share, part.split_share], seed=seed)
 
 
-def _sampler_without_labels(part: Tasks, texts: list[str], *, seed: int, mask: str | None) -> Sampler:
+def _sampler_without_labels(part: EpisodeTasks, texts: list[str], *, seed: int, mask: str | None) -> Sampler:
     n_way, n_shot, n_query = part.range_of("n_way"), part.range_of("n_shot"), part.n_query
     if part.kind == "clusters":
         return ClusterSampler(
@@ -122,7 +122,7 @@ def _sampler_without_labels(part: Tasks, texts: list[str], *, seed: int, mask: s
     return kind(texts, n_way=n_way, n_shot=n_shot, n_query=n_query, seed=seed, mask=mask)
 
 
-def raw_texts(part: Tasks, *, seed: int, data_dir: Path | None) -> list[str]:
+def raw_texts(part: EpisodeTasks, *, seed: int, data_dir: Path | None) -> list[str]:
     """The texts of a part and nothing else of it: distinct after normalisation, at most ``n_texts``, in their order.
 
     Raises:
@@ -138,7 +138,7 @@ def raw_texts(part: Tasks, *, seed: int, data_dir: Path | None) -> list[str]:
     return [distinct[row] for row in np.sort(chosen)]
 
 
-def read_pool(part: Tasks, *, data_dir: Path | None) -> LabeledTexts:
+def read_pool(part: EpisodeTasks, *, data_dir: Path | None) -> LabeledTexts:
     """The texts of one part: all its languages, without what it leaves out."""
     source = load_source(part.source, data_dir=data_dir)
     split = POOL_SPLIT if part.fold is not None else part.split
@@ -156,7 +156,7 @@ def _with_sound_ids(pool: LabeledTexts) -> LabeledTexts:
     return replace(pool, ids=None) if pool.ids is not None and len(set(pool.ids)) < len(pool) else pool
 
 
-def _languages(part: Tasks, source: Source, split: str) -> list[str | None]:
+def _languages(part: EpisodeTasks, source: Source, split: str) -> list[str | None]:
     """The languages to read as the source spells them; a source that says none is read whole."""
     known = source.languages()
     if not known:
@@ -172,13 +172,13 @@ def _languages(part: Tasks, source: Source, split: str) -> list[str | None]:
     return list(kept)
 
 
-def _wanted_labels(part: Tasks, data_dir: Path | None) -> set[str] | None:
+def _wanted_labels(part: EpisodeTasks, data_dir: Path | None) -> set[str] | None:
     wanted = None if part.labels is None else set(part.labels)
     if part.fold is None:
         return wanted
     published = folds(part.source, data_dir)
     if part.fold >= len(published):
-        raise DataError(f"{part.source} has folds 0 to {len(published) - 1}; fold {part.fold} was asked for.")
+        raise DataError(f"{part.source} has folds 0 to {len(published) - 1}; fold {part.fold} was requested.")
     of_fold = set(getattr(published[part.fold], part.part))
     return of_fold if wanted is None else wanted & of_fold
 
@@ -193,7 +193,7 @@ def _labels_like(names: Sequence[str], others: Sequence[str], data_dir: Path | N
     return [name for name in names if _plain(name) in taken]
 
 
-def _one_language_each(pools: Mapping[str, LabeledTexts], part: Tasks, seed: int) -> Sampler:
+def _one_language_each(pools: Mapping[str, LabeledTexts], part: EpisodeTasks, seed: int) -> Sampler:
     """Episodes within one language, languages balanced; ways end at what a language has, poorer ones are left out."""
     n_way, n_shot = part.range_of("n_way"), part.range_of("n_shot")
     samplers, sizes, most = [], [], 0
@@ -221,17 +221,17 @@ def _code(lang: str) -> str:
     return languages.parse(lang).code
 
 
-def is_collection(part: Tasks) -> bool:
+def is_collection(part: EpisodeTasks) -> bool:
     """Whether a part reads many data sets."""
     return part.source in collections()
 
 
-def sets_of(part: Tasks) -> tuple[str, ...]:
+def sets_of(part: EpisodeTasks) -> tuple[str, ...]:
     """The names of the data sets that a part reads."""
     return members(part.source, kinds=part.kinds, leave_out=part.leave_out) if is_collection(part) else (part.source,)
 
 
-def many_sets_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> ManySetsSampler:
+def many_sets_sampler(part: EpisodeTasks, *, seed: int, data_dir: Path | None) -> ManySetsSampler:
     """The episodes of a part that reads many data sets."""
     shape = ManySetsShape(part.range_of("n_way"), part.range_of("n_shot"), Range(1, part.n_query), part.most_chars)
     return ManySetsSampler(
@@ -245,7 +245,7 @@ def many_sets_sampler(part: Tasks, *, seed: int, data_dir: Path | None) -> ManyS
     )
 
 
-def read_parts(part: Tasks, *, data_dir: Path | None) -> list[SetPart]:
+def read_parts(part: EpisodeTasks, *, data_dir: Path | None) -> list[SetPart]:
     """Every set and language, without the texts that a left-out set or a published test split has too.
 
     Raises:
@@ -273,7 +273,7 @@ def _pools(source: Source, split: str, out: set[str]) -> Iterator[LabeledTexts]:
             yield source.load(lang, split)
 
 
-def _barred(part: Tasks, names: tuple[str, ...], data_dir: Path | None) -> set[str]:
+def _barred(part: EpisodeTasks, names: tuple[str, ...], data_dir: Path | None) -> set[str]:
     """Fingerprints of the texts of the sets that are left out, as far as they are there, and of all test splits."""
     marks: set[str] = set()
     for name in members(part.source):

@@ -37,7 +37,7 @@ class FromTexts:
     """What learning from unlabelled texts came to.
 
     ``before`` and ``after`` are the mean log probabilities of the right class of support texts that were held out, or,
-    with one text a class, that are told by the names of the classes; ``None`` where neither can be measured.
+    with one text a class, that are classified by the names of the classes; ``None`` where neither can be measured.
     """
 
     n_texts: int
@@ -54,10 +54,10 @@ class FromTexts:
                 "whether they help."
             )
         gain = f"{self.after - self.before:+.3f} (standard error {self.standard_error:.3f})"
-        said = "kept" if self.kept else "not kept; the model starts from what it would have without them"
+        verdict = "kept" if self.kept else "not kept; the model starts from what it would have without them"
         return (
             f"Unlabelled texts: {self.steps} steps on {self.n_texts:,}; mean log probability of held-out support texts "
-            f"{gain}: {said}."
+            f"{gain}: {verdict}."
         )
 
     def json(self) -> dict[str, Json]:
@@ -86,7 +86,7 @@ def learn_from_texts(
 
     Args:
         method: as for ``starting_learner``; one that works on embeddings.
-        texts: without labels; those of the support set are passed over.
+        texts: without labels; those of the support set are skipped.
         support: the labelled texts that are adapted to.
         encoder: what is started from.
         checkpoint: the same.
@@ -95,7 +95,7 @@ def learn_from_texts(
         steps: of two tasks each.
         seed: decides tasks and the start of adapters that are new.
         show_progress: a bar, if standard error is a terminal.
-        say: told what is worth knowing before the first step.
+        say: called with each note before the first step.
 
     Raises:
         DataError: if there are fewer than 50 distinct texts.
@@ -181,6 +181,6 @@ def _likelihoods(learner: Learner, support: LabeledTexts) -> Tensor | None:
         names = head.support(support, learner.encoder.encode).names
         if names is None:
             return None
-        told = Support(names.texts, names.features, torch.arange(known.n_way, device=known.labels.device), known.n_way)
-        scores = head.logits(head.adapt(told), known)
+        named = Support(names.texts, names.features, torch.arange(known.n_way, device=known.labels.device), known.n_way)
+        scores = head.logits(head.adapt(named), known)
     return scores.float().log_softmax(1)[torch.arange(len(known), device=scores.device), known.labels].cpu()

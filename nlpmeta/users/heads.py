@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nlpmeta.data import Label
 from nlpmeta.data.labels import plain
 from nlpmeta.encoder.lora import adapter_weights, digest_of
 from nlpmeta.encoder.table import state_digest
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Precision = Literal["float16", "int8"]
-Label = str | int | float | bool
+HeadPrecision = Literal["float16", "int8"]
 
 USER_BYTES = 16 * 1024
 """The most that one user may take: state, labels and name together."""
@@ -42,7 +42,7 @@ class Packed:
 
     state: bytes
     labels: str
-    precision: Precision
+    precision: HeadPrecision
     error: float
 
     def size(self, user: str) -> int:
@@ -63,7 +63,7 @@ def checksum(user: str | None, state: bytes, labels: str) -> int:
     return content if user is None else zlib.crc32(user.encode("utf-8"), content)
 
 
-def pack(user: str, state: TaskState, classes: "NDArray[np.generic]", precision: Precision | None = None) -> Packed:
+def pack(user: str, state: TaskState, classes: "NDArray[np.generic]", precision: HeadPrecision | None = None) -> Packed:
     """The state of ``user`` in at most ``USER_BYTES``.
 
     Args:
@@ -77,7 +77,7 @@ def pack(user: str, state: TaskState, classes: "NDArray[np.generic]", precision:
     """
     kind = classes.dtype.kind if classes.dtype.kind in _KINDS else "U"
     labels = json.dumps({"kind": kind, "labels": plain(classes)}, ensure_ascii=False)
-    tried: tuple[Precision, ...] = ("float16", "int8") if precision is None else (precision,)
+    tried: tuple[HeadPrecision, ...] = ("float16", "int8") if precision is None else (precision,)
     for each in tried:
         packed = _packed(user, state, labels, each)
         if packed.size(user) <= USER_BYTES:
@@ -113,7 +113,7 @@ def unpack(state: bytes, labels: str) -> tuple[TaskState, tuple[Label, ...]]:
     return {name.removeprefix(_INT8): tensor for name, tensor in tensors.items()}, names
 
 
-def _packed(user: str, state: TaskState, labels: str, precision: Precision) -> Packed:
+def _packed(user: str, state: TaskState, labels: str, precision: HeadPrecision) -> Packed:
     from safetensors.torch import save
 
     stored: TaskState = {}
@@ -135,7 +135,7 @@ def _packed(user: str, state: TaskState, labels: str, precision: Precision) -> P
     return Packed(save(stored), labels, precision, max(errors))
 
 
-def _stored(name: str, value: Tensor, precision: Precision) -> TaskState:
+def _stored(name: str, value: Tensor, precision: HeadPrecision) -> TaskState:
     """The tensor as it is written; the number itself comes first."""
     if value.dim() < 2 and value.numel() <= _SMALL:
         return {name: value}
@@ -261,5 +261,5 @@ def _encoder(encoder: TextEncoder) -> str:
     """The digest of its files and adapters; of all weights where it was built in memory (a second for a large one)."""
     if encoder.files is None:
         return state_digest(encoder)[:16]
-    settings = [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "factors", None)]
+    settings = [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "scales", None)]
     return f"{encoder.files.digest[:16]}-{digest_of(adapter_weights(encoder).items(), json.dumps(settings))[:16]}"

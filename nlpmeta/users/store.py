@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nlpmeta.classifier.fitted import Examples, at_least_two, checked_pairs
+from nlpmeta.data import Label
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.device import Device, check_place
 from nlpmeta.encoder.table import EmbeddingTable
@@ -18,7 +19,7 @@ from nlpmeta.learners.abilities import logits_of_owners
 from nlpmeta.learners.base import Learner, TaskState
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.users.file import UsersFile, checked_user, checked_users, is_user
-from nlpmeta.users.heads import Label, Packed, Precision, SharedHead, check_near, facts_of, pack, unpack
+from nlpmeta.users.heads import HeadPrecision, Packed, SharedHead, check_near, facts_of, pack, unpack
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -32,7 +33,7 @@ class Stored:
 
     user: str
     bytes: int
-    precision: Precision
+    precision: HeadPrecision
     error: float
 
 
@@ -69,7 +70,7 @@ class AdapterStore:
         learner: Learner | str = "logistic",
         *,
         checkpoint: str = "default",
-        precision: Precision | None = None,
+        precision: HeadPrecision | None = None,
         device: Device = "auto",
     ) -> None:
         """Open a store, or make one.

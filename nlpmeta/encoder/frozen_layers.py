@@ -28,7 +28,7 @@ from nlpmeta.storage.files import (
     write_bytes,
 )
 
-Precision = Literal["float16", "float32"]
+StatePrecision = Literal["float16", "float32"]
 SEGMENT_TOKENS = 1 << 16
 _RECORD = np.dtype([("key", "V16"), ("segment", "<u4"), ("start", "<u4"), ("length", "<u4"), ("crc", "<u4")])
 
@@ -42,7 +42,7 @@ class StateStore:
     The index has a checksum a text, which is compared when a text is first read.
     """
 
-    def __init__(self, folder: Path, dim: int, precision: Precision) -> None:
+    def __init__(self, folder: Path, dim: int, precision: StatePrecision) -> None:
         self.folder, self._dim, self._precision = folder, dim, precision
         with disk_errors_said_plainly(folder):
             make_folder(folder)
@@ -116,14 +116,14 @@ class StateStore:
         return self.folder / f"states-{number:04d}.bin"
 
 
-class LowerStates:
+class FrozenLayerCache:
     """Runs an encoder from its cut upwards, on states of the lower layers that are computed once per text.
 
     Raises:
         NLPMetaError: if the encoder's adapters leave no layer below them, or its transformer cannot be cut.
     """
 
-    def __init__(self, encoder: TextEncoder, folder: Path, precision: Precision) -> None:
+    def __init__(self, encoder: TextEncoder, folder: Path, precision: StatePrecision) -> None:
         layer = lowest_adapted_layer(encoder)
         if layer == 0:
             raise NLPMetaError("Adapters sit in every layer, so no layer below them can be cached. Set adapter.layers.")
@@ -135,7 +135,7 @@ class LowerStates:
         """Texts whose states were not in the cache."""
         return self._store.n_new
 
-    def on(self, backbone: nn.Module) -> "LowerStates":
+    def on(self, backbone: nn.Module) -> "FrozenLayerCache":
         """The same states under a copy of the transformer with other weights above the cut."""
         twin = copy.copy(self)
         twin._split = SplitBackbone(backbone, self._split.layer, check=False)
@@ -171,7 +171,9 @@ class LowerStates:
 
 
 @contextmanager
-def lower_states(encoder: TextEncoder, precision: Precision, *, folder: Path | None = None) -> Iterator[LowerStates]:
+def frozen_layer_cache(
+    encoder: TextEncoder, precision: StatePrecision, *, folder: Path | None = None
+) -> Iterator[FrozenLayerCache]:
     """Within the block ``encoder`` takes the states of its lower layers from a cache.
 
     The cache is kept between runs, under the digest of the encoder's files, by one process at a time; others, and
@@ -198,17 +200,17 @@ def lower_states(encoder: TextEncoder, precision: Precision, *, folder: Path | N
             lock.acquire()
         except (Timeout, OSError):
             folder = None
-        states = LowerStates(encoder, folder or temporary / "states", precision)
-        encoder.lower = states
+        states = FrozenLayerCache(encoder, folder or temporary / "states", precision)
+        encoder.frozen_layers = states
         try:
             yield states
         finally:
-            encoder.lower = None
+            encoder.frozen_layers = None
             states.close()
             lock.release()
 
 
-def bytes_of(n_tokens: int, dim: int, precision: Precision) -> int:
+def bytes_of(n_tokens: int, dim: int, precision: StatePrecision) -> int:
     """The size of the states of so many tokens."""
     return n_tokens * dim * np.dtype(precision).itemsize
 

@@ -8,7 +8,7 @@ from test_lora import adapted_encoder
 
 from nlpmeta.auto import priors as room
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.auto.priors import Experience, Profile, Shrunk, Surface, experience
+from nlpmeta.auto.priors import Priors, Profile, Shrunk, Surface, shipped_priors
 from nlpmeta.errors import ModelFolderError
 
 SHOTS, WAYS = (1.0, 5.0, 16.0), (2.0, 20.0)
@@ -37,31 +37,31 @@ def test_an_estimate_counts_as_much_as_the_texts_it_comes_from():
     assert float(shrunk.at(None, n_texts=0, n_shot=1, n_way=2)[0]) == 10.5
 
 
-def test_experience_survives_json():
-    learned = experience().two_views
+def test_priors_survive_json():
+    learned = shipped_priors().two_views
     again = Profile.of(json.loads(json.dumps(learned.json())))
     assert again.json() == learned.json()
     assert {field.name for field in fields(Profile)} == set(learned.json())
 
 
-def test_the_shipped_experience_knows_every_head_of_auto(encoder):
+def test_the_shipped_priors_know_every_head_of_auto(encoder):
     for auto in (AutoHead(adapted_encoder()), AutoHead(encoder)):
-        assert set(auto.candidates) == set(auto.experience.heads) == set(auto.experience.one_shot_temperatures)
+        assert set(auto.candidates) == set(auto.priors.heads) == set(auto.priors.one_shot_temperatures)
         for n_shot in (1, 5, 50):
-            assert float(auto.experience.prior_of(list(auto.candidates), n_shot, 7).sum()) == pytest.approx(1.0)
+            assert float(auto.priors.prior_of(list(auto.candidates), n_shot, 7).sum()) == pytest.approx(1.0)
 
 
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
     path = tmp_path / "priors.json"
     path.write_text('{"two_views": {}}', encoding="utf-8")
     monkeypatch.setattr(room, "FILE", path)
-    experience.cache_clear()
+    shipped_priors.cache_clear()
     with pytest.raises(ModelFolderError, match=r"priors\.json is damaged"):
-        experience()
-    experience.cache_clear()
+        shipped_priors()
+    shipped_priors.cache_clear()
 
 
 def test_views_choose_the_profile():
-    two, one = experience().two_views, experience().one_view
-    assert Experience(two, one).views(True) is two
-    assert Experience(two, one).views(False) is one
+    two, one = shipped_priors().two_views, shipped_priors().one_view
+    assert Priors(two, one).profile(two_views=True) is two
+    assert Priors(two, one).profile(two_views=False) is one

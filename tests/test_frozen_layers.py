@@ -6,8 +6,8 @@ import torch
 from conftest import make_encoder
 from meta_task import noisy_encoder, samplers
 
+from nlpmeta.encoder.frozen_layers import SplitBackbone, StateStore, bytes_of, frozen_layer_cache
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
-from nlpmeta.encoder.lower_states import SplitBackbone, StateStore, bytes_of, lower_states
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.training.engine import meta_train
@@ -50,11 +50,11 @@ def test_embeddings_and_gradients_are_those_without_the_cache(tmp_path):
         return vectors.detach(), torch.cat([w.grad.flatten() for w in adapter_weights(encoder).values()])
 
     plain = results()
-    with lower_states(encoder, "float32", folder=tmp_path / "states") as states:
+    with frozen_layer_cache(encoder, "float32", folder=tmp_path / "states") as states:
         for _ in range(2):
             torch.testing.assert_close(results(), plain)
         assert states.computed == 4  # distinct texts, each once
-    assert encoder.lower is None
+    assert encoder.frozen_layers is None
 
 
 def test_replaced_weights_are_replaced_above_the_cut_too(tmp_path):
@@ -62,17 +62,17 @@ def test_replaced_weights_are_replaced_above_the_cut_too(tmp_path):
     other = {name: weight.detach() * 2 for name, weight in adapter_weights(encoder).items()}
     with torch.no_grad():
         plain = encoder(TEXTS, adapter=other)
-        with lower_states(encoder, "float32", folder=tmp_path / "states"):
+        with frozen_layer_cache(encoder, "float32", folder=tmp_path / "states"):
             torch.testing.assert_close(encoder(TEXTS, adapter=other), plain)
 
 
 def test_the_cache_outlives_the_run_and_float16_is_close(tmp_path):
     encoder, folder = top_layer_encoder(), tmp_path / "states"
     plain = encoder.encode(TEXTS)
-    with lower_states(encoder, "float16", folder=folder) as states:
+    with frozen_layer_cache(encoder, "float16", folder=folder) as states:
         first = encoder.encode(TEXTS)
         assert states.computed == 4
-    with lower_states(encoder, "float16", folder=folder) as states:
+    with frozen_layer_cache(encoder, "float16", folder=folder) as states:
         assert torch.equal(encoder.encode(TEXTS), first)
         assert states.computed == 0
     torch.testing.assert_close(first, plain, rtol=0, atol=2e-3)
@@ -82,7 +82,7 @@ def test_the_cache_outlives_the_run_and_float16_is_close(tmp_path):
 
 def test_damaged_states_are_computed_again(tmp_path):
     encoder, folder = top_layer_encoder(), tmp_path / "states"
-    with lower_states(encoder, "float32", folder=folder):
+    with frozen_layer_cache(encoder, "float32", folder=folder):
         whole = encoder.encode(TEXTS)
     segment = folder / "states-0000.bin"
     content = np.memmap(segment, np.uint8, "r+")
@@ -90,7 +90,7 @@ def test_damaged_states_are_computed_again(tmp_path):
     content.flush()
     with (folder / "index.bin").open("ab") as index:
         index.write(b"half a record")
-    with lower_states(encoder, "float32", folder=folder) as states:
+    with frozen_layer_cache(encoder, "float32", folder=folder) as states:
         torch.testing.assert_close(encoder.encode(TEXTS), whole)
         assert states.computed == 1
 
@@ -98,8 +98,8 @@ def test_damaged_states_are_computed_again(tmp_path):
 def test_a_second_process_at_once_gets_a_cache_of_its_own(tmp_path):
     one, two = top_layer_encoder(), top_layer_encoder()
     with (
-        lower_states(one, "float32", folder=tmp_path / "s"),
-        lower_states(two, "float32", folder=tmp_path / "s") as other,
+        frozen_layer_cache(one, "float32", folder=tmp_path / "s"),
+        frozen_layer_cache(two, "float32", folder=tmp_path / "s") as other,
     ):
         one.encode(TEXTS)
         two.encode(TEXTS)
@@ -109,7 +109,7 @@ def test_a_second_process_at_once_gets_a_cache_of_its_own(tmp_path):
 
 
 def test_arrays_that_do_not_fit_open_a_new_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("nlpmeta.encoder.lower_states.SEGMENT_TOKENS", 8)
+    monkeypatch.setattr("nlpmeta.encoder.frozen_layers.SEGMENT_TOKENS", 8)
     store = StateStore(tmp_path, 2, "float32")
     arrays = {bytes([i]) * 16: np.full((3, 2), i, np.float32) for i in range(5)}
     for key, array in arrays.items():
@@ -126,7 +126,7 @@ def test_arrays_that_do_not_fit_open_a_new_file(tmp_path, monkeypatch):
 def test_adapters_in_every_layer_leave_nothing_to_cache(tmp_path):
     encoder = make_encoder()
     add_adapter(encoder, AdapterSettings(), seed=0)
-    with pytest.raises(NLPMetaError, match="every layer, so no layer below"), lower_states(encoder, "float32"):
+    with pytest.raises(NLPMetaError, match="every layer, so no layer below"), frozen_layer_cache(encoder, "float32"):
         pass
 
 
