@@ -115,7 +115,7 @@ def test_without_a_folder_nothing_is_written(on_disk, tmp_path, monkeypatch):
 def test_a_damaged_store_is_started_anew_and_said(on_disk, tmp_path, content):
     expected = filled(on_disk, tmp_path)(TEXTS)
     database(tmp_path).write_bytes(content)
-    with pytest.warns(DataWarning, match="started anew"):
+    with pytest.warns(DataWarning, match="is rebuilt"):
         table = filled(on_disk, tmp_path)
     assert torch.equal(table(TEXTS), expected)
     assert filled(on_disk, tmp_path).n_encoded == 0

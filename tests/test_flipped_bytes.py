@@ -128,7 +128,7 @@ def test_a_cache_with_other_tables_is_started_anew(tmp_path):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE embeddings (word TEXT)")
     store = EmbeddingStore(path, DIM)
-    with pytest.warns(DataWarning, match="started anew"):
+    with pytest.warns(DataWarning, match="is rebuilt"):
         assert store.read(TEXTS)[0] == []
     store.write(TEXTS, vectors_of(TEXTS))
     assert len(EmbeddingStore(path, DIM).read(TEXTS)[0]) == len(TEXTS)

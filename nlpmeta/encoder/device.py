@@ -212,8 +212,8 @@ def _with_index(device: torch.device) -> torch.device:
 
 def _absent(source: str, asked: Device, known: Sequence[str]) -> NLPMetaError:
     return NLPMetaError(
-        f"{source} {str(asked)!r}, which is not available; there are: {', '.join(known)}. Choose one of these, or "
-        "'auto' for the best."
+        f"{source} {str(asked)!r}, which is not available; this machine has: {', '.join(known)}. Choose one of "
+        "these, or 'auto' for the best."
     )
 
 

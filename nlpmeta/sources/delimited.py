@@ -82,7 +82,7 @@ class Records:
             if len(taken) == 1:
                 return cells
             alike = 0 if self._header_is_quoted else sum(map(self._is_row, taken))
-            if alike < len(taken) and any('""' in each for each in taken):
+            if any('""' in each for each in taken) and (alike < len(taken) or not is_tolerant):
                 alike = 0  # quotes are meant
             if not is_tolerant or 2 * alike <= len(taken):
                 if alike > 1:
