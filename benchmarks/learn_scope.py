@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from nlpmeta.auto import scope as small_talk
 from nlpmeta.auto.heads import FROZEN, ScaledEncoder
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.auto.scope import WEIGHTS_FILE, near_clues, scope_scores
+from nlpmeta.auto.scope import WEIGHTS_FILE, near_clues, scope_scores, small_talk, small_talk_likeness
 from nlpmeta.data import Episode
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.errors import NLPMetaError
@@ -95,7 +94,7 @@ def clues_of(auto: AutoHead, episode: Episode, outside: Sequence[str], embed: Em
     """The clues to the query, to texts out of scope, and to small talk."""
     known = auto.known(auto.support(episode.support, embed))
     state = auto.adapt(known)
-    talk_texts = small_talk.sentences()
+    talk_texts = small_talk()
     mixture = auto.predictor(state)
     n_views = mixture.n_views
     read = {text: mixture.read(Texts(("",), embed([text]))) for text in talk_texts}
@@ -106,10 +105,10 @@ def clues_of(auto: AutoHead, episode: Episode, outside: Sequence[str], embed: Em
         features = mixture.read(queries)
         if itself:
             rest = [torch.cat([talk[:i], talk[i + 1 :]]) for i in range(len(talk))]
-            parts = [small_talk.nearest(features[i : i + 1], rest[i], n_views=n_views) for i in range(len(talk))]
+            parts = [small_talk_likeness(features[i : i + 1], rest[i], n_views=n_views) for i in range(len(talk))]
             near = torch.cat(parts)
         else:
-            near = small_talk.nearest(features, talk, n_views=n_views)
+            near = small_talk_likeness(features, talk, n_views=n_views)
         return near_clues(
             mixture.logits(queries).log_softmax(1),
             features,
@@ -175,7 +174,7 @@ def main() -> None:
         pools = [small(family).pools(asked.data_dir) for family in AUXILIARY if family.name in FEW]
         tests, oos = clinc(asked.data_dir), load_source("clinc150", data_dir=asked.data_dir).load(None, "oos_dev")
         table = EmbeddingTable(auto.encoder, embeddings_folder())
-        table.prime([*small_talk.sentences(), *UNHEARD, *oos.texts[:60]])
+        table.prime([*small_talk(), *UNHEARD, *oos.texts[:60]])
         columns = auto.encoder.columns(FROZEN)
         embeds = {"two_views": table, "one_view": lambda texts: table(texts)[:, columns]}
         found = {}

@@ -81,7 +81,9 @@ class _FromLists(TorchFunctionMode):
             return Elsewhere(torch.tensor(*args, **{**kwargs, "device": "cpu"}))
         if args and isinstance(args[0], Elsewhere):
             if func is Tensor.__getitem__ and isinstance(args[1], list):
-                args = (args[0], torch.tensor(args[1], device="cpu"))
+                args = (args[0], torch.tensor(args[1], dtype=torch.int64, device="cpu"))
+            elif func is Tensor.__setitem__ and isinstance(args[1], list):
+                args = (args[0], torch.tensor(args[1], dtype=torch.int64, device="cpu"), args[2])
             elif func in (Tensor.tolist, Tensor.data_ptr):
                 return func(args[0].inner)
             elif getattr(func, "__name__", "") in ("lstm", "lstm_cell"):  # PyTorch takes kernels of the device

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.auto import scope as small_talk
 from nlpmeta.auto.mixture import likeness, usual_likeness
+from nlpmeta.auto.scope import small_talk, small_talk_vectors
 from nlpmeta.cli.app import main
 from nlpmeta.cli.predict_output import NONE, Columns
 from nlpmeta.learners.base import class_means
@@ -86,9 +86,9 @@ def test_usual_likeness_is_that_of_each_example_to_the_others():
 
 
 def test_small_talk_is_read_once_and_none_of_it_twice(folder, monkeypatch):
-    assert len(set(small_talk.sentences())) == len(small_talk.sentences()) > 100
+    assert len(set(small_talk())) == len(small_talk()) > 100
     model = FewShotClassifier.from_pretrained(folder / "auto")
-    first = small_talk.vectors(model.fitted_.predictor)
+    first = small_talk_vectors(model.fitted_.predictor)
     monkeypatch.setattr(type(model.fitted_.predictor), "queries", None)
-    assert small_talk.vectors(model.fitted_.predictor) is first
-    assert first.shape == (len(small_talk.sentences()), model.learner_.encoder.dim)
+    assert small_talk_vectors(model.fitted_.predictor) is first
+    assert first.shape == (len(small_talk()), model.learner_.encoder.dim)

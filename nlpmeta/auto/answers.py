@@ -8,14 +8,20 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto import scope as small_talk
 from nlpmeta.auto.diagnosis import diagnose
 from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.auto.mixture import Mixture
 from nlpmeta.auto.priors import Profile, threshold
-from nlpmeta.auto.scope import near_clues, near_weights, scope_clues, scope_scores
+from nlpmeta.auto.scope import (
+    near_clues,
+    near_weights,
+    scope_clues,
+    scope_scores,
+    small_talk_likeness,
+    small_talk_vectors,
+)
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Predictor, Texts
@@ -105,7 +111,7 @@ def out_of_scope_scores(predictor: Predictor, queries: Texts) -> Tensor:
     if mixture.usual_likeness is None:  # one example of each class, or a model of an older release
         clues = scope_clues(scores, features, prototypes, n_views=n_views, n_shot=n_shot)
         return scope_scores(clues, profile.scope)
-    talk, usual = small_talk.nearest(features, small_talk.vectors(mixture), n_views=n_views), mixture.usual_likeness
+    talk, usual = small_talk_likeness(features, small_talk_vectors(mixture), n_views=n_views), mixture.usual_likeness
     clues = near_clues(scores, features, prototypes, talk, usual=float(usual), n_views=n_views, n_shot=n_shot)
     weights = near_weights()["two_views" if isinstance(mixture.learner.encoder, ScaledEncoder) else "one_view"]
     return scope_scores(clues, weights)

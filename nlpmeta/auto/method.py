@@ -1,7 +1,7 @@
 """The learner that weighs heads on the adapted and on the frozen encoder by what the support set says of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,21 +38,13 @@ if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
 
-@dataclass(frozen=True, eq=False)
-class Adapted:
-    """What ``auto`` learned about a task, and the judgement of its heads that it rests on."""
-
-    state: TaskState
-    judged: CrossValidation
-
-
 @learners.register("auto")
 class AutoHead(Learner):
     """A mixture of heads, weighted by how likely they make held-out folds of the support set.
 
     The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes;
     among them there is always logistic regression on the frozen encoder, for tasks that meta-training did harm to. The
-    weights are those of stacking (``stacking.stacked``) around a prior: the weights that were best on auxiliary tasks
+    weights are those of stacking (``judging.stacked``) around a prior: the weights that were best on auxiliary tasks
     with as many shots and ways (``priors.json``). With one text of some class nothing can be held out and the prior
     decides alone; names are then read only if they alone find the class of more support texts than chance.
 
@@ -92,15 +84,10 @@ class AutoHead(Learner):
     def reads_names(self) -> bool:
         return True
 
-    def adapt(self, support: Support) -> TaskState:
-        return self.adapt_and_judge(support).state
-
     @torch.no_grad()
-    def adapt_and_judge(self, support: Support) -> Adapted:
-        """``adapt``, with what was found out about the heads on the way."""
+    def adapt(self, support: Support) -> TaskState:
         known = self.known(support)
-        judged = self.judge(known)
-        return Adapted(self.adapt_to(known, judged), judged)
+        return self.adapt_to(known, self.judge(known))
 
     def adapt_to(self, known: Support, judged: CrossValidation) -> TaskState:
         """``adapt`` to a support whose heads are judged already."""

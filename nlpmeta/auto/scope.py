@@ -105,29 +105,29 @@ def _odds(log_probabilities: Tensor) -> Tensor:
     return best - torch.log1p(-best.exp())
 
 
-_FILE = Path(__file__).parent / "small_talk.txt"
+_SMALL_TALK = Path(__file__).parent / "small_talk.txt"
 _known: "WeakKeyDictionary[TextEncoder, dict[tuple[float, ...], Tensor]]" = WeakKeyDictionary()
 _guard = Guard()
 
 
 @lru_cache(maxsize=1)
-def sentences() -> tuple[str, ...]:
-    """The sentences, each once."""
-    lines = read_text(_FILE).splitlines()
+def small_talk() -> tuple[str, ...]:
+    """Sentences of small talk in many languages, each once."""
+    lines = read_text(_SMALL_TALK).splitlines()
     return tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
 
-def vectors(mixture: "Mixture") -> Tensor:
-    """Embeddings of the sentences in the views that ``mixture`` reads, ``(n, n_views * dim)``; computed once."""
+def small_talk_vectors(mixture: "Mixture") -> Tensor:
+    """Embeddings of the small talk in the views that ``mixture`` reads, ``(n, n_views * dim)``; computed once."""
     with _guard:
         known, scales = _known.setdefault(mixture.learner.encoder, {}), mixture.scales
         if scales not in known:
             with torch.no_grad():
-                known[scales] = mixture.read(mixture.queries(sentences()))
+                known[scales] = mixture.read(mixture.queries(small_talk()))
         return known[scales]
 
 
-def nearest(features: Tensor, talk: Tensor, *, n_views: int) -> Tensor:
+def small_talk_likeness(features: Tensor, talk: Tensor, *, n_views: int) -> Tensor:
     """The largest cosine of each text to a sentence of small talk, the mean over views; ``(n,)``.
 
     Args:

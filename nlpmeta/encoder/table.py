@@ -189,7 +189,7 @@ class EmbeddingTable:
 
         Args:
             encoder: what embeds.
-            folder: where embeddings are kept between runs (``store.embeddings_folder()`` is the usual place); ``None``
+            folder: where embeddings are kept between runs (``embeddings_folder()`` is the usual place); ``None``
                 keeps them in memory only, and so does an encoder with trainable weights or without a model folder.
             most_bytes: of the embeddings in memory; what was used longest ago gives way, and is read from disk or
                 encoded again when it comes back. ``None`` keeps all.

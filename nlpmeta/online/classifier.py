@@ -107,11 +107,11 @@ class OnlineClassifier:
 
     What is updated, each label in a few milliseconds: a linear head on the embeddings that is added to the scores of
     the classifier (adapted to the newest labels and replayed ones), running prototypes that forget, and the leader that
-    the head starts from with its step size and the pull of the prototypes (``follow.followed``). The encoder and the
+    the head starts from with its step size and the pull of the prototypes (``stream.followed``). The encoder and the
     classifier itself stay as they are, and at the start the scores are exactly the classifier's.
 
-    The alarm (``drift.DriftAlarm``) watches the losses of a head that does not learn, how far texts lie from the known
-    ones, and how like one another the newest are (``burst.Burst``); false alarms come at most once in
+    The alarm (``alarms.DriftAlarm``) watches the losses of a head that does not learn, how far texts lie from the known
+    ones, and how like one another the newest are (``alarms.Burst``); false alarms come at most once in
     ``settings.one_in`` texts on average.
 
     Any number of threads may use it: changes come one after another, and a prediction sees the stream before or after
