@@ -3,7 +3,10 @@
 import json
 import math
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from meta_task import noisy_learner, samplers
@@ -11,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from test_untrusted_input import refused, signed
 
 from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.classifier.streaming import check_state
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, save_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.learners.base import Texts, learners
 from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.maml import MAML
@@ -194,6 +199,59 @@ def test_weights_beyond_all_use_are_refused_although_their_checksum_is_right(fol
     save_file(tensors, folder / file)
     signed(folder)
     refused(folder, "not finite|beyond 1e", ModelFolderError)
+
+
+@pytest.mark.parametrize("method", sorted(learners))
+def test_a_changed_number_of_any_state_is_refused_or_gives_probabilities(encoder, method):
+    add_adapter(encoder.eval(), AdapterSettings(rank=2), seed=0)
+    learner = learners[method](encoder).eval()
+    texts, names = ["ball goal", "match team", "rice soup", "bread salt"], ["sport", "sport", "food", "food"]
+    sound = FewShotClassifier(learner).fit(texts, names)
+    by_tokens = learner.inputs == "tokens"
+    features = None if by_tokens else torch.cat([-torch.eye(learner.encoder.dim), learner.encoder.encode(texts)])
+    asked = Texts(tuple(texts)) if features is None else Texts(("",) * len(features), features)
+    for name, tensor in sound.state_.items():
+        usable = tensor.is_floating_point() and tensor.numel()
+        places = ([-1] if by_tokens else [slice(None), 0, -1]) if usable else []
+        for where, value in product(places, (-1.0, 0.0, -1e-38, 1e12)):
+            changed = tensor.flatten().clone()
+            changed[where] = value
+            state = {**sound.state_, name: changed.view(tensor.shape)}
+            try:
+                check_state(learner, state, 2, Path("task.safetensors"))
+            except ModelFolderError:
+                continue
+            with torch.no_grad():
+                scores = learner.predictor(state).logits(asked).softmax(1)
+            assert scores.isfinite().all() and torch.allclose(scores.sum(1), torch.ones(())), (name, where, value)
+            if method == "auto":
+                loaded = FewShotClassifier.from_state(learner, state, sound.classes_)
+                assert np.isfinite(loaded.out_of_scope(texts)).all(), (name, where, value)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "change", "message"),
+    [
+        ("knn", "values", lambda votes: votes * torch.tensor([[-1.0, 1.0]]), "less than none|not finite"),
+        ("knn", "values", lambda votes: votes * (torch.arange(len(votes)) > 0).unsqueeze(1), "no vote"),
+        ("auto", "prototypical/scores_over", lambda value: value * 1e-38, "scores_over is not a number from 1e-06"),
+        ("auto", "ridge/scores_over", lambda value: -value, "scores_over is not a number from 1e-06"),
+        ("auto", "mixture/temperature", lambda value: value * 0 - 1e-38, "temperature is not a number|not finite"),
+        ("auto", "mixture/n_shot", lambda value: value * 0, "n_shot"),
+        ("auto", "mixture/prototypes", lambda value: value[:, 1:], "prototypes"),
+        ("auto", "mixture/usual_likeness", lambda value: value.repeat(2), "usual_likeness is not one number"),
+        ("auto", "prototypical/share", lambda value: -value, "share of a head"),
+    ],
+)
+def test_states_that_answer_one_text_and_fail_at_another_are_refused(
+    encoder_folder, tmp_path, method, name, change, message
+):
+    texts, names = ["ball goal", "match team", "rice soup", "bread salt"], ["a", "a", "b", "b"]
+    FewShotClassifier(method, encoder=str(encoder_folder)).fit(texts, names).save_pretrained(tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "task.safetensors")
+    tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, tmp_path / "model" / "task.safetensors")
+    refused(signed(tmp_path / "model"), message, ModelFolderError)
 
 
 @pytest.mark.parametrize("labels", ["[1e400, 1.0, 2.0]", "[NaN, 1.0, 2.0]", "[-Infinity, 1.0, 2.0]"])

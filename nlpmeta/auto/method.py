@@ -119,6 +119,9 @@ class AutoHead(Learner):
     def predictor(self, state: TaskState) -> Mixture:
         return Mixture.of(self, self.candidates, state)
 
+    def problem_of(self, state: TaskState) -> str:
+        return self.predictor(state).problem()
+
     def config(self) -> dict[str, Option]:
         return {"temperature": self.temperature, "name_weight": self.name_weight}
 

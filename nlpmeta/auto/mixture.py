@@ -10,6 +10,7 @@ from torch import Tensor
 from nlpmeta.auto.heads import Candidate, ScaledEncoder, columns_of, features_of, scales_of
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Predictor, TaskState, Texts
+from nlpmeta.settings import LARGEST_OPTION, SMALLEST_OPTION
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +104,23 @@ class Mixture(Predictor):
         known = queries if queries.features is not None else self.queries(queries.texts)
         scores = torch.stack([self._scores(head, known) / head.scores_over - self.lead for head in self.heads])
         return scores, torch.stack([head.share for head in self.heads]), self.temperature
+
+    def problem(self) -> str:
+        """Which number would not give probabilities or out-of-scope scores; empty if all do."""
+        divisors = {f"{head.name}/scores_over": head.scores_over for head in self.heads}
+        for name, value in {**divisors, "mixture/temperature": self.temperature}.items():
+            if value.shape != () or not SMALLEST_OPTION <= float(value) <= LARGEST_OPTION:
+                return f"{name} is not a number from {SMALLEST_OPTION:g} to {LARGEST_OPTION}"
+        if any(head.share.shape != () or not float(head.share) > 0 for head in self.heads):
+            return "the share of a head is not positive"
+        if self.held_out is None:
+            return ""
+        encoder = self.learner.encoder
+        width = (encoder.select(self.scales) if isinstance(encoder, ScaledEncoder) else encoder).dim
+        if self.prototypes is None or self.prototypes.shape[1:] != (width,) or not self.n_shot > 0:
+            return "mixture/prototypes or mixture/n_shot is missing or impossible"
+        usual = self.usual_likeness
+        return "" if usual is None or usual.shape == () else "mixture/usual_likeness is not one number"
 
     def read(self, texts: Texts) -> Tensor:
         """The embeddings of ``texts`` in the views that the heads read, and no others."""

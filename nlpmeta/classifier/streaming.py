@@ -164,6 +164,7 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
     query = Texts(("",), blank) if learner.inputs == "embeddings" else Texts(("a",))
     try:
         scores = learner.logits(state, query)
+        problem = learner.problem_of(state)
     except (RuntimeError, KeyError, IndexError, ValueError, TypeError, StopIteration) as error:
         if isinstance(error, NLPMetaError):
             raise
@@ -175,7 +176,9 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
         raise ModelFolderError(f"{path} is for {scores.shape[-1]} classes and the model has {n_way}. Save it again.")
     if not bool(scores.isfinite().all()):
         raise ModelFolderError(f"{path} is damaged: its scores are not finite. Save the model again.")
-    if isinstance(learner, ReadsStreams) and (problem := _why_unwritable(learner, state, blank[0], n_way)):
+    if not problem and isinstance(learner, ReadsStreams):
+        problem = _why_unwritable(learner, state, blank[0], n_way)
+    if problem:
         raise ModelFolderError(f"{path} is damaged: {problem}. Save the model again.")
 
 

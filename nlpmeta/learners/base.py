@@ -122,6 +122,13 @@ class Learner(nn.Module, ABC):
         """Keyword arguments that rebuild this learner: ``type(self)(encoder, **self.config())``."""
         return {}
 
+    def problem_of(self, state: TaskState) -> str:
+        """Which numbers of a state from an untrusted file would not give probabilities; empty if all do.
+
+        What shows in the scores of any text need not be looked for: loading tries one.
+        """
+        return ""
+
     @classmethod
     def on(cls, trained: Learner) -> Learner:
         """This method on what another learner was meta-trained to: its encoder, and whatever else they share."""

@@ -47,5 +47,9 @@ class NearestNeighbours(Learner):
         votes = (closeness * state["values"][nearest.indices]).sum(1)
         return (votes / votes.sum(1, keepdim=True) + _SMOOTHING).log()
 
+    def problem_of(self, state: TaskState) -> str:
+        votes = state["values"]
+        return "" if bool((votes >= 0).all() and (votes.sum(1) > 0).all()) else "a text has no vote, or less than none"
+
     def config(self) -> dict[str, Option]:
         return {"k": self.k}
