@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nlpmeta
 
-PARTS = ("KeptClassifier",)
+PARTS = ("KeptClassifier", "AnsweringClassifier")
 PAGE = Path(__file__).parent / "api.md"
 HEAD = """# API reference
 

@@ -166,6 +166,9 @@ def prepare(folder):
     others = [i for i in range(len(swahili)) if i % 22 >= 6]
     lines = "\n".join(swahili.select(others).texts) + "\n"
     (folder / "unlabelled.txt").write_text(lines, encoding="utf-8")
+    said = "label,text\nalarm_set,the user wants to be woken up\nweather,mtumiaji anauliza hali ya hewa\n"
+    (folder / "labels.csv").write_text(said, encoding="utf-8")
+    (folder / "refund.csv").write_text("label,text\nrefund,the customer wants money back\n", encoding="utf-8")
 
 
 def main():

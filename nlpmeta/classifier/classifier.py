@@ -1,32 +1,35 @@
 """A few-shot text classifier with scikit-learn's manners: fit, predict, save, load."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
+from nlpmeta.classifier.answering import AnsweringClassifier
 from nlpmeta.classifier.fitted import Examples, Fitted, at_least_two, checked_pairs, checked_weights
-from nlpmeta.classifier.persistence import KeptClassifier, known_examples
+from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.classifier.streaming import ReadStream, as_batch
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import cut_texts_said
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.learners.abilities import Readapts, ReadsStreams
+from nlpmeta.learners.abilities import Readapts, ReadsStreams, check_described, reads_no_names
 from nlpmeta.learners.base import Learner, TaskState, learners
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nlpmeta.auto.answers import LabelSet
-    from nlpmeta.auto.mismatch import TaskReport
     from nlpmeta.metrics.scores import Embed
 
+_Words: TypeAlias = str | Sequence[str]
+Descriptions: TypeAlias = Mapping[str, _Words] | Mapping[int, _Words] | Mapping[bool, _Words] | Mapping[object, _Words]
+"""One text or several for each label."""
 
-class FewShotClassifier(KeptClassifier):
+
+class FewShotClassifier(AnsweringClassifier):
     """Classifies texts after seeing a few labelled examples of each class.
 
     It follows scikit-learn's conventions: it can be cloned, put into a ``Pipeline`` and cross-validated. ``X`` is a
@@ -49,6 +52,8 @@ class FewShotClassifier(KeptClassifier):
         X: "Sequence[str] | ArrayLike",  # noqa: N803
         y: "ArrayLike",
         sample_weight: "ArrayLike | None" = None,
+        *,
+        descriptions: "Descriptions | None" = None,
     ) -> "FewShotClassifier":
         """Adapt to ``X``, a text for each label in ``y``.
 
@@ -57,14 +62,19 @@ class FewShotClassifier(KeptClassifier):
             y: their labels.
             sample_weight: how many texts each counts as; a text of weight 0 is left out. ``logistic``, ``prototypical``
                 and ``ridge`` use it.
+            descriptions: what classes are, in words of any language: a text or several by label, such as
+                ``{"refund": "the customer wants money back"}``. They are read together with the name of the class, and
+                in its place if that says nothing (0, ``LABEL_1``), by the methods that read names: ``auto``, and
+                ``prototypical`` and ``maml`` on a checkpoint that was trained with names.
 
         Raises:
-            NLPMetaError: if ``sample_weight`` is given and the method does not use it.
+            NLPMetaError: if ``sample_weight`` or ``descriptions`` are given and the method does not use them.
             DataError: if a text is not a string or is empty, a label is missing or of another kind than the others,
-                lengths differ, or there are fewer than two classes.
+                lengths differ, there are fewer than two classes, or a description is of no class or says nothing.
         """
         texts, labels = checked_pairs(X, y)
         examples = Examples.of(texts, labels).weighed(checked_weights(sample_weight, len(texts)))
+        examples = examples.described(descriptions)
         at_least_two(examples.classes)
         learner = self._learner()
         if examples.weights is not None and not learner.weighs:
@@ -79,6 +89,8 @@ class FewShotClassifier(KeptClassifier):
         X: "Sequence[str] | ArrayLike",  # noqa: N803
         y: "ArrayLike",
         classes: "ArrayLike | None" = None,
+        *,
+        descriptions: "Descriptions | None" = None,
     ) -> "FewShotClassifier":
         """Learn ``X`` and ``y`` in addition to what was learned before; new classes may appear at any time.
 
@@ -89,6 +101,8 @@ class FewShotClassifier(KeptClassifier):
         A method that reads a stream (``mann``, ``rnn``, ``snail``) writes the new texts into its memory, in constant
         time, and keeps no examples; it may start from nothing. ``X`` and ``y`` may be one text and its label.
 
+        ``descriptions`` are as in ``fit``; those of a class replace the ones that it had.
+
         Raises:
             DataError: as ``fit``, or if a stream has no room for another class.
             NLPMetaError: if this model was loaded from a folder that does not hold its examples.
@@ -97,18 +111,22 @@ class FewShotClassifier(KeptClassifier):
 
         def taught(before: Fitted | None) -> Fitted:
             if isinstance(learner, ReadsStreams):
+                if descriptions is not None:
+                    raise reads_no_names(learner)
                 return _written(learner, learner.encoder.encode, before, texts, labels).fitted(learner)
             if before is None:
-                examples = Examples.of(texts, labels)
-                return self._learned(learner, examples)
-            return self._learned(learner, known_examples(before).plus(texts, labels), before=before.state)
+                return self._learned(learner, Examples.of(texts, labels).described(descriptions))
+            examples = known_examples(before).plus(texts, labels).described(descriptions)
+            return self._learned(learner, examples, before=before.state)
 
         learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner()
         with cut_texts_said(texts, learner.encoder):
             return self._change(taught)
 
-    def add_class(self, label: Label, texts: Sequence[str]) -> "FewShotClassifier":
-        """Add a class with its example texts; as ``partial_fit``.
+    def add_class(
+        self, label: Label, texts: Sequence[str], *, description: str | Sequence[str] | None = None
+    ) -> "FewShotClassifier":
+        """Add a class with its example texts and, if there is one, its description; as ``partial_fit``.
 
         Raises:
             DataError: if there is such a class already, or no text.
@@ -116,7 +134,24 @@ class FewShotClassifier(KeptClassifier):
         if label in self.classes_.tolist():
             raise DataError(f"There is a class {label!r} already; partial_fit adds examples to it.")
         checked = checked_texts(texts)
-        return self.partial_fit(checked, [label] * len(checked))
+        described: dict[object, str | Sequence[str]] | None = None if description is None else {label: description}
+        return self.partial_fit(checked, [label] * len(checked), descriptions=described)
+
+    def describe(self, descriptions: Descriptions) -> "FewShotClassifier":
+        """Say in words what classes are, in place of what was said of them before; as ``descriptions`` of ``fit``.
+
+        Raises:
+            DataError: if a description is of no class, or says nothing.
+            NLPMetaError: if the method reads none, or the model was loaded from a folder without its examples.
+        """
+
+        def described(before: Fitted | None) -> Fitted:
+            known = before or self.fitted_
+            if isinstance(known.learner, ReadsStreams):
+                raise reads_no_names(known.learner)
+            return self._learned(known.learner, known_examples(known).described(descriptions), before=known.state)
+
+        return self._change(described)
 
     def remove_class(self, label: Label) -> "FewShotClassifier":
         """Forget a class and its examples.
@@ -171,6 +206,9 @@ class FewShotClassifier(KeptClassifier):
         features = None if known is None else known(support.texts)
         labels = np.asarray(support.names(), dtype=np.asarray(support.label_names).dtype)
         examples = Examples(support.texts, labels, features, np.asarray(support.label_names))
+        if support.descriptions is not None:
+            each = zip(support.label_names, support.descriptions, strict=True)
+            examples = examples.described({name: texts for name, texts in each if texts})
         self = cls(learner)
         return self._change(lambda _: self._learned(learner.eval(), examples, embed=known))
 
@@ -185,111 +223,22 @@ class FewShotClassifier(KeptClassifier):
     ) -> Fitted:
         """What ``learner`` makes of ``examples``, from what was learned ``before`` if anything."""
         at_least_two(examples.classes)
+        check_described(learner, examples.data())
         if learner.inputs == "embeddings":
             examples = examples.embedded(embed or learner.encoder.encode)
-        support = learner.support(examples.data(), embed)
-        names = support.names
-        if names is not None and learner.inputs == "embeddings" and names.features is None:
-            remembered = self._names
-            if remembered is None or remembered.encoder is not learner.encoder:
-                self._names = remembered = EmbeddingTable(learner.encoder)
-            names = replace(names, features=remembered(names.texts))
+        remembered = self._names
+        if remembered is None or remembered.encoder is not learner.encoder:
+            self._names = remembered = EmbeddingTable(learner.encoder)
+        support = learner.support(examples.data(), embed or remembered, features=examples.features)
         weights = None if examples.weights is None else torch.from_numpy(examples.weights).to(support.labels.device)
-        support = replace(support, features=examples.features, names=names, weights=weights)
+        support = replace(support, weights=weights)
         # Stored as a file stores it: another memory layout would round differently after loading.
         if before is not None and isinstance(learner, Readapts):
             learned = learner.readapt(support, before)
         else:
             learned = learner.adapt(support)
         state = {name: tensor.contiguous() for name, tensor in learned.items()}
-        return Fitted(learner, state, examples.classes, examples)
-
-    @torch.no_grad()
-    def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
-        """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
-        probabilities: NDArray[np.float32] = _scores(self.fitted_, X).float().softmax(1).cpu().numpy()
-        return probabilities
-
-    @overload
-    def predict(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.generic]": ...  # noqa: N803
-
-    @overload
-    def predict(self, X: "Sequence[str] | ArrayLike", *, abstain: float) -> "list[LabelSet]": ...  # noqa: N803
-
-    def predict(
-        self,
-        X: "Sequence[str] | ArrayLike",  # noqa: N803
-        *,
-        abstain: float | None = None,
-    ) -> "NDArray[np.generic] | list[LabelSet]":
-        """The most probable label of each text, ``(n_texts,)``, or the labels that it may have.
-
-        Args:
-            X: the texts.
-            abstain: how often the labels are to hold the true one, such as 0.9: each text then gets one label where the
-                model is sure, several where it is not, and says "unsure" where these would be too many. The coverage
-                is that over many tasks, not a promise for each.
-
-        Raises:
-            NLPMetaError: with ``abstain``, if the method is not ``auto``.
-        """
-        fitted = self.fitted_
-        scores = _scores(fitted, X)
-        if abstain is not None:
-            from nlpmeta.auto.answers import label_sets
-
-            return label_sets(fitted.predictor, scores, fitted.classes.tolist(), coverage=abstain)
-        labels: NDArray[np.generic] = fitted.classes[scores.float().softmax(1).cpu().numpy().argmax(1)]
-        return labels
-
-    def score(
-        self,
-        X: "Sequence[str] | ArrayLike",  # noqa: N803
-        y: "ArrayLike",
-        sample_weight: "ArrayLike | None" = None,
-    ) -> float:
-        """The share of the texts ``X`` that get the label in ``y``; the mean by ``sample_weight`` where that is given.
-
-        Raises:
-            DataError: as ``fit``.
-        """
-        texts, labels = checked_pairs(X, y)
-        right = [guess == label for guess, label in zip(self.predict(texts).tolist(), labels.tolist(), strict=True)]
-        return float(np.average(right, weights=checked_weights(sample_weight, len(texts))))
-
-    @torch.no_grad()
-    def out_of_scope(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
-        """How probable it is that a text belongs to none of the classes, if half of all texts do not, ``(n_texts,)``.
-
-        Raises:
-            NLPMetaError: if the method is not ``auto``.
-        """
-        from nlpmeta.auto.answers import out_of_scope_scores
-
-        predictor = self.fitted_.predictor
-        scores: NDArray[np.float32] = (
-            out_of_scope_scores(predictor, predictor.queries(checked_texts(X))).float().cpu().numpy()
-        )
-        return scores
-
-    def task_report(self) -> "TaskReport":
-        """What the examples say of the task: the accuracy to expect, labels and classes to look at, warnings.
-
-        Raises:
-            NLPMetaError: if the method is not ``auto``, or the model was loaded from a folder without its examples.
-        """
-        from nlpmeta.auto.answers import task_report
-
-        fitted = self.fitted_
-        examples = known_examples(fitted)
-        return task_report(fitted.learner, examples.data(), examples.features)
-
-
-@torch.no_grad()
-def _scores(fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
-    texts = checked_texts(X)
-    with cut_texts_said(texts, fitted.learner.encoder):
-        return fitted.predictor.logits(fitted.predictor.queries(texts))
+        return Fitted(learner, state, examples.classes, examples, examples.descriptions)
 
 
 @torch.no_grad()

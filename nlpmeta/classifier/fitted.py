@@ -3,10 +3,10 @@
 Whoever reads the value while it changes reads the old one or the new one.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.inputs import checked_texts, values_of
-from nlpmeta.data.labels import checked_labels, classes_of, joined, kind_of, words_of
+from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, words_of
 from nlpmeta.encoder.merged import Guard
 from nlpmeta.errors import DataError, UnknownNameError, visible
 from nlpmeta.learners.base import Learner, Predictor, TaskState
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _guard = Guard()
+
+Described: TypeAlias = Mapping[object, tuple[str, ...]]
+"""The texts that say in words what a class is, by its label; a class of which nothing was said is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,7 @@ class Examples:
     classes: "NDArray[np.generic]"
     weights: "NDArray[np.float64] | None" = None
     """How many texts each counts as, ``(n,)``; one each if not given."""
+    descriptions: Described = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -48,9 +52,20 @@ class Examples:
         labels: "NDArray[np.generic]",
         features: Tensor | None = None,
         weights: "NDArray[np.float64] | None" = None,
+        descriptions: Described | None = None,
     ) -> "Examples":
         """Examples whose classes are the labels, sorted."""
-        return cls(texts, labels, features, classes_of(labels), weights)
+        return cls(texts, labels, features, classes_of(labels), weights, descriptions or {})
+
+    def described(self, descriptions: object) -> "Examples":
+        """With descriptions of classes, in place of earlier ones of the same classes; ``None`` adds none.
+
+        Raises:
+            DataError: as ``checked_descriptions``.
+        """
+        if descriptions is None:
+            return self
+        return replace(self, descriptions={**self.descriptions, **checked_descriptions(descriptions, self.classes)})
 
     def weighed(self, weights: "NDArray[np.float64] | None") -> "Examples":
         """With weights, and without the examples whose weight is 0.
@@ -66,12 +81,16 @@ class Examples:
             raise DataError(
                 f"Every example of the class {gone[0]!r} has the weight 0; leave it out of y or give it some."
             )
-        return Examples(tuple(self.texts[row] for row in kept), self.labels[kept], None, self.classes, weights[kept])
+        texts = tuple(self.texts[row] for row in kept)
+        return replace(self, texts=texts, labels=self.labels[kept], features=None, weights=weights[kept])
 
     def data(self) -> LabeledTexts:
         """The same as labelled texts; classes are numbered in their order."""
-        number = {label: i for i, label in enumerate(self.classes.tolist())}
-        return LabeledTexts(self.texts, tuple(number[label] for label in self.labels.tolist()), words_of(self.classes))
+        classes: list[object] = self.classes.tolist()
+        number = {label: i for i, label in enumerate(classes)}
+        labels = tuple(number[label] for label in self.labels.tolist())
+        described = tuple(self.descriptions.get(label, ()) for label in classes) if self.descriptions else None
+        return LabeledTexts(self.texts, labels, words_of(self.classes), descriptions=described)
 
     def embedded(self, embed: Callable[[Sequence[str]], Tensor]) -> "Examples":
         """With embeddings for every text; only those that are missing are computed."""
@@ -89,14 +108,16 @@ class Examples:
             DataError: if the new labels are of another kind: numbers among names.
         """
         weights = None if self.weights is None else np.concatenate([self.weights, np.ones(len(texts))])
-        return Examples.of(self.texts + texts, joined(self.labels, labels), self.features, weights)
+        return Examples.of(self.texts + texts, joined(self.labels, labels), self.features, weights, self.descriptions)
 
     def without(self, number: int) -> "Examples":
         """Without the examples of a class."""
         kept = np.flatnonzero(self.labels != self.classes[number])
         features = None if self.features is None else self.features[torch.from_numpy(kept).to(self.features.device)]
         weights = None if self.weights is None else self.weights[kept]
-        return Examples.of(tuple(self.texts[row] for row in kept), self.labels[kept], features, weights)
+        texts, gone = tuple(self.texts[row] for row in kept), self.classes.tolist()[number]
+        described = {label: each for label, each in self.descriptions.items() if label != gone}
+        return Examples.of(texts, self.labels[kept], features, weights, described)
 
     def renamed(self, number: int, label: object) -> "Examples":
         """With another label for a class.
@@ -108,7 +129,8 @@ class Examples:
         if kind_of(label) is not kind_of(old):
             raise DataError(f"The new label {label!r} is not of the kind of the old one, {old!r}.")
         new = [label if each == old else each for each in self.labels.tolist()]
-        return Examples.of(self.texts, checked_labels(new), self.features, self.weights)
+        described = {label if each == old else each: texts for each, texts in self.descriptions.items()}
+        return Examples.of(self.texts, checked_labels(new), self.features, self.weights, described)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +141,7 @@ class Fitted:
     state: TaskState
     classes: "NDArray[np.generic]"
     examples: Examples | None = None
+    descriptions: Described = field(default_factory=dict)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -145,6 +168,7 @@ class HasFitted:
         learner_: what was adapted.
         state_: what it learnt about the task, as named tensors.
         examples_: what it learnt from, or ``None`` where that is not known.
+        descriptions_: the texts that describe a class, by its label, where descriptions were given.
     """
 
     _fitted_: Fitted | None = None
@@ -179,6 +203,10 @@ class HasFitted:
     @property
     def examples_(self) -> Examples | None:
         return self.fitted_.examples
+
+    @property
+    def descriptions_(self) -> Described:
+        return self.fitted_.descriptions
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there is anything to predict with."""

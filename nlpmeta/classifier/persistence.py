@@ -9,7 +9,7 @@ from huggingface_hub import ModelHubMixin
 from sklearn.base import BaseEstimator, ClassifierMixin
 from typing_extensions import Self
 
-from nlpmeta.classifier.fitted import Examples, Fitted, HasFitted
+from nlpmeta.classifier.fitted import Described, Examples, Fitted, HasFitted
 from nlpmeta.encoder.device import check_place
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
@@ -107,7 +107,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             facts = write_learner(temporary, fitted.learner)
             state = {name: tensor.cpu().contiguous() for name, tensor in fitted.state.items()}
             write_bytes(temporary / TASK_FILE, save(state))
-            write_labels(temporary / LABELS_FILE, fitted.classes)
+            write_labels(temporary / LABELS_FILE, fitted.classes, fitted.descriptions)
             if include_support:
                 write_examples(temporary, known_examples(fitted))
             if report is not None:
@@ -183,7 +183,13 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             ModelFolderError: if it is damaged, incomplete or of a newer format.
             NetworkError: if it is not on this machine and the Hub does not bring it.
         """
-        from nlpmeta.classifier.streaming import check_encoder_of_stranger, check_state, read_examples, read_labels
+        from nlpmeta.classifier.streaming import (
+            check_encoder_of_stranger,
+            check_state,
+            read_descriptions,
+            read_examples,
+            read_labels,
+        )
         from nlpmeta.sharing.share import find_model
         from nlpmeta.storage.hub_download import Fetching
 
@@ -199,7 +205,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         state = {name: tensor.to(place) for name, tensor in read_tensors(folder / TASK_FILE).items()}
         check_state(learner, state, len(classes), folder / TASK_FILE)
         examples = read_examples(folder, classes, place)
-        self = cls.from_state(learner, state, classes, examples)
+        self = cls.from_state(learner, state, classes, examples, read_descriptions(folder / LABELS_FILE, classes))
         self.method, self.encoder = learners.name_of(type(learner)), learner.encoder
         return self
 
@@ -210,6 +216,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         state: TaskState,
         classes: "NDArray[np.generic]",
         examples: Examples | None = None,
+        descriptions: Described | None = None,
     ) -> Self:
         """A fitted classifier from its parts: what ``fit`` would have left.
 
@@ -218,9 +225,12 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             state: what it learned about the task.
             classes: the labels, in the order of the learner's classes, ``(n_way,)``.
             examples: what it learned from, where that is kept.
+            descriptions: the texts that describe a class, by its label.
         """
         self = cls(learner)
-        self._fitted_ = Fitted(learner, state, classes, examples)
+        described = descriptions or {}
+        known = None if examples is None else replace(examples, descriptions=described)
+        self._fitted_ = Fitted(learner, state, classes, known, described)
         return self
 
     def _learner(self) -> Learner:

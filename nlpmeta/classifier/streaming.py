@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
+from nlpmeta.classifier.fitted import Described, Examples, Fitted, checked_weights
 from nlpmeta.data.inputs import is_unicode
-from nlpmeta.data.labels import checked_labels, classes_of, joined, kind_of, like, plain
+from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, like, plain
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import SLOTS, ReadsStreams
 from nlpmeta.learners.base import Learner, TaskState, Texts
@@ -111,10 +111,33 @@ _LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred wher
 _KINDS: dict[str, type] = {"U": str, "S": str, "b": bool, "f": float, "i": int, "u": int}
 
 
-def write_labels(path: Path, classes: "NDArray[np.generic]") -> None:
-    """Write labels of any type that JSON has."""
+def write_labels(path: Path, classes: "NDArray[np.generic]", descriptions: Described) -> None:
+    """Write labels of any type that JSON has, and the descriptions of their classes where there are some."""
     kind = classes.dtype.kind if classes.dtype.kind in _KINDS else "U"  # members of an enumeration, numpy's new strings
-    write_json(path, {"kind": kind, "labels": plain(classes)})
+    facts: dict[str, Json] = {"kind": kind, "labels": list(plain(classes))}
+    if descriptions:
+        facts["descriptions"] = [list(descriptions.get(label, ())) for label in classes.tolist()]
+    write_json(path, facts)
+
+
+def read_descriptions(path: Path, classes: "NDArray[np.generic]") -> Described:
+    """The descriptions of the classes; empty in a model without any.
+
+    Raises:
+        ModelFolderError: if they are not a list of texts a class.
+    """
+    found = read_json(path)
+    given = found.get("descriptions") if isinstance(found, dict) else None
+    if given is None:
+        return {}
+    each: list[object] = given if isinstance(given, list) and len(given) == len(classes) else [None]
+    if not all(isinstance(texts, list) for texts in each):
+        raise ModelFolderError(f"{path} is damaged (it has no list of descriptions a class). Save the model again.")
+    try:
+        pairs = zip(classes.tolist(), each, strict=True)
+        return checked_descriptions({label: texts for label, texts in pairs if texts}, classes)
+    except DataError as error:
+        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
 
 
 def read_labels(path: Path) -> "NDArray[np.generic]":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.classifier.classifier import Descriptions, FewShotClassifier
 from nlpmeta.classifier.fitted import Examples, checked_pairs
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.data.labels import Plain, kind_of, words_of
@@ -60,6 +60,8 @@ class Taught:
     """Examples that were there already, with the same label, and were skipped."""
     n_other_label: int
     """New examples whose text is there under another label too; kept under each."""
+    described: tuple[str, ...] = ()
+    """Classes that were described, for the first time or in other words."""
     before: HeldOut | None = None
     after_on_earlier: HeldOut | None = None
     after: HeldOut | None = None
@@ -72,6 +74,7 @@ class Taught:
             "new_classes": list(self.new_classes),
             "known": self.n_known,
             "other_label": self.n_other_label,
+            "described": list(self.described),
             "cross_validation": {name: None if each is None else each.json() for name, each in held.items()},
         }
 
@@ -80,19 +83,23 @@ def teach(
     classifier: FewShotClassifier,
     X: "Sequence[str] | ArrayLike",  # noqa: N803
     y: "ArrayLike",
+    *,
+    descriptions: Descriptions | None = None,
 ) -> Taught:
     """``classifier.partial_fit(X, y)``, with the accuracy on the examples that it holds before and after.
 
-    An example that is there already is skipped, so that the same file may be taught twice.
+    An example that is there already is skipped, so that the same file may be taught twice. With ``descriptions`` there
+    may be no example at all.
 
     Raises:
         DataError: as ``fit``, or if a label is of another kind than the classes.
         NLPMetaError: if the model was saved without its examples.
     """
-    texts, labels = checked_pairs(X, y)
+    nothing = (), classifier.classes_[:0]
+    texts, labels = nothing if descriptions is not None and not len(X) else checked_pairs(X, y)  # type: ignore[arg-type]
     classes = list(words_of(classifier.classes_))
     if isinstance(classifier.learner_, ReadsStreams):
-        classifier.partial_fit(texts, labels)
+        classifier.partial_fit(texts, labels, descriptions=descriptions)
         return _taught(words_of(labels), classes, n_known=0, n_other_label=0)
     earlier = known_examples(classifier.fitted_)
     pairs = dict.fromkeys(zip(texts, labels.tolist(), strict=True))
@@ -105,10 +112,13 @@ def teach(
     under = set(earlier.texts)
     other = sum(text in under for text, _ in (pair for pair in pairs if pair not in known))
     found = _taught(words_of(labels[rows]), classes, n_known=len(texts) - len(rows), n_other_label=other)
-    if not rows:
+    if not rows and descriptions is None:
         return found
     right_before = _right(classifier.learner_, earlier)
-    classifier.partial_fit([texts[row] for row in rows], labels[rows])
+    if rows:
+        classifier.partial_fit([texts[row] for row in rows], labels[rows], descriptions=descriptions)
+    else:
+        classifier.describe(descriptions or {})
     right = _right(classifier.learner_, known_examples(classifier.fitted_))
     same = {row: value for row, value in right.items() if row < len(earlier.texts)}
     return Taught(
@@ -116,6 +126,7 @@ def teach(
         found.new_classes,
         found.n_known,
         found.n_other_label,
+        tuple(map(str, descriptions or ())),
         before=_held_out(right_before),
         after_on_earlier=_held_out(same),
         after=_held_out(right),

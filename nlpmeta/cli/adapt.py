@@ -12,6 +12,7 @@ from nlpmeta.cli.process import (
     AsJson,
     DataFolder,
     Delimiter,
+    DescriptionsFile,
     Device,
     EncoderName,
     Encoding,
@@ -45,6 +46,8 @@ EXAMPLES = """Examples:
   nlpmeta adapt --data mine.csv --shots all --suggest unlabelled.txt
 
   nlpmeta adapt --data mine.csv --shots 5 --unlabelled corpus.txt
+
+  nlpmeta adapt --data mine.csv --shots 5 --descriptions labels.csv
 
   nlpmeta adapt --data long-texts.csv --max-length 512 --device cuda
 """
@@ -105,6 +108,7 @@ def adapt(
     seed: Seed = 0,
     draws: Draws = 5,
     rare: Rare = RareChoice.error,
+    descriptions: DescriptionsFile = None,
     suggest: Suggest = None,
     unlabelled: Unlabelled = None,
     unlabelled_steps: UnlabelledSteps = 60,
@@ -134,7 +138,7 @@ def adapt(
         method=method, inner_steps=inner_steps, encoder=encoder, checkpoint=checkpoint, max_length=max_length,
         device=device, seed=seed, n_draws=draws, suggest=suggest, unlabelled=unlabelled,
         unlabelled_steps=unlabelled_steps, text_column=text_column, label_column=label_column, lang_column=lang_column,
-        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header),
+        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header), descriptions=descriptions,
     )  # fmt: skip
     _run(request, out, overwrite=overwrite, include_support=include_support, as_json=json, quiet=quiet)
 

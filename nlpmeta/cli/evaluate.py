@@ -11,6 +11,7 @@ from nlpmeta.cli.process import (
     AsJson,
     DataFolder,
     Delimiter,
+    DescriptionsFile,
     Device,
     EncoderName,
     Encoding,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-  nlpmeta evaluate logistic --data mine.csv --shots 1,5
+  nlpmeta evaluate logistic,auto@default --data mine.csv --shots 1,5 --descriptions labels.csv
 
   nlpmeta evaluate logistic,auto@default --data long-texts.csv --max-length 512 --device cuda
 
@@ -98,6 +99,7 @@ def evaluate(
     device: Device = "auto",
     no_prefix: NoPrefix = False,
     compare: Compare = None,
+    descriptions: DescriptionsFile = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     lang_column: LangColumn = None,
@@ -119,22 +121,21 @@ def evaluate(
     from nlpmeta.learners.start import learners_of
     from nlpmeta.sources.form import TableForm
 
-    check_device(device)
     names, n_ways, n_shots = _names(what, compare), _ways(ways), _shots(shots)
     chosen = _protocol(protocol, n_ways)
     shapes = shapes_of(chosen, n_shots=n_shots, n_ways=n_ways, n_episodes=episodes, max_query=max_query, seed=seed)
-    _check(names, chosen, out=out, plot=plot)
+    _check(names, chosen, device, out=out, plot=plot)
     choice = DataChoice(
         data=data, data_dir=data_dir, test_data=test_data, split=split, fold=fold, text_column=text_column,
-        label_column=label_column, lang_column=lang_column,
+        label_column=label_column, lang_column=lang_column, descriptions=descriptions,
         form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header),
     )  # fmt: skip
     langs = choice.languages(None if lang is None else lang.split(","))
-    _note_adapted(names)
     learners = learners_of(
         names, chosen.options, encoder=encoder or DEFAULT_ENCODER, prefix="" if no_prefix else None,
         max_length=max_length, device=device,
     )  # fmt: skip
+    _note(learners, descriptions, quiet=quiet)
     measured = _Measured(chosen, learners, choice, _command(context), out=out, plot=plot, json=json, quiet=quiet)
     measured.show(langs, shapes)
 
@@ -185,8 +186,8 @@ class _Measured:
             yield some
 
 
-def _check(names: "Sequence[str]", protocol: "Protocol", *, out: Path | None, plot: Path | None) -> None:
-    """Refuse, before the work, methods that do not exist and files that cannot be written.
+def _check(names: "Sequence[str]", protocol: "Protocol", device: str, *, out: Path | None, plot: Path | None) -> None:
+    """Refuse, before the work, methods and devices that do not exist and files that cannot be written.
 
     Raises:
         NLPMetaError: if there are such.
@@ -195,6 +196,7 @@ def _check(names: "Sequence[str]", protocol: "Protocol", *, out: Path | None, pl
     from nlpmeta.evaluation.results import read_rows
     from nlpmeta.learners.start import check_names
 
+    check_device(device)
     check_names(names)
     if plot is not None:
         check_picture(plot, protocol)
@@ -202,13 +204,17 @@ def _check(names: "Sequence[str]", protocol: "Protocol", *, out: Path | None, pl
         read_rows(out)
 
 
-def _note_adapted(names: "Sequence[str]") -> None:
-    """A model that was saved by ``nlpmeta adapt`` is not measured as it is."""
+def _note(learners: "Mapping[str, Learner]", descriptions: Path | None, *, quiet: bool) -> None:
+    """A model saved by ``nlpmeta adapt`` is not measured as it is, and not every method can use descriptions."""
     from nlpmeta.cli.console import say
+    from nlpmeta.learners.abilities import without_names
     from nlpmeta.learners.start import is_adapted
 
-    for name in filter(is_adapted, names):
+    for name in filter(is_adapted, learners):
         say(f"Note: {name} is re-adapted to each support set; nlpmeta score {name} measures it as saved.")
+    deaf = [] if descriptions is None else without_names(learners)
+    if deaf and not quiet:
+        say(f"Note: {', '.join(deaf)} cannot use --descriptions.")
 
 
 def _names(what: str, compare: str | None) -> list[str]:

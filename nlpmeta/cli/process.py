@@ -144,6 +144,9 @@ Encoding = Annotated[
 NoHeader = Annotated[
     bool, typer.Option("--no-header", help="The table has no header row; columns are numbered 1, 2, …")
 ]
+DescriptionsFile = Annotated[
+    Path | None, typer.Option("--descriptions", help="Table of what classes are: columns label and text, any language.")
+]
 DataFolder = Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")]
 EncoderName = Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

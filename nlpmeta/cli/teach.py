@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import AsJson, Delimiter, Device, Encoding, LabelColumn, NoHeader, TextColumn, loads_encoder
+from nlpmeta.cli.process import (
+    AsJson,
+    Delimiter,
+    DescriptionsFile,
+    Device,
+    Encoding,
+    LabelColumn,
+    NoHeader,
+    TextColumn,
+    loads_encoder,
+)
 
 if TYPE_CHECKING:
     from nlpmeta.classifier.teaching import Taught
@@ -22,6 +32,8 @@ EXAMPLES = """Examples:
   nlpmeta teach my-model --data more.csv
 
   nlpmeta teach my-model --data more.csv --out my-model-2 --json
+
+  nlpmeta teach my-model --descriptions labels.csv
 """
 _FEW = 30  # scored examples: below this a figure says little
 
@@ -37,6 +49,7 @@ def teach(
     *,
     label: Annotated[str | None, typer.Option(help="The class of the texts; may be a new one.")] = None,
     data: Annotated[str | None, typer.Option(help="Table of texts and labels, as for adapt.")] = None,
+    descriptions: DescriptionsFile = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
@@ -57,6 +70,8 @@ def teach(
     from nlpmeta.classifier.teaching import labels_like
     from nlpmeta.classifier.teaching import teach as learn
     from nlpmeta.cli.console import out_json
+    from nlpmeta.data.labels import checked_labels, joined
+    from nlpmeta.sources.descriptions import Descriptions
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.loading import load_source
     from nlpmeta.storage.files import read_json
@@ -64,14 +79,17 @@ def teach(
     target = _target(model, out)
     form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
     read = partial(load_source, text_column=text_column, label_column=label_column, form=form)
-    new, names = _examples(texts or [], label, data, read)
+    said = None if descriptions is None else Descriptions.of_file(descriptions)
+    new, names = _examples(texts or [], label, data, read) if texts or label or data or said is None else ([], [])
     classifier = FewShotClassifier.from_pretrained(model, device=device)
-    taught = learn(classifier, new, labels_like(classifier.classes_, names))
+    labels = labels_like(classifier.classes_, names)
+    classes = joined(classifier.classes_, checked_labels(labels)) if labels else classifier.classes_
+    taught = learn(classifier, new, labels, descriptions=None if said is None else said.of(classes))
     report = read_json(Path(model) / REPORT_FILE) if (Path(model) / REPORT_FILE).is_file() else {}
     report = dict(report) if isinstance(report, dict) else {}
     earlier = report.get("taught")
     report["taught"] = [*(earlier if isinstance(earlier, list) else []), taught.json()]
-    if taught.new or out is not None:
+    if taught.new or taught.described or out is not None:
         keeps = classifier.fitted_.examples is not None  # a method that reads a stream keeps none
         classifier.save_pretrained(target, overwrite=out is None, report=report, include_support=keeps)
     if json:
@@ -108,7 +126,7 @@ def _examples(
     if bool(texts) != (label is not None):
         raise NLPMetaError('Texts and --label go together: nlpmeta teach MODEL "a text" --label NAME.')
     if not texts and data is None:
-        raise NLPMetaError('Nothing to teach: give --data FILE, or texts with --label, as in teach MODEL "a text" …')
+        raise NLPMetaError("Nothing to teach: give --data FILE, --descriptions FILE, or texts with --label.")
     labels = [label or ""] * len(texts)
     if data is None:
         return texts, labels
@@ -123,11 +141,14 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
         say(f"Note: {taught.n_known} examples are in the model already and were skipped.")
     if not quiet and taught.n_other_label:
         say(f"Note: {taught.n_other_label} texts are in the model under another label too; they are kept under each.")
-    if not taught.new:
+    if not taught.new and not taught.described:
         out(f"Nothing new: {target} stays as it is")
         return
+    if taught.described:
+        out(printable(f"Described: {', '.join(taught.described)}"))
     named = (f"{name}{' (new)' if name in taught.new_classes else ''} {n}" for name, n in taught.new.items())
-    out(printable(f"Learned {sum(taught.new.values())} examples: {', '.join(named)}"))
+    if taught.new:
+        out(printable(f"Learned {sum(taught.new.values())} examples: {', '.join(named)}"))
     rows = [
         (name, str(held))
         for name, held in (

@@ -35,6 +35,8 @@ class LabeledTexts:
     times: tuple[str, ...] | None = None
     lines: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
     """Where each text stood in its file, for messages; two tables with the same texts are equal all the same."""
+    descriptions: tuple[tuple[str, ...], ...] | None = field(default=None, kw_only=True)
+    """What each class is in plain words, none, one or several texts a class, where such words were given."""
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -46,6 +48,8 @@ class LabeledTexts:
             raise DataError(f"Label names must differ; these repeat: {repeated}.")
         if min(self.labels) < 0 or max(self.labels) >= self.n_way:
             raise DataError(f"Labels must lie in 0..{self.n_way - 1}; got {min(self.labels)}..{max(self.labels)}.")
+        if self.descriptions is not None and len(self.descriptions) != self.n_way:
+            raise DataError(f"{self.n_way} classes came with descriptions of {len(self.descriptions)}.")
         for name in COLUMNS:
             column = self.column(name)
             if column is not None and len(column) != len(self.texts):
@@ -80,7 +84,15 @@ class LabeledTexts:
             tuple(self.labels[i] for i in rows),
             self.label_names,
             *(_take(self.column(name), rows) for name in COLUMNS),
+            descriptions=self.descriptions,
         )
+
+    def descriptions_of(self, label_names: Sequence[str]) -> tuple[tuple[str, ...], ...] | None:
+        """The descriptions of these classes, in the order given; ``None`` where no class has one."""
+        if self.descriptions is None:
+            return None
+        known = dict(zip(self.label_names, self.descriptions, strict=True))
+        return tuple(known.get(name, ()) for name in label_names)
 
     def with_classes(self, label_names: Sequence[str]) -> "LabeledTexts":
         """Only the texts of these classes, numbered in the order given."""
@@ -90,7 +102,8 @@ class LabeledTexts:
             raise DataError(f"No text has any of the labels {list(label_names)}.")
         kept = self.select(rows)
         labels = tuple(number[self.label_names[label]] for label in kept.labels)
-        return replace(kept, labels=labels, label_names=tuple(label_names))
+        described = self.descriptions_of(label_names)
+        return replace(kept, labels=labels, label_names=tuple(label_names), descriptions=described)
 
     def digest(self) -> str:
         """A digest of texts and label names in their order: equal data, equal digest."""
@@ -120,7 +133,8 @@ class LabeledTexts:
         number = {name: label for label, name in enumerate(label_names)}
         given = {"langs": langs, "domains": domains, "ids": ids, "users": users, "times": times, "lines": lines}
         columns = {name: tuple(column) for name, column in given.items() if column is not None}
-        return cls(tuple(texts), tuple(number[name] for name in each), label_names, **columns)
+        labels = tuple(number[name] for name in each)
+        return cls(tuple(texts), labels, label_names, *(columns.get(name) for name in COLUMNS))
 
     @classmethod
     def concatenate(cls, parts: Sequence["LabeledTexts"]) -> "LabeledTexts":
@@ -172,6 +186,33 @@ class Episode:
     def texts(self) -> tuple[str, ...]:
         """Every text of the episode: support, query, out of scope."""
         return self.support.texts + self.query.texts + self.out_of_scope
+
+
+def class_words(
+    label_names: Sequence[str], descriptions: Sequence[Sequence[str]] | None = None
+) -> tuple[tuple[str, ...], ...] | None:
+    """What says in words what each class is: its name in plain words, if that says something, and its descriptions.
+
+    ``None`` if there is a class of which nothing says it. Without descriptions one name that says nothing is enough, as
+    in ``readable_names``.
+    """
+    if not any(descriptions or ()):
+        names = readable_names(label_names)
+        return None if names is None else tuple((name,) for name in names)
+    words = _words_of_each(label_names, descriptions or ())
+    return words if all(words) else None
+
+
+def wordless(label_names: Sequence[str], descriptions: Sequence[Sequence[str]] | None = None) -> tuple[str, ...]:
+    """The classes of which nothing says in words what they are: no name that says something, and no description."""
+    words = _words_of_each(label_names, descriptions or ((),) * len(label_names))
+    return tuple(name for name, each in zip(label_names, words, strict=True) if not each)
+
+
+def _words_of_each(label_names: Sequence[str], descriptions: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    plain = [" ".join(_words(name)) for name in label_names]
+    said = [() if _is_opaque(name) or plain.count(name) > 1 else (name,) for name in plain]
+    return tuple((*name, *texts) for name, texts in zip(said, descriptions, strict=True))
 
 
 def readable_names(label_names: Sequence[str]) -> tuple[str, ...] | None:

@@ -1,14 +1,14 @@
 """What may be a label, decided before numpy turns one kind of value into another."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nlpmeta.data.inputs import is_missing, values_of
-from nlpmeta.errors import DataError, visible
+from nlpmeta.data.inputs import is_missing, is_unicode, values_of
+from nlpmeta.errors import DataError, UnknownNameError, visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,6 +125,55 @@ def like(values: Sequence[object], labels: "NDArray[np.generic]") -> "NDArray[np
 def folded(word: str) -> str:
     """A label without the differences that nobody sees: white space, and the Unicode form (NFC)."""
     return " ".join(unicodedata.normalize("NFC", word).split())
+
+
+def checked_descriptions(
+    given: object, classes: "NDArray[np.generic]", *, where: Callable[[object], str] = lambda label: "descriptions"
+) -> dict[object, tuple[str, ...]]:
+    """The texts that describe each class, by its label as it is in ``classes``.
+
+    Args:
+        given: a text or several for each label; a label may be written as in a file (``"0"`` for 0).
+        classes: the labels that there are.
+        where: what to call the place of a label in a message.
+
+    Raises:
+        DataError: if it is no mapping, a label is none of the classes or is there twice in two spellings, or a text is
+            missing, empty or no string.
+    """
+    if not isinstance(given, Mapping):
+        shown = visible(repr(given))[:60]
+        raise DataError(f"descriptions must map a label to a text or a list of texts; got {shown}.")
+    exact: dict[object, object] = {label: label for label in classes.tolist()}
+    spelt: dict[str, object] = {folded(word): label for word, label in zip(words_of(classes), exact, strict=True)}
+    found: dict[object, tuple[str, ...]] = {}
+    first: dict[object, object] = {}
+    for label, texts in given.items():
+        known = exact[label] if label in exact else spelt.get(folded(str(label)))
+        if known is None:
+            raise DataError(f"{where(label)}: {UnknownNameError('class', str(label), words_of(classes))}")
+        if known in first:
+            raise DataError(
+                f"{where(label)}: the labels {first[known]!r} and {label!r} are one class in two spellings; "
+                "write them alike."
+            )
+        first[known] = label
+        found[known] = _checked_description(texts, f"{where(label)}: the description of {visible(repr(label))}")
+    return found
+
+
+def _checked_description(given: object, what: str) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) or is_missing(given) else given
+    if not isinstance(texts, list | tuple) or not texts:
+        raise DataError(f"{what} must be a text or a list of texts; it is {visible(repr(given))[:60]}.")
+    for text in texts:
+        if not isinstance(text, str):
+            raise DataError(f"{what} must be text; it is {visible(repr(text))[:60]} ({type(text).__name__}).")
+        if not text.strip():
+            raise DataError(f"{what} is empty.")
+        if not is_unicode(text):
+            raise DataError(f"{what} is no Unicode text (it holds half a character).")
+    return tuple(dict.fromkeys(text.strip() for text in texts))
 
 
 def label_name(value: object, *, where: str) -> str:

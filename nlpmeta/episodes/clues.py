@@ -93,7 +93,7 @@ class ClueSampler:
 
 
 def _named(episode: Episode, names: tuple[str, ...]) -> Episode:
-    support, query = (replace(side, label_names=names) for side in (episode.support, episode.query))
+    support, query = (replace(side, label_names=names, descriptions=None) for side in (episode.support, episode.query))
     return replace(episode, support=support, query=query)
 
 

@@ -118,4 +118,5 @@ def labelled(pool: LabeledTexts, rows: Integers, label_names: tuple[str, ...]) -
             None if column is None else pick(column)
             for column in (pool.langs, pool.domains, pool.ids, pool.users, pool.times)
         ),
+        descriptions=pool.descriptions_of(label_names),
     )

@@ -15,6 +15,7 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes.base import fingerprint
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
 from nlpmeta.evaluation.trial import Stopwatch, Trial, run_trial
+from nlpmeta.learners.abilities import check_described
 from nlpmeta.learners.base import Learner, Texts
 from nlpmeta.metrics.scores import Interval, Proportion, says_little
 from nlpmeta.storage.files import Json
@@ -84,6 +85,7 @@ def adapt_and_measure(
     watch, task = read.watch, read.task
     with watch.stage("import_and_load"):
         learner = request.learner()
+        check_described(learner, task.support)
     learned = None
     if read.unlabelled is not None:
         with watch.stage("learn_from_texts"):

@@ -20,6 +20,7 @@ from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.learners.abilities import TakesSteps
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import check_meta_trained, find_checkpoint, starting_learner
+from nlpmeta.sources.descriptions import Descriptions
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.form import RECOGNISED, TableForm
 from nlpmeta.sources.inspection import check_apart, paired
@@ -58,6 +59,7 @@ class AdaptRequest:
         label_column: the same.
         lang_column: the same.
         form: how tables are written.
+        descriptions: a table with the columns label and text that says in words what classes are.
     """
 
     data: str = "starter"
@@ -82,6 +84,7 @@ class AdaptRequest:
     label_column: str | None = None
     lang_column: str | None = None
     form: TableForm = RECOGNISED
+    descriptions: Path | None = None
 
     @property
     def name(self) -> str:
@@ -107,6 +110,8 @@ class AdaptRequest:
             wanted["inner_steps"] = self.inner_steps
         if self.max_length is not None:
             wanted["max_length"] = self.max_length
+        if self.descriptions is not None:
+            wanted["descriptions"] = Descriptions.of_file(self.descriptions).name
         if self.unlabelled is not None:
             wanted["unlabelled"], wanted["unlabelled_steps"] = str(self.unlabelled), self.unlabelled_steps
         return wanted
@@ -167,6 +172,8 @@ class Material:
             check_apart(request.data, request.test_data)
         with watch.stage("data"), collected_warnings() as skipped:
             pool = _read(request, request.data)
+            if request.descriptions is not None:
+                pool = Descriptions.of_file(request.descriptions).added_to(pool)
             test, notes = None, list[str]()
             files = {"data": Path(request.data).name, "test_data": Path(request.test_data or "").name}
             if request.test_data is not None:

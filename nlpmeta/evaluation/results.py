@@ -26,7 +26,7 @@ MOST_LISTED = 20
 class Setting:
     """All that decides the figures of a row: two runs with equal settings must give equal figures.
 
-    ``fold`` and ``presentation`` are ``None``, and not in a row, where the protocol does not ask for them.
+    ``fold``, ``presentation`` and ``descriptions`` are ``None``, and not in a row, where nobody asked for them.
     """
 
     data: str
@@ -44,6 +44,7 @@ class Setting:
     encoder: "EncoderUse"
     fold: int | None = None
     presentation: int | None = None
+    descriptions: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class Row:
 
         row: dict[str, Json] = {name: value for name, value in asdict(self.setting).items()}
         row["encoder"] = self.setting.encoder.json()
-        for name in ("fold", "presentation"):
+        for name in ("fold", "presentation", "descriptions"):
             if row[name] is None:
                 del row[name]
         row["n_query"] = self.summary.n_query

@@ -16,6 +16,7 @@ from nlpmeta.evaluation.streams import measure_streams
 from nlpmeta.learners.base import Learner
 from nlpmeta.sources.base import Source
 from nlpmeta.sources.catalogue import POOL_SPLIT, LabelFold, folds
+from nlpmeta.sources.descriptions import Descriptions
 from nlpmeta.sources.form import RECOGNISED, TableForm
 from nlpmeta.sources.inspection import check_apart, paired
 from nlpmeta.sources.loading import load_source
@@ -28,7 +29,7 @@ _PUBLISHED_NAMES = {"oos": "clinc150"}
 class DataChoice:
     """Which data to evaluate on: names as ``load_source`` takes them, and the split that the support comes from.
 
-    With ``fold`` only the test classes of that published fold are drawn from.
+    With ``fold`` only the test classes of that published fold are drawn from; ``descriptions`` say what classes are.
     """
 
     data: str
@@ -40,11 +41,17 @@ class DataChoice:
     lang_column: str | None = None
     form: TableForm = RECOGNISED
     fold: int | None = None
+    descriptions: Path | None = None
 
     @cached_property
     def source(self) -> Source:
         """The data set itself, opened once: a large file is read once, and what is wrong with it said once."""
         return self._open(self.data)
+
+    @cached_property
+    def said(self) -> Descriptions | None:
+        """What is said of the classes, read once."""
+        return None if self.descriptions is None else Descriptions.of_file(self.descriptions)
 
     def languages(self, asked: Sequence[str] | None) -> list[str | None]:
         """What to evaluate on in turn: the languages asked for (``all`` for all), or all texts at once (``None``).
@@ -76,11 +83,11 @@ class DataChoice:
             return Material(folds=self._folds())
         source = self.source
         if protocol.draws_from == "test split":
-            pool = source.load(lang, "test" if "test" in source.splits() else self.split)
+            pool = self._described(source.load(lang, "test" if "test" in source.splits() else self.split))
             return Material(pool=pool if self.fold is None else pool.with_classes(self._fold(self.fold).test))
         if self.fold is not None:
             raise DataError(f"{protocol.name} draws from all classes; a fold is for n-way and stream.")
-        pool, test = source.load(lang, self.split), self._test(source, lang)
+        pool, test = self._described(source.load(lang, self.split)), self._test(source, lang)
         if test is not None and self.test_data is not None:
             test, notes = paired(pool, test, data=self.data, test_data=self.test_data)
             for note in notes:
@@ -105,8 +112,11 @@ class DataChoice:
 
     def _folds(self) -> tuple[LabeledTexts, ...]:
         published = folds(_PUBLISHED_NAMES.get(self.data, self.data), self.data_dir)
-        pool = self.source.load(split=POOL_SPLIT)
+        pool = self._described(self.source.load(split=POOL_SPLIT))
         return tuple(pool.with_classes(fold.test) for fold in published)
+
+    def _described(self, pool: LabeledTexts) -> LabeledTexts:
+        return pool if self.said is None else self.said.added_to(pool)
 
     def _open(self, name: str) -> Source:
         return load_source(
@@ -270,4 +280,5 @@ class ProtocolRun:
             encoder=EncoderUse.of(learner.encoder),
             fold=self.choice.fold,
             presentation=presentation,
+            descriptions=None if self.choice.said is None else self.choice.said.name,
         )

@@ -1,12 +1,14 @@
 """What only some learners can do: small protocols, asked for where such an ability is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from nlpmeta.learners.base import Learner, Support, TaskState, Texts
+from nlpmeta.data import LabeledTexts, wordless
+from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.learners.base import Learner, Support, TaskState, Texts, learners
 
 SLOTS = "slots"
 """The tensor of a stream's state that holds the slot of each class ``(n_way,)``: the order in which they came up."""
@@ -71,6 +73,45 @@ class ScoresForOwners(Protocol):
         self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
     ) -> list[Tensor]:
         """As the function ``logits_of_owners``."""
+
+
+def check_described(learner: Learner, data: LabeledTexts) -> None:
+    """See that the descriptions of the classes of ``data``, if there are any, are read.
+
+    Raises:
+        NLPMetaError: if the learner reads none.
+        DataError: if none is read, as nothing says what some class is.
+    """
+    if not any(data.descriptions or ()):
+        return
+    if not learner.reads_names:
+        raise reads_no_names(learner)
+    unsaid = wordless(data.label_names, data.descriptions)
+    if unsaid:
+        raise DataError(
+            f"The label {unsaid[0]!r} says nothing about its class and has no description, so the other descriptions "
+            "cannot be read either; describe it too, or give it a name."
+        )
+
+
+def without_names(learners: Mapping[str, Learner]) -> list[str]:
+    """The names of the learners that ignore descriptions.
+
+    Raises:
+        NLPMetaError: if all of them do.
+    """
+    found = [name for name, learner in learners.items() if not learner.reads_names]
+    if len(found) == len(learners):
+        raise reads_no_names(learners[found[0]])
+    return found
+
+
+def reads_no_names(learner: Learner) -> NLPMetaError:
+    """The error for descriptions that ``learner`` would ignore."""
+    return NLPMetaError(
+        f"{learners.name_of(type(learner))} does not read the names of classes here, so it cannot use descriptions. "
+        "auto does; so do prototypical and maml on a checkpoint that was trained with names, such as the default one."
+    )
 
 
 def logits_of_owners(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.data import LabeledTexts, readable_names
+from nlpmeta.data import LabeledTexts, class_words
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.settings import Registry
 
@@ -46,7 +46,8 @@ class Texts:
 class Support(Texts):
     """Labelled texts of one task: ``labels`` ``(n,)`` lie in ``0..n_way - 1`` and each class has at least one.
 
-    ``names`` are the names of the classes in plain words, one for each, where they say something about them.
+    ``names`` are the names of the classes in plain words with their descriptions, one entry for each class, where these
+    say something about it.
     ``weights`` ``(n,)``, all positive, say how many texts each counts as, for a learner that ``weighs``.
     """
 
@@ -140,26 +141,44 @@ class Learner(nn.Module, ABC):
 
     @property
     def reads_names(self) -> bool:
-        """Whether the names of the classes are a clue to this learner."""
+        """Whether the names of the classes, and descriptions of them, are a clue to this learner."""
         return False
 
-    def support(self, data: LabeledTexts, embed: Embed | None = None) -> Support:
+    def support(self, data: LabeledTexts, embed: Embed | None = None, *, features: Tensor | None = None) -> Support:
         """The support set that ``data`` is to this learner: with the names of its classes if it reads them.
 
         Args:
             data: labelled texts.
             embed: where embeddings come from that are known already; without it they are computed when needed.
+            features: the embeddings of the texts, where these are known already.
         """
-        known = embed if self.inputs == "embeddings" else None
-        words = readable_names(data.label_names) if self.reads_names else None
-        names = None if words is None else Texts(words, None if known is None else known(words))
-        support = Support.of(data, None if known is None else known(data.texts), names=names)
+        names = self.names(data, embed)
+        if features is None and embed is not None and self.inputs == "embeddings":
+            features = embed(data.texts)
+        support = Support.of(data, features, names=names)
         return replace(support, labels=support.labels.to(self.encoder.device))
 
     def texts_of(self, data: LabeledTexts) -> tuple[str, ...]:
         """The texts that are embedded to adapt to ``data``: its own and, if the learner reads them, the class names."""
-        words = readable_names(data.label_names) if self.reads_names else None
-        return data.texts + (words or ())
+        words = class_words(data.label_names, data.descriptions) if self.reads_names else None
+        return data.texts + tuple(text for each in words or () for text in each)
+
+    def names(self, data: LabeledTexts, embed: Embed | None = None) -> Texts | None:
+        """What ``data`` says of its classes in words, an entry for each, to a learner that reads it.
+
+        Several texts of a class (its name and descriptions) are pooled: the mean of their embeddings, or one text for a
+        learner that reads tokens. ``None`` if the learner reads no names, or nothing says what some class is.
+        """
+        words = class_words(data.label_names, data.descriptions) if self.reads_names else None
+        if words is None:
+            return None
+        joined = tuple(". ".join(each) for each in words)
+        several = any(len(each) > 1 for each in words)
+        if self.inputs == "tokens" or (embed is None and not several):
+            return Texts(joined)
+        features = (embed or self.encoder)([text for each in words for text in each])
+        owners = torch.tensor([label for label, each in enumerate(words) for _ in each], device=features.device)
+        return Texts(joined, class_means(features, owners, len(words)) if several else features)
 
     def embed(self, texts: Texts) -> Tensor:
         """The embeddings of ``texts``, shape ``(n, dim)``, computed unless they came along."""

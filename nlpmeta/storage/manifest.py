@@ -189,6 +189,7 @@ def describe(folder: Path) -> dict[str, Json]:
             "method": learner["name"],
             "encoder": encoder["id"],
             "labels": labels.get("labels", []),
+            "descriptions": _descriptions(labels),
             "saved_by": f"nlpmeta {manifest['nlpmeta']}",
             "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         }
@@ -199,6 +200,14 @@ def describe(folder: Path) -> dict[str, Json]:
         raise ModelFolderError(f"{folder / MANIFEST} is damaged ({error}). Save the model again.") from error
     measured = ("data", "lang", "n_way", "n_shot", "scored", "accuracy", "macro_f1", "chance", "scored_on")
     return facts | {name: report[name] for name in measured if name in report}
+
+
+def _descriptions(labels: Mapping[str, Json]) -> Json:
+    """The texts that describe each class, by its label; ``None`` if there are none."""
+    names, given = labels.get("labels"), labels.get("descriptions")
+    if not isinstance(names, list) or not isinstance(given, list):
+        return None
+    return {str(name): texts for name, texts in zip(names, given, strict=True) if texts}
 
 
 def optional_json(path: Path) -> "Mapping[str, Json]":

@@ -212,8 +212,9 @@ def shuffled(episode: Episode, seed: int, index: int) -> Episode:
     order = generator(seed, index, stream=_SHUFFLE).permutation(len(episode.support))
     labels = tuple(episode.support.labels[int(i)] for i in order)
     numbers = tuple(map(str, range(episode.n_way)))
-    support = replace(episode.support, labels=labels, label_names=numbers)
-    return replace(episode, support=support, query=replace(episode.query, label_names=numbers))
+    support = replace(episode.support, labels=labels, label_names=numbers, descriptions=None)
+    query = replace(episode.query, label_names=numbers, descriptions=None)
+    return replace(episode, support=support, query=query)
 
 
 def _accuracy(learner: Learner, episodes: list[Episode], embed: Embed | None) -> float:
