@@ -50,19 +50,25 @@ class Settings(BaseModel, metaclass=_Raising):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=4096)
 
     @classmethod
-    def parse(cls, values: Mapping[str, object], *, where: str) -> Self:
+    def parse(cls, values: Mapping[str, object], *, where: str, saved: bool = False) -> Self:
         """Settings from plain values, as they stand in a file or on the command line.
 
+        Args:
+            values: by name.
+            where: they stand; the message begins with it.
+            saved: nobody wrote them by hand, so the message is one line instead of a list.
+
         Raises:
-            SettingsError: as on construction; the message begins with ``where``.
+            SettingsError: as on construction.
         """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(f"{where}: {_said(cls, error)}") from error
+            said = _said(cls, error, between=" " if saved else "\n  ")
+            raise SettingsError(f"{where}: {said}") from error
 
 
-def _said(cls: type[BaseModel], error: ValidationError) -> str:
+def _said(cls: type[BaseModel], error: ValidationError, *, between: str = "\n  ") -> str:
     found: dict[str, ErrorDetails] = {}
     for each in error.errors():
         path = _path(cls, each["loc"])
@@ -72,8 +78,8 @@ def _said(cls: type[BaseModel], error: ValidationError) -> str:
     lines = [_line(cls, path, each) for path, each in found.items() if path in inner]
     if len(lines) == 1:
         return lines[0]
-    more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
-    return f"{len(lines)} settings are wrong:\n" + "\n".join([*(f"  {line}" for line in lines[:_LISTED]), *more])
+    more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    return between.join([f"{len(lines)} settings are wrong:", *lines[:_LISTED], *more])
 
 
 def _path(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:

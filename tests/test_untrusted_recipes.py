@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from nlpmeta.cli.app import main
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.online.meta_files import OnlineTaskSettings
 from nlpmeta.settings import Settings, SettingsError
 from nlpmeta.training.recipe_files import LARGEST, load_recipe, plain_value
 
@@ -187,3 +188,13 @@ def test_every_number_that_can_be_set_is_bounded_on_both_sides():
                     assert marks & {Ge, Gt} and marks & {Le, Lt}, f"{kind.__name__}.{name}"
                     checked += 1
     assert checked > 50
+
+
+def test_wrong_settings_in_a_saved_file_are_one_line():
+    """Only a person who wrote a recipe needs them as a list."""
+    wrong = {"buffer": [0], "seed": 1e308, "unknown": 1}
+    with pytest.raises(SettingsError) as refused:
+        OnlineTaskSettings.parse(wrong, where="online.json", saved=True)
+    message = str(refused.value)
+    assert message.startswith("online.json: 3 settings are wrong: buffer: ") and "\n" not in message
+    assert "seed: " in message and "unknown is not a setting." in message

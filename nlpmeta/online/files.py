@@ -78,7 +78,7 @@ def read_online(folder: Path, *, device: Device = "auto") -> Followed:
         moments = [_moment(n, accuracy, s) for (n, accuracy), s in zip(facts["moments"], streams[:-1], strict=True)]
         found = Followed(
             classifier=classifier,
-            settings=OnlineSettings.parse(facts["settings"], where=str(folder / FACTS)),
+            settings=OnlineSettings.parse(facts["settings"], where=str(folder / FACTS), saved=True),
             centre=tensors["centre"],
             scale=tensors["scale"],
             stream=streams[-1],

@@ -107,7 +107,7 @@ def read_state(folder: Path, weights: Mapping[str, nn.Parameter]) -> State:
     try:
         facts = cast("dict[str, Any]", read_json(folder / STATE_FILE))
         tasks = cast("list[dict[str, Any]]", read_json(folder / TASKS_FILE))
-        settings = OnlineTaskSettings.parse(facts["settings"], where=str(folder / STATE_FILE))
+        settings = OnlineTaskSettings.parse(facts["settings"], where=str(folder / STATE_FILE), saved=True)
         arrivals = [_arrival(each) for each in facts["arrivals"]]
         kept = [_task(arrivals[i], each) for i, each in zip(facts["kept"], tasks, strict=True)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
