@@ -1,6 +1,7 @@
 """Exported models give the same probabilities in the libraries that they are for."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.classifier.classifier import FewShotClassifier
@@ -208,6 +209,22 @@ def test_the_pickle_of_a_setfit_model_is_never_read(encoder_folder, pool, tmp_pa
     with pytest.raises(ModelFolderError, match="only model_head.pkl, a pickle, which is never loaded"):
         import_setfit(tmp_path / "out")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("weight", "bias"), [((0, 16), (0,)), ((2, 16), (3,)), ((16,), (16,)), ((0, 0), (0,))])
+def test_a_head_without_classes_or_of_the_wrong_form_is_not_taken_in(encoder_folder, tmp_path, weight, bias):
+    from nlpmeta.errors import ModelFolderError
+    from nlpmeta.export.head import import_setfit
+
+    folder = tmp_path / "body"
+    shutil.copytree(encoder_folder, folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    kinds = [{"path": "", "type": "m.Transformer"}, {"path": "1_Pooling", "type": "m.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    save_file({"weight": torch.zeros(weight), "bias": torch.zeros(bias)}, folder / "head.safetensors")
+    with pytest.raises(ModelFolderError, match="does not hold a linear head"):
+        import_setfit(folder)
 
 
 ALARMS = ("MISSING", "newly initialized", "LOAD REPORT")

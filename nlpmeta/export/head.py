@@ -141,7 +141,8 @@ def import_setfit(folder: Path | str) -> FewShotClassifier:
             f"{path} holds a mixture of {len(weight)} heads, as 'nlpmeta export' writes it. Load the model that it was "
             "made from, or export one that was adapted with --method logistic."
         )
-    if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
+    linear = weight is not None and weight.ndim == 2 and len(weight) > 0
+    if weight is None or bias is None or not linear or bias.shape != weight.shape[:1]:
         raise ModelFolderError(f"{path} does not hold a linear head: 'weight' (classes, dim) and 'bias' (classes,).")
     if len(weight) == 1:  # scikit-learn's single row for two classes
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
