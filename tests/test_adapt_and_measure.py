@@ -3,13 +3,16 @@
 import json
 
 import pytest
+import torch
 from test_lora import adapted_encoder
 
-from nlpmeta import AdaptRequest, adapt_and_measure
+from nlpmeta import AdaptRequest, FewShotClassifier, adapt_and_measure
+from nlpmeta.auto.method import AutoHead
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.evaluation import adapt
 from nlpmeta.evaluation.trial import Stopwatch, Task, run_trial
 from nlpmeta.learners.maml import MAML
 
@@ -59,3 +62,24 @@ def test_a_method_that_reads_tokens_embeds_no_table_that_nobody_reads(pool):
     trial = run_trial(learner, task, method="maml", table=table, watch=Stopwatch())
     assert table.n_encoded == 0
     assert trial.baseline.scores and trial.cut.n_texts == trial.n_texts + len(task.support)
+
+
+def test_the_heads_are_judged_once_for_the_model_and_its_report(table, encoder_folder, monkeypatch):
+    judged, plain = [], AutoHead.judge
+    monkeypatch.setattr(AutoHead, "judge", lambda self, known: judged.append(known.texts) or plain(self, known))
+    monkeypatch.setattr(adapt, "run_trial", lambda *a, **k: [run_trial(*a, **k), judged.clear()][0])
+    found = adapt_and_measure(request(table, encoder_folder))
+    assert found.task_report is not None
+    assert judged == [found.classifier.examples_.texts]
+
+
+def test_a_model_has_the_forecast_that_its_examples_have_in_any_order(table, encoder_folder):
+    found = adapt_and_measure(request(table, encoder_folder))
+    assert found.task_report.json() == found.classifier.task_report().json()
+    rows = found.classifier.examples_
+    turned = FewShotClassifier(encoder=str(encoder_folder)).fit(rows.texts[::-1], rows.labels[::-1])
+    assert turned.task_report().json() == found.task_report.json()
+    assert set(turned.state_) == set(found.classifier.state_)
+    # What the command saves is what fit makes of the same examples in the same order, to the bit.
+    fitted = FewShotClassifier(encoder=str(encoder_folder)).fit(rows.texts, rows.labels)
+    assert all(torch.equal(fitted.state_[name], each) for name, each in found.classifier.state_.items())

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.diagnosis import diagnose
+from nlpmeta.auto.diagnosis import diagnose, in_order
 from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import TaskReport
@@ -24,7 +25,7 @@ from nlpmeta.auto.scope import (
 )
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.base import Learner, Predictor, Texts
+from nlpmeta.learners.base import Embed, Learner, Predictor, TaskState, Texts
 
 MOST_LABELS = 5
 """A longer label set is of no use to a person."""
@@ -125,6 +126,25 @@ def knows_scope(predictor: Predictor) -> bool:
 def gives_report(learner: Learner) -> TypeGuard[AutoHead]:
     """Whether enough was learned about the method to say what a support set says of its task."""
     return isinstance(learner, AutoHead)
+
+
+@torch.no_grad()
+def adapted_with_report(
+    auto: AutoHead, support: LabeledTexts, *, embed: Embed
+) -> tuple[LabeledTexts, TaskState, TaskReport]:
+    """The support in an order of its own, what ``auto`` learns from it, and its report: the heads are judged once.
+
+    Folds depend on the order of the examples, so it is fixed here: one set of examples has one forecast and one model.
+
+    Args:
+        auto: what adapts.
+        support: the labelled texts.
+        embed: where their embeddings come from.
+    """
+    ordered = in_order(support)
+    known = auto.known(auto.support(ordered, embed))
+    judged = auto.judge(known)
+    return ordered, auto.adapt_to(known, judged), diagnose(auto, ordered, embed=embed, judged=judged)
 
 
 def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None) -> TaskReport:

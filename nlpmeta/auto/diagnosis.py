@@ -111,9 +111,9 @@ def diagnose(
         auto: what adapts.
         support: the labelled texts.
         embed: where embeddings come from that are known already.
-        judged: what ``auto.judge`` said of this support, where that is known already.
+        judged: what ``auto.judge`` said of this support as it stands, where that is known already.
     """
-    support = _in_order(support) if judged is None else support
+    support = in_order(support) if judged is None else support
     known = auto.known(auto.support(support, embed))
     n_shot, n_way = len(known) / known.n_way, known.n_way
     held_out = _held_out(auto, known, auto.judge(known) if judged is None else judged)
@@ -153,7 +153,7 @@ def _why_random(auto: "AutoHead", texts: tuple[str, ...], right: int) -> str:
     )
 
 
-def _in_order(support: "LabeledTexts") -> "LabeledTexts":
+def in_order(support: "LabeledTexts") -> "LabeledTexts":
     """The same examples, always in the same order: folds depend on it, and one set of examples has one forecast."""
     named = support.with_classes(sorted(support.label_names))
     return named.select(sorted(range(len(named)), key=lambda row: (named.labels[row], named.texts[row])))

@@ -194,13 +194,16 @@ class FewShotClassifier(AnsweringClassifier):
         return self._forget()
 
     @classmethod
-    def adapted(cls, learner: Learner, support: LabeledTexts, *, embed: "Embed | None" = None) -> "FewShotClassifier":
+    def adapted(
+        cls, learner: Learner, support: LabeledTexts, *, embed: "Embed | None" = None, state: TaskState | None = None
+    ) -> "FewShotClassifier":
         """``fit`` for labelled texts whose embeddings may be known already; the classes keep their order.
 
         Args:
             learner: what adapts.
             support: the labelled texts.
             embed: where the embeddings of a learner that works on embeddings come from.
+            state: what ``learner`` learned from them, where that is known already.
         """
         known = embed if learner.inputs == "embeddings" else None
         features = None if known is None else known(support.texts)
@@ -209,8 +212,9 @@ class FewShotClassifier(AnsweringClassifier):
         if support.descriptions is not None:
             each = zip(support.label_names, support.descriptions, strict=True)
             examples = examples.described({name: texts for name, texts in each if texts})
-        self = cls(learner)
-        return self._change(lambda _: self._learned(learner.eval(), examples, embed=known))
+        self = cls(learner.eval())
+        fitted = None if state is None else Fitted.of(learner, state, examples)
+        return self._change(lambda _: fitted or self._learned(learner, examples, embed=known))
 
     @torch.no_grad()
     def _learned(
@@ -232,13 +236,11 @@ class FewShotClassifier(AnsweringClassifier):
         support = learner.support(examples.data(), embed or remembered, features=examples.features)
         weights = None if examples.weights is None else torch.from_numpy(examples.weights).to(support.labels.device)
         support = replace(support, weights=weights)
-        # Stored as a file stores it: another memory layout would round differently after loading.
         if before is not None and isinstance(learner, Readapts):
             learned = learner.readapt(support, before)
         else:
             learned = learner.adapt(support)
-        state = {name: tensor.contiguous() for name, tensor in learned.items()}
-        return Fitted(learner, state, examples.classes, examples, examples.descriptions)
+        return Fitted.of(learner, learned, examples)
 
 
 @torch.no_grad()

@@ -143,6 +143,12 @@ class Fitted:
     examples: Examples | None = None
     descriptions: Described = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, learner: Learner, state: TaskState, examples: Examples) -> "Fitted":
+        """What was learned from examples, stored as a file stores it: another memory layout would round differently."""
+        stored = {name: each.contiguous() for name, each in state.items()}
+        return cls(learner, stored, examples.classes, examples, examples.descriptions)
+
     @cached_property
     def predictor(self) -> Predictor:
         """The state as it is predicted with, read once."""

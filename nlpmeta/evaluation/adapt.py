@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from nlpmeta.auto.answers import gives_report, most_worth_labelling
-from nlpmeta.auto.diagnosis import diagnose
+from nlpmeta.auto.answers import adapted_with_report, gives_report, most_worth_labelling
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.table import EmbeddingTable
@@ -94,11 +93,11 @@ def adapt_and_measure(
         say(learner.encoder.files.description)
     table = EmbeddingTable(learner.encoder)
     trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
-    classifier = FewShotClassifier.adapted(learner, task.support, embed=table)
-    found = None
+    support, state, found = task.support, None, None
     if gives_report(learner):
         with watch.stage("look_at_the_support"):
-            found = diagnose(learner, task.support, embed=table)
+            support, state, found = adapted_with_report(learner.eval(), support, embed=table)
+    classifier = FewShotClassifier.adapted(learner, support, embed=table, state=state)
     next_ones = None if read.candidates is None else _suggested(classifier, read, table)
     watch.stop()
     return AdaptReport(request, classifier, trial, found, next_ones, learned, read)
