@@ -95,6 +95,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(run, table
     assert measured(1) != measured(2)
 
 
+@pytest.mark.slow
 def test_without_a_place_the_same_command_replaces_its_own_model_and_another_keeps_it(run, table, tmp_path):
     home = tmp_path / "nlpmeta-models"
     for _ in range(2):
@@ -104,6 +105,7 @@ def test_without_a_place_the_same_command_replaces_its_own_model_and_another_kee
     assert sorted(folder.name for folder in home.iterdir()) == ["topics-all-5-shot", "topics-all-5-shot-2"]
 
 
+@pytest.mark.slow
 def test_test_data_is_scored_and_rows_without_support_are_counted_and_left_out(run, table, tmp_path):
     (tmp_path / "test.csv").write_text("text,label\nball rice,sport\nbank cash,money\nwhat now,other\nwho am,other\n")
     code, out, _ = run("adapt", "--data", table, "--test-data", "test.csv", "--shots", 5, "--json")
@@ -402,6 +404,7 @@ def test_interrupting_leaves_nothing_half_written(encoder_folder, table, tmp_pat
     assert not list(Path(tmp_path).glob(".m.*"))
 
 
+@pytest.mark.slow
 def test_it_is_said_which_examples_the_saved_model_has(run, table):
     assert "Saved: one (the model of the first draw)" in run("adapt", "--data", table, "--shots", 2, "--out", "one")[1]
     everything = run("adapt", "--data", table, "--shots", "all", "--out", "all")[1]

@@ -169,6 +169,7 @@ def test_a_file_that_is_no_results_file_is_said_before_the_work(run, table, monk
     assert "left as it is" in err
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_a_published_protocol_runs_on_published_data(run, shared_data):
     options = ("--protocol", "protaugment", "--data", "hwu64", "--data-dir", shared_data, "--episodes", 2, "--json")

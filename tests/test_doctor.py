@@ -18,6 +18,7 @@ def found():
     return {finding.what: finding for finding in examine()}
 
 
+@pytest.mark.slow
 def test_everything_is_well_here():
     findings = found()
     assert {each.verdict for each in findings.values()} <= {"ok", "note"}

@@ -45,6 +45,7 @@ def test_every_guide_is_linked_from_the_readme():
         assert str(path.relative_to(ROOT)) in readme, path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="signatures are spelled as Python 3.11 does")
 def test_the_api_reference_is_what_the_docstrings_say():
     run = subprocess.run(

@@ -113,6 +113,7 @@ def test_a_pipeline_without_nlpmeta_gives_the_same_labels(encoder_folder, pool, 
     close([[row[label] for label in made.classes_] for row in found], made)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_folder_of_sentence_transformers_gives_the_same_probabilities(made, tmp_path):
     sentence_transformers = pytest.importorskip("sentence_transformers")
@@ -243,6 +244,7 @@ def test_an_export_prints_nothing_but_where_it_is(encoder_folder, pool, tmp_path
     assert said.err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_sentence_transformers_finds_nothing_missing_in_an_export(encoder_folder, pool, tmp_path, capfd):
     sentence_transformers = pytest.importorskip("sentence_transformers")

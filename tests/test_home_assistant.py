@@ -94,6 +94,7 @@ def test_over_sixty_languages_with_swahili_under_any_name(source):
     assert set(source.load("sw").langs) == {"sw"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lang", ["en", "de", "sw", "zh-CN"])
 def test_sentences_are_clean_distinct_and_limited(source, lang):
     loaded = source.load(lang)

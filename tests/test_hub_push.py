@@ -149,6 +149,7 @@ def test_a_pull_request_leaves_main_and_is_opened_once(folder, hub):
         to(revision="two", pr=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -182,6 +183,7 @@ def test_a_pull_request_whose_answer_was_lost_is_not_opened_twice(folder, hub):
     assert pushed.pull_request.endswith("/discussions/1") and len(hub.repositories[NAME].requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "kind"),
     [

@@ -177,6 +177,7 @@ def test_a_stream_saved_halfway_goes_on_identically(tmp_path, encoder_folder, ca
     torch.testing.assert_close(loaded.state_, classifier.state_, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_and_says_its_size():
     classifier = streaming(rows=8, max_way=4)
     first = None

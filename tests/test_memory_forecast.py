@@ -38,6 +38,7 @@ def test_the_peak_counts_what_lives_at_once_and_forgets_what_is_gone():
     assert memory._now == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "settings"),
     [

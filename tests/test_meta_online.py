@@ -63,6 +63,7 @@ def test_texts_to_measure_on_may_be_given():
     assert not set(leader._kept[0].learn.texts) & set(test.texts)
 
 
+@pytest.mark.slow
 def test_the_same_tasks_and_seed_give_the_same_bits():
     one, two, other = online(), online(), online(seed=1)
     assert met(one, TASKS[:3]) == met(two, TASKS[:3])
@@ -94,6 +95,7 @@ def test_a_review_is_of_the_present_state():
         online().review()
 
 
+@pytest.mark.slow
 def test_what_was_learned_can_be_taken_back():
     one, two = online(), online()
     met(one, TASKS[:2])
@@ -138,6 +140,7 @@ def saved(encoder_folder, tmp_path, pool):
     return tmp_path / "start", pool
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_goes_on_with_the_same_bits(saved, tmp_path):
     start, pool = saved
     whole = OnlineMetaLearner.start(str(start), OnlineTaskSettings(steps=2, n_shot=2, buffer=2))

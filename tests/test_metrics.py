@@ -149,6 +149,7 @@ def test_an_unknown_metric_is_said_with_those_that_there_are():
         load_metric("makro_f1")
 
 
+@pytest.mark.slow
 def test_plain_functions_do_not_pay_for_importing_evaluate():
     code = "import sys, nlpmeta.metrics; sys.exit('evaluate' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

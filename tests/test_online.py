@@ -44,6 +44,7 @@ def test_a_stream_begins_with_the_scores_of_its_classifier(encoder, pool, method
     assert online.predict(pool.texts).tolist() == online.classifier.predict(pool.texts).tolist()
 
 
+@pytest.mark.slow
 def test_a_class_that_changes_its_meaning_is_learned_and_the_classifier_stays(encoder, pool):
     online = begun(encoder, pool)
     before = online.classifier.predict_proba(pool.texts)
@@ -54,6 +55,7 @@ def test_a_class_that_changes_its_meaning_is_learned_and_the_classifier_stays(en
     np.testing.assert_array_equal(online.classifier.predict_proba(pool.texts), before)
 
 
+@pytest.mark.slow
 def test_the_alarm_sounds_soon_after_a_change_and_not_before(encoder, pool):
     swap = {"sport": "food", "food": "sport", "money": "money"}
     texts, labels = stream(pool, 150)
@@ -65,6 +67,7 @@ def test_the_alarm_sounds_soon_after_a_change_and_not_before(encoder, pool):
     assert online.alarms[0].seen_by == "labels"
 
 
+@pytest.mark.slow
 def test_texts_of_a_new_kind_raise_the_alarm_without_any_label(encoder, pool):
     online = begun(encoder, pool)
     for text in stream(pool, 150)[0]:
@@ -76,6 +79,7 @@ def test_texts_of_a_new_kind_raise_the_alarm_without_any_label(encoder, pool):
     assert online.alarms[0].n_labels == 0
 
 
+@pytest.mark.slow
 def test_without_drift_false_alarms_are_as_rare_as_stated():
     one_in, n, fired = 200, 100, 0
     for seed in range(400):

@@ -144,6 +144,7 @@ def test_composing_first_changes_no_replacement_of_the_data_file(packaged_encode
             assert "".join(replacements.get(part, part) for part in composed) == replacements[letter], ascii(letter)
 
 
+@pytest.mark.slow
 @pytest.mark.packaged
 def test_every_replacement_of_the_data_file_is_made_by_the_character_map(packaged_encoder: Path) -> None:
     from tokenizers.normalizers import Precompiled
@@ -572,6 +573,7 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytes
 # ---- the character map ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_character_map_replaces_exactly_its_keys() -> None:
     from tokenizers.normalizers import Precompiled
 

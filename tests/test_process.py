@@ -24,7 +24,11 @@ def shell(line):
 
 @pytest.mark.parametrize(
     "command",
-    ["--help", "--version", "recipes list", pytest.param("recipes keys", marks=pytest.mark.slow), "data --help"],
+    [
+        "--help",
+        "--version",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("recipes list", "recipes keys", "data --help")),
+    ],
 )
 def test_a_full_disk_at_standard_output_is_one_sentence_and_exit_code_1(command):
     if not os.path.exists("/dev/full"):
@@ -48,6 +52,7 @@ def test_closed_input_and_closed_notes_do_no_harm():
     assert shell(f"{IN_SHELL} train no-such-thing 2>&-").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_had_enough_is_no_mistake():
     done = shell(f"{IN_SHELL} recipes keys | head -1; echo ${{PIPESTATUS[0]}}")
     assert done.stderr == "" and done.stdout.splitlines()[-1] in ("0", "1")
@@ -83,6 +88,7 @@ cli.entry()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_command_with_one_sentence_and_leaves_no_temporary_file(tmp_path, number, code):
     command = [sys.executable, "-c", CODE, "work", str(tmp_path / "model")]

@@ -81,6 +81,7 @@ def rows_of(data: LabeledTexts) -> list[tuple[object, ...]]:
     return list(zip(data.texts, data.names(), *(column or none for column in columns), strict=True))
 
 
+@pytest.mark.slow
 def test_two_processes_draw_what_one_draws(samplers):
     program = Path(__file__).with_name("sampling_zoo.py")
     environment = {**os.environ, "PYTHONPATH": str(program.parents[1])}
@@ -622,6 +623,7 @@ def work_of_the_same_kind() -> None:
             found[row, i % 97] = found.get((row, i % 89), 0) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_a_thousand_episodes_of_massive_are_drawn_in_a_second(shared_data):
     sampler = EpisodeSampler([massive(shared_data, "en-US")], n_way=20, n_shot=5, n_query=15, seed=0)

@@ -105,6 +105,7 @@ def test_maml_starts_from_a_checkpoint_of_its_own_and_its_relatives_from_the_one
     assert float((own["log_adapter_rates"] - math.log(0.03)).abs().max()) > 0.01  # rates that were trained
 
 
+@pytest.mark.slow
 def test_adapt_starts_from_a_checkpoint_and_its_baseline_stays_on_the_frozen_encoder(
     checkpoint, encoder_folder, table, tmp_path, capsys, monkeypatch
 ):

@@ -110,6 +110,7 @@ def checkpoint(encoder_folder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_prints_rows_keyed_by_presentation_and_draws_them(checkpoint, table, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     shape = ["--data", str(table), "--protocol", "stream", "--ways", "3", "--shots", "4", "--episodes", "5"]

@@ -51,6 +51,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_accuracy_on_classes_never_trained_on_rises_by_thirty_points(seed):
     train, heldout = samplers(seed)
@@ -149,6 +150,7 @@ def test_the_contrastive_loss_without_a_pair_is_zero_and_has_a_gradient():
     assert float(loss.detach()) == 0 and features.grad.abs().sum() == 0
 
 
+@pytest.mark.slow
 def test_the_anchor_keeps_embeddings_near_the_frozen_ones():
     texts = [text for i in range(4) for text in samplers()[1].episode(i).texts()]
     frozen = noisy_learner().encoder.encode(texts)
@@ -296,6 +298,7 @@ def test_when_memory_runs_out_halves_of_the_tasks_give_the_same_update():
     torch.testing.assert_close(weights(learner), weights(trained(settings)[0]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_class_names_are_trained_on_and_are_no_clue_to_the_controls(tmp_path):
     train, heldout = samplers()
     learner = PrototypicalNetwork(noisy_learner().encoder, temperature=0.1, names=True)

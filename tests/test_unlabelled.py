@@ -60,6 +60,7 @@ def test_a_loss_no_change_or_chance_gives_the_earlier_model_back(texts, support,
     assert "not kept" in str(found)
 
 
+@pytest.mark.slow
 def test_the_guard_reads_what_the_support_says_of_texts_that_were_held_out(texts, support, encoder_folder):
     _, found = learn(texts, support, encoder_folder)
     again = learn(texts, support, encoder_folder)[1]
@@ -97,6 +98,7 @@ def test_kinds_of_tasks_that_the_texts_are_too_few_for_are_left_out(texts):
     assert len(tasks_from([f"a{i} b" for i in range(60)], mask="[MASK]", seed=0).samplers) == 1
 
 
+@pytest.mark.slow
 def test_the_command_leaves_out_what_it_scores_on_and_says_what_it_did(tmp_path, table, texts, encoder_folder, capsys):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join([*texts, "ball goal"]) + "\n", encoding="utf-8")

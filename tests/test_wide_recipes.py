@@ -122,6 +122,7 @@ def test_a_set_that_the_mirror_lacks_is_named(tmp_path):
         read_parts(spam(), data_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_part_of_many_sets_draws_episodes_with_and_without_clues(mirror):
     shares = {"names_only_share": 0.3, "withheld_share": 0.3, "imbalanced_share": 0.3}
     sampler = sampler_of(spam(n_query=4, **shares), seed=0, data_dir=mirror)
