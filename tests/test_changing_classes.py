@@ -129,7 +129,7 @@ def test_impossible_changes_are_refused_and_change_nothing(encoder, task):
         classifier.remove_class(one)
     with pytest.raises(UnknownNameError, match="nonesuch"):
         classifier.remove_class("nonesuch")
-    with pytest.raises(DataError, match="not of the kind"):
+    with pytest.raises(DataError, match="differs in type"):
         classifier.add_class(7, more)
     with pytest.raises(DataError, match="holds no texts"):
         classifier.add_class(name, [])

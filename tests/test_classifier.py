@@ -137,7 +137,7 @@ def test_an_encoder_built_in_memory_says_how_to_make_it_savable(encoder, texts, 
 def test_an_existing_folder_is_kept_unless_told_otherwise(fitted, tmp_path):
     fitted.save_pretrained(tmp_path / "model")
     before = (tmp_path / "model" / "nlpmeta.json").stat().st_mtime_ns
-    with pytest.raises(NLPMetaError, match="exists and was kept as it is"):
+    with pytest.raises(NLPMetaError, match="exists and was kept"):
         fitted.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "nlpmeta.json").stat().st_mtime_ns == before
     fitted.save_pretrained(tmp_path / "model", overwrite=True)

@@ -166,7 +166,7 @@ def test_a_file_that_is_no_results_file_is_said_before_the_work(run, table, monk
     monkeypatch.setattr(TextEncoder, "from_pretrained", None)
     code, _, err = run("knn", "--data", table, "--out", table)
     assert code == 2
-    assert "left as it is" in err
+    assert "not changed" in err
 
 
 @pytest.mark.slow

@@ -122,7 +122,7 @@ def test_they_go_with_their_classes_when_these_change(fitted, encoder_folder):
         ({"sport": float("nan")}, "must be text; it is nan"),
         ({"sport": 3}, "must be a text or a list"),
         ({"sport": ["a", 3]}, r"must be text; it is 3 \(int\)"),
-        ({"sport": "\ud800"}, "half a character"),
+        ({"sport": "\ud800"}, "a lone surrogate"),
         ({"sport": "a", "sport ": "b"}, "one class in two spellings"),
         ([("sport", "x")], "must map a label"),
         ("a ball game", "must map a label"),

@@ -282,7 +282,7 @@ def test_the_command_says_what_it_did_and_predict_and_info_take_the_name(folder,
 
 def test_a_model_on_an_encoder_that_nobody_else_has_is_not_pushed(encoder_folder, hub, pool, tmp_path):
     local = FewShotClassifier("ridge", encoder=str(encoder_folder)).fit(pool.texts[:20], pool.names()[:20])
-    with pytest.raises(NLPMetaError, match="which nobody else has"):
+    with pytest.raises(NLPMetaError, match="which others do not have"):
         local.push_to_hub(NAME)
     assert NAME not in hub.repositories
 

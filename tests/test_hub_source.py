@@ -233,7 +233,7 @@ def test_a_program_that_comes_with_a_data_set_is_not_run(monkeypatch):
 
     monkeypatch.setattr(hub_access, "_probe", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(DataError, match="such programs are not run"):
+    with pytest.raises(DataError, match="scripts are not executed"):
         HubSource("owner/tiny").load()
 
 

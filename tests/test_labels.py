@@ -181,7 +181,7 @@ def test_a_missing_label_is_refused_and_never_a_class(name):
         (None, "NoneType"),
         ({"a": 1}, "dict with the keys a"),
         ({"a", "b"}, "no order"),
-        ([b"\xff", b"a"], "no Unicode text"),
+        ([b"\xff", b"a"], "not Unicode text"),
         ([], "no labels"),
     ],
 )

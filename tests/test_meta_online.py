@@ -215,7 +215,7 @@ def test_the_command_meets_tasks_goes_on_and_takes_back(saved, files, tmp_path, 
     assert "task-1" in printed.out
     assert "points forgotten" in printed.out
     assert main(["train", "--online", files[0], out]) == 2
-    assert "Go on by --resume" in capsys.readouterr().err
+    assert "Continue with --resume" in capsys.readouterr().err
     assert main(["train", "--online", files[0], out, "--resume", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in found["arrivals"]] == ["task-1", "task-2", "task-1 (2)"]
@@ -230,7 +230,7 @@ def test_what_is_wrong_with_the_command_is_said_before_anything_is_learned(saved
     assert "Did you mean steps" in capsys.readouterr().err
     assert main(["train", "protonet-tiny", "--rollback", "1"]) == 2
     assert main(["train", "--online", out, start]) == 2
-    assert "no data set to learn from" in capsys.readouterr().err
+    assert "No data set was given" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

@@ -260,7 +260,7 @@ def test_a_results_file_grows_and_replaces_equal_settings(encoder, table, tmp_pa
 def test_a_file_that_holds_no_results_is_left_alone(tmp_path, content):
     path = tmp_path / "mine.json"
     path.write_text(content)
-    with pytest.raises(DataError, match="left as it is"):
+    with pytest.raises(DataError, match="not changed"):
         add_rows(path, [])
     assert path.read_text() == content
 

@@ -96,6 +96,6 @@ def test_meta_training_teaches_them_to_learn(kind, n_way, steps, rate, least):
 
 
 def test_what_was_never_meta_trained_is_refused_before_work(tmp_path):
-    with pytest.raises(NLPMetaError, match="snail can do nothing before it was meta-trained"):
+    with pytest.raises(NLPMetaError, match="snail needs meta-training"):
         check_meta_trained(built("snail"), "snail", None)
     check_meta_trained(built("mann"), "mann", None)

@@ -163,7 +163,7 @@ def test_resuming_where_nothing_is_starts_from_the_beginning(uninterrupted, tmp_
 
 def test_a_run_is_not_written_over(killed):
     before = lines(killed)
-    with pytest.raises(NLPMetaError, match="holds a run. Go on with it by --resume"):
+    with pytest.raises(NLPMetaError, match="holds a run. Continue it with --resume"):
         train_slowly.run(killed, resume=False)
     assert lines(killed) == before
 

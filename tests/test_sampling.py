@@ -334,7 +334,7 @@ def test_leave_out_lists_that_cannot_be_honoured_are_errors():
         leave_out(made(a=2), ids=["1"])
     with pytest.raises(UnknownLanguageError, match="Swahilli"):
         leave_out(parallel_pool(2), langs=["Swahilli!"])
-    with pytest.raises(DataError, match="Nothing is left of 36 texts after leaving out 6 labels"):
+    with pytest.raises(DataError, match="Nothing remains of 36 texts after leaving out 6 labels"):
         leave_out(parallel_pool(2), labels=CLASSES)
 
 

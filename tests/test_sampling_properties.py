@@ -326,7 +326,7 @@ def test_leave_out_lists_are_honoured_to_the_row(table, data):
         and mark(row[0]) not in {mark(text) for text in texts}
     ]
     if not left:
-        with pytest.raises(DataError, match="Nothing is left"):
+        with pytest.raises(DataError, match="Nothing remains"):
             leave_out(pool, langs=langs, labels=labels, ids=ids, texts=texts)
         return
     part = leave_out(pool, langs=langs, labels=labels, ids=ids, texts=texts)

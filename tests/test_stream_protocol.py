@@ -131,7 +131,7 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_work(tmp_path, capsys)
     assert main(["evaluate", "prototypical", "--plot", str(tmp_path / "x.png")]) == 2
     assert "kshot-all has none" in capsys.readouterr().err
     assert main(["evaluate", "prototypical", "--protocol", "stream", "--plot", str(tmp_path / "x.svg")]) == 2
-    assert "name it so, not 'x.svg'" in capsys.readouterr().err
+    assert "use that extension, not 'x.svg'" in capsys.readouterr().err
 
 
 def test_a_fold_narrows_the_classes_and_is_refused_where_it_means_nothing(shared_data):
@@ -152,6 +152,6 @@ def test_methods_without_meta_training_are_refused_by_the_commands(table, encode
     assert (
         main(["evaluate", "rnn", "--protocol", "stream", "--data", str(table), "--encoder", str(encoder_folder)]) == 2
     )
-    assert "rnn can do nothing before it was meta-trained" in capsys.readouterr().err
+    assert "rnn needs meta-training" in capsys.readouterr().err
     assert main(["adapt", "--method", "snail", "--data", str(table), "--encoder", str(encoder_folder)]) == 2
-    assert "Make one, nlpmeta train snail" in capsys.readouterr().err
+    assert "Train one with nlpmeta train snail" in capsys.readouterr().err

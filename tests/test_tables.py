@@ -207,9 +207,9 @@ def test_json_that_is_no_table_is_refused_with_its_line(tmp_path, content, said)
 def test_packed_tables_are_unpacked_on_the_way(tmp_path, suffix, packer):
     assert pairs(put(tmp_path, f"t.csv.{suffix}", packer.compress(delimited(";").encode()))) == PAIRS
     assert list(texts_of_file(put(tmp_path, f"t.txt.{suffix}", packer.compress(b"a\n\nb\n")))) == ["a", "b"]
-    with pytest.raises(DataError, match="damaged or cut short"):
+    with pytest.raises(DataError, match="damaged or truncated"):
         pairs(put(tmp_path, f"cut.csv.{suffix}", packer.compress(delimited(",").encode() * 99)[:-9]))
-    with pytest.raises(DataError, match="is not packed as its ending says|damaged"):
+    with pytest.raises(DataError, match="is not compressed as its extension says|damaged"):
         pairs(put(tmp_path, f"plain.csv.{suffix}", delimited(",")))
 
 
@@ -304,7 +304,7 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path, name, content, said):
 
 def test_what_says_its_own_form_takes_no_other(tmp_path):
     parquet.write_table(Table.from_pylist([{"text": "a", "label": "x"}]), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="says its own form"):
+    with pytest.raises(DataError, match="states its own format"):
         pairs(tmp_path / "t.parquet", encoding="cp1252")
-    with pytest.raises(DataError, match="starter is no file"):
+    with pytest.raises(DataError, match="starter is not a file"):
         load_source("starter", form=TableForm(delimiter=";"))

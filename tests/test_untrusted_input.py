@@ -351,9 +351,9 @@ def test_a_line_of_fifty_megabytes_is_refused_without_taking_that_much(tmp_path)
 
 def test_half_a_character_is_no_text(ground):
     classifier = FewShotClassifier("ridge", encoder=ground.encoder)
-    with pytest.raises(DataError, match="row 1 is no Unicode text"):
+    with pytest.raises(DataError, match="row 1 is not Unicode text"):
         classifier.fit(["a", "b\ud800"], ["x", "y"])
-    with pytest.raises(DataError, match="a label that is no Unicode"):
+    with pytest.raises(DataError, match="a label that is not Unicode"):
         classifier.fit(["a", "b"], ["x", "\udfff"])
     assert np.isfinite(classifier.fit(["a\x00", "b"], ["x", "y"]).predict_proba(["\x00\x1b"])).all()
 

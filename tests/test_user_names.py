@@ -13,7 +13,7 @@ WRONG = {
     "two megabytes": "u" * (2 << 20),
     "one byte too long": "u" * (LONGEST + 1),
     "many bytes": "ā" * (LONGEST // 2 + 1),
-    "half a character": "a\ud800",
+    "a lone surrogate": "a\ud800",
     "a control character": "a\x1b[2Jb",
     "a NUL": "a\x00b",
     "two lines": "a\nb",

@@ -159,7 +159,7 @@ def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None
         NLPMetaError: if the learner is another one.
     """
     if not gives_report(learner):
-        raise NLPMetaError("A task report rests on what was learned for 'auto'; adapt with it.")
+        raise NLPMetaError("A task report needs the method 'auto'; adapt with it.")
     row = {text: i for i, text in enumerate(support.texts)}
 
     def embed(texts: Sequence[str]) -> Tensor:
@@ -173,7 +173,7 @@ def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None
 def _checked(predictor: Predictor) -> tuple[Profile, Mixture, Tensor]:
     """What is known of tasks like this one, the mixture, and how likely it made the held-out texts."""
     if not isinstance(predictor, Mixture) or not isinstance(predictor.learner, AutoHead):
-        raise NLPMetaError("Label sets and out-of-scope scores rest on what was learned for 'auto'; adapt with it.")
+        raise NLPMetaError("Label sets and out-of-scope scores need the method 'auto'; adapt with it.")
     if predictor.held_out is None:
         raise NLPMetaError("This model was adapted by a release that kept no held-out scores. Adapt it again.")
     return predictor.learner.priors, predictor, predictor.held_out
@@ -203,7 +203,7 @@ def most_worth_labelling(probabilities: Tensor, features: Tensor, *, most: int =
     from sklearn.cluster import KMeans
 
     if most < 1:
-        raise NLPMetaError(f"At least one text must be asked for; got {most}.")
+        raise NLPMetaError(f"At least one text must be requested; got {most}.")
     doubt = 1 - probabilities.cpu().double().max(1).values.numpy()
     places = F.normalize((features - features.mean(0)).cpu().double(), dim=1).numpy()
     _, first = np.unique(places.round(6), axis=0, return_index=True)

@@ -187,7 +187,7 @@ def _heads(candidates: Mapping[str, Candidate], state: TaskState, device: torch.
             tensors.setdefault(name, {})[rest] = value
     for name in tensors:
         if name not in candidates:
-            raise NLPMetaError(f"This model was adapted with a head {name!r} that is not known here. Adapt it again.")
+            raise NLPMetaError(f"This release does not know the head {name!r} of the model. Adapt it again.")
     one = torch.ones((), device=device)  # a model of an older release has one head
     return tuple(
         Head(name, candidate, tensors[name], tensors[name].get("share", one), tensors[name]["scores_over"])

@@ -64,7 +64,7 @@ def check_matplotlib() -> None:
         NLPMetaError: if matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise NLPMetaError("Pictures need matplotlib: pip install 'nlpmeta[plot]'.")
+        raise NLPMetaError("Plots need matplotlib: pip install 'nlpmeta[plot]'.")
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def check_picture(path: Path, protocol: "Protocol") -> None:
     if not protocol.presentations:
         raise NLPMetaError(f"--plot draws accuracy by presentation; {protocol.name} has none, --protocol stream does.")
     if path.suffix.lower() != ".png":
-        raise NLPMetaError(f"--plot writes a PNG; name it so, not {path.name!r}.")
+        raise NLPMetaError(f"--plot writes a PNG; use that extension, not {path.name!r}.")
     check_matplotlib()
 
 

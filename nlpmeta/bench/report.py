@@ -182,7 +182,7 @@ def make_report(folder: Path, *, title: str = "Benchmark") -> Path:
     check_matplotlib()
     store = Store(folder)
     if not store.lines():
-        raise DataError(f"There are no results in {folder}; make some: nlpmeta bench --out {folder}.")
+        raise DataError(f"There are no results in {folder}; run: nlpmeta bench --out {folder}.")
     groups = groups_of(store.lines())
     pictures = pictures_of(store, groups)
     for each in pictures:

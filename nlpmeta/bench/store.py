@@ -90,7 +90,7 @@ def _check(table: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", n_query: 
     if table.shape != (n_query, n_way):
         raise WorkFailedError(f"Probabilities of shape {(n_query, n_way)} were expected; got {table.shape}.")
     if not np.isfinite(table).all() or (table < -1e-6).any() or not np.allclose(table.sum(1), 1, atol=1e-3):
-        raise WorkFailedError("What came out are no probabilities: they must be finite, from 0 to 1, and sum to 1.")
+        raise WorkFailedError("The output is not probabilities: they must be finite, from 0 to 1, and sum to 1.")
 
 
 def _weight(model: Adapted) -> int:
@@ -257,7 +257,7 @@ def _rows(path: Path) -> "Iterator[dict[str, Any]]":
 
 
 def _not_ours(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is not a file of benchmark results ({error!r}); it was left as it is. Name another one.")
+    return DataError(f"{path} is not a file of benchmark results ({error!r}); it was not changed. Name another one.")
 
 
 def _id(key: Mapping[str, Plain]) -> str:

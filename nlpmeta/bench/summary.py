@@ -187,7 +187,7 @@ def markdown(groups: Sequence[Group]) -> str:
     """A row for each task and number of shots with the accuracy of every method, and what each method costs."""
     methods = list(dict.fromkeys(group.method for group in groups))
     if not methods:
-        raise DataError("There are no results yet; make some: nlpmeta bench --out FOLDER.")
+        raise DataError("There are no results yet; run: nlpmeta bench --out FOLDER.")
     return "\n".join([*_accuracies(groups, methods), "", *_costs(groups, methods)])
 
 
@@ -253,7 +253,7 @@ def check_marks(path: Path) -> Around:
     before, begin, rest = read_text(path).partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise DataError(f"{path} lacks the lines {BEGIN!r} and {END!r}; the table goes between them.")
+        raise DataError(f"{path} lacks the lines {BEGIN!r} and {END!r}; the table is written between them.")
     return Around(before, after)
 
 

@@ -127,7 +127,7 @@ class Examples:
         """
         old = self.classes.tolist()[number]
         if kind_of(label) is not kind_of(old):
-            raise DataError(f"The new label {label!r} is not of the kind of the old one, {old!r}.")
+            raise DataError(f"The new label {label!r} is not of the same type as the old one, {old!r}.")
         new = [label if each == old else each for each in self.labels.tolist()]
         described = {label if each == old else each: texts for each, texts in self.descriptions.items()}
         return Examples.of(self.texts, checked_labels(new), self.features, self.weights, described)

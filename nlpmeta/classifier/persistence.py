@@ -273,5 +273,5 @@ def known_examples(fitted: Fitted) -> Examples:
 
 def _footprint(fitted: Fitted) -> Footprint:
     if not isinstance(fitted.learner, ReadsStreams):
-        raise NLPMetaError("This method keeps its examples and has no memory of fixed size; mann, rnn and snail have.")
+        raise NLPMetaError("This method keeps its examples and has no fixed-size memory; mann, rnn and snail do.")
     return fitted.learner.footprint(fitted.state)

@@ -63,8 +63,8 @@ class ReadStream:
         new = [label for label in dict.fromkeys(labels.tolist()) if label not in known]
         if len(known) + len(new) > learner.max_way:
             raise DataError(
-                f"This stream has room for {learner.max_way} classes; it knows {len(known)} and {len(new)} more came. "
-                "Remove a class, or take a learner with a larger max_way."
+                f"This stream has room for {learner.max_way} classes; it has {len(known)} and {len(new)} more arrived. "
+                "Remove a class, or use a learner with a larger max_way."
             )
         state, order = self.state, known + new
         number = {label: i for i, label in enumerate(order)}
@@ -85,7 +85,7 @@ class ReadStream:
         """
         old: list[object] = self.classes.tolist()
         if kind_of(label) is not kind_of(old[number]):
-            raise DataError(f"The new label {label!r} is not of the kind of the old one, {old[number]!r}.")
+            raise DataError(f"The new label {label!r} is not of the same type as the old one, {old[number]!r}.")
         new = checked_labels([label if i == number else each for i, each in enumerate(old)])
         return replace(self, classes=new)._sorted()
 
@@ -155,9 +155,9 @@ def read_labels(path: Path) -> "NDArray[np.generic]":
     if kind is float and not np.isfinite(labels).all():
         raise ModelFolderError(f"{path} is damaged (a class is not a finite number). Save the model again.")
     if not is_unicode("".join(map(str, labels))):
-        raise ModelFolderError(f"{path} is damaged (a class is no Unicode text). Save the model again.")
+        raise ModelFolderError(f"{path} is damaged (a class is not Unicode text). Save the model again.")
     if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise ModelFolderError(f"{path} is damaged (its classes are not different). Save the model again.")
+        raise ModelFolderError(f"{path} is damaged (its classes are not distinct). Save the model again.")
     try:
         return like(labels, np.empty(0, dtype=bytes if said == "S" else kind))
     except (OverflowError, ValueError) as error:

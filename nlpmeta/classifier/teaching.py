@@ -150,7 +150,7 @@ def labels_like(classes: "NDArray[np.generic]", names: Sequence[str]) -> list[Pl
             found.append(known[name] if name in known or kind is bool else kind(typed))
         except (KeyError, ValueError) as error:
             raise DataError(
-                f"The classes of this model are labels such as {classes.tolist()[0]!r}; {name!r} is not of their kind."
+                f"The classes of this model are labels such as {classes.tolist()[0]!r}; {name!r} is of another type."
             ) from error
     return found
 

@@ -143,7 +143,7 @@ def _check(columns: "Columns", out: Path | None, *, overwrite: bool) -> None:
     if columns.coverage is not None and (columns.out_of_scope or columns.threshold is not None):
         raise NLPMetaError("--abstain names several labels; give it without --out-of-scope and --threshold.")
     if out is not None and out.exists() and not overwrite:
-        raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
+        raise NLPMetaError(f"{out} already exists and was kept. Pass --overwrite to replace it.")
 
 
 def _load(model: str, revision: str | None, device: str) -> "FewShotClassifier":

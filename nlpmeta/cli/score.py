@@ -74,7 +74,7 @@ def score(
     if len(set(models)) < len(models):
         raise NLPMetaError("A model is named twice. Name each once.")
     if out is not None and out.exists() and not overwrite:
-        raise NLPMetaError(f"{out} exists and was kept as it is. Pass --overwrite to replace it.")
+        raise NLPMetaError(f"{out} already exists and was kept. Pass --overwrite to replace it.")
     source = load_source(
         data,
         data_dir=data_dir,

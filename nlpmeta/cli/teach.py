@@ -109,7 +109,7 @@ def _target(model: str, out: Path | None) -> Path:
     if out is None and not Path(model).is_dir():
         raise NLPMetaError(f"There is no model folder {model!r} here to be saved to; name a new one with --out.")
     if out is not None and out.exists():
-        raise NLPMetaError(f"{out} exists and was kept as it is; name a new folder.")
+        raise NLPMetaError(f"{out} already exists and was kept; name a new folder.")
     return out or Path(model)
 
 

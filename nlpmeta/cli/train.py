@@ -174,14 +174,12 @@ def _leader(
 
     if not holds_state(folder):
         if folder.exists() and any(folder.iterdir()):
-            raise NLPMetaError(f"{folder} holds something else. Choose another out=.")
+            raise NLPMetaError(f"{folder} contains something else. Choose another out=.")
         if not names:
-            raise NLPMetaError(
-                f"There is no data set to learn from, and {folder} holds nothing yet. Name one, or a file."
-            )
+            raise NLPMetaError(f"No data set was given, and {folder} is empty. Name a data set or a file.")
         return OnlineMetaLearner.start(start, OnlineTaskSettings.parse(changes, where="--online"), device=device)
     if not go_on:
-        raise NLPMetaError(f"{folder} holds what earlier tasks taught. Go on by --resume, or choose another out=.")
+        raise NLPMetaError(f"{folder} holds earlier tasks. Continue with --resume, or choose another out=.")
     found = OnlineMetaLearner.load(folder, device=device)
     if not changes:
         return found
@@ -261,7 +259,7 @@ def copy(
     target = to or Path(source.name)
     target = target / source.name if target.is_dir() else target
     if target.exists() and not overwrite:
-        raise NLPMetaError(f"{target} exists and was kept as it is. Pass --overwrite to replace it.")
+        raise NLPMetaError(f"{target} already exists and was kept. Pass --overwrite to replace it.")
     write_text(target, read_text(source))
     out(str(target))
 

@@ -67,7 +67,7 @@ def checked_texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N
         if not value.strip():
             raise DataError(f"X must hold texts; row {row} is empty.")
         if not is_unicode(value):
-            raise DataError(f"X must hold texts; row {row} is no Unicode text (it holds half a character).")
+            raise DataError(f"X must hold texts; row {row} is not Unicode text (it contains a lone surrogate).")
         texts.append(value)
     return tuple(texts)
 

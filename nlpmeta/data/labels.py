@@ -91,7 +91,7 @@ def joined(known: "NDArray[np.generic]", new: "NDArray[np.generic]") -> "NDArray
         return known
     if kind_of(known[0]) is not kind_of(new[0]):
         raise DataError(
-            f"The new label {new.tolist()[0]!r} is not of the kind of the known ones, such as {known.tolist()[0]!r}."
+            f"The new label {new.tolist()[0]!r} differs in type from the known ones, such as {known.tolist()[0]!r}."
         )
     dtype = known.dtype if known.dtype == new.dtype else None
     return _as_array([*known.tolist(), *new.tolist()], kind_of(known[0]), dtype)
@@ -172,7 +172,7 @@ def _checked_description(given: object, what: str) -> tuple[str, ...]:
         if not text.strip():
             raise DataError(f"{what} is empty.")
         if not is_unicode(text):
-            raise DataError(f"{what} is no Unicode text (it holds half a character).")
+            raise DataError(f"{what} is not Unicode text (it contains a lone surrogate).")
     return tuple(dict.fromkeys(text.strip() for text in texts))
 
 
@@ -265,8 +265,8 @@ def _check_text(labels: "NDArray[np.generic]") -> None:
             word = label.decode() if isinstance(label, bytes) else label
             word.encode()
         except UnicodeError as error:
-            half = "it holds half a character" if isinstance(label, str) else f"the bytes {label!r}"
-            raise DataError(f"y holds a label that is no Unicode text ({half}).") from error
+            half = "it holds a lone surrogate" if isinstance(label, str) else f"the bytes {label!r}"
+            raise DataError(f"y holds a label that is not Unicode text ({half}).") from error
         if word in WRITTEN_MISSING:
             raise DataError(f"y holds the label {label!r}, which is how a missing value reads as text; leave it out.")
         if not word.strip():

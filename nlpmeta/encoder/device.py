@@ -96,7 +96,7 @@ def check_place(encoder: Placed, device: Device, max_length: int | None = None) 
     if max_length is not None and max_length != encoder.max_length:
         raise NLPMetaError(
             f"max_length={max_length} was requested, but the encoder that was given reads {encoder.max_length} tokens. "
-            f"Load it so: TextEncoder.from_pretrained(name, max_length={max_length})."
+            f"Load it with TextEncoder.from_pretrained(name, max_length={max_length})."
         )
 
 
@@ -183,8 +183,8 @@ def _tried(embed: Callable[[list[int]], Tensor], group: list[int], lengths: Sequ
             raise
         if len(group) == 1:
             raise WorkFailedError(
-                f"The memory is not enough for one text of {lengths[group[0]]} tokens. Free some, choose another "
-                "device (--device cpu, device='cpu'), or read less of each text (--max-length, max_length)."
+                f"There is not enough memory for one text of {lengths[group[0]]} tokens. Free some, choose another "
+                "device (--device cpu, device='cpu'), or truncate texts (--max-length, max_length)."
             ) from error
         return None
 

@@ -60,7 +60,7 @@ def check_sizes(folder: Path) -> None:
     """
     config = _read_json(folder / "config.json")
     if any("/" in str(config.get(key)) for key in ("_attn_implementation", "attn_implementation")):
-        raise ModelFolderError(f"{folder / 'config.json'} asks for code from the Hub, which is never run.")
+        raise ModelFolderError(f"{folder / 'config.json'} requests code from the Hub, which is never executed.")
     room = sum((folder / name).stat().st_size for name in weight_files(folder))  # a weight has a byte at least
     width, depth = config.get("hidden_size", 1), config.get("num_hidden_layers", 1)
     products = [("hidden_size", "vocab_size"), ("hidden_size", "max_position_embeddings")]
@@ -72,7 +72,7 @@ def check_sizes(folder: Path) -> None:
     numbers = {name: config.get(name, 1) for pair in products for name in pair}
     whole = [value for value in [*numbers.values(), depth] if type(value) is int and value > 0]
     if len(whole) < len(numbers) + 1 or type(width) is not int or type(depth) is not int or depth > _MOST_LAYERS:
-        raise ModelFolderError(f"{folder / 'config.json'} is damaged: a size in it is none.")
+        raise ModelFolderError(f"{folder / 'config.json'} is damaged: one of its sizes is not a valid size.")
     largest = max(int(str(numbers[a])) * int(str(numbers[b])) for a, b in products)
     if max(largest, width * depth) > room:
         raise ModelFolderError(f"{folder / 'config.json'} does not fit the weights beside it, which are far smaller.")

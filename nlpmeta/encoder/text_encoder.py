@@ -244,7 +244,7 @@ class TextEncoder(nn.Module):
         width, blank = max(len(ids) for ids in tokens), self.tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens], device="cpu")
         if min(len(row) for row in tokens) == 0:
-            raise ModelFolderError("The tokenizer of this encoder makes no token of a text; it is damaged.")
+            raise ModelFolderError("The tokenizer of this encoder returns no token for a text; it is damaged.")
         if int(ids.max()) >= (known := int(self.backbone.get_input_embeddings().num_embeddings)):  # type: ignore[arg-type]
             raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {known} tokens.")
         lengths = torch.tensor([len(row) for row in tokens], device="cpu").unsqueeze(1)

@@ -53,7 +53,7 @@ def leave_out(
     if not keep.any():
         lists = {"langs": barred_langs, "labels": barred_labels, "ids": barred_ids, "texts": barred_marks}
         sizes = ", ".join(f"{len(found)} {name}" for name, found in lists.items() if found)
-        raise DataError(f"Nothing is left of {len(pool)} texts after leaving out {sizes}; shorten a list.")
+        raise DataError(f"Nothing remains of {len(pool)} texts after leaving out {sizes}; shorten a list.")
     return _part(pool, np.flatnonzero(keep).tolist())
 
 

@@ -152,7 +152,7 @@ class SentenceViewSampler:
         share: float = 0.25,
     ) -> None:
         if not 0 < share < 1:
-            raise NLPMetaError(f"The share of a text that a view loses must lie between 0 and 1; got {share}.")
+            raise NLPMetaError(f"The share of a text that a view drops must lie between 0 and 1; got {share}.")
         self.seed, self.mask, self.share = seed, mask, share
         self.shape = Shape.of(n_way, n_shot, n_query)
         fewest = max(_FEWEST_UNITS, self.shape.need)  # then there are as many views as are asked for

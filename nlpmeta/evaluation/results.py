@@ -131,7 +131,7 @@ def read_rows(path: Path) -> list[dict[str, Json]]:
         return [dict(row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is not a file of results ({error!r}); it was left as it is. Name another one."
+            f"{path} is not a file of results ({error!r}); it was not changed. Name another one."
         ) from error
 
 

@@ -123,9 +123,9 @@ def refuse_other_checkpoint_files(folder: Path) -> None:
     ours = listed_files(folder)
     for name in CHECKPOINT_FILES:
         if name not in ours and ((folder / name).is_symlink() or (folder / name).exists()):
-            raise NLPMetaError(f"{folder / name} is not of a checkpoint and was kept as it is. Choose another folder.")
+            raise NLPMetaError(f"{folder / name} is not of a checkpoint and was not changed. Choose another folder.")
     if (folder / PARTS).is_symlink():
-        raise NLPMetaError(f"{folder / PARTS} is a link and was kept as it is. Choose another folder.")
+        raise NLPMetaError(f"{folder / PARTS} is a link and was not changed. Choose another folder.")
 
 
 def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device: "Device" = "auto") -> Learner:
@@ -230,7 +230,7 @@ def _options(value: Json) -> dict[str, Any]:
 def _word(value: Json) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST_WORD:
         raise TypeError("a text is missing or too long")
-    value.encode()  # or it is half a character
+    value.encode()  # or it is a lone surrogate
     return value
 
 

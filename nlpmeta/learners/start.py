@@ -72,8 +72,8 @@ def check_meta_trained(learner: Learner, method: str, folder: Path | None) -> No
     """
     if learner.needs_meta_training and (folder is None or _name_in(folder) != method):
         raise NLPMetaError(
-            f"{method} can do nothing before it was meta-trained, and there is no checkpoint of it here. "
-            f"Make one, nlpmeta train {method}, and name it: --checkpoint runs/{method}, or {method}@runs/{method}."
+            f"{method} needs meta-training, and there is no checkpoint of it here. "
+            f"Train one with nlpmeta train {method} and pass it: --checkpoint runs/{method}, or {method}@runs/{method}."
         )
 
 

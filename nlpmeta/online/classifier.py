@@ -51,11 +51,11 @@ def checked_answers(
     for ticket, label in zip(asked, given, strict=True):
         if kind_of(ticket) is not int:
             shown = f"{visible(repr(ticket), 60)} ({type(ticket).__name__})"
-            raise DataError(f"A ticket is the whole number that receive gave out; got {shown}.")
+            raise DataError(f"A ticket is the whole number returned by receive; got {shown}.")
         key = int(ticket)  # type: ignore[call-overload]  # numpy's whole numbers too
         if key not in awaited or key in answers:
             raise DataError(
-                f"Ticket {visible(repr(ticket), 60)} is not awaited: it was never given out, or has its label already."
+                f"Ticket {visible(repr(ticket), 60)} is unknown: it was never issued, or already has its label."
             )
         answers[key] = _number_of(label, number, known)
     return list(answers.items())

@@ -63,7 +63,7 @@ def write_online(online: Followed, folder: Path, *, overwrite: bool) -> None:
 def read_online(folder: Path, *, device: Device = "auto") -> Followed:
     """What ``write_online`` wrote."""
     if read_manifest(folder).get("kind") != KIND:
-        raise ModelFolderError(f"{folder} holds no stream. Begin one with OnlineClassifier and save it.")
+        raise ModelFolderError(f"{folder} contains no stream. Start one with OnlineClassifier and save it.")
     classifier, tensors = (
         FewShotClassifier.from_pretrained(folder / MODEL, device=device),
         read_tensors(folder / TENSORS),

@@ -147,7 +147,7 @@ def stage(folder: Path, into: Path, facts: CardFacts, *, name: str) -> None:
     manifest = read_manifest(folder)
     if is_folder_name(facts.encoder):
         raise NLPMetaError(
-            f"The encoder of this model is the folder {facts.encoder!r}, which nobody else has. Push the encoder to "
+            f"The encoder of this model is the folder {facts.encoder!r}, which others do not have. Push the encoder to "
             "the Hub and adapt with --encoder user/name, or write a whole copy with: nlpmeta export"
         )
     kept = [each for each in facts.files if each not in SUPPORT_FILES or facts.support_is_published]

@@ -125,11 +125,11 @@ def damage_said_plainly(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, ZlibError, LZMAError) as error:
-        raise DataError(f"{path} is damaged or cut short ({error}).") from error
+        raise DataError(f"{path} is damaged or truncated ({error}).") from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise DataError(f"{path} is not packed as its ending says ({error}).") from error
+        raise DataError(f"{path} is not compressed as its extension says ({error}).") from error
 
 
 def _unpacked(path: Path) -> IO[bytes]:

@@ -88,7 +88,7 @@ def _load(name: str, config: str | None, revision: str | None, *, prepare_again:
         except RuntimeError as error:
             if "script" not in str(error):
                 raise
-            raise DataError(f"The data set {name!r} comes as a program, and such programs are not run.") from error
+            raise DataError(f"The data set {name!r} is a loading script, and scripts are not executed.") from error
         except ValueError as error:
             raise DataError(_wrong_config(name, config, revision, error)) from error
 

@@ -59,7 +59,7 @@ def load_source(
         if found is not None:
             return found
     if not form.is_plain:
-        raise DataError(f"{name} is no file; --delimiter, --encoding and --no-header go with files.")
+        raise DataError(f"{name} is not a file; --delimiter, --encoding and --no-header go with files.")
     raise UnknownNameError("data set", name, known_names())
 
 

@@ -125,7 +125,7 @@ def _checked(path: Path, form: TableForm) -> str:
     if not is_table(path):
         raise DataError(f"{path} ends in {path.suffix!r}; tables are read from {', '.join(FORMATS)}.")
     if not form.is_plain and kind not in (*DELIMITERS, *JSON, ".xlsx"):
-        raise DataError(f"{path} says its own form; leave out --delimiter, --encoding and --no-header.")
+        raise DataError(f"{path} states its own format; leave out --delimiter, --encoding and --no-header.")
     return kind
 
 
@@ -227,7 +227,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise NLPMetaError(f"{path} is a folder; name a file.")
     if path.exists() and not overwrite:
-        raise NLPMetaError(f"{path} exists and was kept as it is. Pass --overwrite to replace it.")
+        raise NLPMetaError(f"{path} already exists and was kept. Pass --overwrite to replace it.")
 
 
 def delimited_line(cells: Sequence[object], delimiter: str, *, quoting: int = csv.QUOTE_MINIMAL) -> str:

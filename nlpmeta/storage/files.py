@@ -121,7 +121,7 @@ def read_json(path: Path, *, most: int = LARGEST_JSON) -> object:
         source = read_bytes(path, most=most).decode("utf-8")
         value: object = json.loads(source)
         if "\\u" in source:
-            json.dumps(value, ensure_ascii=False).encode()  # fails at half a character, which nobody can write again
+            json.dumps(value, ensure_ascii=False).encode()  # fails at a lone surrogate, which nobody can write again
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, NLPMetaError):
             raise

@@ -101,7 +101,7 @@ def check_new_folder(path: Path, *, overwrite: bool = False, also: Collection[st
         if not any(real.iterdir()):
             return real
     if not overwrite:
-        raise NLPMetaError(f"{path} exists and was kept as it is. Pass --overwrite (overwrite=True) to replace it.")
+        raise NLPMetaError(f"{path} already exists and was kept. Pass --overwrite (overwrite=True) to replace it.")
     if (name := foreign_entry(real, also)) is not None:
         raise NLPMetaError(
             f"{path} holds {visible(name)}, which is not of a saved model or was changed since; nothing there was "
@@ -226,8 +226,8 @@ def only_one(lock: Path, what: str) -> Iterator[None]:
             held.acquire()
         except Timeout as error:
             raise NLPMetaError(
-                f"Another process ({held.pid or 'of another machine'}) is {what} there: {lock} is its. "
-                "Wait for its end, or choose another out=."
+                f"Another process ({held.pid or 'of another machine'}) is {what} there: {lock} belongs to it. "
+                "Wait until it finishes, or choose another out=."
             ) from error
     try:
         yield

@@ -141,7 +141,7 @@ def refuse_impossible_folder(out: Path) -> None:
             raise WorkFailedError(f"{out} is a file; name a folder as out=.")
         nearest = next(place for place in (out, *out.absolute().parents) if os.path.lexists(place))
         if not nearest.is_dir():
-            raise WorkFailedError(f"{out} cannot be made: {nearest} is no folder. Choose another out=.")
+            raise WorkFailedError(f"{out} cannot be made: {nearest} is not a folder. Choose another out=.")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(nearest))
 
@@ -157,7 +157,7 @@ def refuse_used_folder(out: Path) -> None:
         refuse_old_run(out)
         if (out / RECIPE_FILE).exists():
             raise NLPMetaError(
-                f"{out / RECIPE_FILE} is there already and was kept as it is. Go on with its run by --resume, or "
+                f"{out / RECIPE_FILE} already exists and was kept. Continue its run with --resume, or "
                 "choose another out=."
             )
         refuse_other_checkpoint_files(out)

@@ -24,7 +24,7 @@ def trainable(learner: Learner) -> tuple[dict[str, nn.Parameter], dict[str, nn.P
     adapter = {f"encoder.backbone.{name}": weight for name, weight in adapters.items()}
     own = {name: w for name, w in learner.named_parameters() if w.requires_grad and not name.startswith("encoder.")}
     if not adapter and not own:
-        raise NLPMetaError("There is nothing to train: the encoder has no adapter that may and the learner no weights.")
+        raise NLPMetaError("There is nothing to train: neither the adapters nor the learner have trainable weights.")
     return adapter, own
 
 

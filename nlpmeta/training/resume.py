@@ -79,9 +79,9 @@ class Progress:
             value = numbers.get(name, now)  # an older release may not have counted it
             is_count = isinstance(now, int) and not isinstance(now, float)
             if is_count and not (type(value) is int and 0 <= value < 1 << 53):
-                raise ValueError(f"{name} is no count")
+                raise ValueError(f"{name} is not a count")
             if not is_count and not (isinstance(value, int | float) and math.isfinite(value)) and value is not None:
-                raise ValueError(f"{name} is no finite number")
+                raise ValueError(f"{name} is not a finite number")
             setattr(self, name, value)
 
     def numbers(self) -> dict[str, float | int | None]:
@@ -175,11 +175,10 @@ def refuse_old_run(out: Path) -> None:
         NLPMetaError: names the ways out.
     """
     if any((out / FOLDER).glob("step-*")):
-        raise NLPMetaError(f"{out} holds a run. Go on with it by --resume, or choose another out=.")
+        raise NLPMetaError(f"{out} holds a run. Continue it with --resume, or choose another out=.")
     if (out / METRICS_FILE).exists():
         raise NLPMetaError(
-            f"{out / METRICS_FILE} is there already and was kept as it is. Go on with its run by --resume, or choose "
-            "another out=."
+            f"{out / METRICS_FILE} already exists and was kept. Continue its run with --resume, or choose another out=."
         )
 
 

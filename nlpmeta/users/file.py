@@ -128,7 +128,7 @@ class UsersFile:
         except sqlite3.OperationalError as error:
             raise WorkFailedError(f"{self.path} cannot be used: {error}. Nothing was changed.") from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise ModelFolderError(f"{self.path} is damaged or no store of users ({error}).") from error
+            raise ModelFolderError(f"{self.path} is damaged or not a user store ({error}).") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -186,7 +186,7 @@ class UsersFile:
             if stored.get(name) != value:
                 raise NLPMetaError(
                     f"{self.path} was made with another {name} ({stored.get(name)}; here {value}): its users' heads "
-                    "would mean nothing. Open it with what made it, or adapt the users again in a new file."
+                    "would be meaningless. Open it with what made it, or adapt the users again in a new file."
                 )
         if version < FORMAT_VERSION:
             self._renew(connection)
@@ -242,7 +242,7 @@ def checked_user(user: object) -> str:
         )
     wrong = next((c for c in user if unicodedata.category(c) in _NOT_IN_NAMES), None)
     if wrong is not None:
-        what = "half a character" if unicodedata.category(wrong) == "Cs" else "a control character"
+        what = "a lone surrogate" if unicodedata.category(wrong) == "Cs" else "a control character"
         raise DataError(f"The name of a user must be one line of text; {visible(repr(user), 60)} holds {what}.")
     return str(user)
 
