@@ -24,9 +24,10 @@ from nlpmeta.bench.contender import (
 from nlpmeta.bench.peers import FullFineTuning, LoraFineTuning
 from nlpmeta.bench.plan import BenchTask, Cell, Entry, Job, entries_of
 from nlpmeta.bench.run import Bench
-from nlpmeta.bench.store import RESULTS_FILE, Store, measure_cell
+from nlpmeta.bench.store import _KEY, RESULTS_FILE, Store, measure_cell
 from nlpmeta.bench.summary import groups_of
 from nlpmeta.cli.app import main
+from nlpmeta.cli.bench import _tasks
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.metrics import calibration_error
 from nlpmeta.metrics.scores import paired_difference
@@ -341,6 +342,43 @@ def test_the_command_prints_a_table_or_json(bench, store, capsys):
     captured = capsys.readouterr()
     rows = json.loads(captured.out)["rows"]
     assert [row["draws"] for row in rows] == [2, 2] and rows[0]["artefact_bytes"] > 0 and not captured.err
+
+
+def test_a_table_is_read_as_the_options_say_and_the_results_name_them(encoder_folder, pool, tmp_path, capsys):
+    path, out = tmp_path / "plain.txt.csv", tmp_path / "out"
+    rows = zip(pool.texts, pool.names(), strict=True)
+    path.write_text("".join(f"{i}~{text} é~{name}\n" for i, (text, name) in enumerate(rows)), encoding="cp1252")
+    arguments = ["bench", "--data", str(path), "--shots", "1", "--draws", "1", "--max-query", "6", "--out", str(out)]
+    arguments += ["--methods", "prototypical", "--peers", "none", "--encoder", str(encoder_folder), "--json", "-q"]
+    reading = ["--delimiter", "~", "--no-header", "--text-column", "2", "--label-column", "3", "--encoding", "cp1252"]
+    assert main([*arguments, *reading]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    said = "text_column '2', label_column '3', delimiter '~', encoding 'cp1252', no header"
+    assert row["data"] == f"{path}, {said}" and row["draws"] == 1
+    assert [query.label_names for query in Store(out).query_sets().values()] == [pool.label_names]
+    assert main([*arguments, *reading]) == 0
+    assert len(Store(out).lines()) == 1, "the same table read alike is done already"
+    assert main([*arguments, "--delimiter", "too long"]) == 2
+    assert "--delimiter takes one character" in capsys.readouterr().err
+
+
+def test_what_was_not_said_of_a_table_leaves_the_key_of_a_cell_as_it_was():
+    job = Job(task=BenchTask(data="mine.csv"), entry=Entry(name="a", contender="b"), encoder="e", encoder_digest="0")
+    key = job.key(Cell(1, 0))
+    assert key["data"] == "mine.csv" and set(key) == set(_KEY)
+    told = replace(job, task=replace(job.task, delimiter="\t", header=False))
+    assert told.key(Cell(1, 0)) == {**key, "data": "mine.csv, delimiter '\\t', no header"}
+    assert Job.parse(json.loads(json.dumps(told.json()))) == told
+
+
+def test_how_a_table_is_read_is_no_matter_of_a_corpus_beside_it(topics):
+    semicolons = topics.with_name("semicolons.csv")
+    semicolons.write_text(topics.read_text().replace(",", ";"))
+    like = BenchTask(data="", delimiter=";")
+    mine, corpus = _tasks(f"{semicolons},starter:sw", None, like)
+    assert (mine.delimiter, corpus.delimiter, corpus.lang) == (";", None, "sw")
+    with pytest.raises(DataError, match="go with files"):
+        _tasks("starter:sw", None, like)
 
 
 @pytest.mark.skipif("setfit" not in installed_peers(), reason="needs the extra bench")

@@ -11,14 +11,19 @@ from nlpmeta.evaluation.protocols import KSHOT_ALL, Tasks, TaskSize
 from nlpmeta.evaluation.runs import DataChoice
 from nlpmeta.learners.base import learners
 from nlpmeta.learners.start import find_checkpoint
+from nlpmeta.sources.form import TableForm
 from nlpmeta.storage.files import sha256
 
 Plain: TypeAlias = "str | int | float | bool | None"
+_READING = ("text_column", "label_column", "lang_column", "delimiter", "encoding")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchTask:
-    """A data set in one language; ``n_way`` takes only the first so many classes of its own order."""
+    """A data set in one language, and how its table is read where that is not recognised.
+
+    ``n_way`` takes only the first so many classes of the data set's own order.
+    """
 
     data: str
     lang: str | None = None
@@ -26,15 +31,40 @@ class BenchTask:
     max_query: int = 500
     seed: int = 0
     n_way: int | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    lang_column: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    header: bool = True
 
     @property
     def title(self) -> str:
         """How it is called in tables: ``injongo swa``."""
         return self.data if self.lang is None else f"{self.data} {self.lang}"
 
+    @property
+    def read_as(self) -> str:
+        """The data set and whatever was said of how to read it: equal words, equal texts."""
+        given = {name: getattr(self, name) for name in _READING}
+        said = [f"{name} {value!r}" for name, value in given.items() if value is not None]
+        said += [] if self.header else ["no header"]
+        return ", ".join([self.data, *said])
+
     def choice(self) -> DataChoice:
-        """Where its texts come from."""
-        return DataChoice(data=self.data, data_dir=None if self.data_dir is None else Path(self.data_dir))
+        """Where its texts come from.
+
+        Raises:
+            DataError: if the delimiter or the encoding is none.
+        """
+        return DataChoice(
+            data=self.data,
+            data_dir=None if self.data_dir is None else Path(self.data_dir),
+            text_column=self.text_column,
+            label_column=self.label_column,
+            lang_column=self.lang_column,
+            form=TableForm(delimiter=self.delimiter, encoding=self.encoding, header=self.header),
+        )
 
     def spelled(self) -> "BenchTask":
         """The same with the data set's own spelling of the language.
@@ -119,7 +149,8 @@ class Job:
 
     def key(self, cell: Cell) -> dict[str, Plain]:
         """All that decides what comes out for a cell: equal keys, equal figures."""
-        task = {name: value for name, value in asdict(self.task).items() if name != "data_dir"}
+        decides = ("lang", "max_query", "seed", "n_way")
+        task = {"data": self.task.read_as, **{name: getattr(self.task, name) for name in decides}}
         entry = {"method": self.entry.name, "max_steps": self.entry.max_steps, "checkpoint": self.entry.digest}
         encoder = self.encoder_digest[:12] + (f", {self.max_length} tokens" if self.max_length is not None else "")
         return {**task, **entry, "encoder": encoder, **asdict(cell)}

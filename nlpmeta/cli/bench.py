@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import AsJson, DataFolder, Device, MaxLength, check_device, loads_encoder
+from nlpmeta.cli.process import (
+    AsJson,
+    DataFolder,
+    Delimiter,
+    Device,
+    Encoding,
+    LabelColumn,
+    LangColumn,
+    MaxLength,
+    NoHeader,
+    TextColumn,
+    check_device,
+    loads_encoder,
+)
 
 if TYPE_CHECKING:
     from nlpmeta.bench.plan import BenchTask
@@ -64,6 +77,12 @@ def bench(
     scaling: Scaling = False,
     seed: Seed = 0,
     data_dir: DataFolder = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    lang_column: LangColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
     encoder: SharedEncoder = None,
     max_length: MaxLength = None,
     device: Device = "auto",
@@ -75,31 +94,33 @@ def bench(
 
     Each method works in a process of its own. Accuracy, macro-F1, calibration error, seconds, memory and the size of
     what is kept are written to --out as soon as they are known: a run that was stopped goes on if it is started again.
-    'nlpmeta report' makes pictures and tables of the folder.
+    'nlpmeta report' makes pictures and tables of the folder. The options for columns, delimiter, encoding and header
+    are those of every data set in --data that is not a corpus with a name.
     """
-    from nlpmeta.bench.contender import installed_peers
-    from nlpmeta.bench.plan import entries_of
+    from nlpmeta.bench.plan import BenchTask, entries_of
     from nlpmeta.bench.run import Bench, scaling_benches
     from nlpmeta.bench.store import Store
     from nlpmeta.cli.process import whole_numbers
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
+    from nlpmeta.sources.form import TableForm
 
     check_device(device)
     chosen = encoder or DEFAULT_ENCODER
-    others = installed_peers() if peers is None else _names(peers)
-    entries = entries_of(_names(methods), others, encoder=chosen, max_steps=max_steps or None)
-    tasks = _tasks(data, lang, data_dir=data_dir, max_query=max_query, seed=seed)
-    store = Store(out)
-    store.lines()  # a folder that is none of ours is said before the work
+    entries = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None)
+    form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    task = BenchTask(
+        data=data, data_dir=None if data_dir is None else str(data_dir), max_query=max_query, seed=seed,
+        text_column=text_column, label_column=label_column, lang_column=lang_column, delimiter=form.delimiter,
+        encoding=form.encoding, header=form.header,
+    )  # fmt: skip
+    tasks = _tasks(data, lang, task)
+    store, wanted = Store(out), tuple(whole_numbers(shots, "--shots"))
     whole = Bench(
-        tasks=tasks, entries=entries, n_shots=tuple(whole_numbers(shots, "--shots")), n_draws=draws, encoder=chosen,
-        max_length=max_length, device=device, limit=limit or None,
+        tasks=tasks, entries=entries, n_shots=wanted, n_draws=draws, encoder=chosen, max_length=max_length,
+        device=device, limit=limit or None,
     )  # fmt: skip
     failed = _run(scaling_benches(whole) if scaling else [whole], store, quiet=quiet)
-    if json:
-        _show_json(store)
-    else:
-        _show(store)
+    (_show_json if json else _show)(store)
     _check_failed(failed, out)
 
 
@@ -107,6 +128,7 @@ def _run(benches: "Sequence[Bench]", store: "Store", *, quiet: bool) -> int:
     """Run them all; how many cells failed. What the data cannot give is said before the work."""
     from nlpmeta.cli.console import say
 
+    store.lines()  # a folder that is none of ours is said before the work
     for each in benches:
         for task in each.tasks:
             task.tasks(max(each.n_shots), 1)
@@ -129,27 +151,34 @@ def _names(asked: str) -> list[str]:
     return [] if asked.strip() == "none" else [name.strip() for name in asked.split(",") if name.strip()]
 
 
-def _tasks(data: str, lang: str | None, *, data_dir: Path | None, max_query: int, seed: int) -> "tuple[BenchTask, ...]":
-    """A task for each data set and language.
+def _peers(asked: str | None) -> list[str]:
+    from nlpmeta.bench.contender import installed_peers
+
+    return installed_peers() if asked is None else _names(asked)
+
+
+def _tasks(data: str, lang: str | None, like: "BenchTask") -> "tuple[BenchTask, ...]":
+    """A task as ``like`` for each data set and language; how tables are read is no matter of a corpus beside them.
 
     Raises:
         NLPMetaError: if a data set or a language is not there.
     """
-    from nlpmeta.bench.plan import BenchTask
+    from dataclasses import replace
 
-    place = None if data_dir is None else str(data_dir)
+    from nlpmeta.bench.plan import BenchTask
+    from nlpmeta.sources.catalogue import known_as
+    from nlpmeta.sources.loading import known_names
+
     langs = [None] if lang is None else [each.strip() for each in lang.split(",")]
-    found = []
+    pairs: list[tuple[str, str | None]] = []
     for part in _names(data):
         name, colon, own = part.partition(":")
-        if not colon or Path(part).exists():
-            pairs = [(part, each) for each in langs]
-        else:
-            pairs = [(name, own)]
-        for each_name, each_lang in pairs:
-            task = BenchTask(data=each_name, lang=each_lang, data_dir=place, max_query=max_query, seed=seed)
-            found.append(task.spelled())
-    return tuple(dict.fromkeys(found))
+        pairs += [(name, own)] if colon and not Path(part).exists() else [(part, each) for each in langs]
+    named = {name for name, _ in pairs if known_as(name) in known_names()}
+    plain = BenchTask(data=data, data_dir=like.data_dir, max_query=like.max_query, seed=like.seed)
+    only_corpora = len(named) == len({name for name, _ in pairs})
+    found = [replace(plain if name in named and not only_corpora else like, data=name, lang=own) for name, own in pairs]
+    return tuple(dict.fromkeys(task.spelled() for task in found))
 
 
 def _show(store: "Store") -> None:
