@@ -197,3 +197,46 @@ def test_adapt_reads_more_if_it_is_told_to_and_predict_then_does(long_table, enc
     assert "longer than" not in said.stdout
     said = CliRunner().invoke(app, ["predict", str(tmp_path / "m"), "--quiet", "rice " * 70])
     assert "longer than" not in said.output
+
+
+def evaluated(capsys, encoder_folder, *options):
+    from nlpmeta.cli.app import main
+
+    arguments = ["evaluate", "--encoder", str(encoder_folder), "--shots", "2,4", "--episodes", "1", *options]
+    assert main(arguments) == 0
+    return capsys.readouterr()
+
+
+def test_evaluate_says_once_how_many_texts_are_truncated_and_each_row_has_it(
+    long_table, encoder_folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("NLPMETA_EMBEDDINGS", str(tmp_path))
+    run = ["logistic,prototypical", "--data", str(long_table), "--max-length", "32"]
+    said = evaluated(capsys, encoder_folder, *run)
+    assert said.err.count("longer than") == 1, "one encoder, two methods, two sizes"
+    assert "Note: 24 of 48 texts are longer than the 32 tokens" in said.err and "--max-length 64" in said.err
+    assert "longer than" not in evaluated(capsys, encoder_folder, *run, "--quiet").err
+    rows = json.loads(evaluated(capsys, encoder_folder, *run, "--json").out)["rows"]
+    assert [row["cut"] for row in rows] == [{"texts": 24, "of": 48, "max_length": 32}] * 4
+    more = evaluated(capsys, encoder_folder, *run[:3], "--max-length", "64", "--json")
+    assert "longer than" not in more.err and not any("cut" in row for row in json.loads(more.out)["rows"])
+
+
+def test_pool_test_folds_and_out_of_scope_texts_are_counted_each_once():
+    from nlpmeta.evaluation.protocols import Material
+
+    pool = LabeledTexts.from_names(["a", "b"], ["x", "y"])
+    test, fold = pool.select([0]), LabeledTexts.from_names(["c", "b"], ["x", "y"])
+    assert Material(pool=pool, test=test, folds=(fold,), out_of_scope=("d", "a")).texts() == ["a", "b", "c", "d"]
+
+
+def test_methods_are_named_where_their_encoders_read_differently(encoder_folder):
+    from nlpmeta.evaluation.measure import cuts_of, cuts_said
+
+    short, other = (TextEncoder.from_pretrained(str(encoder_folder), max_length=length) for length in (8, 32))
+    methods = {"a": learners["knn"](short), "b": learners["ridge"](short), "c": learners["knn"](other)}
+    cuts = cuts_of(methods, ["rice", "ball " * 20, LONG])
+    first, second = cuts_said(cuts, "sw")
+    assert first.startswith("Note: sw: a, b: 2 of 3 texts are longer than the 8 tokens")
+    assert second.startswith("Note: sw: c: 1 of 3 texts is longer than the 32 tokens")
+    assert cuts_said(cuts_of(methods, ["rice"]), None) == []

@@ -12,6 +12,7 @@ import numpy as np
 from nlpmeta.data import Episode
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.tokenizing import Cut, cut_of
 from nlpmeta.evaluation.protocols import Protocol, Tasks
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.metrics import OUT_OF_SCOPE, Bins, calibration_bins, error_of_bins, macro_f1_of_each, oos_auroc, oos_recall
@@ -163,6 +164,27 @@ def measure(
                 tallies[name].add(score_episode(learner, episode, embeds[name]))
             advance(1)
     return {name: tally.summary() for name, tally in tallies.items()}
+
+
+def cuts_of(methods: Mapping[str, Learner], texts: Sequence[str]) -> dict[str, Cut]:
+    """For each method, how many of ``texts`` its encoder truncates; counted once where encoders read alike."""
+    encoders = {name: learner.encoder for name, learner in methods.items()}
+    reads = {name: (id(each.tokenizer), each.prefix, each.max_length) for name, each in encoders.items()}
+    cuts = {how: cut_of(encoder, texts) for how, encoder in {reads[name]: encoders[name] for name in reads}.items()}
+    return {name: cuts[how] for name, how in reads.items()}
+
+
+def cuts_said(cuts: Mapping[str, Cut], lang: str | None) -> list[str]:
+    """A note on truncated texts for each number of them; language and methods are named if there are several."""
+    methods: dict[Cut, list[str]] = {}
+    for name, cut in cuts.items():
+        methods.setdefault(cut, []).append(name)
+    where = [] if lang is None else [lang]
+    return [
+        ": ".join(["Note", *where, *([", ".join(names)] if len(methods) > 1 else []), cut.message("--max-length")])
+        for cut, names in methods.items()
+        if cut.n_cut
+    ]
 
 
 def one_thread() -> AbstractContextManager[object]:

@@ -27,6 +27,11 @@ class Material:
     folds: tuple[LabeledTexts, ...] = ()
     out_of_scope: tuple[str, ...] = ()
 
+    def texts(self) -> list[str]:
+        """All distinct texts."""
+        parts = [part.texts for part in (self.pool, self.test, *self.folds) if part is not None]
+        return list(dict.fromkeys(text for part in (*parts, self.out_of_scope) for text in part))
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSize:

@@ -14,6 +14,7 @@ from nlpmeta.storage.files import Json, disk_errors_said_plainly, read_text, wri
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
+    from nlpmeta.encoder.tokenizing import Cut
     from nlpmeta.evaluation.measure import Summary
     from nlpmeta.learners.base import Option
     from nlpmeta.metrics.scores import Difference
@@ -79,13 +80,17 @@ class EncoderUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method under one setting; ``gains`` are differences to ``baseline`` in accuracy and macro-F1."""
+    """One method under one setting; ``gains`` are differences to ``baseline`` in accuracy and macro-F1.
+
+    ``cut`` is how many texts of the data are longer than the encoder reads, where that was counted.
+    """
 
     setting: Setting
     summary: "Summary"
     baseline: str | None = None
     gains: "tuple[Difference, Difference] | None" = None
     command: str = ""
+    cut: "Cut | None" = None
 
     def json(self) -> dict[str, Json]:
         """The row as it is printed and stored; shares are fractions of 1, differences too."""
@@ -112,6 +117,8 @@ class Row:
                 "accuracy": self.gains[0].json(),
                 "macro_f1": self.gains[1].json(),
             }
+        if self.cut is not None and self.cut.n_cut:
+            row["cut"] = {**self.cut.json()}
         row["adapt_seconds"] = round(self.summary.adapt_seconds, 4)
         row["command"] = self.command
         row["nlpmeta"] = __version__

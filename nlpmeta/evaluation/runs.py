@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.table import embeddings_folder
 from nlpmeta.errors import DataError, DataWarning
-from nlpmeta.evaluation.measure import Summary, Tables, measure
+from nlpmeta.evaluation.measure import Summary, Tables, cuts_of, cuts_said, measure
 from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Tasks, TaskSize, Ways
 from nlpmeta.evaluation.results import EncoderUse, Row, Setting
 from nlpmeta.evaluation.streams import measure_streams
@@ -231,11 +231,14 @@ class ProtocolRun:
         for lang in langs:
             material, tables = self.choice.material(self.protocol, lang), Tables(self.folder)
             spelled = self.choice.spelling(lang)
+            cuts = cuts_of(self.methods, material.texts())
+            for line in cuts_said(cuts, None if len(langs) == 1 else spelled) if note is not None else ():
+                note(line)
             for shape in shapes:
                 tasks = self.protocol.draw(material, shape)
                 if note is not None and tasks.notes:
                     note("\n".join(tasks.notes))
-                yield self._rows(tasks, spelled, tables)
+                yield [replace(row, cut=cuts[row.setting.method]) for row in self._rows(tasks, spelled, tables)]
 
     def _rows(self, tasks: Tasks, lang: str | None, tables: Tables) -> list[Row]:
         if self.protocol.presentations:
