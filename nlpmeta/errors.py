@@ -1,7 +1,9 @@
 """Every error a user can cause. Each message says what was asked, what there is, and what to do."""
 
 import errno
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 _LONGEST = 4000  # characters of a message; what is asked comes first and what to do last, so the middle is left out
@@ -119,3 +121,18 @@ class NotEnoughExamplesError(NLPMetaError):
         more = f" and {len(counts) - 10} more classes" if len(counts) > 10 else ""
         super().__init__(f"{need} examples of each class are needed, but {shown}{more}. {advice}")
         self.counts, self.need = dict(counts), need
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect the warnings about rows that are skipped while data is read; they are passed on when the block ends."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        try:
+            yield messages
+        finally:
+            found = list(caught)
+            messages.extend(str(each.message) for each in found if issubclass(each.category, DataWarning))
+    for each in found:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)

@@ -171,9 +171,9 @@ def test_check_counts_within_and_across_splits_and_torn_translations(run, mirror
     found = json.loads(out)
     assert code == 0
     assert [part["name"] for part in found["parts"]] == ["de-DE/train", "sw-KE/train", "sw-KE/test"]
-    assert found["overlaps"] == [
-        {"first": "sw-KE/train", "second": "sw-KE/test", "exact": 0, "normalised": 1, "label_differs": 0}
-    ]
+    (overlap,) = found["overlaps"]
+    assert overlap.pop("first_rows") == {"normalised": {"line": 1, "other": 2}}
+    assert overlap == {"first": "sw-KE/train", "second": "sw-KE/test", "exact": 0, "normalised": 1, "label_differs": 0}
     assert found["split_ids"] == {"count": 1, "languages": 2, "examples": ["3"]}
     assert not found["clean"]
     _, out, _ = run("check", "massive", "--data-dir", mirror)
@@ -240,6 +240,24 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(run, arguments, tmp_path, m
     assert err
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_check_names_the_first_line_of_all_that_it_reports(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = ["text,label", '"hello\nthere",a', "bye,b", ",b", "bye,b", "Bye,a", "see 5,a", "see 7,a"]
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "new.csv").write_text("text,label\nfresh,a\nBYE,b\nbye,b\n")
+    code, out, err = run("check", "mine.csv", "new.csv")
+    said = " ".join(out.split())
+    assert code == 0
+    assert "mine.csv/train: first repeat: line 6 (see line 4); first text with another label: line 7 (see" in said
+    assert "new.csv/train: first normalised repeat: line 4 (see line 3)" in said
+    assert "also in mine.csv/train: line 3 (line 4 there); line 3 (line 7 there), with another label" in said
+    assert "mine.csv: skipped 1 row with an empty text (first: line 5)" in err
+    found = json.loads(run("check", "mine.csv", "new.csv", "--json")[1])
+    assert found["parts"][0]["first"]["conflicting"] == {"line": 7, "other": 4}
+    assert found["overlaps"][0]["first_rows"]["exact"] == {"line": 4, "other": 4}
+    assert found["notes"] == ["mine.csv: skipped 1 row with an empty text (first: line 5)."]
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(run, tmp_path):

@@ -8,11 +8,10 @@ import pytest
 from nlpmeta import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
-from nlpmeta.episodes.accounts import accounts_of
+from nlpmeta.episodes.accounts import accounts_of, check_apart, paired
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.sources.file import FileSource
-from nlpmeta.sources.inspection import check_apart, paired
 
 BASE = [("ball goal", "sport"), ("goal match", "sport"), ("rice soup", "food"), ("soup bread", "food")]
 

@@ -46,6 +46,31 @@ def test_the_counts_are_those_of_a_slow_count(first, second):
     assert part.small_classes == {name: count for name, count in small.items() if count < 3}
 
 
+def slow_first(second, first=None):
+    """By every pair in order: the first row that repeats or contradicts one, with the first that it goes with."""
+    pairs = [(i, j) for i in range(len(second)) for j in range(i if first is None else len(first))]
+    others = second if first is None else first
+    alike = [(i, j) for i, j in pairs if fingerprint(second[i][0]) == fingerprint(others[j][0])]
+    kinds = {
+        "exact": [(i, j) for i, j in alike if second[i][0] == others[j][0]],
+        "normalised": alike,
+        "conflicting" if first is None else "label_differs": [(i, j) for i, j in alike if second[i][1] != others[j][1]],
+    }
+    return {kind: found[0] for kind, found in kinds.items() if found}
+
+
+@given(PAIRS, PAIRS)
+def test_the_first_rows_are_those_of_a_slow_search(first, second):
+    lines = tuple(str(10 * i + 2) for i in range(len(second)))
+    report = inspect_parts([Part("train", texts(first)), Part("test", texts(second, lines=lines))])
+    train, test = ({kind: (each.line, each.other) for kind, each in part.first.items()} for part in report.parts)
+    found = {kind: (each.line, each.other) for kind, each in report.overlaps[0].first_rows.items()}
+    assert train == {kind: (i + 1, j + 1) for kind, (i, j) in slow_first(first).items()}
+    assert test == {kind: (10 * i + 2, 10 * j + 2) for kind, (i, j) in slow_first(second).items()}
+    assert found == {kind: (10 * i + 2, j + 1) for kind, (i, j) in slow_first(second, first).items()}
+    assert [part.counted_in for part in report.parts] == ["rows", "lines"]
+
+
 def test_clean_parts_are_said_to_be_clean():
     parts = [Part("train", texts([("a", "u"), ("b", "v")])), Part("test", texts([("c", "u")]))]
     assert inspect_parts(parts).is_clean

@@ -1,6 +1,6 @@
 """``nlpmeta data``: the data sets that have a name, and what is wrong with one's own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -148,26 +148,29 @@ def check(
 ) -> None:
     """Count repeated texts within and across splits, texts under several labels, tiny classes, and split translations.
 
-    Texts are compared as they stand (exact) and after normalisation of case, digits and white space.
+    Texts are compared as they stand (exact) and after normalisation of case, digits and white space. The first line of
+    each kind is named (the first row, where the data has no lines), and rows that cannot be read are counted.
     """
     from dataclasses import asdict
 
     from nlpmeta.cli.console import out_json
+    from nlpmeta.errors import collected_warnings
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.inspection import inspect_parts, parts_of
     from nlpmeta.sources.loading import load_source, views_of
 
     parts, form = [], TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
     names = [name, *(others or ())]
-    for each in names:
-        source = load_source(
-            each, data_dir=data_dir, config=config, text_column=text_column, label_column=label_column, form=form
-        )
-        wanted = lang if source.languages() else None
-        parts += parts_of(source, lang=wanted, without=views_of(each), named=each if len(names) > 1 else "")
+    with collected_warnings() as notes:
+        for each in names:
+            source = load_source(
+                each, data_dir=data_dir, config=config, text_column=text_column, label_column=label_column, form=form
+            )
+            wanted = lang if source.languages() else None
+            parts += parts_of(source, lang=wanted, without=views_of(each), named=each if len(names) > 1 else "")
     report = inspect_parts(parts, few=few)
     if json:
-        out_json(asdict(report) | {"clean": report.is_clean})
+        out_json(asdict(report) | {"clean": report.is_clean, "notes": notes})
     else:
         _show_report(report)
 
@@ -253,7 +256,27 @@ def _show_report(report: "DataReport") -> None:
         if part.small_classes:
             listed = ", ".join(f"{name} ({count})" for name, count in list(part.small_classes.items())[:10])
             out(printable(f"{part.name}: fewer than {report.few} distinct texts: {listed}"))
+    for line in _first_rows(report):
+        out(printable(line))
     out(_verdict(report))
+
+
+def _first_rows(report: "DataReport") -> "Iterator[str]":
+    """Where to look first: a line a part, and a line a pair of parts."""
+    unit = {part.name: part.counted_in.removesuffix("s") for part in report.parts}
+    words = {"exact": "repeat", "normalised": "normalised repeat", "conflicting": "text with another label"}
+    for part in report.parts:
+        here, first = unit[part.name], part.first
+        kinds = [kind for kind in first if kind != "normalised" or first[kind] != first.get("exact")]
+        said = [f"first {words[kind]}: {here} {first[kind].line} (see {here} {first[kind].other})" for kind in kinds]
+        if said:
+            yield f"{part.name}: {'; '.join(said)}"
+    for each in report.overlaps:
+        here, there = unit[each.second], unit[each.first]
+        found = {"": each.first_rows.get("normalised"), ", with another label": each.first_rows.get("label_differs")}
+        said = [f"{here} {row.line} ({there} {row.other} there){how}" for how, row in found.items() if row is not None]
+        if said:
+            yield f"{each.second}: first text also in {each.first}: {'; '.join(said)}"
 
 
 def _verdict(report: "DataReport") -> str:

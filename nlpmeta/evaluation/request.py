@@ -2,19 +2,17 @@
 
 import os
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.episodes.accounts import Account, accounts_of
+from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
 from nlpmeta.episodes.base import fingerprint
 from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes
-from nlpmeta.errors import DataError, DataWarning, NLPMetaError
+from nlpmeta.errors import DataError, NLPMetaError, collected_warnings
 from nlpmeta.evaluation.trial import Stopwatch, Task
 from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.learners.abilities import TakesSteps
@@ -23,7 +21,6 @@ from nlpmeta.learners.start import check_meta_trained, find_checkpoint, starting
 from nlpmeta.sources.descriptions import Descriptions
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.form import RECOGNISED, TableForm
-from nlpmeta.sources.inspection import check_apart, paired
 from nlpmeta.sources.loading import load_source
 from nlpmeta.storage.files import Json, read_json
 from nlpmeta.storage.folders import check_new_folder, foreign_entry
@@ -235,21 +232,6 @@ def _others(texts: tuple[str, ...], *parts: LabeledTexts | None) -> tuple[str, .
     """The texts that are in none of the labelled data, which is scored on."""
     known = {fingerprint(text) for part in parts if part is not None for text in part.texts}
     return tuple(text for text in texts if fingerprint(text) not in known)
-
-
-@contextmanager
-def collected_warnings() -> Iterator[list[str]]:
-    """Collect the warnings about rows that are skipped while data is read; they are passed on when the block ends."""
-    messages: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DataWarning)
-        try:
-            yield messages
-        finally:
-            found = list(caught)
-            messages.extend(str(each.message) for each in found if issubclass(each.category, DataWarning))
-    for each in found:
-        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 HOME = Path("nlpmeta-models")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.table import embeddings_folder
+from nlpmeta.episodes.accounts import check_apart, paired
 from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.evaluation.measure import Summary, Tables, cuts_of, cuts_said, measure
 from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Tasks, TaskSize, Ways
@@ -18,7 +19,6 @@ from nlpmeta.sources.base import Source
 from nlpmeta.sources.catalogue import POOL_SPLIT, LabelFold, folds
 from nlpmeta.sources.descriptions import Descriptions
 from nlpmeta.sources.form import RECOGNISED, TableForm
-from nlpmeta.sources.inspection import check_apart, paired
 from nlpmeta.sources.loading import load_source
 
 _PUBLISHED_NAMES = {"oos": "clinc150"}
@@ -232,8 +232,9 @@ class ProtocolRun:
             material, tables = self.choice.material(self.protocol, lang), Tables(self.folder)
             spelled = self.choice.spelling(lang)
             cuts = cuts_of(self.methods, material.texts())
-            for line in cuts_said(cuts, None if len(langs) == 1 else spelled) if note is not None else ():
-                note(line)
+            if note is not None:
+                for line in cuts_said(cuts, None if len(langs) == 1 else spelled):
+                    note(line)
             for shape in shapes:
                 tasks = self.protocol.draw(material, shape)
                 if note is not None and tasks.notes:

@@ -1,16 +1,14 @@
-"""What is wrong with a data set before anybody trains on it, and whether two tables go together."""
+"""What is wrong with a data set before anybody trains on it."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
+from typing import Literal
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.data.labels import folded
-from nlpmeta.episodes.base import Known, fingerprints
-from nlpmeta.errors import DataError, visible
+from nlpmeta.episodes.base import fingerprints
+from nlpmeta.errors import DataError
 from nlpmeta.languages import parse
 from nlpmeta.sources.base import Source
 
@@ -39,12 +37,21 @@ class Part:
 
 
 @dataclass(frozen=True)
+class First:
+    """The first row of its kind and the row that it repeats or contradicts: lines of the file, else rows from 1."""
+
+    line: int
+    other: int
+
+
+@dataclass(frozen=True)
 class PartReport:
     """Counts of one part.
 
     ``exact`` and ``normalised`` are the texts that repeat an earlier one of the same part, as they stand and after
     normalisation (case, digits, white space); ``conflicting`` the distinct normalised texts under several labels;
-    ``small_classes`` the classes with fewer than ``few`` distinct texts.
+    ``small_classes`` the classes with fewer than ``few`` distinct texts. ``first`` names a row of ``exact``,
+    ``normalised`` and ``conflicting`` where there is one; ``counted_in`` says what its numbers count.
     """
 
     name: str
@@ -54,13 +61,16 @@ class PartReport:
     normalised: int
     conflicting: int
     small_classes: dict[str, int]
+    counted_in: Literal["lines", "rows"]
+    first: dict[str, First]
 
 
 @dataclass(frozen=True)
 class Overlap:
     """How many texts of ``second`` also occur in ``first``, as they stand and after normalisation.
 
-    ``label_differs`` of the latter have a label there that they do not have here.
+    ``label_differs`` of the latter have a label there that they do not have here. ``first_rows`` names a row of
+    ``second`` for each of these that there is, with the row of ``first`` that it goes with.
     """
 
     first: str
@@ -68,6 +78,7 @@ class Overlap:
     exact: int
     normalised: int
     label_differs: int
+    first_rows: dict[str, First]
 
 
 @dataclass(frozen=True)
@@ -144,15 +155,23 @@ def parts_of(source: Source, *, lang: str | None = None, without: Iterable[str] 
 
 
 class _Index:
-    """The texts of a part, looked up as they stand and by fingerprint."""
+    """The texts of a part, looked up as they stand and by fingerprint; ``text_row`` and ``mark_row`` have the first."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        self.texts = Counter(part.texts.texts)
-        self.marks = fingerprints(part.texts.texts)
+        self.marks, self.names = fingerprints(part.texts.texts), part.texts.names()
         self.labels: dict[str, set[str]] = defaultdict(set)
-        for mark, name in zip(self.marks, part.texts.names(), strict=True):
+        self.text_row: dict[str, int] = {}
+        self.mark_row: dict[str, int] = {}
+        for row, (text, mark, name) in enumerate(zip(part.texts.texts, self.marks, self.names, strict=True)):
             self.labels[mark].add(name)
+            self.text_row.setdefault(text, row)
+            self.mark_row.setdefault(mark, row)
+
+    def line(self, row: int) -> int:
+        """Where a row stands in its file; counted from 1 where the source has no lines."""
+        lines = self.part.texts.lines
+        return row + 1 if lines is None else int(lines[row])
 
     def report(self, few: int) -> PartReport:
         total, names = len(self.marks), self.part.texts.label_names
@@ -161,23 +180,50 @@ class _Index:
             name=self.part.name,
             texts=total,
             classes=len(names),
-            exact=total - len(self.texts),
+            exact=total - len(self.text_row),
             normalised=total - len(self.labels),
             conflicting=sum(len(labels) > 1 for labels in self.labels.values()),
             small_classes={name: distinct[name] for name in names if distinct[name] < few},
+            counted_in="rows" if self.part.texts.lines is None else "lines",
+            first=self._first(),
         )
+
+    def _first(self) -> dict[str, First]:
+        found: dict[str, First] = {}
+        for row, (text, mark, name) in enumerate(zip(self.part.texts.texts, self.marks, self.names, strict=True)):
+            same, alike = self.text_row[text], self.mark_row[mark]
+            here = {"exact": same < row, "normalised": alike < row, "conflicting": name != self.names[alike]}
+            for kind in (kind for kind, holds in here.items() if holds and kind not in found):
+                found[kind] = First(self.line(row), self.line(same if kind == "exact" else alike))
+        return found
 
 
 def _overlap(first: _Index, second: _Index) -> Overlap:
     shared = [row for row, mark in enumerate(second.marks) if mark in first.labels]
-    names = second.part.texts.names()
+    rows = {
+        "exact": [row for row, text in enumerate(second.part.texts.texts) if text in first.text_row],
+        "normalised": shared,
+        "label_differs": [row for row in shared if first.labels[second.marks[row]] - {second.names[row]}],
+    }
     return Overlap(
         first=first.part.name,
         second=second.part.name,
-        exact=sum(text in first.texts for text in second.part.texts.texts),
-        normalised=len(shared),
-        label_differs=sum(bool(first.labels[second.marks[row]] - {names[row]}) for row in shared),
+        **{kind: len(found) for kind, found in rows.items()},
+        first_rows={kind: _pair(first, second, found[0], kind) for kind, found in rows.items() if found},
     )
+
+
+def _pair(first: _Index, second: _Index, row: int, kind: str) -> First:
+    """A row of ``second`` and the row of ``first`` that it goes with."""
+    mark, name = second.marks[row], second.names[row]
+    if kind == "exact":
+        other = first.text_row[second.part.texts.texts[row]]
+    elif kind == "normalised":
+        other = first.mark_row[mark]
+    else:
+        pairs = enumerate(zip(first.marks, first.names, strict=True))
+        other = next(i for i, (each, label) in pairs if each == mark and label != name)
+    return First(second.line(row), first.line(other))
 
 
 def _split_ids(parts: Sequence[Part]) -> SplitIds | None:
@@ -194,86 +240,3 @@ def _split_ids(parts: Sequence[Part]) -> SplitIds | None:
         if len({split for _, split in places}) > 1 and len({lang for lang, _ in places}) > 1
     }
     return SplitIds(len(torn), len(set().union(*torn.values())), tuple(sorted(each for _, each in torn)[:5]))
-
-
-_WHOLE = re.compile(r"([+-]?\d+)\.0*")
-_MOST_NAMED = 10  # labels, in a message
-
-
-def check_apart(data: str, test_data: str) -> None:
-    """Refuse one file as both.
-
-    Raises:
-        DataError: names it.
-    """
-    first, second = Path(data), Path(test_data)
-    if data == test_data or (first.exists() and second.exists() and first.samefile(second)):
-        raise DataError(
-            f"--test-data is the same as --data ({data}): no text would be left to learn from that is not scored. "
-            "Leave --test-data out: the rest of the data, or folds of it, are scored then."
-        )
-
-
-def paired(pool: LabeledTexts, test: LabeledTexts, *, data: str, test_data: str) -> tuple[LabeledTexts, list[str]]:
-    """The test texts with the label names of ``pool``, and what is to be said about it.
-
-    Names that differ only in white space, Unicode form or how a whole number is written (``1`` and ``1.0``) are one.
-
-    Args:
-        pool: the texts to learn from.
-        test: the texts to score on.
-        data: what to call ``pool``.
-        test_data: what to call ``test``.
-
-    Raises:
-        DataError: if they share no label, or every text of ``pool`` is in ``test``; names both and their labels.
-    """
-    here, there = _used(pool), _used(test)
-    same = _renamed(there, here)
-    notes = []
-    if same:
-        pairs = ", ".join(f"{old!r} is {new!r}" for old, new in list(same.items())[:_MOST_NAMED])
-        notes.append(f"{test_data} writes labels otherwise than {data}: {visible(pairs)}.")
-        test = replace(test, label_names=tuple(same.get(name, name) for name in test.label_names))
-        there = [same.get(name, name) for name in there]
-    unknown = [name for name in there if name not in set(here)]
-    if len(unknown) == len(there):
-        raise DataError(
-            f"{test_data} has no label of {data}: {test_data} has {_listed(there)}; {data} has {_listed(here)}."
-        )
-    if unknown:
-        notes.append(
-            f"{test_data} has labels without examples in {data}: {_listed(unknown)}; {data} has {_listed(here)}."
-        )
-    if all(Known(test).has_rows(pool)):
-        raise DataError(
-            f"All {len(pool)} texts of {data} are in {test_data} too, so nothing is left to learn from. "
-            f"Leave --test-data out: the rest of the data, or folds of it, are scored then."
-        )
-    return test, notes
-
-
-def _renamed(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """For each name that is not known as it stands the known one that is the same."""
-    names, known = list(names), list(known)
-    by_form: dict[str, list[str]] = {}
-    for name in known:
-        by_form.setdefault(_form(name), []).append(name)
-    found = {name: by_form.get(_form(name), []) for name in names if name not in set(known)}
-    only = {name: each[0] for name, each in found.items() if len(each) == 1 and each[0] not in set(names)}
-    return {name: new for name, new in only.items() if list(only.values()).count(new) == 1}
-
-
-def _form(name: str) -> str:
-    word = folded(name)
-    whole = _WHOLE.fullmatch(word)
-    return str(int(whole[1] if whole else word)) if whole or re.fullmatch(r"[+-]?\d+", word) else word
-
-
-def _used(data: LabeledTexts) -> list[str]:
-    return [name for name, count in data.counts().items() if count]
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return visible(", ".join(repr(name) for name in names[:_MOST_NAMED])) + more
