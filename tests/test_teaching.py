@@ -1,16 +1,23 @@
 """Teaching a model that is in use: from Python, and from the command line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nlpmeta import FewShotClassifier
+from nlpmeta import FewShotClassifier, TextEncoder
 from nlpmeta.classifier.teaching import HeldOut, labels_like, teach
 from nlpmeta.cli.app import main
 from nlpmeta.episodes.kshot import FoldSampler
 from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.evaluation.request import choose_place
+from nlpmeta.learners.base import learners
+from nlpmeta.learners.checkpoint import save_checkpoint
 from nlpmeta.metrics.scores import score_episodes
+from nlpmeta.sharing.card import card
+from nlpmeta.sharing.gather import gather
+from nlpmeta.sharing.share import stage
 
 OLD = ["ball goal", "goal match", "match team", "rice soup", "soup bread", "bread salt"]
 NAMES = ["sport"] * 3 + ["food"] * 3
@@ -84,7 +91,96 @@ def test_a_text_and_a_label_make_a_new_class_that_is_there_after_loading(run, fo
     loaded = FewShotClassifier.from_pretrained(folder)
     assert loaded.classes_.tolist() == ["food", "refund", "sport"] and len(loaded.fitted_.examples.texts) == 8
     report = json.loads((folder / "report.json").read_text("utf-8"))
-    assert report["accuracy"] == 0.5 and report["taught"][0]["new"] == {"refund": 2}
+    assert report["before_teaching"]["accuracy"] == 0.5 and report["taught"][0]["new"] == {"refund": 2}
+    assert report["n_way"] == 3 and report["n_support"] == 8 and "accuracy" not in report
+
+
+MEASURED = {
+    "data": "starter", "lang": "sw", "n_way": 2, "n_shot": 3, "n_support": 6, "scored_on": "the rest of the data",
+    "scored": "5 draws, 90 predictions for 18 texts", "draws": 5, "n_texts": 18, "chosen": ["ridge"],
+    "accuracy": {"mean": 0.5123, "ci95": 0.0123}, "macro_f1": {"mean": 0.4987, "ci95": 0.01}, "chance": 0.5,
+    "baseline": {"method": "logistic", "accuracy": {"mean": 0.4321, "ci95": 0.01}}, "calibration_error": 0.1234,
+    "curve": [{"n_shot": 1, "accuracy": {"mean": 0.4444}}, {"n_shot": 3, "accuracy": {"mean": 0.5123}}],
+    "confused": [["food", "sport", 7]], "cut": {"texts": 3, "of": 24, "max_length": 32},
+    "task_report": {"warnings": ["labels look random"]}, "task": {"data": "starter", "digest": "abc"},
+}  # fmt: skip
+STALE = ("51.2", "49.9", "43.2", "44.4", "12.3", "90 predictions", "rest of the data", "ridge", "labels look random")
+
+
+@pytest.fixture
+def measured(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path / "model", include_support=True, report=MEASURED)
+    return tmp_path / "model"
+
+
+def page_of(folder):
+    return card(gather(folder), "me/model")
+
+
+def test_what_was_measured_before_teaching_is_shown_neither_by_info_nor_on_the_card(run, measured):
+    before = page_of(measured) + run("info", measured)[1]
+    assert all(figure in before for figure in STALE), "or nothing is tested below"
+    assert run("teach", measured, "bank loan", "loan cash", "--label", "refund")[0] == 0
+    shown, page = run("info", measured)[1], page_of(measured)
+    assert not any(figure in shown + page for figure in STALE)
+    assert "3: food, refund, sport" in shown and "n way 3" in " ".join(shown.split())
+    said = "2 examples since the model was made and measured; cross-validated accuracy since: 87.5 % (7 of 8)"
+    assert said in " ".join(shown.split())
+    assert "Not measured as it is: it was taught further examples" in page
+    assert "adapted from 8 labelled texts" in page and "and what the model was taught later" in page
+    facts = json.loads(run("info", measured, "--json")[1])
+    assert facts["n_way"] == 3 and "accuracy" not in facts and facts["taught"]["examples"] == 2
+    assert facts["taught"]["cross_validation"]["n"] == 8
+    run("teach", measured, "cash bank", "--label", "refund")
+    assert json.loads(run("info", measured, "--json")[1])["taught"]["examples"] == 3
+    kept = json.loads((measured / "report.json").read_text("utf-8"))
+    assert kept["before_teaching"] == MEASURED and len(kept["taught"]) == 2
+
+
+def test_figures_in_a_report_that_an_older_release_taught_are_not_shown_either(run, fitted, tmp_path):
+    old = {**MEASURED, "taught": [{"new": {"refund": 2}, "cross_validation": {"after": None}}]}
+    fitted.save_pretrained(tmp_path / "model", include_support=True, report=old)
+    shown, page = run("info", tmp_path / "model")[1], page_of(tmp_path / "model")
+    assert not any(figure in shown + page for figure in STALE)
+    assert "n way" not in shown and "2 examples since the model was made and measured; what it reaches now" in shown
+
+
+def test_what_is_pushed_of_a_model_that_was_taught_has_no_figure_from_before(run, measured, tmp_path):
+    run("teach", measured, "bank loan", "--label", "refund")
+    stage(measured, tmp_path / "staged", replace(gather(measured), encoder="me/encoder"), name="me/model")
+    pushed = (tmp_path / "staged" / "report.json").read_text("utf-8")
+    assert json.loads(pushed)["n_way"] == 3 and "0.5123" not in pushed and "before_teaching" not in pushed
+    assert not (tmp_path / "staged" / "curve.png").exists()
+
+
+def test_what_is_taught_nothing_keeps_its_figures(run, measured, tmp_path):
+    assert run("teach", measured, OLD[0], "--label", NAMES[0], "--out", tmp_path / "new")[0] == 0
+    assert json.loads((tmp_path / "new" / "report.json").read_text("utf-8")) == MEASURED
+    assert "51.2" in run("info", tmp_path / "new")[1]
+
+
+def test_the_same_adapt_again_does_not_replace_a_model_that_was_taught(fitted, measured, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "nlpmeta-models" / "mine"
+    fitted.save_pretrained(home, include_support=True, report=MEASURED)
+    assert choose_place(None, name="mine", task=MEASURED["task"], overwrite=False).replace
+    assert run("teach", home, "bank loan", "--label", "refund")[0] == 0
+    place = choose_place(None, name="mine", task=MEASURED["task"], overwrite=False)
+    assert (place.folder.name, place.replace) == ("mine-2", False)
+
+
+def test_one_of_something_is_said_in_the_singular(run, folder):
+    code, out, err = run("teach", folder, "bank loan", OLD[0], "--label", "sport")
+    assert code == 0 and "Learned 1 example: sport 1" in out and "1 example is in the model already" in err
+    assert "1 text is in the model under another label" in run("teach", folder, OLD[1], "--label", "food")[2]
+
+
+def test_info_leaves_out_an_empty_list(run, encoder_folder, tmp_path):
+    learner = learners["prototypical"](TextEncoder.from_pretrained(str(encoder_folder)))
+    save_checkpoint(learner, tmp_path / "checkpoint", {"steps": 1})
+    code, out, _ = run("info", tmp_path / "checkpoint")
+    assert code == 0 and "checkpoint" in out and "labels" not in out
+    assert json.loads(run("info", tmp_path / "checkpoint", "--json")[1])["labels"] == []
 
 
 def test_a_table_is_taught_once_and_a_second_time_changes_nothing(run, folder, tmp_path):

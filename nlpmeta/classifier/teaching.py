@@ -1,7 +1,7 @@
 """More examples and classes for a classifier that is in use, and what they change on the examples that it holds."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from nlpmeta.errors import DataError
 from nlpmeta.learners.abilities import ReadsStreams
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.metrics.scores import score_episode
+from nlpmeta.storage.manifest import BEFORE_TEACHING
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -65,6 +66,11 @@ class Taught:
     before: HeldOut | None = None
     after_on_earlier: HeldOut | None = None
     after: HeldOut | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the model is another one than before."""
+        return bool(self.new or self.described)
 
     def json(self) -> "dict[str, Json]":
         """All of it, for programs."""
@@ -131,6 +137,24 @@ def teach(
         after_on_earlier=_held_out(same),
         after=_held_out(right),
     )
+
+
+def report_after(report: "Mapping[str, Json]", taught: Taught, classifier: FewShotClassifier) -> "dict[str, Json]":
+    """The report of a model that was taught more: what was measured before is kept apart, for it holds no longer.
+
+    Args:
+        report: of the model before; empty if there is none.
+        taught: what came in.
+        classifier: the model after.
+    """
+    if not taught.changes:
+        return dict(report)
+    earlier, examples = report.get("taught"), classifier.fitted_.examples
+    before = report.get(BEFORE_TEACHING) or {name: value for name, value in report.items() if name != "taught"}
+    after: dict[str, Json] = {name: report[name] for name in ("data", "lang") if name in report}
+    after |= {"n_way": len(classifier.classes_), "n_support": None if examples is None else len(examples.texts)}
+    after["taught"] = [*(earlier if isinstance(earlier, list) else []), taught.json()]
+    return after | ({BEFORE_TEACHING: before} if before else {})
 
 
 def labels_like(classes: "NDArray[np.generic]", names: Sequence[str]) -> list[Plain | bytes]:

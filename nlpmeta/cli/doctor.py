@@ -4,7 +4,7 @@ import importlib.metadata as metadata
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -247,6 +247,8 @@ def info(
         described = facts.get("descriptions")
         if isinstance(described, dict):
             shown["descriptions"] = "; ".join(f"{name}: {_listed(texts)}" for name, texts in described.items())
+        if isinstance(taught := facts.get("taught"), dict):
+            shown["taught"] = _taught(taught)
         out_facts(shown)
 
 
@@ -254,8 +256,22 @@ def _listed(texts: "Json") -> str:
     return " | ".join(map(str, texts)) if isinstance(texts, list) else str(texts)
 
 
+def _taught(taught: "Mapping[str, Json]") -> str:
+    """What a model was taught after it was made, and the accuracy since; figures from before hold no longer."""
+    from nlpmeta.cli.console import percent
+
+    n_new, held = taught["examples"], taught["cross_validation"]
+    said = f"{n_new} {'example' if n_new == 1 else 'examples'} since the model was made and measured"
+    accuracy = held.get("accuracy") if isinstance(held, dict) else None
+    if not isinstance(held, dict) or not isinstance(accuracy, float):
+        return f"{said}; what it reaches now: nlpmeta score"
+    return f"{said}; cross-validated accuracy since: {percent(accuracy)} % ({held.get('right')} of {held.get('n')})"
+
+
 def _said(value: "Json") -> str:
-    """A list with its length, a measured share in percent, anything else as it is."""
+    """A list with its length, a measured share in percent, anything else as it is; nothing of an empty list."""
+    if value == []:
+        return ""
     if isinstance(value, list):
         return f"{len(value)}: {', '.join(map(str, value))}"
     if isinstance(value, dict) and "n_bytes" in value:

@@ -99,10 +99,11 @@ def score(
 
 def _was_adapted_from(name: str, texts: "LabeledTexts") -> bool:
     """Whether the report in a model's folder names the same data."""
-    from nlpmeta.storage.manifest import optional_json
+    from nlpmeta.storage.manifest import BEFORE_TEACHING, optional_json
 
     report = optional_json(Path(name) / "report.json") if Path(name).is_dir() else {}
-    task = report.get("task")
+    made = report.get(BEFORE_TEACHING, report)
+    task = made.get("task") if isinstance(made, dict) else None
     return isinstance(task, dict) and task.get("digest") == texts.digest()
 
 

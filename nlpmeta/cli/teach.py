@@ -67,14 +67,14 @@ def teach(
     """
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.persistence import REPORT_FILE
-    from nlpmeta.classifier.teaching import labels_like
+    from nlpmeta.classifier.teaching import labels_like, report_after
     from nlpmeta.classifier.teaching import teach as learn
     from nlpmeta.cli.console import out_json
     from nlpmeta.data.labels import checked_labels, joined
     from nlpmeta.sources.descriptions import Descriptions
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.loading import load_source
-    from nlpmeta.storage.files import read_json
+    from nlpmeta.storage.manifest import optional_json
 
     target = _target(model, out)
     form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
@@ -85,11 +85,8 @@ def teach(
     labels = labels_like(classifier.classes_, names)
     classes = joined(classifier.classes_, checked_labels(labels)) if labels else classifier.classes_
     taught = learn(classifier, new, labels, descriptions=None if said is None else said.of(classes))
-    report = read_json(Path(model) / REPORT_FILE) if (Path(model) / REPORT_FILE).is_file() else {}
-    report = dict(report) if isinstance(report, dict) else {}
-    earlier = report.get("taught")
-    report["taught"] = [*(earlier if isinstance(earlier, list) else []), taught.json()]
-    if taught.new or taught.described or out is not None:
+    if taught.changes or out is not None:
+        report = report_after(optional_json(Path(model) / REPORT_FILE), taught, classifier)
         keeps = classifier.fitted_.examples is not None  # a method that reads a stream keeps none
         classifier.save_pretrained(target, overwrite=out is None, report=report, include_support=keeps)
     if json:
@@ -138,17 +135,20 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
     from nlpmeta.cli.console import out, out_table, printable, say
 
     if not quiet and taught.n_known:
-        say(f"Note: {taught.n_known} examples are in the model already and were skipped.")
+        some = "1 example is" if taught.n_known == 1 else f"{taught.n_known} examples are"
+        say(f"Note: {some} in the model already; skipped.")
     if not quiet and taught.n_other_label:
-        say(f"Note: {taught.n_other_label} texts are in the model under another label too; they are kept under each.")
-    if not taught.new and not taught.described:
+        some = "1 text is" if taught.n_other_label == 1 else f"{taught.n_other_label} texts are"
+        say(f"Note: {some} in the model under another label too; kept under each.")
+    if not taught.changes:
         out(f"Nothing new: {target} stays as it is")
         return
     if taught.described:
         out(printable(f"Described: {', '.join(taught.described)}"))
     named = (f"{name}{' (new)' if name in taught.new_classes else ''} {n}" for name, n in taught.new.items())
     if taught.new:
-        out(printable(f"Learned {sum(taught.new.values())} examples: {', '.join(named)}"))
+        n_new = sum(taught.new.values())
+        out(printable(f"Learned {n_new} {'example' if n_new == 1 else 'examples'}: {', '.join(named)}"))
     rows = [
         (name, str(held))
         for name, held in (
@@ -161,7 +161,8 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
     if rows:
         out_table(("examples of the model", "accuracy by cross-validation"), rows)
         if not quiet and taught.after is not None and taught.after.n < _FEW:
-            say(f"Note: {taught.after.n} scored examples say little; a difference of one or two is chance.")
+            some = "1 scored example says" if taught.after.n == 1 else f"{taught.after.n} scored examples say"
+            say(f"Note: {some} little; a difference of one or two is chance.")
     else:
         out("No accuracy: nothing can be held out of the examples")
     out(f"Saved: {target}")

@@ -84,6 +84,7 @@ class CardFacts:
     licence: str | None = None
     n_support: int | None = None
     support_is_published: bool = False
+    is_taught: bool = False
     data: DataFacts | None = None
     trained_on: tuple[DataFacts, ...] = ()
     held_out_languages: tuple[str, ...] = ()
@@ -126,6 +127,7 @@ def card(facts: CardFacts, name: str) -> str:
         support_said=_support(facts),
         start_said=_start(facts),
         not_tested=_not_tested(facts),
+        is_taught=facts.is_taught,
         mismatch=[plain(line) for line in facts.mismatch],
         licence_said=_licence(facts),
         data_sets=[_data(each) for each in dict.fromkeys((facts.data, *facts.trained_on)) if each is not None],
@@ -157,10 +159,9 @@ def _calibration(measured: Measurement) -> str | None:
 
 
 def _curve_table(measured: Measurement) -> str:
-    rows = [("shots", [str(shots) for shots, _ in measured.curve])]
-    rows.append(("accuracy, %", [score.text() for _, score in measured.curve]))
-    lines = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
-    return "\n".join([lines[0], "|---" * (len(measured.curve) + 1) + "|", lines[1]])
+    rows = (("shots", [str(n) for n, _ in measured.curve]), ("accuracy, %", [s.text() for _, s in measured.curve]))
+    first, second = (f"| {name} | {' | '.join(cells)} |" for name, cells in rows)
+    return f"{first}\n{'|---' * (len(measured.curve) + 1)}|\n{second}"
 
 
 def _confused(measured: Measurement) -> str:
@@ -168,9 +169,10 @@ def _confused(measured: Measurement) -> str:
 
 
 def _support(facts: CardFacts) -> str:
-    where = f"of {plain(facts.data.title)}" if facts.data else "of the author's own data"
-    count = f"{facts.n_support} texts " if facts.n_support else "texts "
-    return f"{count}{where}; they are {'part of this repository' if facts.support_is_published else 'not published'}."
+    where = plain(facts.data.title) if facts.data else "the author's own data"
+    later = ", and what the model was taught later" if facts.is_taught else ""
+    published = "part of this repository" if facts.support_is_published else "not published"
+    return f"{facts.n_support or ''} texts of {where}{later}; they are {published}.".lstrip()
 
 
 def _start(facts: CardFacts) -> str:
@@ -192,9 +194,8 @@ def _not_tested(facts: CardFacts) -> str:
 
 
 def _licence(facts: CardFacts) -> str:
-    if facts.licence is None:
-        return "The author stated none for the model. The data behind it has licences of its own:"
-    return f"The model: {facts.licence}. The data behind it has licences of its own:"
+    said = "The author stated none for the model" if facts.licence is None else f"The model: {facts.licence}"
+    return f"{said}. The data behind it has licences of its own:"
 
 
 def _data(data: DataFacts) -> str:
@@ -279,8 +280,7 @@ def draw_curve(curve: Sequence[tuple[int, Score]], path: Path) -> bool:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shots = [each for each, _ in curve]
-    means = [100 * score.mean for _, score in curve]
+    shots, means = [each for each, _ in curve], [100 * score.mean for _, score in curve]
     figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

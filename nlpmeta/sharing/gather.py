@@ -11,7 +11,7 @@ from nlpmeta.sharing.card import CardFacts, DataFacts, Measurement, Score
 from nlpmeta.sources.catalogue import catalogue, known_as
 from nlpmeta.sources.loading import bundled
 from nlpmeta.storage.files import Json
-from nlpmeta.storage.manifest import optional_json, read_manifest
+from nlpmeta.storage.manifest import optional_json, read_manifest, report_of
 
 OWN_DATA = "own-data"
 """The name of data that only the author has: that of a file may tell what nobody else should know."""
@@ -33,7 +33,7 @@ def gather(
         UnknownLanguageError: if a language is none.
     """
     manifest = read_manifest(folder)
-    report = optional_json(folder / "report.json")
+    report = report_of(folder)
     labels = optional_json(folder / "labels.json").get("labels")
     training = _mapping(manifest.get("training"))
     files = tuple(sorted(_mapping(manifest["files"])))
@@ -49,6 +49,7 @@ def gather(
         languages=tuple(_codes(asked, strict=bool(languages))),
         licence=licence,
         n_support=_whole(report.get("n_support")),
+        is_taught="taught" in report,
         support_is_published=include_support and "support.json" in files,
         data=data,
         trained_on=tuple(data_facts(name) for name in _names(training.get("sets"))),

@@ -23,7 +23,7 @@ from nlpmeta.storage.files import (
 )
 from nlpmeta.storage.hub_download import Fetching, download_folder, looks_like_repository
 from nlpmeta.storage.hub_push import Pushed, Target, push_folder
-from nlpmeta.storage.manifest import MANIFEST, optional_json, read_manifest
+from nlpmeta.storage.manifest import MANIFEST, read_manifest, report_of
 
 SUPPORT_FILES = ("support.json", "support.safetensors")
 REPORT_FILE, PROVENANCE_FILE, RESULTS_FILE, PICTURE_FILE = (
@@ -155,7 +155,7 @@ def stage(folder: Path, into: Path, facts: CardFacts, *, name: str) -> None:
         make_folder((into / each).parent)
         copy_file(folder / each, into / each)
     if REPORT_FILE in kept:
-        write_json(into / REPORT_FILE, _without_traces(optional_json(folder / REPORT_FILE)))
+        write_json(into / REPORT_FILE, _without_traces(report_of(folder)))
     write_json(into / MANIFEST, {**manifest, "files": {each: sha256(into / each) for each in kept}})
     has_picture = facts.measured is not None and draw_curve(facts.measured.curve, into / PICTURE_FILE)
     write_json(into / PROVENANCE_FILE, _provenance(facts))

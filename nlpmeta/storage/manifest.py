@@ -41,6 +41,8 @@ _VOUCHED = {*_READ_IF_THERE, *(name for names in _NEEDED.values() for name in na
 _LARGEST = {".json": LARGEST_JSON, ".safetensors": LARGEST_FILE}  # bytes
 _LARGEST_OTHER = 64 << 20  # bytes; cards and pictures
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}[a-z0-9.+]{0,20}")
+BEFORE_TEACHING = "before_teaching"
+"""Where the report of a model that was taught more keeps what was measured before."""
 _MEMORY = ("n_bytes", "n_way", "max_way", "bytes_per_class", "n_rows", "rows_in_use", "bytes_per_row")
 
 
@@ -180,7 +182,7 @@ def describe(folder: Path) -> dict[str, Json]:
     """
     folder = whole_folder(folder)
     manifest = read_manifest(folder)
-    labels, report = optional_json(folder / "labels.json"), optional_json(folder / "report.json")
+    labels, report = optional_json(folder / "labels.json"), report_of(folder)
     try:
         learner, encoder = mapping(manifest["learner"]), mapping(manifest["encoder"])
         facts: dict[str, Json] = {
@@ -198,8 +200,38 @@ def describe(folder: Path) -> dict[str, Json]:
             facts["memory"] = {name: int(cast("int", memory[name])) for name in _MEMORY}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / MANIFEST} is damaged ({error}). Save the model again.") from error
+    if "taught" in report:
+        facts["taught"] = _taught(cast("list[Json]", report["taught"]))
     measured = ("data", "lang", "n_way", "n_shot", "scored", "accuracy", "macro_f1", "chance", "scored_on")
     return facts | {name: report[name] for name in measured if name in report}
+
+
+def report_of(folder: Path) -> Mapping[str, Json]:
+    """What ``report.json`` says of a model as it is: figures from before it was taught more are left out.
+
+    Raises:
+        ModelFolderError: if it is damaged.
+    """
+    report = optional_json(folder / "report.json")
+    taught = report.get("taught")
+    if not isinstance(taught, list) or not any(_changes(each) for each in taught):
+        return {name: value for name, value in report.items() if name != "taught"}
+    if BEFORE_TEACHING in report:
+        return {name: value for name, value in report.items() if name != BEFORE_TEACHING}
+    return {name: report[name] for name in ("data", "lang", "taught") if name in report}  # of an older release
+
+
+def _changes(taught: Json) -> bool:
+    return isinstance(taught, Mapping) and bool(taught.get("new") or taught.get("described"))
+
+
+def _taught(history: list[Json]) -> dict[str, Json]:
+    """How many examples came in, and the accuracy by cross-validation since the last ones."""
+    steps = [each for each in history if isinstance(each, Mapping)]
+    new = [each["new"] for each in steps if isinstance(each.get("new"), Mapping)]
+    counts = [count for each in new for count in cast("Mapping[str, Json]", each).values() if type(count) is int]
+    last = steps[-1].get("cross_validation") if steps else None
+    return {"examples": sum(counts), "cross_validation": last.get("after") if isinstance(last, Mapping) else None}
 
 
 def _descriptions(labels: Mapping[str, Json]) -> Json:
