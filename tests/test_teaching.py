@@ -80,7 +80,7 @@ def test_labels_from_a_shell_are_of_the_kind_of_the_classes():
     assert labels_like(np.array([b"a"]), ["b"]) == [b"b"]
     assert labels_like(np.array(["1"]), ["2"]) == ["2"]
     for classes, name in ((np.array([1, 2]), "refund"), (np.array([True, False]), "maybe")):
-        with pytest.raises(DataError, match=f"'{name}' is not of their kind"):
+        with pytest.raises(DataError, match=f"'{name}' is of another type"):
             labels_like(classes, [name])
 
 
