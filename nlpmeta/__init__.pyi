@@ -58,7 +58,7 @@ from .sources.base import register_source as register_source
 from .sources.catalogue import POOL_SPLIT as POOL_SPLIT
 from .sources.catalogue import folds as folds
 from .sources.form import TableForm as TableForm
-from .sources.home_assistant import HomeAssistantIntents as HomeAssistantIntents
+from .sources.bundled import HomeAssistantIntents as HomeAssistantIntents
 from .sources.loading import load_source as load_source
 from .training.engine import meta_train as meta_train
 from .training.from_recipe import run_recipe as run_recipe

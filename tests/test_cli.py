@@ -283,7 +283,7 @@ def test_an_existing_folder_is_kept_unless_overwritten_and_that_is_said_before_t
         (["--method", "prototypic"], "Did you mean 'prototypical'"),
         (["--data", "nothing.csv"], "nothing.csv does not exist"),
         (["--data", "startr"], "Did you mean 'starter'"),
-        (["--shots", "0"], "--shots takes a whole number from 1, or 'all'; got '0'"),
+        (["--shots", "-1"], "--shots takes a whole number from 0, or 'all'; got '-1'"),
         (["--shots", "many"], "got 'many'"),
         (["--ways", "99"], "99 classes were requested"),
     ],

@@ -115,10 +115,10 @@ def diagnose(
     """
     support = in_order(support) if judged is None else support
     known = auto.known(auto.support(support, embed))
-    n_shot, n_way = len(known) / known.n_way, known.n_way
+    n_shot, n_way = len(support) / known.n_way, known.n_way
     held_out = _held_out(auto, known, auto.judge(known) if judged is None else judged)
     right = None if held_out is None else int((held_out.argmax(1) == known.labels).sum())
-    tokens = tokenizer_coverage(auto.encoder, support.texts)
+    tokens = tokenizer_coverage(auto.encoder, support.texts or known.texts)
     warnings = []
     if tokens is not None and tokens.unknown >= UNKNOWN:
         share = f"{100 * tokens.unknown:.0f} %"
@@ -130,7 +130,8 @@ def diagnose(
     return TaskReport(
         n_way=n_way,
         n_shot=n_shot,
-        expected=expected_accuracy(auto, right, len(known), n_shot, n_way),
+        expected=None if known.stand_in is not None else expected_accuracy(auto, right, len(known), n_shot, n_way),
+        by_name=0 if known.stand_in is None else int(known.stand_in.sum()),
         held_out=None if right is None else right / len(known),
         tokens=tokens,
         nearest=nearest,

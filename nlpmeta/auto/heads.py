@@ -67,6 +67,8 @@ class ScaledEncoder(TextEncoder):
 
 INVERSE_PENALTY = 100.0
 NAME_WEIGHT = 2.0
+NAMES_ALONE = "prototypical"
+"""The head for classes that are known by their names alone, as in the episodes of names that it was meta-trained on."""
 WITHOUT_NAMES = "logistic without names"
 """The head that is the same as ``logistic`` where the names of the classes say nothing."""
 

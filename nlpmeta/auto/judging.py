@@ -81,6 +81,8 @@ def weights(
     judged: CrossValidation,
 ) -> Tensor:
     """The weight of each judged head, 0 for those that are left out, shape ``(n_heads,)``; arguments as ``judge``."""
+    if len(judged.heads) == 1:
+        return features_of(known).new_ones(1)
     prior = profile.prior_of(judged.heads, len(known) / known.n_way, known.n_way)
     found = prior
     if judged.held_out is not None:
@@ -191,7 +193,8 @@ def held_out_likelihood(judged: CrossValidation, weights: Tensor, labels: Tensor
 
 def judged_on(known: Support) -> Tensor:
     """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``."""
-    facts = [len(known), min(n_folds(known), 2), known.names is not None]
+    folds = 0 if known.stand_in is not None else min(n_folds(known), 2)
+    facts = [len(known), folds, known.names is not None]
     return torch.tensor(facts, device=known.labels.device)
 
 

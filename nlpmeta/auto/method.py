@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import (
+    NAMES_ALONE,
     WITHOUT_NAMES,
     Candidate,
     ScaledEncoder,
@@ -48,6 +49,9 @@ class AutoHead(Learner):
     with as many shots and ways (``priors.json``). With one text of some class nothing can be held out and the prior
     decides alone; names are then read only if they alone find the class of more support texts than chance.
 
+    Where some class has no example its name stands in for one. Nothing can be held out then, and the prototypes that
+    read names decide alone; the mixture was worse on the classes without examples.
+
     The scores of each head are divided by the temperature at which the held-out folds are most likely; those of the
     mixture by one more, which was right on the auxiliary tasks. Classes with more examples than others have their lead
     taken back (``judging.leads``). The state keeps the tensors of a head under ``<name>/``, so that it says itself what
@@ -55,6 +59,7 @@ class AutoHead(Learner):
     """
 
     differentiable = False
+    learns_from_names = True
 
     def __init__(self, encoder: "TextEncoder", *, temperature: float = 0.05, name_weight: float = 1.0) -> None:
         """Build from an encoder.
@@ -134,7 +139,9 @@ class AutoHead(Learner):
         return replace(known, names=None) if doubtful else known
 
     def heads_for(self, known: Support) -> dict[str, Candidate]:
-        """The heads that differ on this support, by name."""
+        """The heads that differ on this support, by name; one alone was meta-trained on names in place of examples."""
+        if known.stand_in is not None:
+            return {NAMES_ALONE: self.candidates[NAMES_ALONE]}
         return {
             name: each for name, each in self.candidates.items() if known.names is not None or name != WITHOUT_NAMES
         }
@@ -173,9 +180,10 @@ class AutoHead(Learner):
 
 
 def _names_help(support: Support) -> bool:
-    """Whether the names alone find the class of more support texts than chance would."""
+    """Whether the names alone find the class of more examples than chance would; names in their place do not count."""
     if support.names is None:
         return False
     queries, names = (F.normalize(features_of(each), dim=1) for each in (support, support.names))
-    right = int(((queries @ names.T).argmax(1) == support.labels).sum())
-    return right * support.n_way > len(support)
+    found = (queries @ names.T).argmax(1) == support.labels
+    found = found if support.stand_in is None else found[~support.stand_in]
+    return not len(found) or int(found.sum()) * support.n_way > len(found)

@@ -64,7 +64,8 @@ class TaskReport:
     Attributes:
         n_way: how many classes.
         n_shot: support texts of a class, on average.
-        expected: the accuracy to expect, and the band that nine of ten auxiliary tasks like this one lay in.
+        expected: the accuracy to expect, and the band that nine of ten auxiliary tasks like this one lay in; ``None``
+            where some class has no example.
         held_out: the share of support texts that were classified right when they were held out; ``None`` if none were.
         tokens: how well the tokenizer knows the texts.
         nearest: the auxiliary tasks that the support set is nearest to; ``None`` with another encoder than theirs.
@@ -76,7 +77,7 @@ class TaskReport:
 
     n_way: int
     n_shot: float
-    expected: tuple[float, float, float]
+    expected: tuple[float, float, float] | None
     held_out: float | None
     tokens: TokenizerCoverage | None
     nearest: str | None
@@ -84,6 +85,8 @@ class TaskReport:
     alike: tuple[tuple[str, str], ...]
     doubtful: tuple[DoubtfulLabel, ...]
     warnings: tuple[str, ...]
+    by_name: int = 0
+    """Classes without an example, which are known by their names and descriptions alone."""
 
     @property
     def warns(self) -> bool:
@@ -92,9 +95,13 @@ class TaskReport:
 
     def lines(self) -> list[str]:
         """The same in at most ``MOST_LINES`` plain lines, the most important first."""
-        low, middle, high = (round(100 * each) for each in self.expected)
         found = [f"Warning: {warning}" for warning in self.warnings]
-        found.append(f"Expect about {middle} % right ({low} to {high} % in 9 of 10 tasks of this size)")
+        if self.expected is None:
+            which = "all classes" if self.by_name == self.n_way else f"{self.by_name} of {self.n_way} classes"
+            found.append(f"No forecast: {which} have no example and are known by name; label texts and measure")
+        else:
+            low, middle, high = (round(100 * each) for each in self.expected)
+            found.append(f"Expect about {middle} % right ({low} to {high} % in 9 of 10 tasks of this size)")
         if self.alike:
             pairs = ", ".join(f"{one} / {other}" for one, other in self.alike[:3])
             found.append(f"Confused: {pairs}{_more(self.alike, 3)}; merge them or add examples")
@@ -110,10 +117,11 @@ class TaskReport:
 
     def json(self) -> "Mapping[str, Json]":
         """The same for a program; shares are fractions of 1."""
-        low, middle, high = (round(each, 4) for each in self.expected)
+        low, middle, high = (None,) * 3 if self.expected is None else (round(each, 4) for each in self.expected)
         return {
             "warnings": list(self.warnings),
             "expected_accuracy": {"mean": middle, "low": low, "high": high},
+            "classes_by_name": self.by_name,
             "held_out_accuracy": self.held_out,
             "tokenizer": None if self.tokens is None else asdict(self.tokens),
             "nearest_tasks": self.nearest,

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
+from typing_extensions import Self
 
-from nlpmeta.classifier.fitted import Fitted, checked_pairs, checked_weights
+from nlpmeta.classifier.fitted import Fitted
+from nlpmeta.classifier.given import checked_pairs, checked_weights
 from nlpmeta.classifier.persistence import KeptClassifier, known_examples
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.tokenizing import cut_texts_said
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 class AnsweringClassifier(KeptClassifier):
     """A classifier that predicts with what it learned, however it learned it."""
+
+    def reset(self) -> Self:
+        """Forget all examples and classes; what the learner was meta-trained to stays."""
+        return self._forget()
 
     @torch.no_grad()
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 
 from nlpmeta.classifier.answering import AnsweringClassifier
-from nlpmeta.classifier.fitted import Examples, Fitted, at_least_two, checked_pairs, checked_weights
+from nlpmeta.classifier.fitted import Examples, Fitted
+from nlpmeta.classifier.given import at_least_two, checked_pairs, checked_weights, pairs_and_classes
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.classifier.streaming import ReadStream, as_batch
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import cut_texts_said
+from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.learners.abilities import Readapts, ReadsStreams, check_described, reads_no_names
 from nlpmeta.learners.base import Learner, TaskState, learners
@@ -22,6 +24,8 @@ from nlpmeta.learners.base import Learner, TaskState, learners
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nlpmeta.encoder.device import Device
+    from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.metrics.scores import Embed
 
 _Words: TypeAlias = str | Sequence[str]
@@ -53,6 +57,7 @@ class FewShotClassifier(AnsweringClassifier):
         y: "ArrayLike",
         sample_weight: "ArrayLike | None" = None,
         *,
+        classes: "ArrayLike | None" = None,
         descriptions: "Descriptions | None" = None,
     ) -> "FewShotClassifier":
         """Adapt to ``X``, a text for each label in ``y``.
@@ -62,6 +67,8 @@ class FewShotClassifier(AnsweringClassifier):
             y: their labels.
             sample_weight: how many texts each counts as; a text of weight 0 is left out. ``logistic``, ``prototypical``
                 and ``ridge`` use it.
+            classes: all classes, where some have no example in ``y`` (or none has: ``X`` and ``y`` are then empty) and
+                are to be known by their names and descriptions alone. ``auto`` and ``prototypical`` can do that.
             descriptions: what classes are, in words of any language: a text or several by label, such as
                 ``{"refund": "the customer wants money back"}``. They are read together with the name of the class, and
                 in its place if that says nothing (0, ``LABEL_1``), by the methods that read names: ``auto``, and
@@ -72,8 +79,8 @@ class FewShotClassifier(AnsweringClassifier):
             DataError: if a text is not a string or is empty, a label is missing or of another kind than the others,
                 lengths differ, there are fewer than two classes, or a description is of no class or says nothing.
         """
-        texts, labels = checked_pairs(X, y)
-        examples = Examples.of(texts, labels).weighed(checked_weights(sample_weight, len(texts)))
+        texts, labels, by_name = pairs_and_classes(X, y, classes)
+        examples = Examples.of(texts, labels, by_name=by_name).weighed(checked_weights(sample_weight, len(texts)))
         examples = examples.described(descriptions)
         at_least_two(examples.classes)
         learner = self._learner()
@@ -83,6 +90,39 @@ class FewShotClassifier(AnsweringClassifier):
             raise NLPMetaError(f"{name} does not use sample_weight; these methods do: {able}.")
         with cut_texts_said(texts, learner.encoder):
             return self._change(lambda _: self._learned(learner, examples))
+
+    @classmethod
+    def from_names(
+        cls,
+        classes: "Sequence[Label] | ArrayLike",
+        *,
+        descriptions: Descriptions | None = None,
+        method: "str | Learner" = "auto",
+        encoder: "str | TextEncoder" = DEFAULT_ENCODER,
+        checkpoint: str = "default",
+        max_length: int | None = None,
+        device: "Device" = "auto",
+    ) -> "FewShotClassifier":
+        """A classifier that knows its classes by their names and descriptions, without an example of any.
+
+        It is ``fit([], [], classes=classes, descriptions=descriptions)``; ``partial_fit`` adds examples later. Nothing
+        is measured: label some texts and ``score`` it before you rely on it.
+
+        Args:
+            classes: the labels, at least two.
+            descriptions: what classes are, as in ``fit``; needed where a name says nothing (0, ``LABEL_1``).
+            method: ``auto`` or ``prototypical``; this and what follows as in the constructor.
+            encoder: texts to vectors.
+            checkpoint: what adaptation starts from.
+            max_length: tokens that are read of a text.
+            device: where it runs.
+
+        Raises:
+            DataError: if a name is missing, empty, there twice, or says nothing and has no description.
+            NLPMetaError: if the method needs examples.
+        """
+        self = cls(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device)
+        return self.fit([], [], classes=classes, descriptions=descriptions)
 
     def partial_fit(  # noqa: D417  # classes is scikit-learn's
         self,
@@ -124,18 +164,28 @@ class FewShotClassifier(AnsweringClassifier):
             return self._change(taught)
 
     def add_class(
-        self, label: Label, texts: Sequence[str], *, description: str | Sequence[str] | None = None
+        self, label: Label, texts: Sequence[str] | None = None, *, description: str | Sequence[str] | None = None
     ) -> "FewShotClassifier":
         """Add a class with its example texts and, if there is one, its description; as ``partial_fit``.
 
+        Without ``texts`` it is known by its name and description, which ``auto`` and ``prototypical`` can do.
+
         Raises:
-            DataError: if there is such a class already, or no text.
+            DataError: if there is such a class already, ``texts`` is empty, or without ``texts`` its name says nothing.
         """
         if label in self.classes_.tolist():
             raise DataError(f"There is a class {label!r} already; partial_fit adds examples to it.")
-        checked = checked_texts(texts)
         described: dict[object, str | Sequence[str]] | None = None if description is None else {label: description}
+        if texts is None:
+            return self._change(lambda before: self._with_class(before or self.fitted_, label, described))
+        checked = checked_texts(texts)
         return self.partial_fit(checked, [label] * len(checked), descriptions=described)
+
+    def _with_class(self, known: Fitted, label: Label, described: Descriptions | None) -> Fitted:
+        if isinstance(known.learner, ReadsStreams):
+            raise NLPMetaError("This method learns a class from its examples; give add_class some texts.")
+        examples = known_examples(known).with_class(label).described(described)
+        return self._learned(known.learner, examples, before=known.state)
 
     def describe(self, descriptions: Descriptions) -> "FewShotClassifier":
         """Say in words what classes are, in place of what was said of them before; as ``descriptions`` of ``fit``.
@@ -189,10 +239,6 @@ class FewShotClassifier(AnsweringClassifier):
 
         return self._change(renamed)
 
-    def reset(self) -> "FewShotClassifier":
-        """Forget all examples and classes; what the learner was meta-trained to stays."""
-        return self._forget()
-
     @classmethod
     def adapted(
         cls, learner: Learner, support: LabeledTexts, *, embed: "Embed | None" = None, state: TaskState | None = None
@@ -208,7 +254,8 @@ class FewShotClassifier(AnsweringClassifier):
         known = embed if learner.inputs == "embeddings" else None
         features = None if known is None else known(support.texts)
         labels = np.asarray(support.names(), dtype=np.asarray(support.label_names).dtype)
-        examples = Examples(support.texts, labels, features, np.asarray(support.label_names))
+        classes = np.asarray(support.label_names)
+        examples = Examples(support.texts, labels if len(labels) else classes[:0], features, classes)
         if support.descriptions is not None:
             each = zip(support.label_names, support.descriptions, strict=True)
             examples = examples.described({name: texts for name, texts in each if texts})
@@ -234,8 +281,10 @@ class FewShotClassifier(AnsweringClassifier):
         if remembered is None or remembered.encoder is not learner.encoder:
             self._names = remembered = EmbeddingTable(learner.encoder)
         support = learner.support(examples.data(), embed or remembered, features=examples.features)
-        weights = None if examples.weights is None else torch.from_numpy(examples.weights).to(support.labels.device)
-        support = replace(support, weights=weights)
+        if examples.weights is not None:
+            weights = torch.ones(len(support), dtype=torch.float64, device=support.labels.device)
+            weights[: len(examples.texts)] = torch.from_numpy(examples.weights).to(weights)
+            support = replace(support, weights=weights)
         if before is not None and isinstance(learner, Readapts):
             learned = learner.readapt(support, before)
         else:

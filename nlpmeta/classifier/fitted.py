@@ -15,14 +15,13 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, words_of
 from nlpmeta.encoder.merged import Guard
-from nlpmeta.errors import DataError, UnknownNameError, visible
+from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.learners.base import Learner, Predictor, TaskState
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 _guard = Guard()
 
@@ -53,9 +52,17 @@ class Examples:
         features: Tensor | None = None,
         weights: "NDArray[np.float64] | None" = None,
         descriptions: Described | None = None,
+        by_name: "NDArray[np.generic] | None" = None,
     ) -> "Examples":
-        """Examples whose classes are the labels, sorted."""
-        return cls(texts, labels, features, classes_of(labels), weights, descriptions or {})
+        """Examples whose classes are the labels and those of ``by_name``, sorted: these may have no example."""
+        every = labels if by_name is None or not len(by_name) else joined(labels, by_name)
+        return cls(texts, labels, features, classes_of(every), weights, descriptions or {})
+
+    @property
+    def by_name(self) -> "NDArray[np.generic]":
+        """The classes without an example, which are known by their names and descriptions."""
+        seen = set(self.labels.tolist())
+        return self.classes[[label not in seen for label in self.classes.tolist()]]
 
     def described(self, descriptions: object) -> "Examples":
         """With descriptions of classes, in place of earlier ones of the same classes; ``None`` adds none.
@@ -76,7 +83,7 @@ class Examples:
         if weights is None:
             return self
         kept = np.flatnonzero(weights > 0)
-        gone = [label for label in self.classes.tolist() if label not in set(self.labels[kept].tolist())]
+        gone = sorted(set(self.labels.tolist()) - set(self.labels[kept].tolist()), key=self.classes.tolist().index)
         if gone:
             raise DataError(
                 f"Every example of the class {gone[0]!r} has the weight 0; leave it out of y or give it some."
@@ -90,7 +97,8 @@ class Examples:
         number = {label: i for i, label in enumerate(classes)}
         labels = tuple(number[label] for label in self.labels.tolist())
         described = tuple(self.descriptions.get(label, ()) for label in classes) if self.descriptions else None
-        return LabeledTexts(self.texts, labels, words_of(self.classes), descriptions=described)
+        by_name = bool(len(self.by_name))
+        return LabeledTexts(self.texts, labels, words_of(self.classes), descriptions=described, by_name=by_name)
 
     def embedded(self, embed: Callable[[Sequence[str]], Tensor]) -> "Examples":
         """With embeddings for every text; only those that are missing are computed."""
@@ -108,7 +116,16 @@ class Examples:
             DataError: if the new labels are of another kind: numbers among names.
         """
         weights = None if self.weights is None else np.concatenate([self.weights, np.ones(len(texts))])
-        return Examples.of(self.texts + texts, joined(self.labels, labels), self.features, weights, self.descriptions)
+        every = joined(self.labels, labels)
+        return Examples.of(self.texts + texts, every, self.features, weights, self.descriptions, self.by_name)
+
+    def with_class(self, label: object) -> "Examples":
+        """With a class more, which has no example.
+
+        Raises:
+            DataError: if its label is of another kind than the others.
+        """
+        return replace(self, classes=classes_of(joined(self.classes, checked_labels([label]))))
 
     def without(self, number: int) -> "Examples":
         """Without the examples of a class."""
@@ -117,7 +134,8 @@ class Examples:
         weights = None if self.weights is None else self.weights[kept]
         texts, gone = tuple(self.texts[row] for row in kept), self.classes.tolist()[number]
         described = {label: each for label, each in self.descriptions.items() if label != gone}
-        return Examples.of(texts, self.labels[kept], features, weights, described)
+        by_name = self.by_name[self.by_name != self.classes[number]]
+        return Examples.of(texts, self.labels[kept], features, weights, described, by_name)
 
     def renamed(self, number: int, label: object) -> "Examples":
         """With another label for a class.
@@ -128,9 +146,12 @@ class Examples:
         old = self.classes.tolist()[number]
         if kind_of(label) is not kind_of(old):
             raise DataError(f"The new label {label!r} is not of the same type as the old one, {old!r}.")
-        new = [label if each == old else each for each in self.labels.tolist()]
+        new, by_name = (
+            checked_labels([label if each == old else each for each in labels.tolist()]) if len(labels) else labels
+            for labels in (self.labels, self.by_name)
+        )
         described = {label if each == old else each: texts for each, texts in self.descriptions.items()}
-        return Examples.of(self.texts, checked_labels(new), self.features, self.weights, described)
+        return Examples.of(self.texts, new, self.features, self.weights, described, by_name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,12 +163,15 @@ class Fitted:
     classes: "NDArray[np.generic]"
     examples: Examples | None = None
     descriptions: Described = field(default_factory=dict)
+    by_name: "NDArray[np.generic] | None" = None
+    """The classes without an example; ``None`` if there are none."""
 
     @classmethod
     def of(cls, learner: Learner, state: TaskState, examples: Examples) -> "Fitted":
         """What was learned from examples, stored as a file stores it: another memory layout would round differently."""
         stored = {name: each.contiguous() for name, each in state.items()}
-        return cls(learner, stored, examples.classes, examples, examples.descriptions)
+        by_name = examples.by_name if len(examples.by_name) else None
+        return cls(learner, stored, examples.classes, examples, examples.descriptions, by_name)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -238,48 +262,3 @@ class HasFitted:
             if fitted is not None:
                 self._fitted_, self._before_ = None, fitted.learner
         return self
-
-
-def checked_weights(sample_weight: object, n: int) -> "NDArray[np.float64] | None":
-    """The weight of each of ``n`` texts, ``None`` if none are given.
-
-    Raises:
-        DataError: if one is no number from 0 on, all are 0, or there are not ``n``.
-    """
-    if sample_weight is None:
-        return None
-    values = values_of(sample_weight, name="sample_weight", what="numbers")
-    if len(values) != n:
-        raise DataError(f"There are {n} texts but sample_weight has {len(values)} numbers.")
-    for row, value in enumerate(values):
-        if kind_of(value) not in (int, float) or not np.isfinite(value) or value < 0:  # type: ignore[call-overload,operator]
-            raise DataError(f"sample_weight must hold numbers from 0 on; row {row} is {visible(repr(value))[:40]}.")
-    weights = np.asarray(values, dtype=np.float64)
-    if not weights.any():
-        raise DataError("Every number in sample_weight is 0: nothing is left to learn from.")
-    return weights
-
-
-def at_least_two(classes: "NDArray[np.generic]") -> None:
-    """Refuse a task with one class.
-
-    Raises:
-        DataError: names it.
-    """
-    if len(classes) < 2:
-        raise DataError(f"A classifier needs at least two classes; y has one: {classes.tolist()[0]!r}.")
-
-
-def checked_pairs(
-    X: "Sequence[str] | ArrayLike",  # noqa: N803
-    y: "ArrayLike",
-) -> "tuple[tuple[str, ...], NDArray[np.generic]]":
-    """Texts and a label for each, checked.
-
-    Raises:
-        DataError: if a text or label cannot be used, or there are not as many of the one as of the other.
-    """
-    texts, labels = checked_texts(X), checked_labels(y)
-    if len(texts) != len(labels):
-        raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
-    return texts, labels

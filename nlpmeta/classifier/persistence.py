@@ -107,7 +107,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             facts = write_learner(temporary, fitted.learner)
             state = {name: tensor.cpu().contiguous() for name, tensor in fitted.state.items()}
             write_bytes(temporary / TASK_FILE, save(state))
-            write_labels(temporary / LABELS_FILE, fitted.classes, fitted.descriptions)
+            write_labels(temporary / LABELS_FILE, fitted)
             if include_support:
                 write_examples(temporary, known_examples(fitted))
             if report is not None:
@@ -186,6 +186,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         from nlpmeta.classifier.streaming import (
             check_encoder_of_stranger,
             check_state,
+            read_by_name,
             read_descriptions,
             read_examples,
             read_labels,
@@ -204,8 +205,10 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         place, classes = learner.encoder.device, read_labels(folder / LABELS_FILE)
         state = {name: tensor.to(place) for name, tensor in read_tensors(folder / TASK_FILE).items()}
         check_state(learner, state, len(classes), folder / TASK_FILE)
-        examples = read_examples(folder, classes, place)
-        self = cls.from_state(learner, state, classes, examples, read_descriptions(folder / LABELS_FILE, classes))
+        by_name = read_by_name(folder / LABELS_FILE, classes)
+        examples = read_examples(folder, classes, by_name, place)
+        described = read_descriptions(folder / LABELS_FILE, classes)
+        self = cls.from_state(learner, state, classes, examples, described, by_name)
         self.method, self.encoder = learners.name_of(type(learner)), learner.encoder
         return self
 
@@ -217,6 +220,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         classes: "NDArray[np.generic]",
         examples: Examples | None = None,
         descriptions: Described | None = None,
+        by_name: "NDArray[np.generic] | None" = None,
     ) -> Self:
         """A fitted classifier from its parts: what ``fit`` would have left.
 
@@ -226,11 +230,12 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             classes: the labels, in the order of the learner's classes, ``(n_way,)``.
             examples: what it learned from, where that is kept.
             descriptions: the texts that describe a class, by its label.
+            by_name: the classes without an example.
         """
         self = cls(learner)
         described = descriptions or {}
         known = None if examples is None else replace(examples, descriptions=described)
-        self._fitted_ = Fitted(learner, state, classes, known, described)
+        self._fitted_ = Fitted(learner, state, classes, known, described, by_name)
         return self
 
     def _learner(self) -> Learner:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlpmeta.classifier.fitted import Described, Examples, Fitted, checked_weights
+from nlpmeta.classifier.fitted import Described, Examples, Fitted
+from nlpmeta.classifier.given import checked_weights
 from nlpmeta.data.inputs import is_unicode
 from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, like, plain
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
@@ -111,13 +112,33 @@ _LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred wher
 _KINDS: dict[str, type] = {"U": str, "S": str, "b": bool, "f": float, "i": int, "u": int}
 
 
-def write_labels(path: Path, classes: "NDArray[np.generic]", descriptions: Described) -> None:
-    """Write labels of any type that JSON has, and the descriptions of their classes where there are some."""
+def write_labels(path: Path, fitted: Fitted) -> None:
+    """Write labels of any type that JSON has, what was said of their classes, and which have no example."""
+    classes, descriptions = fitted.classes, fitted.descriptions
     kind = classes.dtype.kind if classes.dtype.kind in _KINDS else "U"  # members of an enumeration, numpy's new strings
     facts: dict[str, Json] = {"kind": kind, "labels": list(plain(classes))}
     if descriptions:
         facts["descriptions"] = [list(descriptions.get(label, ())) for label in classes.tolist()]
+    if fitted.by_name is not None:
+        facts["without_example"] = [label in fitted.by_name.tolist() for label in classes.tolist()]
     write_json(path, facts)
+
+
+def read_by_name(path: Path, classes: "NDArray[np.generic]") -> "NDArray[np.generic] | None":
+    """The classes without an example; ``None`` if there are none.
+
+    Raises:
+        ModelFolderError: if it is not said of each class whether it has one.
+    """
+    found = read_json(path)
+    given = found.get("without_example") if isinstance(found, dict) else None
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != len(classes) or not all(type(each) is bool for each in given):
+        raise ModelFolderError(
+            f"{path} is damaged (it does not say which classes have examples). Save the model again."
+        )
+    return classes[np.asarray(given)] if any(given) else None
 
 
 def read_descriptions(path: Path, classes: "NDArray[np.generic]") -> Described:
@@ -233,15 +254,18 @@ def write_examples(folder: Path, examples: Examples) -> None:
         write_bytes(folder / FEATURES_FILE, save({"features": examples.features.cpu().contiguous()}))
 
 
-def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.device) -> Examples | None:
-    """What ``write_examples`` wrote; ``None`` if it did not.
+def read_examples(
+    folder: Path, classes: "NDArray[np.generic]", by_name: "NDArray[np.generic] | None", device: torch.device
+) -> Examples | None:
+    """What ``write_examples`` wrote; ``None`` if it did not and there is more to know than the names of the classes.
 
     Raises:
         ModelFolderError: if a file is damaged or does not fit the classes.
     """
     path = folder / TEXTS_FILE
+    alone: list[object] = [] if by_name is None else by_name.tolist()
     if not path.is_file():
-        return None
+        return Examples((), classes[:0], None, classes) if len(alone) == len(classes) else None
     try:
         found = cast("dict[str, list[object]]", read_json(path))
         texts, labels = tuple(map(str, found["texts"])), like(found["labels"], classes)
@@ -254,7 +278,7 @@ def read_examples(folder: Path, classes: "NDArray[np.generic]", device: torch.de
     features = read_tensors(folder / FEATURES_FILE).get("features") if has_features else None
     fits = labels.shape == (len(texts),) and is_unicode("".join(texts))
     fits = fits and (features is None or _are_embeddings(features, len(texts)))
-    if not fits or set(labels.tolist()) != set(classes.tolist()):
+    if not fits or set(labels.tolist()) != set(classes.tolist()) - set(alone):
         raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
     return Examples(texts, labels, None if features is None else features.to(device), classes, weights)
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from nlpmeta.classifier.classifier import Descriptions, FewShotClassifier
-from nlpmeta.classifier.fitted import Examples, checked_pairs
+from nlpmeta.classifier.fitted import Examples
+from nlpmeta.classifier.given import checked_pairs
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.data.labels import Plain, kind_of, words_of
 from nlpmeta.episodes.kshot import FoldSampler

@@ -49,6 +49,8 @@ EXAMPLES = """Examples:
 
   nlpmeta adapt --data mine.csv --shots 5 --descriptions labels.csv
 
+  nlpmeta adapt --data mine.csv --shots 0 --out my-model
+
   nlpmeta adapt --data long-texts.csv --max-length 512 --device cuda
 """
 
@@ -62,7 +64,7 @@ class RareChoice(str, Enum):
 
 
 Language = Annotated[str | None, typer.Option(help="Language: sw, swa, sw-KE, swh_Latn or Swahili.")]
-Shots = Annotated[str, typer.Option(help="Shots: support examples per class, or 'all'.")]
+Shots = Annotated[str, typer.Option(help="Shots: support examples per class, 'all', or 0 (class names alone).")]
 Data = Annotated[str, typer.Option(help="Table (CSV, JSON, Parquet, xlsx, …), corpus name, or Hub id.")]
 TestData = Annotated[str | None, typer.Option(help="Score on this file instead of the rest of --data.")]
 Ways = Annotated[int | None, typer.Option(help="Number of classes, sampled with the seed; by default all.", min=2)]
@@ -176,14 +178,14 @@ def _shots(asked: str) -> int | None:
     """The number of shots; ``None`` for all.
 
     Raises:
-        NLPMetaError: if it is neither a positive whole number nor ``all``.
+        NLPMetaError: if it is neither a whole number nor ``all``.
     """
     from nlpmeta.errors import NLPMetaError
 
     if asked == "all":
         return None
-    if not asked.isascii() or not asked.isdigit() or int(asked) < 1:
-        raise NLPMetaError(f"--shots takes a whole number from 1, or 'all'; got {asked!r}.")
+    if not asked.isascii() or not asked.isdigit():
+        raise NLPMetaError(f"--shots takes a whole number from 0, or 'all'; got {asked!r}.")
     return int(asked)
 
 
@@ -224,8 +226,11 @@ def show(
             out(f"  {printable(text)}")
     stages = ", ".join(f"{stage.replace('_', ' ')} {seconds:.1f} s" for stage, seconds in watch.seconds.items())
     out(f"Time: {stages}")
-    out(f"Saved: {folder} (the model {'of all examples' if trial.task.uses_all_examples else 'of the first draw'})")
-    out(f'Next: nlpmeta predict {folder} "{printable(support.texts[0])}"')
+    whole = "of the names alone" if support.by_name else "of all examples"
+    which = whole if support.by_name or trial.task.uses_all_examples else "of the first draw"
+    out(f"Saved: {folder} (the model {which})")
+    example = support.texts or trial.method.scores[0].episode.query.texts
+    out(f'Next: nlpmeta predict {folder} "{printable(example[0])}"')
 
 
 def _rows(trial: "Trial") -> list[tuple[str, str, str]]:
@@ -234,7 +239,7 @@ def _rows(trial: "Trial") -> list[tuple[str, str, str]]:
     return [
         (f"{name}, {runs}", _percent(trial.method.accuracy), _percent(trial.method.macro_f1)),
         (
-            "baseline: logistic regression",
+            "baseline: nearest name, frozen encoder" if trial.task.support.by_name else "baseline: logistic regression",
             _percent(trial.baseline.accuracy),
             _percent(trial.baseline.macro_f1),
         ),

@@ -1,16 +1,23 @@
 """``nlpmeta predict``: labels for texts from the command line, a file, or standard input."""
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import Delimiter, Device, Encoding, NoHeader, Quiet, loads_encoder
+from nlpmeta.cli.process import (
+    Delimiter,
+    Device,
+    Encoding,
+    GivenTexts,
+    NoHeader,
+    Quiet,
+    given_texts,
+    loads_encoder,
+)
 
 if TYPE_CHECKING:
     from nlpmeta.classifier.classifier import FewShotClassifier
@@ -18,7 +25,6 @@ if TYPE_CHECKING:
     from nlpmeta.sources.file import Given
     from nlpmeta.sources.form import TableForm
 
-CHUNK = 4096  # texts in memory at a time from a file; long enough to sort by length well
 EXAMPLES = """Examples:
 
   nlpmeta predict my-model "niamshe saa kumi na moja"
@@ -108,25 +114,56 @@ def predict(
     classes; from 0.5 on its label is "none of these". With --threshold that is the label of a text whose probability,
     times that of being in scope where the model knows it, is lower.
     """
-    from nlpmeta.cli.console import say
-    from nlpmeta.cli.predict_output import Columns, writes_table
-    from nlpmeta.errors import NLPMetaError
+    from nlpmeta.cli.predict_output import Columns
     from nlpmeta.sources.form import TableForm
 
     columns = Columns(top=top, coverage=abstain, out_of_scope=out_of_scope, threshold=threshold)
-    if texts and file:
-        raise NLPMetaError("Give texts or --file, not both.")
-    _check(columns, out, overwrite=overwrite)
     form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
-    source = _source(texts, file, text_column, form)
-    as_table = not json and writes_table(out, from_table=source.table is not None)
-    kept = _kept(source, keep, as_table=as_table)
-    nested = json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
-    classifier = _load(model, revision, device)
+    wanted = Wanted(
+        tuple(texts or ()), file, form, text_column=text_column, keep=keep, out=out, overwrite=overwrite, json=json,
+        quiet=quiet,
+    )  # fmt: skip
+    answer(wanted, columns, lambda: _load(model, revision, device))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which texts are to be classified, and where the answers go."""
+
+    texts: tuple[str, ...]
+    file: Path | None
+    form: "TableForm"
+    text_column: str | None
+    keep: str | None
+    out: Path | None
+    overwrite: bool
+    json: bool
+    quiet: bool
+
+
+def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], FewShotClassifier]") -> None:
+    """Classify the texts with what ``load`` gives, which is asked for once the request is known to be sound.
+
+    Raises:
+        NLPMetaError: if texts and a file are given, options exclude one another, or the file cannot be read or written.
+    """
+    from nlpmeta.cli.console import say
+    from nlpmeta.cli.predict_output import writes_table
+    from nlpmeta.errors import NLPMetaError
+
+    out = wanted.out
+    if wanted.texts and wanted.file:
+        raise NLPMetaError("Give texts or --file, not both.")
+    _check(columns, out, overwrite=wanted.overwrite)
+    source = given_texts(wanted.texts, wanted.file, wanted.text_column, wanted.form)
+    as_table = not wanted.json and writes_table(out, from_table=source.table is not None)
+    kept = _kept(source, wanted.keep, as_table=as_table)
+    nested = wanted.json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
+    classifier = load()
     columns = _settled(columns, classifier, nested=nested)
-    with _writer(out, classifier, columns, source, kept, as_table=as_table, as_json=json) as write:
-        done = _predict(classifier, source.batches, write, columns, quiet=quiet)
-    if out is not None and not quiet:
+    with _writer(out, classifier, columns, source, kept, as_table=as_table, as_json=wanted.json) as write:
+        done = _predict(classifier, source.batches, write, columns, quiet=wanted.quiet)
+    if out is not None and not wanted.quiet:
         say(f"{done} predictions in {out}")
 
 
@@ -163,43 +200,7 @@ def _settled(columns: "Columns", classifier: "FewShotClassifier", *, nested: boo
     return replace(columns, nested=nested, out_of_scope=scored)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The texts in batches, and the table that they are from, if they are."""
-
-    batches: "Iterator[list[Given]]"
-    form: "TableForm"
-    table: Path | None = None
-
-
-def _source(texts: list[str] | None, file: Path | None, text_column: str | None, form: "TableForm") -> _Source:
-    from nlpmeta.cli.console import says_how_to_type
-    from nlpmeta.errors import NLPMetaError
-    from nlpmeta.sources.file import Given, arriving, given_of_file
-    from nlpmeta.sources.tables import is_table
-
-    if file is not None:
-        given = given_of_file(file, text_column, form)
-        return _Source(_chunks(given), form, file if is_table(file) else None)
-    if text_column is not None or form.delimiter is not None or not form.header or (texts and form.encoding):
-        raise NLPMetaError("Options of a table go with --file; give the table a name that ends in .csv, .tsv, …")
-    if texts:
-        return _Source(_chunks(Given(text.strip(), number) for number, text in enumerate(texts, start=1)), form)
-    says_how_to_type(sys.stdin)
-    return _Source(_chunked(arriving(sys.stdin.buffer, "standard input", form.encoding)), form)  # type: ignore[arg-type]
-
-
-def _chunks(given: "Iterable[Given]") -> "Iterator[list[Given]]":
-    rest = iter(given)
-    while batch := list(islice(rest, CHUNK)):
-        yield batch
-
-
-def _chunked(arriving: "Iterator[list[Given]]") -> "Iterator[list[Given]]":
-    return (batch for lines in arriving for batch in _chunks(lines))
-
-
-def _kept(source: _Source, keep: str | None, *, as_table: bool) -> tuple[str, ...]:
+def _kept(source: GivenTexts, keep: str | None, *, as_table: bool) -> tuple[str, ...]:
     """The columns of the table that came in to write out again.
 
     Raises:
@@ -232,7 +233,7 @@ def _writer(
     out: Path | None,
     classifier: "FewShotClassifier",
     columns: "Columns",
-    source: _Source,
+    source: GivenTexts,
     kept: tuple[str, ...],
     *,
     as_table: bool,

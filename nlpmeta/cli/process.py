@@ -3,17 +3,23 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import wraps
+from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 
 from nlpmeta.errors import NLPMetaError, WorkFailedError, reason_of
 from nlpmeta.progress import clear_status, show_status
+
+if TYPE_CHECKING:
+    from nlpmeta.sources.file import Given
+    from nlpmeta.sources.form import TableForm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -172,3 +178,47 @@ def whole_number(asked: str, option: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise NLPMetaError(f"{option} takes whole numbers from 1, between commas; got {asked!r}.")
     return int(text)
+
+
+CHUNK = 4096  # texts in memory at a time from a file; long enough to sort by length well
+
+
+@dataclass(frozen=True)
+class GivenTexts:
+    """The texts in batches, and the table that they are from, if they are."""
+
+    batches: "Iterator[list[Given]]"
+    form: "TableForm"
+    table: Path | None = None
+
+
+def given_texts(texts: tuple[str, ...], file: Path | None, text_column: str | None, form: "TableForm") -> GivenTexts:
+    """The texts of the command line, of a file or, without either, of standard input.
+
+    Raises:
+        NLPMetaError: if options of a table are given without a file.
+    """
+    from nlpmeta.cli.console import says_how_to_type
+    from nlpmeta.errors import NLPMetaError
+    from nlpmeta.sources.file import Given, arriving, given_of_file
+    from nlpmeta.sources.tables import is_table
+
+    if file is not None:
+        given = given_of_file(file, text_column, form)
+        return GivenTexts(_chunks(given), form, file if is_table(file) else None)
+    if text_column is not None or form.delimiter is not None or not form.header or (texts and form.encoding):
+        raise NLPMetaError("Options of a table go with --file; give the table a name that ends in .csv, .tsv, …")
+    if texts:
+        return GivenTexts(_chunks(Given(text.strip(), number) for number, text in enumerate(texts, start=1)), form)
+    says_how_to_type(sys.stdin)
+    return GivenTexts(_chunked(arriving(sys.stdin.buffer, "standard input", form.encoding)), form)  # type: ignore[arg-type]
+
+
+def _chunks(given: "Iterable[Given]") -> "Iterator[list[Given]]":
+    rest = iter(given)
+    while batch := list(islice(rest, CHUNK)):
+        yield batch
+
+
+def _chunked(arriving: "Iterator[list[Given]]") -> "Iterator[list[Given]]":
+    return (batch for lines in arriving for batch in _chunks(lines))

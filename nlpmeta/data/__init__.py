@@ -37,16 +37,18 @@ class LabeledTexts:
     """Where each text stood in its file, for messages; two tables with the same texts are equal all the same."""
     descriptions: tuple[tuple[str, ...], ...] | None = field(default=None, kw_only=True)
     """What each class is in plain words, none, one or several texts a class, where such words were given."""
+    by_name: bool = field(default=False, kw_only=True)
+    """Whether a class without a text is known by its name and descriptions; there may then be no text at all."""
 
     def __post_init__(self) -> None:
-        if not self.texts:
+        if not self.texts and not (self.by_name and self.label_names):
             raise DataError("There are no texts.")
         if len(self.texts) != len(self.labels):
             raise DataError(f"{len(self.texts)} texts came with {len(self.labels)} labels.")
         if len(set(self.label_names)) != self.n_way:
             repeated = [name for name, count in Counter(self.label_names).items() if count > 1]
             raise DataError(f"Label names must differ; these repeat: {repeated}.")
-        if min(self.labels) < 0 or max(self.labels) >= self.n_way:
+        if self.labels and (min(self.labels) < 0 or max(self.labels) >= self.n_way):
             raise DataError(f"Labels must lie in 0..{self.n_way - 1}; got {min(self.labels)}..{max(self.labels)}.")
         if self.descriptions is not None and len(self.descriptions) != self.n_way:
             raise DataError(f"{self.n_way} classes came with descriptions of {len(self.descriptions)}.")
@@ -85,6 +87,7 @@ class LabeledTexts:
             self.label_names,
             *(_take(self.column(name), rows) for name in COLUMNS),
             descriptions=self.descriptions,
+            by_name=self.by_name,
         )
 
     def descriptions_of(self, label_names: Sequence[str]) -> tuple[tuple[str, ...], ...] | None:
@@ -98,12 +101,16 @@ class LabeledTexts:
         """Only the texts of these classes, numbered in the order given."""
         number = {name: label for label, name in enumerate(label_names)}
         rows = [i for i, label in enumerate(self.labels) if self.label_names[label] in number]
-        if not rows:
+        if not rows and not self.by_name:
             raise DataError(f"No text has any of the labels {list(label_names)}.")
         kept = self.select(rows)
         labels = tuple(number[self.label_names[label]] for label in kept.labels)
         described = self.descriptions_of(label_names)
         return replace(kept, labels=labels, label_names=tuple(label_names), descriptions=described)
+
+    def names_alone(self) -> "LabeledTexts":
+        """The classes without their texts: each is known by its name and descriptions."""
+        return LabeledTexts((), (), self.label_names, descriptions=self.descriptions, by_name=True)
 
     def digest(self) -> str:
         """A digest of texts and label names in their order: equal data, equal digest."""
@@ -174,7 +181,7 @@ class Episode:
         if self.support.label_names != self.query.label_names:
             raise DataError("Support and query must share the same label names, in the same order.")
         missing = set(range(self.support.n_way)) - set(self.support.labels)
-        if missing:
+        if missing and not self.support.by_name:
             names = [self.support.label_names[label] for label in sorted(missing)]
             raise DataError(f"No support text for the classes {names}.")
 
@@ -199,20 +206,40 @@ def class_words(
     if not any(descriptions or ()):
         names = readable_names(label_names)
         return None if names is None else tuple((name,) for name in names)
-    words = _words_of_each(label_names, descriptions or ())
+    words = words_of_each(label_names, descriptions)
     return words if all(words) else None
 
 
 def wordless(label_names: Sequence[str], descriptions: Sequence[Sequence[str]] | None = None) -> tuple[str, ...]:
     """The classes of which nothing says in words what they are: no name that says something, and no description."""
-    words = _words_of_each(label_names, descriptions or ((),) * len(label_names))
+    words = words_of_each(label_names, descriptions)
     return tuple(name for name, each in zip(label_names, words, strict=True) if not each)
 
 
-def _words_of_each(label_names: Sequence[str], descriptions: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+def words_instead(data: LabeledTexts, classes: Sequence[int]) -> list[tuple[str, ...]]:
+    """The words of ``class_words`` for classes without an example, whose place they take.
+
+    Raises:
+        DataError: if nothing says in words what one of them is.
+    """
+    words = words_of_each(data.label_names, data.descriptions)
+    silent = [data.label_names[label] for label in classes if not words[label]]
+    if silent:
+        raise DataError(
+            f"The class {silent[0]!r} has no example, and its name says nothing about it (it is a number, a letter, or "
+            "reads like another one). Describe it in words (descriptions, or --descriptions FILE), give it a name that "
+            "says what it is, or give examples of it."
+        )
+    return [words[label] for label in classes]
+
+
+def words_of_each(
+    label_names: Sequence[str], descriptions: Sequence[Sequence[str]] | None = None
+) -> tuple[tuple[str, ...], ...]:
+    """The words of ``class_words`` class by class; none for a class of which nothing says what it is."""
     plain = [" ".join(_words(name)) for name in label_names]
     said = [() if _is_opaque(name) or plain.count(name) > 1 else (name,) for name in plain]
-    return tuple((*name, *texts) for name, texts in zip(said, descriptions, strict=True))
+    return tuple((*name, *texts) for name, texts in zip(said, descriptions or ((),) * len(said), strict=True))
 
 
 def readable_names(label_names: Sequence[str]) -> tuple[str, ...] | None:

@@ -119,4 +119,5 @@ def labelled(pool: LabeledTexts, rows: Integers, label_names: tuple[str, ...]) -
             for column in (pool.langs, pool.domains, pool.ids, pool.users, pool.times)
         ),
         descriptions=pool.descriptions_of(label_names),
+        by_name=pool.by_name,
     )

@@ -155,6 +155,29 @@ class KShotSampler:
         return self.pool.select(rest.tolist()).with_classes(self.label_names)
 
 
+class NamesAlone:
+    """The one episode without any example: classes are known by their names, and all texts of the data are scored.
+
+    Args:
+        pool: where the classes come from, and the texts unless ``test`` is given.
+        test: the texts to score on; ``left_out`` counts those of other classes, by label name.
+
+    Raises:
+        DataError: if there are fewer than two classes, or no text of one of them.
+    """
+
+    def __init__(self, pool: LabeledTexts, *, test: LabeledTexts | None = None) -> None:
+        names = pool.without_empty_classes().label_names
+        if len(names) < 2:
+            raise DataError(f"A classifier needs at least two classes; there is one ({names[0]}).")
+        scored, self.left_out = _scorable(test, names)
+        self._episode = Episode(pool.with_classes(names).names_alone(), scored or pool.with_classes(names))
+
+    def episode(self, index: int) -> Episode:
+        """The same whatever its number."""
+        return self._episode
+
+
 def keep_classes(pool: LabeledTexts, n_way: int, *, seed: int) -> LabeledTexts:
     """``n_way`` classes of the pool, drawn with the seed.
 

@@ -154,7 +154,7 @@ def notes_on_figures(trial: Trial, found: TaskReport | None) -> list[str]:
         return []
     few = says_little(trial.n_texts)
     notes = [] if few is None else [few]
-    if found is None:
+    if found is None or found.expected is None:
         return notes
     if found.warns:
         return [*notes, "believe the warning and the measured accuracy, not the expected one: that is for sound tasks"]

@@ -36,7 +36,7 @@ class AdaptRequest:
     Attributes:
         data: a table (a file), the name of a corpus, or a Hub id.
         lang: the language to take of it.
-        n_shot: examples of each class in a support set; ``None`` takes all.
+        n_shot: examples of each class in a support set; ``None`` takes all, 0 none: the names of the classes alone.
         test_data: score on this, not on the rest of ``data``.
         data_dir: a folder with local copies of public data sets.
         ways: only so many classes, drawn with the seed.
@@ -53,8 +53,7 @@ class AdaptRequest:
         unlabelled: a file of texts to learn the language from first.
         unlabelled_steps: training steps on these.
         text_column: of tables, where it is not recognised.
-        label_column: the same.
-        lang_column: the same.
+        label_column, lang_column: the same.
         form: how tables are written.
         descriptions: a table with the columns label and text that says in words what classes are.
     """
@@ -86,7 +85,7 @@ class AdaptRequest:
     @property
     def name(self) -> str:
         """What a model of it may be called."""
-        return f"{Path(self.data).stem}-{self.lang or 'all'}-{self.n_shot or 'all'}-shot"
+        return f"{Path(self.data).stem}-{self.lang or 'all'}-{'all' if self.n_shot is None else self.n_shot}-shot"
 
     def facts(self, digest: str) -> dict[str, Json]:
         """What decides the model, for its report; ``digest`` is of the data."""
@@ -163,6 +162,8 @@ class Material:
             NLPMetaError: if a file or corpus cannot be read, or there are too few examples.
         """
         watch = Stopwatch()
+        if request.n_shot == 0 and request.unlabelled is not None:
+            raise NLPMetaError("--unlabelled is kept only if held-out examples gain, and --shots 0 has none.")
         candidates = None if request.suggest is None else distinct_texts(request.suggest, request)
         raw = None if request.unlabelled is None else distinct_texts(request.unlabelled, request)
         if request.test_data is not None:
@@ -176,14 +177,17 @@ class Material:
             if request.test_data is not None:
                 test, notes = paired(pool, _read(request, request.test_data), **files)
             kept = pool if request.ways is None else keep_classes(pool, request.ways, seed=request.seed)
-            sampler = KShotSampler(kept, n_shot=request.n_shot, seed=request.seed, test=test, rare=request.rare)
-            task = Task.of(sampler, n_draws=request.n_draws, seed=request.seed)
+            if request.n_shot == 0:
+                task, accounts = Task.of_names(kept, test), list[Account]()
+            else:
+                sampler = KShotSampler(kept, n_shot=request.n_shot, seed=request.seed, test=test, rare=request.rare)
+                task = Task.of(sampler, n_draws=request.n_draws, seed=request.seed)
+                accounts = accounts_of(sampler, **files)
             others = None if raw is None else _others(raw, pool, test)
-        accounts = tuple(accounts_of(sampler, **files))
         if say is not None:
             for line in [*notes, *map(str, accounts)]:
                 say(f"Note: {line}")
-        return cls(pool, task, candidates, others, accounts, tuple(skipped), tuple(notes), watch)
+        return cls(pool, task, candidates, others, tuple(accounts), tuple(skipped), tuple(notes), watch)
 
     def json(self) -> dict[str, Json]:
         """What was noticed, for the report: counts with the line of the first row where it is known, and sentences."""

@@ -15,11 +15,12 @@ from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Cut, cut_texts
 from nlpmeta.episodes.base import Sampler
-from nlpmeta.episodes.kshot import FoldSampler, KShotSampler
+from nlpmeta.episodes.kshot import FoldSampler, KShotSampler, NamesAlone
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.measure import CurvePoint, learning_curve
-from nlpmeta.learners.base import Embed, Learner
+from nlpmeta.learners.base import Embed, Learner, learners
 from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.metrics import calibration_error, macro_f1
 from nlpmeta.metrics.scores import EpisodeScore, Interval, Proportion, accuracy_over, confused_pairs, score_episodes
 
@@ -90,6 +91,12 @@ class Task:
             named, more = folds.never_scored[:_MOST_NAMED], len(folds.never_scored) - _MOST_NAMED
             where += f"; never scored, with one example: {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
         return cls(folds, n_folds, support, where, {})
+
+    @classmethod
+    def of_names(cls, pool: LabeledTexts, test: LabeledTexts | None) -> "Task":
+        """Score what the names of the classes alone say, on ``test`` or on all of ``pool``."""
+        sampler, where = NamesAlone(pool, test=test), "all of the data" if test is None else "the test file"
+        return cls(sampler, 1, sampler.episode(0).support, where, sampler.left_out)
 
     @property
     def uses_all_examples(self) -> bool:
@@ -213,6 +220,8 @@ def run_trial(
 ) -> Trial:
     """Score ``learner`` and logistic regression on the frozen encoder on every draw of ``task``.
 
+    Without examples the baseline is the nearest name on the frozen encoder.
+
     Args:
         learner: the method under trial.
         task: the draws.
@@ -234,10 +243,15 @@ def run_trial(
             encoder, frozen = _frozen(learner.encoder, table)
             if isinstance(frozen, EmbeddingTable):
                 frozen.prime(texts, show_progress=show_progress)
-            baseline = score_episodes(LogisticHead(encoder), task.sampler, task.n_draws, embed=frozen)
+            plain: Learner = LogisticHead(encoder)
+            if task.support.by_name:
+                plain = PrototypicalNetwork(encoder, metric="cosine")
+            baseline = score_episodes(plain, task.sampler, task.n_draws, embed=frozen)
     cut = Cut.of(learner.encoder, texts, found)
     pooled = task.scores_texts_once
-    return Trial(task, Measured(method, scores, pooled), Measured("logistic", baseline, pooled), curve, cut)
+    return Trial(
+        task, Measured(method, scores, pooled), Measured(learners.name_of(type(plain)), baseline, pooled), curve, cut
+    )
 
 
 def _frozen(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, Embed]:

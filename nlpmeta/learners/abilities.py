@@ -82,7 +82,8 @@ def check_described(learner: Learner, data: LabeledTexts) -> None:
         NLPMetaError: if the learner reads none.
         DataError: if none is read, as nothing says what some class is.
     """
-    if not any(data.descriptions or ()):
+    said = data.descriptions or ()
+    if not any(said[label] for label in (set(data.labels) if said else ())):  # in place of examples all are read
         return
     if not learner.reads_names:
         raise reads_no_names(learner)

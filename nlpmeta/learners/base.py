@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.data import LabeledTexts, class_words
+from nlpmeta.data import LabeledTexts, class_words, words_instead
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.settings import Registry
 
@@ -49,12 +49,14 @@ class Support(Texts):
     ``names`` are the names of the classes in plain words with their descriptions, one entry for each class, where these
     say something about it.
     ``weights`` ``(n,)``, all positive, say how many texts each counts as, for a learner that ``weighs``.
+    ``stand_in`` ``(n,)`` says of which texts the class has no example, so that its name stands there in place of one.
     """
 
     labels: Tensor = torch.empty(0, dtype=torch.long, device="cpu")
     n_way: int = 0
     names: Texts | None = None
     weights: Tensor | None = None
+    stand_in: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,6 +104,8 @@ class Learner(nn.Module, ABC):
     """Whether a loss on the query set has a gradient in the encoder, so that the learner can be meta-trained."""
     independent_classes: ClassVar[bool] = False
     """Whether the score of a class depends on the support of that class alone."""
+    learns_from_names: ClassVar[bool] = False
+    """Whether the name of a class can stand in for its examples where it has none."""
     weighs: ClassVar[bool] = False
     """Whether it uses the weights of support texts (``sample_weight``): a text of weight 2 is that text twice."""
     needs_meta_training: ClassVar[bool] = False
@@ -151,12 +155,28 @@ class Learner(nn.Module, ABC):
             data: labelled texts.
             embed: where embeddings come from that are known already; without it they are computed when needed.
             features: the embeddings of the texts, where these are known already.
+
+        Raises:
+            NLPMetaError: if the learner needs examples of a class that has none, or nothing says what that class is.
         """
         names = self.names(data, embed)
-        if features is None and embed is not None and self.inputs == "embeddings":
-            features = embed(data.texts)
-        support = Support.of(data, features, names=names)
-        return replace(support, labels=support.labels.to(self.encoder.device))
+        missing = [label for label in range(data.n_way) if label not in data.labels] if data.by_name else []
+        if features is None and (embed is not None or missing) and self.inputs == "embeddings":
+            features = (embed or self.encoder)(data.texts) if data.texts else None
+        labels = torch.tensor([*data.labels, *missing], dtype=torch.long, device=self.encoder.device)
+        if not missing:
+            return Support(data.texts, features, labels, data.n_way, names)
+        if not self.learns_from_names:
+            able = ", ".join(name for name in learners if learners[name].learns_from_names)
+            raise NLPMetaError(
+                f"{learners.name_of(type(self))} needs an example of each class; {data.label_names[missing[0]]!r} has "
+                f"none. These methods can do with its name: {able}."
+            )
+        spoken = self._pooled(words_instead(data, missing), embed or self.encoder)
+        parts = [part for part in (features, spoken.features) if part is not None]
+        vectors = torch.cat(parts) if parts else None
+        stand_in = torch.arange(len(labels), device=labels.device) >= len(data)
+        return Support(data.texts + spoken.texts, vectors, labels, data.n_way, names, stand_in=stand_in)
 
     def texts_of(self, data: LabeledTexts) -> tuple[str, ...]:
         """The texts that are embedded to adapt to ``data``: its own and, if the learner reads them, the class names."""
@@ -166,12 +186,13 @@ class Learner(nn.Module, ABC):
     def names(self, data: LabeledTexts, embed: Embed | None = None) -> Texts | None:
         """What ``data`` says of its classes in words, an entry for each, to a learner that reads it.
 
-        Several texts of a class (its name and descriptions) are pooled: the mean of their embeddings, or one text for a
-        learner that reads tokens. ``None`` if the learner reads no names, or nothing says what some class is.
+        ``None`` if the learner reads no names, or nothing says what some class is.
         """
         words = class_words(data.label_names, data.descriptions) if self.reads_names else None
-        if words is None:
-            return None
+        return None if words is None else self._pooled(words, embed)
+
+    def _pooled(self, words: Sequence[Sequence[str]], embed: Embed | None) -> Texts:
+        """The texts of each class as one: the mean of their embeddings, or all in a row to a learner of tokens."""
         joined = tuple(". ".join(each) for each in words)
         several = any(len(each) > 1 for each in words)
         if self.inputs == "tokens" or (embed is None and not several):
@@ -264,24 +285,6 @@ def class_weights(labels: Tensor, n_way: int, weights: Tensor | None = None) -> 
     if weights is None:
         return torch.bincount(labels, minlength=n_way)
     return weights.new_zeros(n_way).index_add(0, labels, weights)
-
-
-def with_names(support: Support, features: Tensor, names: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The support with the name of each class as one more text of it.
-
-    Args:
-        support: the labels.
-        features: embeddings of its texts, ``(n, dim)``.
-        names: embeddings of its class names, ``(n_way, dim)``.
-        weight: how many texts a name counts as.
-
-    Returns:
-        Embeddings ``(n + n_way, dim)``, labels and weights ``(n + n_way,)``.
-    """
-    labels = torch.cat([support.labels, torch.arange(support.n_way, device=support.labels.device)])
-    own = features.new_ones(len(features)) if support.weights is None else support.weights.to(features)
-    weights = torch.cat([own, features.new_full((support.n_way,), weight)])
-    return torch.cat([features, names]), labels, weights
 
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:

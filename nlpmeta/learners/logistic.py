@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners, with_names
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class LogisticHead(Learner):
         features, weighed = self.embed(support), support.labels
         weights = features.new_ones(len(features)) if support.weights is None else support.weights.to(features)
         if self.reads_names and support.names is not None:
-            features, weighed, weights = with_names(support, features, self.embed(support.names), self.name_weight)
+            features, weighed, weights = _with_names(support, features, self.embed(support.names), self.name_weight)
         # The solution lies in the span of the support, so the problem is solved there: n_support columns, not dim.
         # Problems this small only wait for threads: measured 10 to 20 times slower.
         with _thread_pools().limit(limits=1):
@@ -86,6 +86,24 @@ class LogisticHead(Learner):
 
     def config(self) -> dict[str, Option]:
         return {"inverse_penalty": self.inverse_penalty, "n_folds": self.n_folds, "name_weight": self.name_weight}
+
+
+def _with_names(support: Support, features: Tensor, names: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The support with the name of each class as one more text of it.
+
+    Args:
+        support: the labels.
+        features: embeddings of its texts, ``(n, dim)``.
+        names: embeddings of its class names, ``(n_way, dim)``.
+        weight: how many texts a name counts as.
+
+    Returns:
+        Embeddings ``(n + n_way, dim)``, labels and weights ``(n + n_way,)``.
+    """
+    labels = torch.cat([support.labels, torch.arange(support.n_way, device=support.labels.device)])
+    own = features.new_ones(len(features)) if support.weights is None else support.weights.to(features)
+    weights = torch.cat([own, features.new_full((support.n_way,), weight)])
+    return torch.cat([features, names]), labels, weights
 
 
 @cache

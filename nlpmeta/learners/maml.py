@@ -53,6 +53,7 @@ class MAML(PrototypicalNetwork):
     gradient_in_adapt = True
     weighs = False
     independent_classes = False
+    learns_from_names = False
     usual_steps: ClassVar[int] = 3
     usual_head_only: ClassVar[bool] = False
     usual_rates: ClassVar[Rates] = "step"

@@ -37,6 +37,7 @@ class PrototypicalNetwork(Learner):
     """
 
     independent_classes = True
+    learns_from_names = True
     weighs = True
 
     def __init__(

@@ -147,7 +147,7 @@ def _labels(labels: tuple[str, ...]) -> str:
 
 
 def _how(measured: Measurement) -> str:
-    shots = f"with {measured.n_shot or 'all'} examples of each class"
+    shots = f"with {'no' if measured.n_shot == 0 else measured.n_shot or 'all'} examples of each class"
     return f"{shots} of {plain(measured.data.title)}, scored on {plain(measured.scored_on)} ({plain(measured.scored)})"
 
 

@@ -17,6 +17,10 @@ OWN_DATA = "own-data"
 """The name of data that only the author has: that of a file may tell what nobody else should know."""
 
 
+_BASELINES = {"logistic": "logistic regression", "prototypical": "the nearest class name"}
+"""What the baseline of a report is called in words."""
+
+
 def gather(
     folder: Path, *, licence: str | None = None, languages: Sequence[str] = (), include_support: bool = False
 ) -> CardFacts:
@@ -99,7 +103,7 @@ def _measured(report: Mapping[str, Json], data: DataFacts) -> Measurement | None
         few=None if (n_texts := _n_texts(report)) is None else says_little(n_texts),
         chance=_number(report.get("chance")),
         baseline=_score(baseline.get("accuracy")),
-        baseline_name=_text(baseline.get("method")),
+        baseline_name=_BASELINES.get(str(baseline.get("method")), _text(baseline.get("method"))),
         calibration_error=_number(report.get("calibration_error")),
         confused=tuple(_confused(report.get("confused"))),
         curve=tuple(_curve(report.get("curve"))),

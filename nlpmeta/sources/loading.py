@@ -5,9 +5,9 @@ from pathlib import Path
 
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
 from nlpmeta.sources.base import Source, SourceFacts, SourceRequest, sources
+from nlpmeta.sources.bundled import HomeAssistantIntents
 from nlpmeta.sources.catalogue import CatalogueEntry, catalogue, known_as, mirror_folder
 from nlpmeta.sources.form import RECOGNISED, TableForm
-from nlpmeta.sources.home_assistant import HomeAssistantIntents
 from nlpmeta.sources.hub import HubSource
 from nlpmeta.sources.published import CatalogueSource, MirrorSource
 

@@ -192,6 +192,7 @@ def describe(folder: Path) -> dict[str, Json]:
             "encoder": encoder["id"],
             "labels": labels.get("labels", []),
             "descriptions": _descriptions(labels),
+            "labels_without_example": _without_example(labels),
             "saved_by": f"nlpmeta {manifest['nlpmeta']}",
             "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         }
@@ -240,6 +241,14 @@ def _descriptions(labels: Mapping[str, Json]) -> Json:
     if not isinstance(names, list) or not isinstance(given, list):
         return None
     return {str(name): texts for name, texts in zip(names, given, strict=True) if texts}
+
+
+def _without_example(labels: Mapping[str, Json]) -> Json:
+    """The classes that are known by their names and descriptions alone; ``None`` if there are none."""
+    names, given = labels.get("labels"), labels.get("without_example")
+    if not isinstance(names, list) or not isinstance(given, list):
+        return None
+    return [name for name, is_so in zip(names, given, strict=True) if is_so] or None
 
 
 def optional_json(path: Path) -> "Mapping[str, Json]":

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nlpmeta.classifier.fitted import Examples, at_least_two, checked_pairs
+from nlpmeta.classifier.fitted import Examples
+from nlpmeta.classifier.given import at_least_two, checked_pairs
 from nlpmeta.data import Label
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.device import Device, check_place

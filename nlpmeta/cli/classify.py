@@ -1,0 +1,121 @@
+"""``nlpmeta classify``: labels for texts by the names of the labels alone, without a model and without examples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nlpmeta.cli.predict import InputFile, JsonLines, KeepColumns, Out, Overwrite, TableTextColumn, Texts, Top
+from nlpmeta.cli.process import (
+    Delimiter,
+    DescriptionsFile,
+    Device,
+    EncoderName,
+    Encoding,
+    MaxLength,
+    NoHeader,
+    Quiet,
+    check_device,
+    loads_encoder,
+)
+
+if TYPE_CHECKING:
+    from nlpmeta.classifier.classifier import FewShotClassifier
+
+EXAMPLES = """Examples:
+
+  nlpmeta classify --labels "refund,complaint,praise" "nataka pesa yangu"
+
+  nlpmeta classify --labels "refund,complaint,praise" --file tickets.csv --out labelled.csv
+
+  nlpmeta classify --descriptions labels.csv --file texts.txt --json
+
+  cat texts.txt | nlpmeta classify --labels "sport,politics,health" --top 2
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(loads_encoder(classify))
+
+
+def classify(
+    texts: Texts = None,
+    *,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels in words, comma-separated; by default those of --descriptions.")
+    ] = None,
+    descriptions: DescriptionsFile = None,
+    file: InputFile = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    keep: KeepColumns = None,
+    text_column: TableTextColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    no_header: NoHeader = False,
+    top: Top = None,
+    json: JsonLines = False,
+    method: Annotated[str, typer.Option(help="auto or prototypical.")] = "auto",
+    encoder: EncoderName = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="Checkpoint: default, none (frozen encoder), or a folder.")
+    ] = "default",
+    max_length: MaxLength = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Print label, probability and text of each text, as predict does, knowing only what the labels are called.
+
+    A label has to say in words what it is, in any language; a description says more. Nothing is measured and nothing is
+    saved: adapt --shots 0 scores names on labelled data, and adapt --shots 5 does better with five examples a class.
+    """
+    from nlpmeta.cli.predict import Wanted, answer
+    from nlpmeta.cli.predict_output import Columns
+    from nlpmeta.encoder.weights import DEFAULT_ENCODER
+    from nlpmeta.sources.form import TableForm
+
+    check_device(device)
+    form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    wanted = Wanted(
+        tuple(texts or ()), file, form, text_column=text_column, keep=keep, out=out, overwrite=overwrite, json=json,
+        quiet=quiet,
+    )  # fmt: skip
+    names, said = _named(labels, descriptions)
+
+    def load() -> "FewShotClassifier":
+        from nlpmeta.classifier.classifier import FewShotClassifier
+
+        return FewShotClassifier.from_names(
+            names, descriptions=said, method=method, encoder=encoder or DEFAULT_ENCODER, checkpoint=checkpoint,
+            max_length=max_length, device=device,
+        )  # fmt: skip
+
+    answer(wanted, Columns(top=top), load)
+
+
+def _named(labels: str | None, descriptions: Path | None) -> tuple[list[str], dict[object, tuple[str, ...]] | None]:
+    """The labels, and what is said of them.
+
+    Raises:
+        NLPMetaError: if there are none, fewer than two, or an empty one.
+        DataError: if the descriptions cannot be read, or are of another label.
+    """
+    import numpy as np
+
+    from nlpmeta.errors import NLPMetaError
+    from nlpmeta.sources.descriptions import Descriptions
+
+    if labels is None and descriptions is None:
+        raise NLPMetaError('Name the labels: --labels "refund,complaint", or --descriptions FILE with label and text.')
+    said = None if descriptions is None else Descriptions.of_file(descriptions)
+    names = (
+        list(said.texts)
+        if labels is None and said is not None
+        else [each.strip() for each in (labels or "").split(",")]
+    )
+    if not all(names):
+        raise NLPMetaError(f"--labels holds an empty label: {labels!r}.")
+    if len(names) < 2:
+        raise NLPMetaError(f"A classifier needs at least two labels; there is one: {names[0]!r}.")
+    return names, None if said is None else said.of(np.asarray(names))
