@@ -55,10 +55,10 @@ from .online.meta_files import OnlineTaskSettings as OnlineTaskSettings
 from .sources.base import Source as Source
 from .sources.base import SourceFacts as SourceFacts
 from .sources.base import register_source as register_source
+from .sources.bundled import HomeAssistantIntents as HomeAssistantIntents
 from .sources.catalogue import POOL_SPLIT as POOL_SPLIT
 from .sources.catalogue import folds as folds
 from .sources.form import TableForm as TableForm
-from .sources.bundled import HomeAssistantIntents as HomeAssistantIntents
 from .sources.loading import load_source as load_source
 from .training.engine import meta_train as meta_train
 from .training.from_recipe import run_recipe as run_recipe
