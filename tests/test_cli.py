@@ -198,7 +198,7 @@ def test_predictions_go_to_a_file_whole_or_not_at_all(run, model, tmp_path):
     assert run("predict", model, "--out", "out.tsv", "ball goal")[0] == 0
     before = (tmp_path / "out.tsv").read_text()
     assert before.startswith("sport\t")
-    failed(run("predict", model, "--out", "out.tsv", "rice"), 2, "out.tsv exists and was kept")
+    failed(run("predict", model, "--out", "out.tsv", "rice"), 2, "out.tsv already exists and was kept")
     (tmp_path / "bad.txt").write_bytes(b"fine\n\xff\n")
     failed(run("predict", model, "--file", "bad.txt", "--out", "out.tsv", "--overwrite"), 2, "bad.txt, line 2", "UTF-8")
     assert (tmp_path / "out.tsv").read_text() == before

@@ -142,7 +142,7 @@ def test_an_exported_table_reads_back_unchanged(ending, tmp_path):
     assert FileSource(path).load() == awkward
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(pairs=st.lists(st.tuples(TEXT.filter(bool), TEXT.filter(bool)), min_size=1, max_size=6))
 def test_any_text_survives_each_format(pairs, tmp_path_factory):
     written = texts(pairs)

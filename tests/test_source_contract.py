@@ -172,7 +172,7 @@ def test_a_source_that_is_registered_can_be_named_after_data(monkeypatch, capsys
 
     monkeypatch.setitem(sources._load(), "weather", Weather)
     assert isinstance(load_source("weather"), Weather)
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         load_source("weather", form=TableForm(delimiter=";"))
     assert main(["data", "show", "weather"]) == 0
     assert "Two words about the weather" in capsys.readouterr().out

@@ -247,7 +247,7 @@ def test_adapt_without_shots_scores_the_names_on_all_of_the_data(run, table, tmp
     right = np.mean(loaded.predict(TEXTS) == np.asarray(LABELS))
     assert report["accuracy"]["mean"] == pytest.approx(right)
     code, out, _ = run("teach", tmp_path / "model", "ball team", "--label", "sport")
-    assert code == 0 and "Learned 1 examples" in out
+    assert code == 0 and "Learned 1 example" in out
 
 
 def test_adapt_without_shots_takes_a_test_file_and_descriptions(run, table, tmp_path):

@@ -48,7 +48,7 @@ class FewShotClassifier(AnsweringClassifier):
         fitted_: all of it at one moment, and the examples.
     """
 
-    _names: EmbeddingTable | None = None
+    _names_: EmbeddingTable | None = None
     """The embeddings of class names, so that a change of the classes need not compute them again."""
 
     def fit(
@@ -277,9 +277,9 @@ class FewShotClassifier(AnsweringClassifier):
         check_described(learner, examples.data())
         if learner.inputs == "embeddings":
             examples = examples.embedded(embed or learner.encoder.encode)
-        remembered = self._names
+        remembered = self._names_
         if remembered is None or remembered.encoder is not learner.encoder:
-            self._names = remembered = EmbeddingTable(learner.encoder)
+            self._names_ = remembered = EmbeddingTable(learner.encoder)
         support = learner.support(examples.data(), embed or remembered, features=examples.features)
         if examples.weights is not None:
             weights = torch.ones(len(support), dtype=torch.float64, device=support.labels.device)
