@@ -126,7 +126,7 @@ def test_what_was_measured_before_teaching_is_shown_neither_by_info_nor_on_the_c
     assert "3: food, refund, sport" in shown and "n way 3" in " ".join(shown.split())
     said = "2 examples since the model was made and measured; cross-validated accuracy since: 87.5 % (7 of 8)"
     assert said in " ".join(shown.split())
-    assert "Not measured as it is: it was taught further examples" in page
+    assert "Not measured as it is: it was taught more after it was made" in page
     assert "adapted from 8 labelled texts" in page and "and what the model was taught later" in page
     facts = json.loads(run("info", measured, "--json")[1])
     assert facts["n_way"] == 3 and "accuracy" not in facts and facts["taught"]["examples"] == 2
@@ -135,6 +135,17 @@ def test_what_was_measured_before_teaching_is_shown_neither_by_info_nor_on_the_c
     assert json.loads(run("info", measured, "--json")[1])["taught"]["examples"] == 3
     kept = json.loads((measured / "report.json").read_text("utf-8"))
     assert kept["before_teaching"] == MEASURED and len(kept["taught"]) == 2
+
+
+def test_a_description_alone_makes_the_figures_those_of_another_model_too(run, encoder_folder, tmp_path):
+    model = tmp_path / "model"
+    fitted = FewShotClassifier("auto", encoder=str(encoder_folder)).fit(OLD, NAMES)
+    fitted.save_pretrained(model, include_support=True, report=MEASURED)
+    (tmp_path / "words.csv").write_text("label,text\nfood,something to eat\n", "utf-8")
+    assert run("teach", model, "--descriptions", tmp_path / "words.csv")[0] == 0
+    shown = run("info", model)[1]
+    assert "descriptions of classes since the model was made and measured" in " ".join(shown.split())
+    assert not any(figure in shown + page_of(model) for figure in STALE)
 
 
 def test_figures_in_a_report_that_an_older_release_taught_are_not_shown_either(run, fitted, tmp_path):

@@ -261,7 +261,8 @@ def _taught(taught: "Mapping[str, Json]") -> str:
     from nlpmeta.cli.console import percent
 
     n_new, held = taught["examples"], taught["cross_validation"]
-    said = f"{n_new} {'example' if n_new == 1 else 'examples'} since the model was made and measured"
+    some = f"{n_new} {'example' if n_new == 1 else 'examples'}" if n_new else "descriptions of classes"
+    said = f"{some} since the model was made and measured"
     accuracy = held.get("accuracy") if isinstance(held, dict) else None
     if not isinstance(held, dict) or not isinstance(accuracy, float):
         return f"{said}; what it reaches now: nlpmeta score"
