@@ -1,7 +1,7 @@
 """A two-layer encoder with random weights and a word tokenizer: real code paths, no download."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of huggingface_hub: tests never need the network
@@ -15,6 +15,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.merged import adapted_layers
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -80,12 +81,29 @@ def pool() -> LabeledTexts:
 
 
 @pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], encoder_folder: Path) -> Callable[..., tuple[int, str, str]]:
+    """A command in this process, on the small encoder where it takes one: exit code, output, errors."""
+
+    def call(command: str, *arguments: object) -> tuple[int, str, str]:
+        takes_encoder = command in ("adapt", "classify", "evaluate")
+        code = main([command, *map(str, arguments), *(["--encoder", str(encoder_folder)] if takes_encoder else [])])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def write_table(path: Path, texts: Sequence[str], labels: Sequence[str]) -> Path:
+    """A CSV file with the columns text and label."""
+    rows = [f"{text},{label}" for text, label in zip(texts, labels, strict=True)]
+    path.write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
 def table(tmp_path: Path, pool: LabeledTexts) -> Path:
     """The three topics as a CSV file."""
-    path = tmp_path / "topics.csv"
-    rows = zip(pool.texts, pool.names(), strict=True)
-    path.write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows), encoding="utf-8")
-    return path
+    return write_table(tmp_path / "topics.csv", pool.texts, pool.names())
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import write_table
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.cli.app import main
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.episodes.kshot import NamesAlone
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
@@ -23,22 +23,8 @@ NAMES = ["sport", "food", "money"]
 
 
 @pytest.fixture
-def run(capsys, encoder_folder):
-    def call(command, *arguments):
-        encoder = ["--encoder", str(encoder_folder)] if command in ("adapt", "classify") else []
-        code = main([command, *map(str, arguments), *encoder])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
-@pytest.fixture
 def table(tmp_path):
-    path = tmp_path / "examples.csv"
-    rows = [f"{text},{label}" for text, label in zip(TEXTS, LABELS, strict=True)]
-    path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
-    return path
+    return write_table(tmp_path / "examples.csv", TEXTS, LABELS)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What is given to a classifier, checked: texts with labels, weights, classes without an example."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -77,15 +78,16 @@ def pairs_and_classes(
             f"classes must hold a name for each class; {f'it holds {empty[0]!r}' if empty else 'it is empty'}."
         )
     every = checked_labels(named)
-    twice = [label for label in every.tolist() if every.tolist().count(label) > 1]
-    if twice:
-        raise DataError(f"classes holds {twice[0]!r} twice.")
+    known = Counter(every.tolist())
+    label, count = known.most_common(1)[0]
+    if count > 1:
+        raise DataError(f"classes holds {label!r} twice.")
     texts, labels = values_of(X, name="X", what="texts"), values_of(y, name="y", what="labels")
     if not texts and not labels:
         return (), every[:0], every
     pairs = checked_pairs(cast("Sequence[str]", texts), cast("ArrayLike", labels))
-    unknown = [label for label in pairs[1].tolist() if label not in every.tolist()]
+    seen = dict.fromkeys(pairs[1].tolist())
+    unknown = [label for label in seen if label not in known]
     if unknown:
         raise DataError(f"y holds the label {unknown[0]!r}, which is none of the classes; add it to classes.")
-    seen = set(pairs[1].tolist())
     return *pairs, every[[label not in seen for label in every.tolist()]]

@@ -183,14 +183,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             ModelFolderError: if it is damaged, incomplete or of a newer format.
             NetworkError: if it is not on this machine and the Hub does not bring it.
         """
-        from nlpmeta.classifier.streaming import (
-            check_encoder_of_stranger,
-            check_state,
-            read_by_name,
-            read_descriptions,
-            read_examples,
-            read_labels,
-        )
+        from nlpmeta.classifier.streaming import check_encoder_of_stranger, check_state, read_examples, read_labels
         from nlpmeta.sharing.share import find_model
         from nlpmeta.storage.hub_download import Fetching
 
@@ -202,13 +195,11 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         if manifest.get("kind") != "adapted":
             raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
         learner = read_learner(folder, manifest, device=device)
-        place, classes = learner.encoder.device, read_labels(folder / LABELS_FILE)
+        place, kept = learner.encoder.device, read_labels(folder / LABELS_FILE)
         state = {name: tensor.to(place) for name, tensor in read_tensors(folder / TASK_FILE).items()}
-        check_state(learner, state, len(classes), folder / TASK_FILE)
-        by_name = read_by_name(folder / LABELS_FILE, classes)
-        examples = read_examples(folder, classes, by_name, place)
-        described = read_descriptions(folder / LABELS_FILE, classes)
-        self = cls.from_state(learner, state, classes, examples, described, by_name)
+        check_state(learner, state, len(kept.classes), folder / TASK_FILE)
+        examples = read_examples(folder, kept.classes, kept.by_name, place)
+        self = cls.from_state(learner, state, kept.classes, examples, kept.descriptions, kept.by_name)
         self.method, self.encoder = learners.name_of(type(learner)), learner.encoder
         return self
 

@@ -112,6 +112,15 @@ _LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred wher
 _KINDS: dict[str, type] = {"U": str, "S": str, "b": bool, "f": float, "i": int, "u": int}
 
 
+@dataclass(frozen=True, eq=False)
+class LabelsFile:
+    """The classes as a file keeps them: at least two, what was said of each, and those without an example, if any."""
+
+    classes: "NDArray[np.generic]"
+    descriptions: Described
+    by_name: "NDArray[np.generic] | None"
+
+
 def write_labels(path: Path, fitted: Fitted) -> None:
     """Write labels of any type that JSON has, what was said of their classes, and which have no example."""
     classes, descriptions = fitted.classes, fitted.descriptions
@@ -120,69 +129,55 @@ def write_labels(path: Path, fitted: Fitted) -> None:
     if descriptions:
         facts["descriptions"] = [list(descriptions.get(label, ())) for label in classes.tolist()]
     if fitted.by_name is not None:
-        facts["without_example"] = [label in fitted.by_name.tolist() for label in classes.tolist()]
+        alone = set(fitted.by_name.tolist())
+        facts["without_example"] = [label in alone for label in classes.tolist()]
     write_json(path, facts)
 
 
-def read_by_name(path: Path, classes: "NDArray[np.generic]") -> "NDArray[np.generic] | None":
-    """The classes without an example; ``None`` if there are none.
+def read_labels(path: Path) -> LabelsFile:
+    """What ``write_labels`` wrote, now or in a release that knew neither descriptions nor classes without an example.
 
     Raises:
-        ModelFolderError: if it is not said of each class whether it has one.
+        ModelFolderError: if it is damaged.
     """
     found = read_json(path)
-    given = found.get("without_example") if isinstance(found, dict) else None
+    facts = found if isinstance(found, dict) else {}
+    try:
+        classes = _classes(facts.get("labels"), str(facts.get("kind")))
+        described = _descriptions(facts.get("descriptions"), classes)
+        return LabelsFile(classes, described, _by_name(facts.get("without_example"), classes))
+    except (DataError, OverflowError, ValueError) as error:
+        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
+
+
+def _classes(labels: Json, said: str) -> "NDArray[np.generic]":
+    kind = _KINDS.get(said)
+    if kind is None or not isinstance(labels, list) or not all(type(each) is kind for each in labels):
+        raise ValueError("it lists no classes")
+    if kind is float and not np.isfinite(labels).all():
+        raise ValueError("a class is not a finite number")
+    if not is_unicode("".join(map(str, labels))):
+        raise ValueError("a class is not Unicode text")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError("its classes are not distinct")
+    return like(labels, np.empty(0, dtype=bytes if said == "S" else kind))
+
+
+def _descriptions(given: Json, classes: "NDArray[np.generic]") -> Described:
+    if given is None:
+        return {}
+    if not isinstance(given, list) or len(given) != len(classes) or not all(type(texts) is list for texts in given):
+        raise ValueError("it has no list of descriptions a class")
+    pairs = zip(classes.tolist(), given, strict=True)
+    return checked_descriptions({label: texts for label, texts in pairs if texts}, classes)
+
+
+def _by_name(given: Json, classes: "NDArray[np.generic]") -> "NDArray[np.generic] | None":
     if given is None:
         return None
     if not isinstance(given, list) or len(given) != len(classes) or not all(type(each) is bool for each in given):
-        raise ModelFolderError(
-            f"{path} is damaged (it does not say which classes have examples). Save the model again."
-        )
+        raise ValueError("it does not say which classes have examples")
     return classes[np.asarray(given)] if any(given) else None
-
-
-def read_descriptions(path: Path, classes: "NDArray[np.generic]") -> Described:
-    """The descriptions of the classes; empty in a model without any.
-
-    Raises:
-        ModelFolderError: if they are not a list of texts a class.
-    """
-    found = read_json(path)
-    given = found.get("descriptions") if isinstance(found, dict) else None
-    if given is None:
-        return {}
-    each: list[object] = given if isinstance(given, list) and len(given) == len(classes) else [None]
-    if not all(isinstance(texts, list) for texts in each):
-        raise ModelFolderError(f"{path} is damaged (it has no list of descriptions a class). Save the model again.")
-    try:
-        pairs = zip(classes.tolist(), each, strict=True)
-        return checked_descriptions({label: texts for label, texts in pairs if texts}, classes)
-    except DataError as error:
-        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
-
-
-def read_labels(path: Path) -> "NDArray[np.generic]":
-    """The classes: at least two, all different, all of the kind that the file names.
-
-    Raises:
-        ModelFolderError: if they are not.
-    """
-    found = read_json(path)
-    labels = found.get("labels") if isinstance(found, dict) else None
-    said = str(found.get("kind")) if isinstance(found, dict) else ""
-    kind = _KINDS.get(said)
-    if kind is None or not isinstance(labels, list) or not all(type(each) is kind for each in labels):
-        raise ModelFolderError(f"{path} is damaged (it lists no classes). Save the model again.")
-    if kind is float and not np.isfinite(labels).all():
-        raise ModelFolderError(f"{path} is damaged (a class is not a finite number). Save the model again.")
-    if not is_unicode("".join(map(str, labels))):
-        raise ModelFolderError(f"{path} is damaged (a class is not Unicode text). Save the model again.")
-    if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise ModelFolderError(f"{path} is damaged (its classes are not distinct). Save the model again.")
-    try:
-        return like(labels, np.empty(0, dtype=bytes if said == "S" else kind))
-    except (OverflowError, ValueError) as error:
-        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
 
 
 def check_encoder_of_stranger(manifest: Mapping[str, Json], name: str) -> None:

@@ -160,7 +160,7 @@ class Learner(nn.Module, ABC):
             NLPMetaError: if the learner needs examples of a class that has none, or nothing says what that class is.
         """
         names = self.names(data, embed)
-        missing = [label for label in range(data.n_way) if label not in data.labels] if data.by_name else []
+        missing = sorted(set(range(data.n_way)) - set(data.labels)) if data.by_name else []
         if features is None and (embed is not None or missing) and self.inputs == "embeddings":
             features = (embed or self.encoder)(data.texts) if data.texts else None
         labels = torch.tensor([*data.labels, *missing], dtype=torch.long, device=self.encoder.device)
