@@ -18,7 +18,7 @@ from nlpmeta.learners.maml import MAML
 
 
 def request(table, encoder_folder, **options):
-    return AdaptRequest(data=str(table), n_shot=3, n_draws=2, encoder=str(encoder_folder), **options)
+    return AdaptRequest(data=str(table), encoder=str(encoder_folder), **{"n_shot": 3, "n_draws": 2, **options})
 
 
 def test_the_command_prints_what_the_function_returns(table, encoder_folder, tmp_path, capsys):
@@ -83,3 +83,13 @@ def test_a_model_has_the_forecast_that_its_examples_have_in_any_order(table, enc
     # What the command saves is what fit makes of the same examples in the same order, to the bit.
     fitted = FewShotClassifier(encoder=str(encoder_folder)).fit(rows.texts, rows.labels)
     assert all(torch.equal(fitted.state_[name], each) for name, each in found.classifier.state_.items())
+
+
+def test_a_model_does_not_depend_on_the_order_of_the_rows(table, encoder_folder):
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    turned = table.with_name("turned.csv")
+    turned.write_text("\n".join([header, *rows[::-1]]), encoding="utf-8")
+    one, other = (adapt_and_measure(request(path, encoder_folder, n_shot=None)) for path in (table, turned))
+    assert one.classifier.examples_.texts == other.classifier.examples_.texts
+    assert all(torch.equal(one.classifier.state_[name], each) for name, each in other.classifier.state_.items())
+    assert one.task_report.json() == other.task_report.json()

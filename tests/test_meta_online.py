@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fuzzing_signed import sign
 from meta_task import KEYS, noisy_learner, noisy_pool
 
 from nlpmeta.cli.app import main
@@ -176,6 +177,13 @@ def test_what_is_no_such_folder_or_is_damaged_is_said(saved, tmp_path):
     leader = OnlineMetaLearner.start(str(start), OnlineTaskSettings(steps=1, n_shot=2))
     leader.meet(pool, name="topics")
     leader.save(tmp_path / "online")
+    facts = json.loads((tmp_path / "online" / "online.json").read_text())
+    wrong = {**facts["settings"], "steps": "many", "n_way": 1}
+    (tmp_path / "online" / "online.json").write_text(json.dumps({**facts, "settings": wrong}))
+    sign(tmp_path / "online")
+    with pytest.raises(NLPMetaError, match="2 settings are wrong: ") as refused:
+        OnlineMetaLearner.load(tmp_path / "online")
+    assert "\n" not in str(refused.value)
     (tmp_path / "online" / "online.json").write_text("{}")
     with pytest.raises(ModelFolderError):
         OnlineMetaLearner.load(tmp_path / "online")

@@ -233,6 +233,7 @@ def test_a_changed_number_of_any_state_is_refused_or_gives_probabilities(encoder
     ("method", "name", "change", "message"),
     [
         ("knn", "values", lambda votes: votes * torch.tensor([[-1.0, 1.0]]), "less than none|not finite"),
+        ("knn", "values", lambda votes: torch.cat([torch.tensor([[3.0, -1.0]]), votes[1:]]), "less than none"),
         ("knn", "values", lambda votes: votes * (torch.arange(len(votes)) > 0).unsqueeze(1), "no vote"),
         ("auto", "prototypical/scores_over", lambda value: value * 1e-38, "scores_over is not a number from 1e-06"),
         ("auto", "ridge/scores_over", lambda value: -value, "scores_over is not a number from 1e-06"),

@@ -10,6 +10,7 @@ import torch
 from conftest import write_table
 
 from nlpmeta import FewShotClassifier
+from nlpmeta.auto.method import AutoHead
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.episodes.kshot import NamesAlone
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
@@ -50,6 +51,12 @@ def test_auto_takes_names_alone_to_the_same_head(by_names):
     np.testing.assert_allclose(auto.predict_proba(TEXTS).sum(1), 1, rtol=1e-5)
     assert all(each.labels for each in auto.predict(TEXTS, abstain=0.9))
     assert ((0 <= auto.out_of_scope(TEXTS)) & (auto.out_of_scope(TEXTS) <= 1)).all()
+
+
+def test_auto_believes_names_that_no_example_speaks_against(encoder):
+    auto = AutoHead(encoder)
+    alone = LabeledTexts((), (), ("sport", "food"), by_name=True)
+    assert auto.known(auto.support(alone)).names is not None
 
 
 def test_a_description_is_pooled_with_the_name_and_replaces_one_that_says_nothing(encoder, by_names):
