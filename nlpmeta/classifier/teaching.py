@@ -12,6 +12,7 @@ from nlpmeta.classifier.classifier import Descriptions, FewShotClassifier
 from nlpmeta.classifier.fitted import Examples
 from nlpmeta.classifier.given import checked_pairs
 from nlpmeta.classifier.persistence import known_examples
+from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import Plain, kind_of, words_of
 from nlpmeta.episodes.kshot import FoldSampler
 from nlpmeta.errors import DataError
@@ -102,8 +103,8 @@ def teach(
         DataError: as ``fit``, or if a label is of another kind than the classes.
         NLPMetaError: if the model was saved without its examples.
     """
-    nothing = (), classifier.classes_[:0]
-    texts, labels = nothing if descriptions is not None and not len(X) else checked_pairs(X, y)  # type: ignore[arg-type]
+    described_alone = descriptions is not None and not values_of(X, name="X", what="texts")
+    texts, labels = ((), classifier.classes_[:0]) if described_alone else checked_pairs(X, y)
     classes = list(words_of(classifier.classes_))
     if isinstance(classifier.learner_, ReadsStreams):
         classifier.partial_fit(texts, labels, descriptions=descriptions)
