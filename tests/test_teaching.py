@@ -65,6 +65,13 @@ def test_teaching_is_partial_fit_and_says_what_cross_validation_finds(fitted, en
     np.testing.assert_array_equal(fitted.predict_proba(OLD), other.predict_proba(OLD))
 
 
+def test_examples_may_come_from_a_generator_beside_descriptions(encoder_folder):
+    classifier = FewShotClassifier("auto", encoder=str(encoder_folder)).fit(OLD, NAMES)
+    said = {label: "what it is about" for label in set(NAMES)}
+    taught = teach(classifier, (text for text in ["ball team"]), [NAMES[0]], descriptions=said)
+    assert taught.new == {NAMES[0]: 1} and set(taught.described) == set(NAMES)
+
+
 def test_what_is_there_already_is_passed_over_and_another_label_is_said(fitted):
     state = fitted.fitted_
     again = teach(fitted, [*OLD, OLD[0]], [*NAMES, "sport"])

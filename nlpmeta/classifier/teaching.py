@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -103,8 +103,9 @@ def teach(
         DataError: as ``fit``, or if a label is of another kind than the classes.
         NLPMetaError: if the model was saved without its examples.
     """
-    described_alone = descriptions is not None and not values_of(X, name="X", what="texts")
-    texts, labels = ((), classifier.classes_[:0]) if described_alone else checked_pairs(X, y)
+    given = cast("Sequence[str]", values_of(X, name="X", what="texts"))
+    described_alone = descriptions is not None and not given
+    texts, labels = ((), classifier.classes_[:0]) if described_alone else checked_pairs(given, y)
     classes = list(words_of(classifier.classes_))
     if isinstance(classifier.learner_, ReadsStreams):
         classifier.partial_fit(texts, labels, descriptions=descriptions)
