@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nlpmeta.auto.heads import ADAPTED, FROZEN, Candidate, ScaledEncoder, features_of, seen
 from nlpmeta.auto.mixture import mixed
+from nlpmeta.data.folds import by_label, deal_folds
 from nlpmeta.learners.base import Learner, Support, Texts
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
         support: with its embeddings.
         folds: how many, at least 2 and at most as many as the smallest class has texts.
     """
-    fold, rows = folds_of(support.labels, folds), torch.arange(len(support), device=support.labels.device)
+    fold, rows = _folds_of(support.labels, folds), torch.arange(len(support), device=support.labels.device)
     parts, order = [], []
     for i in range(folds):
         out = fold == i
@@ -122,13 +123,10 @@ def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
     return torch.cat(parts)[torch.cat(order).argsort()]
 
 
-def folds_of(labels: Tensor, folds: int) -> Tensor:
-    """A fold for each text, classes spread evenly; shape ``(n,)``."""
-    fold = torch.empty_like(labels)
-    for label in range(int(labels.max()) + 1):
-        rows = torch.nonzero(labels == label).squeeze(1)
-        fold[rows] = torch.arange(len(rows), device=labels.device) % folds
-    return fold
+def _folds_of(labels: Tensor, folds: int) -> Tensor:
+    """A fold for each text, ``(n,)``: the texts of a class in turn, in the order of the support."""
+    classes = by_label(labels.cpu().numpy())
+    return torch.from_numpy(deal_folds(classes, folds, n_rows=len(labels))).to(labels.device)
 
 
 def stacked(log_probabilities: Tensor, labels: Tensor, prior: Tensor, *, strength: float) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.data.folds import deal_folds
 from nlpmeta.episodes.base import Integers, Known, generator, sentences_of
 from nlpmeta.episodes.index import Index, draw
 from nlpmeta.errors import DataError, NLPMetaError, NotEnoughExamplesError
@@ -210,13 +211,14 @@ class FoldSampler:
                 f"The classes have {min(sizes)} to {max(sizes)}."
             )
         self.n_folds, self._pool = n_folds, pool
-        rng, turn = generator(seed, 0), 0
-        fold_of = np.full(len(index.sentences.labels), -1, dtype=np.int64)
-        for found in index.by_class:
-            small = len(found) < n_folds
-            if len(found) > 1:
-                fold_of[rng.permutation(found)] = (np.arange(len(found)) + turn * small) % n_folds
-                turn += len(found) * small  # small classes go on where the one before ended, so that folds are even
+        rng = generator(seed, 0)
+        fold_of = deal_folds(
+            [found for found in index.by_class if len(found) > 1],
+            n_folds,
+            n_rows=len(index.sentences.labels),
+            order=lambda dealt: dealt[np.argsort(rng.permutation(len(dealt)))],  # a random row gets the first fold
+            carry_below=n_folds,
+        )
         of_row, labels = index.sentences.of_row, np.asarray(pool.labels)
         for label in range(pool.n_way):
             own = np.unique(of_row[labels == label])

@@ -1,5 +1,6 @@
 """Logistic regression on embeddings: the plain baseline that everything else must beat."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nlpmeta.data.folds import by_label, deal_folds
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.settings import check_positive
@@ -146,17 +148,29 @@ def _choose(
     n_folds: int,
     weights: "NDArray[np.float64] | None" = None,
 ) -> float:
-    from sklearn.model_selection import StratifiedKFold
-
     n_folds = min(n_folds, int(np.bincount(labels).min()))
     if n_folds < 2:
         return ONE_SHOT
-    folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=0).split(rows, labels))
+    fold = _shuffled_folds(labels, n_folds)
+    parts = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(n_folds)]
 
     def loss(penalty: float) -> float:
-        return sum(_loss(rows, labels, train, test, penalty, weights) for train, test in folds)
+        return sum(_loss(rows, labels, train, test, penalty, weights) for train, test in parts)
 
     return min(GRID, key=loss)
+
+
+def _shuffled_folds(labels: "NDArray[np.int64]", n_folds: int) -> "NDArray[np.int64]":
+    """A fold for each text, ``(n,)``, as ``StratifiedKFold(shuffle=True, random_state=0)`` of scikit-learn deals."""
+    legacy = np.random.RandomState(0)  # noqa: NPY002  # its stream decides which penalty is chosen
+    classes = sorted(by_label(labels), key=lambda rows: int(rows[0]))
+    return deal_folds(
+        classes,
+        n_folds,
+        n_rows=len(labels),
+        order=lambda dealt: np.sort(dealt)[legacy.permutation(len(dealt))],
+        carry_below=math.inf,
+    )
 
 
 def _loss(

@@ -1,0 +1,54 @@
+"""The one k-fold deals as each of its three users always did: what was chosen on folds stays chosen."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import StratifiedKFold
+
+from nlpmeta.auto.judging import _folds_of
+from nlpmeta.data import LabeledTexts
+from nlpmeta.data.folds import by_label, deal_folds
+from nlpmeta.episodes.kshot import FoldSampler
+from nlpmeta.learners.logistic import _shuffled_folds
+
+
+def pool(counts):
+    """So many texts of each class, in a fixed random order."""
+    rows = [(f"{name} {chr(97 + i)}", name) for name, count in counts.items() for i in range(count)]
+    rows = [rows[i] for i in np.random.default_rng(5).permutation(len(rows))]
+    return LabeledTexts.from_names(*map(list, zip(*rows, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "n_folds", "seed", "before"),
+    [  # as the sampler dealt them when it still did so itself
+        ({"a": 10, "b": 2, "c": 3, "d": 1, "e": 2}, 5, 0, "00133204401131-224"),
+        ({"a": 7, "b": 7, "c": 4}, 3, 11, "221112000200000211"),
+        ({"a": 3, "b": 3}, 2, 1, "001100"),
+    ],
+)
+def test_the_fold_sampler_deals_as_it_always_did(counts, n_folds, seed, before):
+    sampler = FoldSampler(pool(counts), n_folds=n_folds, seed=seed)
+    fold_of = {row: str(fold) for fold in range(n_folds) for row in sampler.held_out(fold)}
+    assert "".join(fold_of.get(row, "-") for row in range(len(before))) == before
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_logistic_regression_chooses_its_penalty_on_the_folds_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    n_folds, n_way = int(rng.integers(2, 6)), int(rng.integers(2, 9))
+    labels = rng.permutation(np.repeat(np.arange(n_way), rng.integers(n_folds, 12, n_way)))
+    ours = _shuffled_folds(labels, n_folds)
+    theirs = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(labels, labels)
+    for fold, (_, test) in enumerate(theirs):
+        assert np.flatnonzero(ours == fold).tolist() == test.tolist()
+
+
+def test_auto_deals_the_texts_of_a_class_in_turn():
+    labels = torch.tensor([2, 0, 0, 1, 0, 2, 1, 1, 1, 0, 2, 2])
+    assert _folds_of(labels, 3).tolist() == [0, 0, 1, 0, 2, 1, 1, 2, 0, 0, 2, 0]
+
+
+def test_small_classes_start_where_the_last_small_one_ended_and_rows_of_no_class_are_in_no_fold():
+    classes = by_label(np.array([0, 0, 0, 0, 1, 1, 2, 2]))
+    assert deal_folds(classes, 3, n_rows=9, carry_below=3).tolist() == [0, 1, 2, 0, 0, 1, 2, 0, -1]
