@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from nlpmeta import FewShotClassifier, load_source
 from nlpmeta.episodes.kshot import KShotSampler
-from nlpmeta.export.folders import export
+from nlpmeta.export import export
 
 
 def with_transformers(folder: Path, texts: list[str]) -> np.ndarray:

@@ -9,8 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.learners.base import Support, Texts
-from nlpmeta.learners.knn import NearestNeighbours
 from nlpmeta.learners.logistic import GRID, LogisticHead
+from nlpmeta.learners.neighbours import NearestNeighbours
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from nlpmeta.bench import Bench
 from nlpmeta.bench.contender import (
     Adapted,
     Contender,
@@ -23,7 +24,6 @@ from nlpmeta.bench.contender import (
 )
 from nlpmeta.bench.peers import FullFineTuning, LoraFineTuning
 from nlpmeta.bench.plan import BenchTask, Cell, Entry, Job, entries_of
-from nlpmeta.bench.run import Bench
 from nlpmeta.bench.store import _KEY, RESULTS_FILE, Store, measure_cell
 from nlpmeta.bench.summary import groups_of
 from nlpmeta.cli.app import main

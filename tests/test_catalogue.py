@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nlpmeta.errors import DataError, DataWarning, UnknownNameError
-from nlpmeta.sources.base import SplitNames
+from nlpmeta.sources import SplitNames
 from nlpmeta.sources.catalogue import (
     DATA_DIR,
     PARTS,

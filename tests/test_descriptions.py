@@ -12,7 +12,7 @@ from nlpmeta.data import LabeledTexts, class_words, wordless
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.sources.descriptions import Descriptions
+from nlpmeta.sources.loading import Descriptions
 
 TEXTS = ["ball goal", "goal match", "match team", "rice soup", "soup bread", "bread salt"]
 LABELS = ["sport"] * 3 + ["food"] * 3

@@ -17,12 +17,11 @@ from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.export.folders import export
+from nlpmeta.export import export
 from nlpmeta.export.head import linear_heads
-from nlpmeta.learners.knn import NearestNeighbours
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.maml import MAML
-from nlpmeta.learners.matching import MatchingNetwork
+from nlpmeta.learners.neighbours import MatchingNetwork, NearestNeighbours
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
 
@@ -162,7 +161,7 @@ def test_a_head_that_is_not_linear_is_refused_before_anything_is_written(head, e
 
 def test_a_wrong_head_would_be_noticed(encoder_folder, pool):
     from nlpmeta.errors import WorkFailedError
-    from nlpmeta.export.folders import sequence_classifier
+    from nlpmeta.export import sequence_classifier
     from nlpmeta.export.head import plain_encoders
 
     made = classifier("ridge", encoder_folder, pool)

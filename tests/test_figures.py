@@ -13,7 +13,7 @@ from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes.kshot import KShotSampler
-from nlpmeta.evaluation.adapt import trial_json as report_of
+from nlpmeta.evaluation import trial_json as report_of
 from nlpmeta.evaluation.trial import Measured, Stopwatch, Task, run_trial
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.metrics import macro_f1

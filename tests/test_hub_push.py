@@ -17,7 +17,7 @@ from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.sharing.share import Sharing, find_model, owned_target, push_model
+from nlpmeta.sharing import Sharing, find_model, owned_target, push_model
 from nlpmeta.sources.catalogue import catalogue
 from nlpmeta.storage import hub_push as push
 from nlpmeta.storage.hub_push import Target, push_folder

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from nlpmeta.data import LabeledTexts
 from nlpmeta.episodes.base import fingerprint
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.sources.bundled import StarterSpam
 from nlpmeta.sources.file import FileSource
 from nlpmeta.sources.inspection import Part, inspect_parts, parts_of
 from nlpmeta.sources.published import MirrorSource
+from nlpmeta.sources.starter import StarterSpam
 from nlpmeta.sources.tables import export
 
 PAIRS = st.lists(

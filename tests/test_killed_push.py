@@ -12,7 +12,7 @@ from hub_fixture import ENCODER
 from hub_server import TOKEN, Fault
 
 from nlpmeta import FewShotClassifier, TextEncoder
-from nlpmeta.sharing.share import Sharing, owned_target, push_model
+from nlpmeta.sharing import Sharing, owned_target, push_model
 
 NAME = "user/topics"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -18,12 +18,12 @@ from nlpmeta.metrics import (
     calibration_bins,
     calibration_error,
     error_of_bins,
+    load_metric,
     macro_f1,
     macro_f1_of_each,
     oos_auroc,
     oos_recall,
 )
-from nlpmeta.metrics.modules import load_metric
 
 
 @pytest.fixture

@@ -24,11 +24,10 @@ from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.maml import MAML
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
-from nlpmeta.learners.matching import MatchingNetwork
+from nlpmeta.learners.neighbours import MatchingNetwork, SiameseNetwork
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.recurrent import RecurrentMetaLearner
 from nlpmeta.learners.ridge import RidgeHead
-from nlpmeta.learners.siamese import SiameseNetwork
 from nlpmeta.training.engine import meta_train
 from nlpmeta.training.from_recipe import build_learner
 from nlpmeta.training.optimise import MOST_SKIPPED, DivergedError, Guard

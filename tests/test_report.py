@@ -8,10 +8,10 @@ import pytest
 from bench_results import OURS, SETFIT, add_cell, full_folder, make_job
 from browser import PATH, browser_page
 
+from nlpmeta.bench import Growth, series_of
 from nlpmeta.bench.drawing import Maps
 from nlpmeta.bench.plan import Cell
 from nlpmeta.bench.report import confusion_counts, make_report
-from nlpmeta.bench.run import Growth, series_of
 from nlpmeta.bench.store import Store
 from nlpmeta.bench.summary import BEGIN, END, groups_of, markdown
 from nlpmeta.cli.app import main

@@ -6,8 +6,7 @@ from meta_task import noisy_encoder, samplers
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
-from nlpmeta.learners.matching import MatchingNetwork
-from nlpmeta.learners.siamese import SiameseNetwork
+from nlpmeta.learners.neighbours import MatchingNetwork, SiameseNetwork
 from nlpmeta.training.engine import meta_train
 from nlpmeta.training.recipe import TrainSettings
 

@@ -8,7 +8,7 @@ import pytest
 from nlpmeta.data import COLUMNS, LabeledTexts
 from nlpmeta.errors import DataError
 from nlpmeta.languages import UnknownLanguageError, parse
-from nlpmeta.sources.base import Source, sources
+from nlpmeta.sources import Source, sources
 from nlpmeta.sources.form import TableForm
 from nlpmeta.sources.loading import load_source
 

@@ -14,7 +14,7 @@ from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.online.classifier import OnlineClassifier
+from nlpmeta.online import OnlineClassifier
 from nlpmeta.online.stream import OnlineSettings
 from nlpmeta.storage.files import sha256
 

@@ -15,9 +15,9 @@ from nlpmeta.evaluation.request import choose_place
 from nlpmeta.learners.base import learners
 from nlpmeta.learners.checkpoint import save_checkpoint
 from nlpmeta.metrics.scores import score_episodes
+from nlpmeta.sharing import stage
 from nlpmeta.sharing.card import card
 from nlpmeta.sharing.gather import gather
-from nlpmeta.sharing.share import stage
 
 OLD = ["ball goal", "goal match", "match team", "rice soup", "soup bread", "bread salt"]
 NAMES = ["sport"] * 3 + ["food"] * 3

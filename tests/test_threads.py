@@ -13,8 +13,8 @@ from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.learners.base import learners
-from nlpmeta.online.classifier import OnlineClassifier
-from nlpmeta.users.store import AdapterStore
+from nlpmeta.online import OnlineClassifier
+from nlpmeta.users import AdapterStore
 
 THREADS, CALLS = 8, 30
 WORDS = " ".join(TOPICS.values()).split()

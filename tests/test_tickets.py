@@ -8,7 +8,7 @@ import pytest
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
 from nlpmeta.learners.logistic import LogisticHead
-from nlpmeta.online.classifier import OnlineClassifier, checked_answers
+from nlpmeta.online import OnlineClassifier, checked_answers
 from nlpmeta.online.stream import OnlineSettings
 
 

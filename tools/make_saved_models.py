@@ -30,7 +30,7 @@ from nlpmeta import (
     __version__,
 )
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
-from nlpmeta.export.folders import export
+from nlpmeta.export import export
 from nlpmeta.learners.base import learners
 from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.online.meta_files import OnlineTaskSettings

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nlpmeta.bench import FIXED_SHOT, FIXED_WAY, Series
 from nlpmeta.bench.drawing import (
     COLOURS,
     FAINT,
@@ -20,7 +21,6 @@ from nlpmeta.bench.drawing import (
     picture,
     shortened,
 )
-from nlpmeta.bench.run import FIXED_SHOT, FIXED_WAY, Series
 from nlpmeta.bench.store import TaskMaps
 from nlpmeta.bench.summary import Comparable, Group
 

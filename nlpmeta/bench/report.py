@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nlpmeta.bench import series_of
 from nlpmeta.bench.drawing import COLOURS, DARK, FAINT, Picture, canvas, check_matplotlib, picture, shortened
 from nlpmeta.bench.pictures import (
     accuracy_against_time,
@@ -17,7 +18,6 @@ from nlpmeta.bench.pictures import (
     reliability,
     scaling,
 )
-from nlpmeta.bench.run import series_of
 from nlpmeta.bench.store import QuerySet, Store
 from nlpmeta.bench.summary import Group, groups_of
 from nlpmeta.errors import DataError

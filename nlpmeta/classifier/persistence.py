@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from nlpmeta.encoder.device import Device
     from nlpmeta.encoder.text_encoder import TextEncoder
-    from nlpmeta.sharing.share import Sharing
+    from nlpmeta.sharing import Sharing
     from nlpmeta.storage.hub_push import Pushed
 
 TASK_FILE = "task.safetensors"
@@ -144,7 +144,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             NLPMetaError: if nobody is logged in, or the encoder is a folder that nobody else has.
             NetworkError: if the Hub cannot be reached or refuses; the repository then is as it was.
         """
-        from nlpmeta.sharing.share import Sharing, owned_target, push_model
+        from nlpmeta.sharing import Sharing, owned_target, push_model
 
         with temporary_folder("nlpmeta-save") as temporary:
             sharing = sharing or Sharing()
@@ -184,7 +184,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             NetworkError: if it is not on this machine and the Hub does not bring it.
         """
         from nlpmeta.classifier.streaming import check_encoder_of_stranger, check_state, read_examples, read_labels
-        from nlpmeta.sharing.share import find_model
+        from nlpmeta.sharing import find_model
         from nlpmeta.storage.hub_download import Fetching
 
         how = Fetching(revision, token, cache_dir, force_download, local_files_only)

@@ -150,7 +150,7 @@ def _run(
 ) -> None:
     """Do it, save the model and print the report; where it goes is settled before the work begins."""
     from nlpmeta.cli.console import out_json, say
-    from nlpmeta.evaluation.adapt import adapt_and_measure
+    from nlpmeta.evaluation import adapt_and_measure
     from nlpmeta.evaluation.request import Material, choose_place
 
     notes = None if quiet else say
@@ -199,7 +199,7 @@ def show(
     learned: "FromTexts | None" = None,
 ) -> None:
     """What was measured, with what the support set says of the task, and the texts to label next."""
-    from nlpmeta.evaluation.adapt import notes_on_figures
+    from nlpmeta.evaluation import notes_on_figures
 
     support = trial.task.support
     out(f"{support.n_way} classes, {len(support)} support texts, scored on {trial.task.scored_on}")

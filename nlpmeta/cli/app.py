@@ -7,13 +7,28 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from nlpmeta.cli import adapt, bench, classify, data, doctor, evaluate, predict, push, score, teach, train
+from nlpmeta.cli import (
+    adapt,
+    bench,
+    classify,
+    data,
+    doctor,
+    evaluate,
+    export,
+    info,
+    predict,
+    push,
+    recipes,
+    score,
+    teach,
+    train,
+)
 from nlpmeta.cli.console import say
 from nlpmeta.cli.process import Stopped, check_streams, flush_results, output_refused, stop_at_signals
 from nlpmeta.errors import DataWarning, NLPMetaError, reason_of, visible
 
 FAILED, INTERRUPTED = 1, 130
-COMMANDS = (adapt, classify, predict, teach, score, push, evaluate, bench, train, data, doctor)
+COMMANDS = (adapt, classify, predict, teach, score, push, export, evaluate, bench, train, recipes, data, info, doctor)
 
 app = typer.Typer(
     name="nlpmeta",

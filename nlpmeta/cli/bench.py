@@ -22,8 +22,8 @@ from nlpmeta.cli.process import (
 )
 
 if TYPE_CHECKING:
+    from nlpmeta.bench import Bench
     from nlpmeta.bench.plan import BenchTask
-    from nlpmeta.bench.run import Bench
     from nlpmeta.bench.store import Store
 
 EXAMPLES = """Examples:
@@ -97,8 +97,8 @@ def bench(
     'nlpmeta report' makes pictures and tables of the folder. The options for columns, delimiter, encoding and header
     are those of every data set in --data that is not a corpus with a name.
     """
+    from nlpmeta.bench import Bench, scaling_benches
     from nlpmeta.bench.plan import BenchTask, entries_of
-    from nlpmeta.bench.run import Bench, scaling_benches
     from nlpmeta.bench.store import Store
     from nlpmeta.cli.process import whole_numbers
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
@@ -183,7 +183,7 @@ def _tasks(data: str, lang: str | None, like: "BenchTask") -> "tuple[BenchTask, 
 
 def _show(store: "Store") -> None:
     """Tables for a person."""
-    from nlpmeta.bench.run import series_of
+    from nlpmeta.bench import series_of
     from nlpmeta.bench.summary import groups_of
     from nlpmeta.cli.console import out, out_table
 
@@ -212,7 +212,7 @@ def _show(store: "Store") -> None:
 
 def _show_json(store: "Store") -> None:
     """One JSON object."""
-    from nlpmeta.bench.run import series_of
+    from nlpmeta.bench import series_of
     from nlpmeta.bench.summary import groups_of
     from nlpmeta.cli.console import out_json
 

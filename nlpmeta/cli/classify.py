@@ -104,7 +104,7 @@ def _named(labels: str | None, descriptions: Path | None) -> tuple[list[str], di
     import numpy as np
 
     from nlpmeta.errors import NLPMetaError
-    from nlpmeta.sources.descriptions import Descriptions
+    from nlpmeta.sources.loading import Descriptions
 
     if labels is None and descriptions is None:
         raise NLPMetaError('Name the labels: --labels "refund,complaint", or --descriptions FILE with label and text.')

@@ -9,7 +9,7 @@ import typer
 from nlpmeta.cli.process import AsJson, Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
 
 if TYPE_CHECKING:
-    from nlpmeta.sources.bundled import LanguageYield
+    from nlpmeta.sources.home_assistant import LanguageYield
     from nlpmeta.sources.inspection import DataReport
     from nlpmeta.sources.loading import Count, Overview
 
@@ -76,7 +76,7 @@ def show(
     """
     from nlpmeta.cli.console import out_json
     from nlpmeta.progress import track
-    from nlpmeta.sources.bundled import HomeAssistantIntents
+    from nlpmeta.sources.home_assistant import HomeAssistantIntents
     from nlpmeta.sources.loading import counted, open_if_possible, overview
 
     source = open_if_possible(name, data_dir=data_dir, config=config)

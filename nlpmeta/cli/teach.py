@@ -21,7 +21,7 @@ from nlpmeta.cli.process import (
 
 if TYPE_CHECKING:
     from nlpmeta.classifier.teaching import Taught
-    from nlpmeta.sources.base import Source
+    from nlpmeta.sources import Source
 
 EXAMPLES = """Examples:
 
@@ -71,9 +71,8 @@ def teach(
     from nlpmeta.classifier.teaching import teach as learn
     from nlpmeta.cli.console import out_json
     from nlpmeta.data.labels import checked_labels, joined
-    from nlpmeta.sources.descriptions import Descriptions
     from nlpmeta.sources.form import TableForm
-    from nlpmeta.sources.loading import load_source
+    from nlpmeta.sources.loading import Descriptions, load_source
     from nlpmeta.storage.manifest import optional_json
 
     target = _target(model, out)

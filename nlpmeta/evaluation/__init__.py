@@ -1,1 +1,203 @@
-"""Published protocols, paired comparisons, and what ``nlpmeta adapt`` measures."""
+"""Adapt to a few labelled examples and measure it: what ``nlpmeta adapt`` does, as a function."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nlpmeta.auto.answers import adapted_with_report, gives_report, most_worth_labelling
+from nlpmeta.auto.mismatch import TaskReport
+from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.episodes.base import fingerprint
+from nlpmeta.evaluation.request import AdaptRequest, Material, Say
+from nlpmeta.evaluation.trial import Stopwatch, Trial, run_trial
+from nlpmeta.learners.abilities import check_described
+from nlpmeta.learners.base import Learner, Texts
+from nlpmeta.metrics.scores import Interval, Proportion, says_little
+from nlpmeta.storage.files import Json
+from nlpmeta.training.unlabelled import FromTexts, learn_from_texts
+
+MOST_SUGGESTED = 10
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptReport:
+    """A classifier, and what was measured and noticed while it was made.
+
+    Attributes:
+        request: what was requested.
+        classifier: of all examples, or of the first draw.
+        trial: accuracy and macro-F1 with 95 % intervals, those of the baseline, the learning curve.
+        task_report: what the support set says of the task; ``None`` for a method that it is not known for.
+        label_next: the texts to label next, where that was requested, the most useful first.
+        learned: what came of the unlabelled texts, where there were some.
+        material: the examples.
+    """
+
+    request: AdaptRequest
+    classifier: FewShotClassifier
+    trial: Trial
+    task_report: TaskReport | None
+    label_next: tuple[str, ...] | None
+    learned: FromTexts | None
+    material: Material
+
+    def json(self, folder: Path | None = None) -> dict[str, Json]:
+        """The object that ``nlpmeta adapt --json`` prints, and ``report.json``; shares are fractions of 1.
+
+        Args:
+            folder: where the model is saved.
+        """
+        facts, watch = self.request.facts(self.material.pool.digest()), self.material.watch
+        lang = self.material.lang(self.request.lang)
+        found = trial_json(self.trial, task=facts, lang=lang, folder=folder, watch=watch, found=self.task_report)
+        found |= self.material.json()
+        if self.label_next is not None:
+            found["label_next"] = list(self.label_next)
+        if self.learned is not None:
+            found["learned_from_texts"] = self.learned.json()
+        return found
+
+
+def adapt_and_measure(
+    request: AdaptRequest, *, material: Material | None = None, show_progress: bool = False, say: Say | None = None
+) -> AdaptReport:
+    """Adapt to a few labelled examples, measure it over several draws, and say what the support set says of the task.
+
+    The support set (``n_shot`` examples of each class) is drawn from the data and the rest is scored; this is repeated
+    over ``n_draws`` different support sets, or once where there is only one. The classifier is that of the first draw,
+    or of all examples. Nothing is written.
+
+    Args:
+        request: what to adapt to and how.
+        material: the examples, where ``Material.of(request)`` has read them already.
+        show_progress: progress bars on standard error.
+        say: called with each note, a line at a time.
+
+    Raises:
+        NLPMetaError: if the data, the encoder or the checkpoint cannot be used, or do not go together.
+    """
+    read = Material.of(request, say=say) if material is None else material
+    watch, task = read.watch, read.task
+    with watch.stage("import_and_load"):
+        learner = request.learner()
+        check_described(learner, task.support)
+    learned = None
+    if read.unlabelled is not None:
+        with watch.stage("learn_from_texts"):
+            learner, learned = _learn_from_texts(request, read, show_progress=show_progress, say=say)
+    if say is not None and learner.encoder.files is not None:
+        say(learner.encoder.files.description)
+    table = EmbeddingTable(learner.encoder)
+    trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
+    support, state, found = task.support, None, None
+    if gives_report(learner):
+        with watch.stage("look_at_the_support"):
+            support, state, found = adapted_with_report(learner.eval(), support, embed=table)
+    classifier = FewShotClassifier.adapted(learner, support, embed=table, state=state)
+    next_ones = None if read.candidates is None else _suggested(classifier, read, table)
+    watch.stop()
+    return AdaptReport(request, classifier, trial, found, next_ones, learned, read)
+
+
+def trial_json(
+    trial: Trial,
+    *,
+    task: Mapping[str, Json],
+    lang: str | None,
+    folder: Path | None,
+    watch: Stopwatch,
+    found: TaskReport | None = None,
+) -> dict[str, Json]:
+    """What was measured, for programs."""
+    return {
+        "data": task["data"],
+        "lang": lang,
+        "method": trial.method.method,
+        "chosen": trial.chosen,
+        "n_way": trial.task.support.n_way,
+        "n_shot": task["shots"],
+        "draws": None if trial.task.n_folds else len(trial.method.scores),
+        "folds": trial.task.n_folds,
+        "scored": trial.scored if trial.method.scores else None,
+        "n_texts": trial.n_texts,
+        "accuracy": _interval(trial.method.accuracy),
+        "macro_f1": _interval(trial.method.macro_f1),
+        "chance": trial.chance,
+        "baseline": {
+            "method": trial.baseline.method,
+            "accuracy": _interval(trial.baseline.accuracy),
+            "macro_f1": _interval(trial.baseline.macro_f1),
+        },
+        "calibration_error": trial.method.calibration_error,
+        "curve": [{"n_shot": point.n_shot, "accuracy": point.accuracy.json()} for point in trial.curve],
+        "n_support": len(trial.task.support),
+        "n_query": trial.n_query,
+        "scored_on": trial.task.scored_on,
+        "left_out": dict(trial.task.left_out),
+        "confused": [[true, guess, times] for true, guess, times in trial.method.confused()],
+        "cut": None if trial.cut is None else trial.cut.json(),
+        "notes_on_figures": notes_on_figures(trial, found),
+        "task_report": None if found is None else found.json(),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
+        "out": None if folder is None else str(folder),
+        "task": dict(task),
+    }
+
+
+def notes_on_figures(trial: Trial, found: TaskReport | None) -> list[str]:
+    """Whether the figures say little, and which of the measured and the expected accuracy to rely on."""
+    if not trial.method.scores:
+        return []
+    few = says_little(trial.n_texts)
+    notes = [] if few is None else [few]
+    if found is None or found.expected is None:
+        return notes
+    if found.warns:
+        return [*notes, "believe the warning and the measured accuracy, not the expected one: that is for sound tasks"]
+    if trial.task.n_folds is not None:
+        why = "it starts from held-out examples like the measured one, and knows what other tasks of this size reached"
+        return [*notes, f"of the two accuracies believe the expected one: {why}"]
+    if few is not None:
+        why = f"it rests on many other tasks of this size, the measured one on {trial.n_texts} texts"
+        return [*notes, f"of the two accuracies believe the expected one: {why}"]
+    why = f"it is of {trial.n_texts} texts of this task, the expected one is of the saved model's support set alone"
+    return [f"of the two accuracies believe the measured one: {why}"]
+
+
+def _interval(interval: Interval | Proportion | None) -> Json:
+    return {"mean": None, "ci95": None} if interval is None else interval.json()
+
+
+def _learn_from_texts(
+    request: AdaptRequest, read: Material, *, show_progress: bool, say: Say | None
+) -> tuple[Learner, FromTexts]:
+    return learn_from_texts(
+        request.method,
+        read.unlabelled or (),
+        read.task.support,
+        encoder=request.encoder or DEFAULT_ENCODER,
+        checkpoint=request.checkpoint,
+        max_length=request.max_length,
+        device=request.device,
+        steps=request.unlabelled_steps,
+        seed=request.seed,
+        show_progress=show_progress,
+        say=say,
+    )
+
+
+@torch.no_grad()
+def _suggested(classifier: FewShotClassifier, read: Material, table: EmbeddingTable) -> tuple[str, ...]:
+    """At most ten of the candidates that are most worth labelling, those of the support left out."""
+    known = {fingerprint(text) for text in read.task.support.texts}
+    new = tuple(text for text in read.candidates or () if fingerprint(text) not in known)
+    if not new:
+        return ()
+    features = table(new)
+    logits = classifier.fitted_.predictor.logits(Texts(new, features))
+    rows = most_worth_labelling(logits.float().softmax(1).cpu(), features, most=MOST_SUGGESTED)
+    return tuple(new[row] for row in rows)

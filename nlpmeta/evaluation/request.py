@@ -18,10 +18,9 @@ from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.learners.abilities import TakesSteps
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import check_meta_trained, find_checkpoint, starting_learner
-from nlpmeta.sources.descriptions import Descriptions
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.form import RECOGNISED, TableForm
-from nlpmeta.sources.loading import load_source
+from nlpmeta.sources.loading import Descriptions, load_source
 from nlpmeta.storage.files import Json, read_json
 from nlpmeta.storage.folders import check_new_folder, foreign_entry
 from nlpmeta.storage.manifest import mapping

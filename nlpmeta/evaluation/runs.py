@@ -15,11 +15,10 @@ from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Tasks, T
 from nlpmeta.evaluation.results import EncoderUse, Row, Setting
 from nlpmeta.evaluation.streams import measure_streams
 from nlpmeta.learners.base import Learner
-from nlpmeta.sources.base import Source
+from nlpmeta.sources import Source
 from nlpmeta.sources.catalogue import POOL_SPLIT, LabelFold, folds
-from nlpmeta.sources.descriptions import Descriptions
 from nlpmeta.sources.form import RECOGNISED, TableForm
-from nlpmeta.sources.loading import load_source
+from nlpmeta.sources.loading import Descriptions, load_source
 
 _PUBLISHED_NAMES = {"oos": "clinc150"}
 """What ProtAugment calls a data set that has another name here."""

@@ -1,1 +1,239 @@
-"""An adapted model in the forms of other libraries: everything in one folder, the same probabilities to 1e-4."""
+"""Writes a model as a folder of ``transformers``, of sentence-transformers, or with an ONNX file, tokenizer too."""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.encoder.files import POOLED
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
+from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
+from nlpmeta.progress import quiet_transformers
+from nlpmeta.storage.files import copy_file, remove_folder, write_bytes, write_json, write_text
+from nlpmeta.storage.folders import check_new_folder, new_folder
+from nlpmeta.storage.manifest import EXPORT, write_manifest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from nlpmeta.export.modeling import NLPMetaForSequenceClassification
+
+Form = Literal["transformers", "sentence-transformers", "onnx"]
+TOLERANCE = 1e-4
+"""What probabilities may differ by; every export is compared before it is written."""
+HEAD_FILE = "head.safetensors"
+_NEEDS = {"sentence-transformers": ("sentence_transformers",), "onnx": ("onnx", "onnxscript")}
+_ADVICE = {
+    "sentence-transformers": "pip install 'sentence-transformers>=6.2'",
+    "onnx": "pip install 'nlpmeta[onnx]'",
+}
+
+
+def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite: bool = False) -> None:
+    """Write ``classifier`` to ``folder`` with all that it needs, the encoder included.
+
+    Args:
+        classifier: an adapted model whose head is linear or a mixture of linear ones.
+        folder: made if absent.
+        form: for which library.
+        overwrite: replace an existing export, once the new one is complete; see ``check_new_folder``.
+
+    Raises:
+        NLPMetaError: if the folder exists, the head is not linear, or a library is missing.
+        WorkFailedError: if the exported model does not give the same probabilities.
+    """
+    check_export(folder, form, overwrite=overwrite)
+    heads = linear_heads(classifier.learner_, classifier.state_)
+    with new_folder(folder, overwrite=overwrite) as temporary, quiet_transformers():
+        encoders = plain_encoders(classifier.learner_, classifier.state_)
+        writers = {"transformers": _transformers, "sentence-transformers": _sentences, "onnx": _onnx}
+        writers[form](classifier, heads, encoders, temporary)
+        write_manifest(temporary, {"kind": EXPORT, "form": form})
+
+
+def check_export(folder: Path, form: str, *, overwrite: bool = False) -> None:
+    """See that there can be an export of this form at ``folder``, before a model is loaded for it.
+
+    Raises:
+        NLPMetaError: as ``export``.
+    """
+    if form not in get_args(Form):
+        raise UnknownNameError("form", form, get_args(Form))
+    if missing := [name for name in _NEEDS.get(form, ()) if find_spec(name) is None]:
+        raise NLPMetaError(f"Exporting to {form} needs {' and '.join(missing)}: {_ADVICE[form]}")
+    check_new_folder(folder, overwrite=overwrite)
+
+
+def sequence_classifier(
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]"
+) -> "NLPMetaForSequenceClassification":
+    """The model as a module of ``transformers``, compared with the classifier.
+
+    Raises:
+        WorkFailedError: if the two do not agree.
+    """
+    from nlpmeta.export.modeling import NLPMetaConfig, NLPMetaForSequenceClassification
+
+    names = [str(label) for label in classifier.classes_.tolist()]
+    kind = encoders[0].config.model_type
+    no_pooler = {"add_pooling_layer": False} if kind in POOLED else {}
+    config = NLPMetaConfig(
+        encoders=[each.config.to_dict() | {"_name_or_path": ""} for each in encoders],  # a folder of this machine
+        encoder_options=no_pooler,
+        normalise=heads.normalise,
+        shares=heads.shares.tolist(),
+        mixture_temperature=heads.temperature,
+        max_tokens=classifier.learner_.encoder.max_length,
+        end_tokens=end_tokens(classifier.learner_.encoder),
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    model = NLPMetaForSequenceClassification(config)
+    model.encoders = nn.ModuleList(encoders)
+    model.classifier.weight.data, model.classifier.bias.data = heads.weight.flatten(0, 1), heads.bias.flatten()
+    _compare(model.eval(), classifier)
+    return model
+
+
+@torch.no_grad()
+def _compare(model: "NLPMetaForSequenceClassification", classifier: FewShotClassifier) -> None:
+    tokenizer = whole_tokenizer(classifier.learner_.encoder)
+    texts = [*(str(label) for label in classifier.classes_[:8].tolist() if str(label).strip()), "a b c", "1 2"]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    theirs = model(batch["input_ids"], batch["attention_mask"]).logits.softmax(1)
+    apart = float((theirs - torch.from_numpy(classifier.predict_proba(texts))).abs().max())
+    if not apart < TOLERANCE:
+        raise WorkFailedError(f"The exported model's probabilities are {apart:.1g} off; nothing was written.")
+
+
+def _transformers(
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
+) -> None:
+    from nlpmeta.export import modeling
+
+    model = sequence_classifier(classifier, heads, encoders)
+    code = "modeling_nlpmeta"
+    model.config.auto_map = {
+        "AutoConfig": f"{code}.NLPMetaConfig",
+        "AutoModelForSequenceClassification": f"{code}.NLPMetaForSequenceClassification",
+    }
+    model.save_pretrained(folder)
+    whole_tokenizer(classifier.learner_.encoder).save_pretrained(folder)
+    copy_file(Path(modeling.__file__), folder / f"{code}.py")
+
+
+def _sentences(
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
+) -> None:
+    """Each view is a folder of its own; the first is the top folder."""
+    from safetensors.torch import save
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    tokenizer = whole_tokenizer(classifier.learner_.encoder)
+    sequence_classifier(classifier, heads, encoders)  # only to compare
+    for number, encoder in enumerate(encoders):
+        part = folder if number == 0 else folder / "second"
+        plain = folder / ".plain"
+        encoder.save_pretrained(plain, state_dict=_with_pooler(encoder))
+        tokenizer.save_pretrained(plain)
+        transformer = Transformer(str(plain), max_seq_length=classifier.learner_.encoder.max_length)
+        modules: list[nn.Module] = [transformer, Pooling(encoder.config.hidden_size, "mean")]
+        SentenceTransformer(modules=[*modules, *([Normalize()] if heads.normalise else [])]).save_pretrained(
+            str(part), create_model_card=False
+        )
+        remove_folder(plain)
+    if len(heads.shares) == 1:
+        tensors = {"weight": heads.weight[0].contiguous(), "bias": heads.bias[0].contiguous()}
+    else:
+        mixture = {"shares": heads.shares, "temperature": torch.tensor(heads.temperature)}
+        tensors = {"weight": heads.weight, "bias": heads.bias} | mixture
+    write_bytes(folder / HEAD_FILE, save(tensors))
+    write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
+
+
+def _with_pooler(encoder: "PreTrainedModel") -> dict[str, Tensor]:
+    """The weights, and for the BERT family those of the pooler.
+
+    Nobody reads it, but sentence-transformers loads these models with one, and says where it is missing that it is
+    newly initialised and the model should be trained.
+    """
+    weights: dict[str, Tensor] = encoder.state_dict()
+    if encoder.config.model_type in POOLED and "pooler.dense.weight" not in weights:
+        dim = int(encoder.config.hidden_size)
+        weights |= {"pooler.dense.weight": torch.eye(dim), "pooler.dense.bias": torch.zeros(dim)}
+    return weights
+
+
+class _Probabilities(nn.Module):
+    """Token ids and mask ``(n, width)`` to probabilities ``(n, n_way)``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids, attention_mask).logits
+        return logits.softmax(1)
+
+
+def _onnx(
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
+) -> None:
+    model = sequence_classifier(classifier, heads, encoders)
+    for encoder in encoders:
+        encoder.set_attn_implementation("eager")
+    model.config.max_tokens = 1 << 30  # the tokenizer cuts; a graph does not branch
+    batch, width = torch.export.Dim("texts", min=1), torch.export.Dim("tokens", min=2)
+    example = torch.ones(2, 5, dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Probabilities(model).eval(),
+            (example, example.clone()),
+            str(folder / "model.onnx"),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: batch, 1: width}, {0: batch, 1: width}),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    whole_tokenizer(classifier.learner_.encoder).save_pretrained(folder)
+    write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
+    write_text(folder / "max_tokens.txt", f"{classifier.learner_.encoder.max_length}\n")
+
+
+def whole_tokenizer(encoder: TextEncoder) -> "PreTrainedTokenizerBase":
+    """A copy of the tokenizer that strips a text and puts the prefix of the encoder before it.
+
+    Raises:
+        NLPMetaError: if it is not a fast one, which cannot be changed so.
+    """
+    from tokenizers import normalizers
+
+    if not encoder.tokenizer.is_fast:
+        raise NLPMetaError("Only encoders with a fast tokenizer (tokenizer.json) can be exported.")
+    tokenizer = copy.deepcopy(encoder.tokenizer)
+    inner = tokenizer.backend_tokenizer
+    steps: list[normalizers.Normalizer] = [normalizers.Strip()]
+    if encoder.prefix:
+        steps.append(normalizers.Prepend(encoder.prefix))
+    if inner.normalizer is not None:
+        steps.append(inner.normalizer)
+    inner.normalizer = normalizers.Sequence(steps)
+    tokenizer.model_max_length = encoder.max_length
+    return tokenizer
+
+
+def end_tokens(encoder: TextEncoder) -> int:
+    """How many special tokens a text ends with."""
+    marks = encoder.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    return len(marks) - max((place + 1 for place, mark in enumerate(marks) if not mark), default=0)

@@ -1,13 +1,16 @@
 """How good predictions are, on scikit-learn: accuracy, macro-F1, calibration and out-of-scope detection."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from nlpmeta.errors import UnknownNameError
 from nlpmeta.learners.logistic import few_texts_a_class
 
 if TYPE_CHECKING:
+    from evaluate import Metric, MetricInfo
     from numpy.typing import ArrayLike, NDArray
 
 Bins: TypeAlias = "NDArray[np.float64]"
@@ -100,7 +103,7 @@ def oos_auroc(labels: "ArrayLike", probabilities: "ArrayLike") -> float:
     return float(roc_auc_score(np.asarray(labels) == OUT_OF_SCOPE, -np.asarray(probabilities).max(1)))
 
 
-def oos_recall(labels: "ArrayLike", probabilities: "ArrayLike", *, in_scope_accuracy: float) -> float:
+def oos_recall(labels: "ArrayLike", probabilities: "ArrayLike", *, in_scope_accuracy: float = 0.8) -> float:
     """The share of texts out of scope that are refused at the threshold that just keeps ``in_scope_accuracy``.
 
     A text is refused if its largest probability lies below the threshold; a text in scope that is refused counts as
@@ -122,3 +125,64 @@ def oos_recall(labels: "ArrayLike", probabilities: "ArrayLike", *, in_scope_accu
         return 0.0
     threshold = right[needed - 1] if needed else np.inf
     return float((confidence[outside] < threshold).mean())
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A metric as a module of Hugging Face ``evaluate`` states it."""
+
+    compute: Callable[..., float]
+    about: str
+    citation: str = ""
+    takes_labels: bool = False
+
+
+_MODULES = {
+    "accuracy": _Described(accuracy, "The share of predictions that are right.", takes_labels=True),
+    "macro_f1": _Described(macro_f1, "The unweighted mean of F1 over the classes that occur.", takes_labels=True),
+    "calibration_error": _Described(
+        calibration_error, "Expected calibration error.", "Guo et al. 2017, arXiv:1706.04599"
+    ),
+    "oos_auroc": _Described(oos_auroc, "Area under the ROC curve of refusing texts out of scope.", "arXiv:1610.02136"),
+    "oos_recall": _Described(
+        oos_recall, "Recall of texts out of scope at a fixed in-scope accuracy.", "arXiv:1909.02027"
+    ),
+}
+
+
+def load_metric(name: str) -> "Metric":
+    """A metric of this package as a module of Hugging Face ``evaluate``; nothing is fetched from the Hub.
+
+    ``load_metric(name).compute(predictions=..., references=...)`` takes labels for ``accuracy`` and ``macro_f1``, and
+    for ``calibration_error``, ``oos_auroc`` and ``oos_recall`` the probabilities of all classes for each text.
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+    """
+    if name not in _MODULES:
+        raise UnknownNameError("metric", name, _MODULES)
+    from datasets import Features, Value
+    from datasets import Sequence as Row
+    from evaluate import Metric, MetricInfo
+
+    described, number = _MODULES[name], Value("int64")
+    if described.takes_labels:
+        inputs, takes = "predictions: predicted labels; references: true labels.", number
+    else:
+        takes = Row(Value("float64"))
+        inputs = (
+            "predictions: for each text the probabilities of all classes; references: true labels, "
+            f"{OUT_OF_SCOPE} for a text that belongs to none."
+        )
+
+    def info(self: "Metric") -> "MetricInfo":
+        features = Features({"predictions": takes, "references": number})
+        return MetricInfo(described.about, citation=described.citation, features=features, inputs_description=inputs)
+
+    def compute(
+        self: "Metric", predictions: Sequence[object], references: Sequence[int], **options: float
+    ) -> dict[str, float]:
+        return {name: described.compute(references, predictions, **options)}
+
+    module: Metric = type(name, (Metric,), {"_info": info, "_compute": compute})(keep_in_memory=True)
+    return module

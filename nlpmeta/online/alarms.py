@@ -1,7 +1,8 @@
-"""Alarms: what is no longer as it was, by labels, by texts, by bursts of like texts."""
+"""Alarms: what is no longer as it was, by labels, by texts, by bursts of like texts; and the record of a stream."""
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -131,3 +132,56 @@ def likeness(earlier: Tensor, recent: Tensor) -> float:
     """
     below = torch.searchsorted(earlier.sort().values, recent).double()
     return float(math.log(len(earlier) + 1) - (len(earlier) + 1 - below).log().mean())
+
+
+SeenBy = Literal["labels", "texts", "burst"]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The stream has changed: seen at text ``n_texts`` and label ``n_labels`` of the stream.
+
+    ``seen_by`` is ``labels`` where losses rose, ``texts`` where texts came that lie far from the known ones, and
+    ``burst`` where many came that are like one another.
+    """
+
+    n_texts: int
+    n_labels: int
+    seen_by: SeenBy
+
+
+@dataclass(frozen=True)
+class Record:
+    """Counts; ``recent`` and ``weight`` fade by ``fading`` with every label."""
+
+    fading: float
+    n_texts: int = 0
+    n_labels: int = 0
+    n_right: int = 0
+    recent: float = 0.0
+    weight: float = 0.0
+
+    def after_text(self) -> "Record":
+        """With one more text."""
+        return Record(self.fading, self.n_texts + 1, self.n_labels, self.n_right, self.recent, self.weight)
+
+    def after_label(self, right: bool) -> "Record":
+        """With one more label, of a text whose prediction was right or not."""
+        return Record(
+            self.fading,
+            self.n_texts,
+            self.n_labels + 1,
+            self.n_right + right,
+            self.recent * self.fading + right,
+            self.weight * self.fading + 1,
+        )
+
+    @property
+    def accuracy(self) -> float | None:
+        """Right predictions among those whose label came; ``None`` before the first."""
+        return self.n_right / self.n_labels if self.n_labels else None
+
+    @property
+    def recent_accuracy(self) -> float | None:
+        """The same with fading."""
+        return self.recent / self.weight if self.weight else None

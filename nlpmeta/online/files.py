@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,8 +12,7 @@ from torch import Tensor
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.device import Device
 from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
-from nlpmeta.online.alarms import Burst, DriftAlarm
-from nlpmeta.online.record import Alarm, Followed, Moment, Record, Waiting
+from nlpmeta.online.alarms import Alarm, Burst, DriftAlarm, Record
 from nlpmeta.online.stream import Frozen, Head, OnlineSettings, Stream
 from nlpmeta.settings import SettingsError
 from nlpmeta.storage.files import read_json, write_bytes, write_json
@@ -29,6 +28,43 @@ _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, Arithmet
 _PARTS = ("prototypes", "weights", "rows", "base", "labels")
 SMALLEST_SCALE = 1e-6
 _MOST = 1 << 53  # of a count
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A text whose label is awaited: centred embedding ``(dim,)``, scores of the classifier, and what was predicted."""
+
+    row: Tensor
+    base: Tensor
+    predicted: int
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A state that can be rolled back to; ``accuracy`` is the recent one at that time, ``None`` before any label."""
+
+    n_labels: int
+    accuracy: float | None
+    stream: Stream
+
+
+@dataclass(eq=False)
+class Followed:
+    """The parts of an online classifier, as they are kept between runs.
+
+    ``centre`` ``(dim,)`` and ``scale`` ``()`` bring embeddings to where the stream sees them; ``waiting`` are the texts
+    whose labels are awaited, by ticket.
+    """
+
+    classifier: FewShotClassifier
+    settings: OnlineSettings
+    centre: Tensor
+    scale: Tensor
+    stream: Stream
+    record: Record
+    alarms: list[Alarm]
+    waiting: dict[int, Waiting]
+    moments: list[Moment]
 
 
 def write_online(online: Followed, folder: Path, *, overwrite: bool) -> None:

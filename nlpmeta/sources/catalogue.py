@@ -11,7 +11,7 @@ from typing import Any
 
 from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.errors import DataError, UnknownNameError
-from nlpmeta.sources.base import SourceFacts
+from nlpmeta.sources import SourceFacts
 from nlpmeta.storage.files import inside, read_text
 
 DATA_DIR = "NLPMETA_DATA_DIR"

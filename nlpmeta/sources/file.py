@@ -13,8 +13,8 @@ from nlpmeta.data import COLUMNS, Column, LabeledTexts
 from nlpmeta.data.inputs import is_missing
 from nlpmeta.data.labels import WRITTEN_MISSING
 from nlpmeta.errors import DataError, DataWarning
+from nlpmeta.sources import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.arrow_rows import Row, saved_splits
-from nlpmeta.sources.base import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, LabelColumn, choose, others_of
 from nlpmeta.sources.form import LONGEST_LINE, RECOGNISED, TableForm, TextFile, recognised
 from nlpmeta.sources.tables import columns_of, is_table, refuse_foreign, refuse_nested, rows_of

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.sources.base import Source, SourceFacts, SourceRequest, SplitNames, sources
+from nlpmeta.sources import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, Columns, choose, labelled, others_of
 from nlpmeta.sources.hub_access import open_dataset
 from nlpmeta.storage.files import write_text

@@ -10,7 +10,7 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.episodes.base import fingerprints
 from nlpmeta.errors import DataError
 from nlpmeta.languages import parse
-from nlpmeta.sources.base import Source
+from nlpmeta.sources import Source
 
 FEW = 5
 

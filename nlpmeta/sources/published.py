@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.errors import DataError
+from nlpmeta.sources import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.arrow_rows import Row
-from nlpmeta.sources.base import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.catalogue import (
     DATA_DIR,
     PARTS,

@@ -26,7 +26,7 @@ from nlpmeta.episodes.wrappers import (
     temperature_weights,
 )
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.sources.base import Source
+from nlpmeta.sources import Source
 from nlpmeta.sources.catalogue import POOL_SPLIT, catalogue_entry, collections, folds, members
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.loading import load_source, open_if_possible
