@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.errors import DataError, DataWarning, UnknownNameError
 from nlpmeta.sources import SplitNames
 from nlpmeta.sources.catalogue import (
@@ -89,15 +90,16 @@ def test_every_split_in_the_mirror_has_as_many_texts_as_its_files_have_lines(nam
             assert sum(len(source.load(lang, part)) for part in PARTS) == len(source.load(lang, "all"))
         for split in files.keys() & set(source.splits(lang)):
             paths = [shared_data / path.replace("{lang}", lang) for path in files[split]]
-            assert len(source.load(lang, split)) == sum(map(lines_of, paths)), (lang, split)
+            assert len(source.load(lang, split, several=True)) == sum(map(lines_of, paths)), (lang, split)
 
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", MIRRORED)
 def test_the_label_set_is_that_of_the_mirror(name, shared_data):
     entry, source = catalogue_entry(name), load_source(name, data_dir=shared_data)
-    langs = source.languages() if entry.collection else source.languages()[:1]
-    seen = {label for lang in langs for split in source.splits(lang) for label in source.load(lang, split).label_names}
+    langs = source.languages() if entry.collection or source.several else source.languages()[:1]
+    loaded = [source.load(lang, split, several=True) for lang in langs for split in source.splits(lang)]
+    seen = {label for each in loaded for label in (MultiLabelTexts.of(each) if each.several else each).label_names}
     seen -= {"oos"}
     assert seen == set(entry.label_names)
     assert len(seen) == entry.n_labels

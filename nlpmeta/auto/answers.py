@@ -23,6 +23,7 @@ from nlpmeta.auto.scope import (
     small_talk_likeness,
     small_talk_vectors,
 )
+from nlpmeta.auto.several import OneVsRest
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed, Learner, Predictor, TaskState, Texts
@@ -172,6 +173,11 @@ def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None
 
 def _checked(predictor: Predictor) -> tuple[Profile, Mixture, Tensor]:
     """What is known of tasks like this one, the mixture, and how likely it made the held-out texts."""
+    if isinstance(predictor, OneVsRest):
+        raise NLPMetaError(
+            "This model gives several labels a text: each has a probability of its own (predict_proba), and a text out "
+            "of scope gets none of them. Label sets and out-of-scope scores go with one label a text."
+        )
     if not isinstance(predictor, Mixture) or not isinstance(predictor.learner, AutoHead):
         raise NLPMetaError("Label sets and out-of-scope scores need the method 'auto'; adapt with it.")
     if predictor.held_out is None:

@@ -31,8 +31,20 @@ from nlpmeta.auto.judging import (
 )
 from nlpmeta.auto.mixture import Mixture, usual_likeness
 from nlpmeta.auto.priors import shipped_priors
+from nlpmeta.auto.several import OneVsRest, is_several, learn_several
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.lora import has_adapter
-from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, class_means, learners
+from nlpmeta.learners.base import (
+    Embed,
+    Learner,
+    Option,
+    Predictor,
+    Support,
+    TaskState,
+    Texts,
+    class_means,
+    learners,
+)
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 if TYPE_CHECKING:
@@ -114,18 +126,24 @@ class AutoHead(Learner):
         known = self.known(support)
         if not still_judged(before.get("mixture/judged"), judged_on(known)):
             return self.adapt_to(known, self.judge(known))
-        heads = {head.name: (float(head.share), float(head.scores_over)) for head in self.predictor(before).heads}
+        mixture = Mixture.of(self, self.candidates, before)
+        heads = {head.name: (float(head.share), float(head.scores_over)) for head in mixture.heads}
         kept = {key: before[key] for key in ("mixture/held_out", "mixture/judged")}
         return self._fitted(known, heads) | kept
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         return self.predictor(state).logits(queries)
 
-    def predictor(self, state: TaskState) -> Mixture:
-        return Mixture.of(self, self.candidates, state)
+    def adapt_several(self, data: MultiLabelTexts, embed: Embed, *, features: Tensor | None = None) -> TaskState:
+        """What is known of a task whose texts have several labels; see ``several.learn_several``."""
+        return learn_several(self, data, embed, features)
+
+    def predictor(self, state: TaskState) -> Predictor:
+        return OneVsRest.of(self, state) if is_several(state) else Mixture.of(self, self.candidates, state)
 
     def problem_of(self, state: TaskState) -> str:
-        return self.predictor(state).problem()
+        several = is_several(state)
+        return (OneVsRest.of(self, state) if several else Mixture.of(self, self.candidates, state)).problem()
 
     def config(self) -> dict[str, Option]:
         return {"temperature": self.temperature, "name_weight": self.name_weight}

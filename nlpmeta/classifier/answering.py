@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from typing_extensions import Self
 
-from nlpmeta.classifier.fitted import Fitted
-from nlpmeta.classifier.given import checked_pairs, checked_weights
+from nlpmeta.classifier.fitted import Fitted, checked_weights
+from nlpmeta.classifier.given import checked_pairs
 from nlpmeta.classifier.persistence import KeptClassifier, known_examples
+from nlpmeta.classifier.several import gives_sets, label_sets_of, several_given, thresholds_of
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.tokenizing import cut_texts_said
 
@@ -29,9 +30,20 @@ class AnsweringClassifier(KeptClassifier):
 
     @torch.no_grad()
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
-        """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
-        probabilities: NDArray[np.float32] = _scores(self.fitted_, X).float().softmax(1).cpu().numpy()
-        return probabilities
+        """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``.
+
+        They sum to 1, or are independent of each other where a text may have several labels.
+        """
+        return _probabilities(self.fitted_, _scores(self.fitted_, X))
+
+    @property
+    def thresholds_(self) -> "NDArray[np.float32]":
+        """The probability from which on each label is given, ``(n_labels,)``, where a text may have several.
+
+        Raises:
+            NLPMetaError: if each text gets one label.
+        """
+        return thresholds_of(self.fitted_)
 
     @overload
     def predict(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.generic]": ...  # noqa: N803
@@ -46,6 +58,9 @@ class AnsweringClassifier(KeptClassifier):
         abstain: float | None = None,
     ) -> "NDArray[np.generic] | list[LabelSet]":
         """The most probable label of each text, ``(n_texts,)``, or the labels that it may have.
+
+        Where a text may have several labels, they are those whose probability reaches their threshold
+        (``thresholds_``): a list of lists, or a 0/1 matrix if ``fit`` was given one.
 
         Args:
             X: the texts.
@@ -62,7 +77,10 @@ class AnsweringClassifier(KeptClassifier):
             from nlpmeta.auto.answers import label_sets
 
             return label_sets(fitted.predictor, scores, fitted.classes.tolist(), coverage=abstain)
-        labels: NDArray[np.generic] = fitted.classes[scores.float().softmax(1).cpu().numpy().argmax(1)]
+        probabilities = _probabilities(fitted, scores)
+        if gives_sets(fitted):
+            return label_sets_of(fitted, probabilities)  # type: ignore[return-value]  # several labels a text
+        labels: NDArray[np.generic] = fitted.classes[probabilities.argmax(1)]
         return labels
 
     def score(
@@ -73,11 +91,26 @@ class AnsweringClassifier(KeptClassifier):
     ) -> float:
         """The share of the texts ``X`` that get the label in ``y``; the mean by ``sample_weight`` where that is given.
 
+        Of several labels a text all must be right and none missing, as scikit-learn has it.
+
         Raises:
             DataError: as ``fit``.
         """
+        if gives_sets(self.fitted_):
+            return self._exact_match(X, y, sample_weight)
         texts, labels = checked_pairs(X, y)
         right = [guess == label for guess, label in zip(self.predict(texts).tolist(), labels.tolist(), strict=True)]
+        return float(np.average(right, weights=checked_weights(sample_weight, len(texts))))
+
+    def _exact_match(self, X: "Sequence[str] | ArrayLike", y: object, sample_weight: object) -> float:  # noqa: N803
+        fitted = self.fitted_
+        texts, marks = several_given(X, y, usual=fitted.classes.tolist())
+        found = _probabilities(fitted, _scores(fitted, texts)) >= thresholds_of(fitted)
+        right = [
+            {label for label, there in zip(marks.classes.tolist(), true, strict=True) if there}
+            == {label for label, there in zip(fitted.classes.tolist(), guess, strict=True) if there}
+            for true, guess in zip(marks.matrix, found, strict=True)
+        ]
         return float(np.average(right, weights=checked_weights(sample_weight, len(texts))))
 
     @torch.no_grad()
@@ -113,3 +146,9 @@ def _scores(fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # 
     texts = checked_texts(X)
     with cut_texts_said(texts, fitted.learner.encoder):
         return fitted.predictor.logits(fitted.predictor.queries(texts))
+
+
+def _probabilities(fitted: Fitted, scores: torch.Tensor) -> "NDArray[np.float32]":
+    each = scores.float()
+    probabilities: NDArray[np.float32] = (each.sigmoid() if gives_sets(fitted) else each.softmax(1)).cpu().numpy()
+    return probabilities

@@ -1,28 +1,27 @@
 """A few-shot text classifier with scikit-learn's manners: fit, predict, save, load."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 
 from nlpmeta.classifier.answering import AnsweringClassifier
 from nlpmeta.classifier.fitted import Examples, Fitted
-from nlpmeta.classifier.given import at_least_two, checked_pairs, checked_weights, pairs_and_classes
+from nlpmeta.classifier.given import at_least_two, checked_pairs, given_examples, learned
 from nlpmeta.classifier.persistence import known_examples
-from nlpmeta.classifier.streaming import ReadStream, as_batch
+from nlpmeta.classifier.several import gives_sets, more_marked, takes_several
+from nlpmeta.classifier.streaming import ReadStream, as_batch, written
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import cut_texts_said
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.learners.abilities import Readapts, ReadsStreams, check_described, reads_no_names
+from nlpmeta.learners.abilities import ReadsStreams, reads_no_names
 from nlpmeta.learners.base import Learner, TaskState, learners
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from nlpmeta.encoder.device import Device
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -59,36 +58,38 @@ class FewShotClassifier(AnsweringClassifier):
         *,
         classes: "ArrayLike | None" = None,
         descriptions: "Descriptions | None" = None,
+        multilabel: bool | None = None,
     ) -> "FewShotClassifier":
         """Adapt to ``X``, a text for each label in ``y``.
 
         Args:
             X: the texts.
-            y: their labels.
+            y: their labels; or a list of labels for each text (empty where it has none), or a 0/1 matrix ``(n_texts,
+                n_labels)``: the answers are then lists, or such a matrix, and probabilities are independent (``auto``).
             sample_weight: how many texts each counts as; a text of weight 0 is left out. ``logistic``, ``prototypical``
                 and ``ridge`` use it.
             classes: all classes, where some have no example in ``y`` (or none has: ``X`` and ``y`` are then empty) and
-                are to be known by their names and descriptions alone. ``auto`` and ``prototypical`` can do that.
+                are to be known by their names and descriptions alone. ``auto`` and ``prototypical`` can do that. Of a
+                matrix the names of its columns.
             descriptions: what classes are, in words of any language: a text or several by label, such as
                 ``{"refund": "the customer wants money back"}``. They are read together with the name of the class, and
                 in its place if that says nothing (0, ``LABEL_1``), by the methods that read names: ``auto``, and
                 ``prototypical`` and ``maml`` on a checkpoint that was trained with names.
+            multilabel: whether texts have several labels, where ``y`` does not show it.
 
         Raises:
             NLPMetaError: if ``sample_weight`` or ``descriptions`` are given and the method does not use them.
             DataError: if a text is not a string or is empty, a label is missing or of another kind than the others,
                 lengths differ, there are fewer than two classes, or a description is of no class or says nothing.
         """
-        texts, labels, by_name = pairs_and_classes(X, y, classes)
-        examples = Examples.of(texts, labels, by_name=by_name).weighed(checked_weights(sample_weight, len(texts)))
-        examples = examples.described(descriptions)
+        examples = given_examples(X, y, classes, multilabel).weighed(sample_weight).described(descriptions)
         at_least_two(examples.classes)
         learner = self._learner()
         if examples.weights is not None and not learner.weighs:
             able = ", ".join(name for name in learners if learners[name].weighs)
             name = learners.name_of(type(learner))
             raise NLPMetaError(f"{name} does not use sample_weight; these methods do: {able}.")
-        with cut_texts_said(texts, learner.encoder):
+        with cut_texts_said(examples.texts, learner.encoder):
             return self._change(lambda _: self._learned(learner, examples))
 
     @classmethod
@@ -97,6 +98,7 @@ class FewShotClassifier(AnsweringClassifier):
         classes: "Sequence[Label] | ArrayLike",
         *,
         descriptions: Descriptions | None = None,
+        multilabel: bool = False,
         method: "str | Learner" = "auto",
         encoder: "str | TextEncoder" = DEFAULT_ENCODER,
         checkpoint: str = "default",
@@ -111,6 +113,7 @@ class FewShotClassifier(AnsweringClassifier):
         Args:
             classes: the labels, at least two.
             descriptions: what classes are, as in ``fit``; needed where a name says nothing (0, ``LABEL_1``).
+            multilabel: whether a text may have none or several of them.
             method: ``auto`` or ``prototypical``; this and what follows as in the constructor.
             encoder: texts to vectors.
             checkpoint: what adaptation starts from.
@@ -122,7 +125,7 @@ class FewShotClassifier(AnsweringClassifier):
             NLPMetaError: if the method needs examples.
         """
         self = cls(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device)
-        return self.fit([], [], classes=classes, descriptions=descriptions)
+        return self.fit([], [], classes=classes, descriptions=descriptions, multilabel=multilabel)
 
     def partial_fit(  # noqa: D417  # classes is scikit-learn's
         self,
@@ -141,19 +144,22 @@ class FewShotClassifier(AnsweringClassifier):
         A method that reads a stream (``mann``, ``rnn``, ``snail``) writes the new texts into its memory, in constant
         time, and keeps no examples; it may start from nothing. ``X`` and ``y`` may be one text and its label.
 
-        ``descriptions`` are as in ``fit``; those of a class replace the ones that it had.
+        ``descriptions`` are as in ``fit``; those of a class replace the ones that it had. Where texts have several
+        labels, those of a text that is there already replace the ones that it had.
 
         Raises:
             DataError: as ``fit``, or if a stream has no room for another class.
             NLPMetaError: if this model was loaded from a folder that does not hold its examples.
         """
+        if takes_several(self._fitted_, y):
+            return self._change(lambda before: self._more_marked(before, X, y, classes, descriptions))
         texts, labels = checked_pairs(*as_batch(X, y))
 
         def taught(before: Fitted | None) -> Fitted:
             if isinstance(learner, ReadsStreams):
                 if descriptions is not None:
                     raise reads_no_names(learner)
-                return _written(learner, learner.encoder.encode, before, texts, labels).fitted(learner)
+                return written(learner, learner.encoder.encode, before, texts, labels).fitted(learner)
             if before is None:
                 return self._learned(learner, Examples.of(texts, labels).described(descriptions))
             examples = known_examples(before).plus(texts, labels).described(descriptions)
@@ -162,6 +168,17 @@ class FewShotClassifier(AnsweringClassifier):
         learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner()
         with cut_texts_said(texts, learner.encoder):
             return self._change(taught)
+
+    def _more_marked(
+        self,
+        before: Fitted | None,
+        X: object,
+        y: object,
+        classes: object,
+        descriptions: object,  # noqa: N803
+    ) -> Fitted:
+        examples = more_marked(known_examples(before) if before else None, X, y, classes).described(descriptions)
+        return self._learned(self.learner_ if before else self._learner(), examples)
 
     def add_class(
         self, label: Label, texts: Sequence[str] | None = None, *, description: str | Sequence[str] | None = None
@@ -179,7 +196,8 @@ class FewShotClassifier(AnsweringClassifier):
         if texts is None:
             return self._change(lambda before: self._with_class(before or self.fitted_, label, described))
         checked = checked_texts(texts)
-        return self.partial_fit(checked, [label] * len(checked), descriptions=described)
+        labels = [[label]] * len(checked) if self._fitted_ and gives_sets(self._fitted_) else [label] * len(checked)
+        return self.partial_fit(checked, labels, descriptions=described)
 
     def _with_class(self, known: Fitted, label: Label, described: Descriptions | None) -> Fitted:
         if isinstance(known.learner, ReadsStreams):
@@ -263,38 +281,16 @@ class FewShotClassifier(AnsweringClassifier):
         fitted = None if state is None else Fitted.of(learner, state, examples)
         return self._change(lambda _: fitted or self._learned(learner, examples, embed=known))
 
-    @torch.no_grad()
     def _learned(
         self,
         learner: Learner,
-        examples: "Examples",
+        examples: Examples,
         *,
         embed: "Embed | None" = None,
         before: TaskState | None = None,
     ) -> Fitted:
         """What ``learner`` makes of ``examples``, from what was learned ``before`` if anything."""
-        at_least_two(examples.classes)
-        check_described(learner, examples.data())
-        if learner.inputs == "embeddings":
-            examples = examples.embedded(embed or learner.encoder.encode)
-        remembered = self._names_
-        if remembered is None or remembered.encoder is not learner.encoder:
-            self._names_ = remembered = EmbeddingTable(learner.encoder)
-        support = learner.support(examples.data(), embed or remembered, features=examples.features)
-        if examples.weights is not None:
-            weights = torch.ones(len(support), dtype=torch.float64, device=support.labels.device)
-            weights[: len(examples.texts)] = torch.from_numpy(examples.weights).to(weights)
-            support = replace(support, weights=weights)
-        if before is not None and isinstance(learner, Readapts):
-            learned = learner.readapt(support, before)
-        else:
-            learned = learner.adapt(support)
-        return Fitted.of(learner, learned, examples)
-
-
-@torch.no_grad()
-def _written(
-    learner: ReadsStreams, embed: "Embed", before: Fitted | None, texts: tuple[str, ...], labels: "NDArray[np.generic]"
-) -> ReadStream:
-    stream = ReadStream.new(learner) if before is None else ReadStream.of(before)
-    return stream.plus(learner, texts, labels, embed)
+        names = self._names_
+        if names is None or names.encoder is not learner.encoder:
+            self._names_ = names = EmbeddingTable(learner.encoder)
+        return learned(learner, examples, names, embed=embed, before=before)

@@ -15,9 +15,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, words_of
 from nlpmeta.encoder.merged import Guard
-from nlpmeta.errors import DataError, UnknownNameError
+from nlpmeta.errors import DataError, UnknownNameError, visible
 from nlpmeta.learners.base import Learner, Predictor, TaskState
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Examples:
     weights: "NDArray[np.float64] | None" = None
     """How many texts each counts as, ``(n,)``; one each if not given."""
     descriptions: Described = field(default_factory=dict)
+    as_matrix: bool = False
+    """Whether labels are given and answered as a 0/1 matrix, where a text may have several."""
 
     @classmethod
     def of(
@@ -74,12 +77,13 @@ class Examples:
             return self
         return replace(self, descriptions={**self.descriptions, **checked_descriptions(descriptions, self.classes)})
 
-    def weighed(self, weights: "NDArray[np.float64] | None") -> "Examples":
+    def weighed(self, sample_weight: object) -> "Examples":
         """With weights, and without the examples whose weight is 0.
 
         Raises:
-            DataError: if no example of some class is left.
+            DataError: as ``checked_weights``, or if no example of some class is left.
         """
+        weights = checked_weights(sample_weight, len(self.texts))
         if weights is None:
             return self
         kept = np.flatnonzero(weights > 0)
@@ -165,13 +169,15 @@ class Fitted:
     descriptions: Described = field(default_factory=dict)
     by_name: "NDArray[np.generic] | None" = None
     """The classes without an example; ``None`` if there are none."""
+    as_matrix: bool = False
+    """Whether several labels a text are answered as a 0/1 matrix."""
 
     @classmethod
     def of(cls, learner: Learner, state: TaskState, examples: Examples) -> "Fitted":
         """What was learned from examples, stored as a file stores it: another memory layout would round differently."""
         stored = {name: each.contiguous() for name, each in state.items()}
         by_name = examples.by_name if len(examples.by_name) else None
-        return cls(learner, stored, examples.classes, examples, examples.descriptions, by_name)
+        return cls(learner, stored, examples.classes, examples, examples.descriptions, by_name, examples.as_matrix)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -262,3 +268,23 @@ class HasFitted:
             if fitted is not None:
                 self._fitted_, self._before_ = None, fitted.learner
         return self
+
+
+def checked_weights(sample_weight: object, n: int) -> "NDArray[np.float64] | None":
+    """The weight of each of ``n`` texts, ``None`` if none are given.
+
+    Raises:
+        DataError: if one is no number from 0 on, all are 0, or there are not ``n``.
+    """
+    if sample_weight is None:
+        return None
+    values = values_of(sample_weight, name="sample_weight", what="numbers")
+    if len(values) != n:
+        raise DataError(f"There are {n} texts but sample_weight has {len(values)} numbers.")
+    for row, value in enumerate(values):
+        if kind_of(value) not in (int, float) or not np.isfinite(value) or value < 0:  # type: ignore[call-overload,operator]
+            raise DataError(f"sample_weight must hold numbers from 0 on; row {row} is {visible(repr(value))[:40]}.")
+    weights = np.asarray(values, dtype=np.float64)
+    if not weights.any():
+        raise DataError("Every number in sample_weight is 0: nothing is left to learn from.")
+    return weights

@@ -1,37 +1,35 @@
-"""What is given to a classifier, checked: texts with labels, weights, classes without an example."""
+"""What is given to a classifier, checked, what a learner makes of it, and how examples are kept in a folder."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import torch
 
-from nlpmeta.data.inputs import checked_texts, is_missing, values_of
-from nlpmeta.data.labels import checked_labels, kind_of
-from nlpmeta.errors import DataError, visible
+from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
+from nlpmeta.classifier.several import (
+    SeveralExamples,
+    examples_from,
+    marks_json,
+    several_given,
+    several_learned,
+)
+from nlpmeta.classifier.streaming import LabelsFile
+from nlpmeta.data.inputs import checked_texts, is_missing, is_unicode, values_of
+from nlpmeta.data.labels import checked_labels, like, plain
+from nlpmeta.data.multilabel import gives_several
+from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
+from nlpmeta.learners.abilities import Readapts, check_described
+from nlpmeta.learners.base import Embed, Learner, TaskState
+from nlpmeta.storage.files import read_json, write_bytes, write_json
+from nlpmeta.storage.tensors import read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-
-def checked_weights(sample_weight: object, n: int) -> "NDArray[np.float64] | None":
-    """The weight of each of ``n`` texts, ``None`` if none are given.
-
-    Raises:
-        DataError: if one is no number from 0 on, all are 0, or there are not ``n``.
-    """
-    if sample_weight is None:
-        return None
-    values = values_of(sample_weight, name="sample_weight", what="numbers")
-    if len(values) != n:
-        raise DataError(f"There are {n} texts but sample_weight has {len(values)} numbers.")
-    for row, value in enumerate(values):
-        if kind_of(value) not in (int, float) or not np.isfinite(value) or value < 0:  # type: ignore[call-overload,operator]
-            raise DataError(f"sample_weight must hold numbers from 0 on; row {row} is {visible(repr(value))[:40]}.")
-    weights = np.asarray(values, dtype=np.float64)
-    if not weights.any():
-        raise DataError("Every number in sample_weight is 0: nothing is left to learn from.")
-    return weights
 
 
 def at_least_two(classes: "NDArray[np.generic]") -> None:
@@ -91,3 +89,113 @@ def pairs_and_classes(
     if unknown:
         raise DataError(f"y holds the label {unknown[0]!r}, which is none of the classes; add it to classes.")
     return *pairs, every[[label not in seen for label in every.tolist()]]
+
+
+def given_examples(
+    X: "Sequence[str] | ArrayLike",  # noqa: N803
+    y: "ArrayLike",
+    classes: "ArrayLike | None",
+    multilabel: bool | None,
+) -> Examples:
+    """The examples in ``X`` and ``y``, of one label a text or of several.
+
+    Raises:
+        DataError: as ``pairs_and_classes`` and ``several_given``.
+    """
+    if gives_several(y, multilabel):
+        return SeveralExamples.marked(*several_given(X, y, classes))
+    texts, labels, by_name = pairs_and_classes(X, y, classes)
+    return Examples.of(texts, labels, by_name=by_name)
+
+
+@torch.no_grad()
+def learned(
+    learner: Learner,
+    examples: Examples,
+    names: EmbeddingTable,
+    *,
+    embed: Embed | None = None,
+    before: TaskState | None = None,
+) -> Fitted:
+    """What ``learner`` makes of ``examples``.
+
+    Args:
+        learner: what adapts.
+        examples: what it learns from.
+        names: embeddings of class names, which are kept.
+        embed: where all embeddings come from, if not from the encoder.
+        before: what was learned from earlier examples, if anything.
+    """
+    at_least_two(examples.classes)
+    if isinstance(examples, SeveralExamples):
+        return several_learned(learner, examples, embed or learner.encoder.encode, names=embed or names)
+    check_described(learner, examples.data())
+    if learner.inputs == "embeddings":
+        examples = examples.embedded(embed or learner.encoder.encode)
+    support = learner.support(examples.data(), embed or names, features=examples.features)
+    if examples.weights is not None:
+        weights = torch.ones(len(support), dtype=torch.float64, device=support.labels.device)
+        weights[: len(examples.texts)] = torch.from_numpy(examples.weights).to(weights)
+        support = replace(support, weights=weights)
+    if before is not None and isinstance(learner, Readapts):
+        state = learner.readapt(support, before)
+    else:
+        state = learner.adapt(support)
+    return Fitted.of(learner, state, examples)
+
+
+TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"
+_LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred where they are not scaled
+
+
+def write_examples(folder: Path, examples: Examples) -> None:
+    """Write texts and labels as JSON, embeddings as safetensors."""
+    from safetensors.torch import save
+
+    weights = {} if examples.weights is None else {"weights": examples.weights.tolist()}
+    marks = marks_json(examples)
+    labels = {"labels": plain(examples.labels)} if marks is None else {"marks": marks}
+    write_json(folder / TEXTS_FILE, {"texts": list(examples.texts), **labels, **weights})
+    if examples.features is not None:
+        write_bytes(folder / FEATURES_FILE, save({"features": examples.features.cpu().contiguous()}))
+
+
+def read_examples(folder: Path, kept: LabelsFile, device: torch.device) -> Examples | None:
+    """What ``write_examples`` wrote; ``None`` if it did not and there is more to know than the names of the classes.
+
+    Raises:
+        ModelFolderError: if a file is damaged or does not fit the classes.
+    """
+    path = folder / TEXTS_FILE
+    classes, alone = kept.classes, list[object]([] if kept.by_name is None else kept.by_name.tolist())
+    if not path.is_file() and len(alone) < len(classes):
+        return None
+    try:
+        found = cast("dict[str, list[object]]", read_json(path) if path.is_file() else {"texts": [], "marks": []})
+        texts, several = tuple(map(str, found["texts"])), None
+        if kept.several:
+            several = examples_from(texts, found["marks"], classes, as_matrix=kept.as_matrix)
+        labels = like(found.get("labels", []), classes)
+        weights = checked_weights(found.get("weights"), len(texts))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        if isinstance(error, NLPMetaError):
+            raise
+        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
+    has_features = (folder / FEATURES_FILE).is_file()
+    features = read_tensors(folder / FEATURES_FILE).get("features") if has_features else None
+    fits = (several is not None or labels.shape == (len(texts),)) and is_unicode("".join(texts))
+    fits = fits and (features is None or _are_embeddings(features, len(texts)))
+    named = set(several.by_name.tolist()) == set(alone) if several is not None else False
+    if not fits or not (named or set(labels.tolist()) == set(classes.tolist()) - set(alone)):
+        raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
+    features = None if features is None else features.to(device)
+    return (
+        Examples(texts, labels, features, classes, weights) if several is None else replace(several, features=features)
+    )
+
+
+def _are_embeddings(features: torch.Tensor, n: int) -> bool:
+    """Whether these can be embeddings ``(n, dim)``; heads cannot be solved with numbers that are far larger."""
+    if features.ndim != 2 or len(features) != n or features.dtype != torch.float32:
+        return False
+    return bool((features.abs() <= _LARGEST_FEATURE).all())

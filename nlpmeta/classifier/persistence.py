@@ -100,7 +100,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         """
         from safetensors.torch import save
 
-        from nlpmeta.classifier.streaming import write_examples, write_labels
+        from nlpmeta.classifier.given import write_examples
+        from nlpmeta.classifier.streaming import write_labels
 
         fitted = self.fitted_
         with new_folder(Path(folder), overwrite=overwrite) as temporary:
@@ -183,7 +184,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             ModelFolderError: if it is damaged, incomplete or of a newer format.
             NetworkError: if it is not on this machine and the Hub does not bring it.
         """
-        from nlpmeta.classifier.streaming import check_encoder_of_stranger, check_state, read_examples, read_labels
+        from nlpmeta.classifier.given import read_examples
+        from nlpmeta.classifier.streaming import check_encoder_of_stranger, check_state, read_labels
         from nlpmeta.sharing import find_model
         from nlpmeta.storage.hub_download import Fetching
 
@@ -198,8 +200,10 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         place, kept = learner.encoder.device, read_labels(folder / LABELS_FILE)
         state = {name: tensor.to(place) for name, tensor in read_tensors(folder / TASK_FILE).items()}
         check_state(learner, state, len(kept.classes), folder / TASK_FILE)
-        examples = read_examples(folder, kept.classes, kept.by_name, place)
-        self = cls.from_state(learner, state, kept.classes, examples, kept.descriptions, kept.by_name)
+        examples = read_examples(folder, kept, place)
+        self = cls.from_state(
+            learner, state, kept.classes, examples, kept.descriptions, kept.by_name, as_matrix=kept.as_matrix
+        )
         self.method, self.encoder = learners.name_of(type(learner)), learner.encoder
         return self
 
@@ -212,6 +216,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         examples: Examples | None = None,
         descriptions: Described | None = None,
         by_name: "NDArray[np.generic] | None" = None,
+        *,
+        as_matrix: bool = False,
     ) -> Self:
         """A fitted classifier from its parts: what ``fit`` would have left.
 
@@ -222,11 +228,12 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             examples: what it learned from, where that is kept.
             descriptions: the texts that describe a class, by its label.
             by_name: the classes without an example.
+            as_matrix: whether several labels a text are answered as a 0/1 matrix.
         """
         self = cls(learner)
         described = descriptions or {}
         known = None if examples is None else replace(examples, descriptions=described)
-        self._fitted_ = Fitted(learner, state, classes, known, described, by_name)
+        self._fitted_ = Fitted(learner, state, classes, known, described, by_name, as_matrix)
         return self
 
     def _learner(self) -> Learner:

@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlpmeta.classifier.fitted import Described, Examples, Fitted
-from nlpmeta.classifier.given import checked_weights
+from nlpmeta.classifier.fitted import Described, Fitted
+from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data.inputs import is_unicode
 from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, like, plain
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import SLOTS, ReadsStreams
-from nlpmeta.learners.base import Learner, TaskState, Texts
-from nlpmeta.storage.files import Json, read_json, write_bytes, write_json
+from nlpmeta.learners.base import Embed, Learner, TaskState, Texts
+from nlpmeta.storage.files import Json, read_json, write_json
 from nlpmeta.storage.hub_download import looks_like_name
-from nlpmeta.storage.tensors import read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -97,6 +96,15 @@ class ReadStream:
         return ReadStream({**self.state, SLOTS: slots[slots.new_tensor(order)]}, self.classes[order])
 
 
+@torch.no_grad()
+def written(
+    learner: ReadsStreams, embed: Embed, before: Fitted | None, texts: tuple[str, ...], labels: "NDArray[np.generic]"
+) -> ReadStream:
+    """The stream after ``texts``, from what was read ``before`` if anything."""
+    stream = ReadStream.new(learner) if before is None else ReadStream.of(before)
+    return stream.plus(learner, texts, labels, embed)
+
+
 def as_batch(
     X: "Sequence[str] | ArrayLike",  # noqa: N803
     y: "ArrayLike",
@@ -107,8 +115,6 @@ def as_batch(
     return X, y
 
 
-TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"
-_LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred where they are not scaled
 _KINDS: dict[str, type] = {"U": str, "S": str, "b": bool, "f": float, "i": int, "u": int}
 
 
@@ -119,6 +125,9 @@ class LabelsFile:
     classes: "NDArray[np.generic]"
     descriptions: Described
     by_name: "NDArray[np.generic] | None"
+    several: bool = False
+    """Whether a text may have several of them."""
+    as_matrix: bool = False
 
 
 def write_labels(path: Path, fitted: Fitted) -> None:
@@ -131,6 +140,8 @@ def write_labels(path: Path, fitted: Fitted) -> None:
     if fitted.by_name is not None:
         alone = set(fitted.by_name.tolist())
         facts["without_example"] = [label in alone for label in classes.tolist()]
+    if gives_sets(fitted):
+        facts |= {"several": True, "as_matrix": fitted.as_matrix}
     write_json(path, facts)
 
 
@@ -145,7 +156,9 @@ def read_labels(path: Path) -> LabelsFile:
     try:
         classes = _classes(facts.get("labels"), str(facts.get("kind")))
         described = _descriptions(facts.get("descriptions"), classes)
-        return LabelsFile(classes, described, _by_name(facts.get("without_example"), classes))
+        several, as_matrix = facts.get("several") is True, facts.get("as_matrix") is True
+        by_name = _by_name(facts.get("without_example"), classes)
+        return LabelsFile(classes, described, by_name, several, as_matrix)
     except (DataError, OverflowError, ValueError) as error:
         raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
 
@@ -237,49 +250,3 @@ def _why_unwritable(learner: ReadsStreams, state: TaskState, features: Tensor, n
         with suppress(DataError):
             learner.write(state, features, label)
     return ""
-
-
-def write_examples(folder: Path, examples: Examples) -> None:
-    """Write texts and labels as JSON, embeddings as safetensors."""
-    from safetensors.torch import save
-
-    weights = {} if examples.weights is None else {"weights": examples.weights.tolist()}
-    write_json(folder / TEXTS_FILE, {"texts": list(examples.texts), "labels": plain(examples.labels), **weights})
-    if examples.features is not None:
-        write_bytes(folder / FEATURES_FILE, save({"features": examples.features.cpu().contiguous()}))
-
-
-def read_examples(
-    folder: Path, classes: "NDArray[np.generic]", by_name: "NDArray[np.generic] | None", device: torch.device
-) -> Examples | None:
-    """What ``write_examples`` wrote; ``None`` if it did not and there is more to know than the names of the classes.
-
-    Raises:
-        ModelFolderError: if a file is damaged or does not fit the classes.
-    """
-    path = folder / TEXTS_FILE
-    alone: list[object] = [] if by_name is None else by_name.tolist()
-    if not path.is_file():
-        return Examples((), classes[:0], None, classes) if len(alone) == len(classes) else None
-    try:
-        found = cast("dict[str, list[object]]", read_json(path))
-        texts, labels = tuple(map(str, found["texts"])), like(found["labels"], classes)
-        weights = checked_weights(found.get("weights"), len(texts))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        if isinstance(error, NLPMetaError):
-            raise
-        raise ModelFolderError(f"{path} is damaged ({error}). Save the model again.") from error
-    has_features = (folder / FEATURES_FILE).is_file()
-    features = read_tensors(folder / FEATURES_FILE).get("features") if has_features else None
-    fits = labels.shape == (len(texts),) and is_unicode("".join(texts))
-    fits = fits and (features is None or _are_embeddings(features, len(texts)))
-    if not fits or set(labels.tolist()) != set(classes.tolist()) - set(alone):
-        raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
-    return Examples(texts, labels, None if features is None else features.to(device), classes, weights)
-
-
-def _are_embeddings(features: torch.Tensor, n: int) -> bool:
-    """Whether these can be embeddings ``(n, dim)``; heads cannot be solved with numbers that are far larger."""
-    if features.ndim != 2 or len(features) != n or features.dtype != torch.float32:
-        return False
-    return bool((features.abs() <= _LARGEST_FEATURE).all())

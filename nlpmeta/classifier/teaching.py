@@ -12,10 +12,11 @@ from nlpmeta.classifier.classifier import Descriptions, FewShotClassifier
 from nlpmeta.classifier.fitted import Examples
 from nlpmeta.classifier.given import checked_pairs
 from nlpmeta.classifier.persistence import known_examples
+from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import Plain, kind_of, words_of
 from nlpmeta.episodes.kshot import FoldSampler
-from nlpmeta.errors import DataError
+from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.learners.abilities import ReadsStreams
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.metrics.scores import score_episode
@@ -103,6 +104,11 @@ def teach(
         DataError: as ``fit``, or if a label is of another kind than the classes.
         NLPMetaError: if the model was saved without its examples.
     """
+    if gives_sets(classifier.fitted_):
+        raise NLPMetaError(
+            "This model gives several labels a text, and teach takes one a text: partial_fit takes several. From the "
+            "command line, adapt again with all examples (nlpmeta adapt --shots all)."
+        )
     given = cast("Sequence[str]", values_of(X, name="X", what="texts"))
     described_alone = descriptions is not None and not given
     texts, labels = ((), classifier.classes_[:0]) if described_alone else checked_pairs(given, y)

@@ -17,6 +17,7 @@ from nlpmeta.cli.process import (
     EncoderName,
     Encoding,
     LabelColumn,
+    LabelSeparator,
     LangColumn,
     MaxLength,
     NoHeader,
@@ -50,6 +51,10 @@ EXAMPLES = """Examples:
   nlpmeta adapt --data mine.csv --shots 5 --descriptions labels.csv
 
   nlpmeta adapt --data mine.csv --shots 0 --out my-model
+
+  nlpmeta adapt --data tagged.jsonl --shots 10
+
+  nlpmeta adapt --data tagged.csv --label-separator ";" --shots all
 
   nlpmeta adapt --data long-texts.csv --max-length 512 --device cuda
 """
@@ -119,6 +124,7 @@ def adapt(
     include_support: IncludeSupport = False,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     lang_column: LangColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -130,6 +136,8 @@ def adapt(
 
     The support set (--shots examples of each class) is drawn from the data and the rest is scored; this is repeated
     over --draws different support sets, or once where there is only one. The model of the first draw is saved.
+
+    Where the label column holds lists, or --label-separator is given, texts may have none or several labels.
     """
     from nlpmeta.evaluation.request import AdaptRequest
     from nlpmeta.sources.form import TableForm
@@ -140,7 +148,8 @@ def adapt(
         method=method, inner_steps=inner_steps, encoder=encoder, checkpoint=checkpoint, max_length=max_length,
         device=device, seed=seed, n_draws=draws, suggest=suggest, unlabelled=unlabelled,
         unlabelled_steps=unlabelled_steps, text_column=text_column, label_column=label_column, lang_column=lang_column,
-        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header), descriptions=descriptions,
+        form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
+        descriptions=descriptions,
     )  # fmt: skip
     _run(request, out, overwrite=overwrite, include_support=include_support, as_json=json, quiet=quiet)
 
@@ -151,9 +160,12 @@ def _run(
     """Do it, save the model and print the report; where it goes is settled before the work begins."""
     from nlpmeta.cli.console import out_json, say
     from nlpmeta.evaluation import adapt_and_measure
-    from nlpmeta.evaluation.request import Material, choose_place
+    from nlpmeta.evaluation.request import Material, choose_place, source_of
 
     notes = None if quiet else say
+    if source_of(request, request.data).several:
+        _run_several(request, out, overwrite=overwrite, include_support=include_support, as_json=as_json, quiet=quiet)
+        return
     material = Material.of(request, say=notes)
     place = choose_place(out, name=request.name, task=request.facts(material.pool.digest()), overwrite=overwrite)
     found = adapt_and_measure(request, material=material, show_progress=not quiet, say=notes)
@@ -172,6 +184,27 @@ def _run(
             label_next=found.label_next,
             learned=found.learned,
         )
+
+
+def _run_several(
+    request: "AdaptRequest", out: Path | None, *, overwrite: bool, include_support: bool, as_json: bool, quiet: bool
+) -> None:
+    """The same for texts with several labels."""
+    from nlpmeta.cli.console import out_json, say, show_several
+    from nlpmeta.evaluation.request import choose_place
+    from nlpmeta.evaluation.several import adapt_several, read_several
+
+    data = read_several(request)
+    place = choose_place(out, name=request.name, task=request.facts(data.digest), overwrite=overwrite)
+    found = adapt_several(request, data=data, show_progress=not quiet, say=None if quiet else say)
+    report = found.json(place.folder)
+    found.classifier.save_pretrained(
+        place.folder, overwrite=place.replace, report=report, include_support=include_support
+    )
+    if as_json:
+        out_json(report)
+    else:
+        show_several(found, place.folder)
 
 
 def _shots(asked: str) -> int | None:

@@ -14,7 +14,12 @@ from nlpmeta.errors import escaped
 from nlpmeta.progress import clear_status
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
+
+    from nlpmeta.evaluation.several import SeveralReport
+    from nlpmeta.metrics.scores import Interval
 
 _NAME, _WORD = 40, 12  # names so long are not wrapped; a column of text has so many characters at least
 _GAP = (0, 2, 0, 0)  # between columns
@@ -121,3 +126,35 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and value != value:
         return None
     return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def show_several(found: "SeveralReport", folder: "Path") -> None:
+    """What was measured of a model that gives several labels a text."""
+    from nlpmeta.evaluation.several import BASELINE, FIGURES
+
+    support, n_without = found.examples, int((~found.examples.marks.any(1)).sum())
+    out(
+        f"{len(support.classes)} labels, {len(support.texts)} support texts ({n_without} without a label), "
+        f"scored on {found.scored_on}"
+    )
+    if found.scores:
+        rows = [(found.request.method, *(_interval(found.mean(name)) for name in FIGURES))]
+        if found.baseline:
+            rows += [(f"baseline: {BASELINE}", *(_interval(found.mean(name, baseline=True)) for name in FIGURES))]
+        out_table(("", *(f"{title}, %" for title in FIGURES.values())), rows)
+        out(f"Scored: {found.scored}. Exact match: all labels of a text are right and none is missing.")
+    out(printable("Support texts of each label: " + _counts(support.several().counts())))
+    stages = ", ".join(f"{stage.replace('_', ' ')} {seconds:.1f} s" for stage, seconds in found.watch.seconds.items())
+    out(f"Time: {stages}")
+    which = "of all examples" if found.request.n_shot is None else "of the first draw"
+    out(f"Saved: {folder} (the model {which if support.texts else 'of the names alone'})")
+    out(f"Next: nlpmeta predict {folder} --file texts.txt")
+
+
+def _counts(found: "Mapping[str, int]", most: int = 30) -> str:
+    shown = ", ".join(f"{name} {count}" for name, count in list(found.items())[:most])
+    return shown + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def _interval(found: "Interval | None") -> str:
+    return "" if found is None else found.percent()

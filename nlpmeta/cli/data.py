@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import AsJson, Delimiter, Encoding, LabelColumn, NoHeader, TextColumn
+from nlpmeta.cli.process import AsJson, Delimiter, Encoding, LabelColumn, LabelSeparator, NoHeader, TextColumn
 
 if TYPE_CHECKING:
     from nlpmeta.sources.home_assistant import LanguageYield
@@ -140,6 +140,7 @@ def check(
     config: _Config = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     no_header: NoHeader = False,
@@ -159,7 +160,10 @@ def check(
     from nlpmeta.sources.inspection import inspect_parts, parts_of
     from nlpmeta.sources.loading import load_source, views_of
 
-    parts, form = [], TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    parts, form = (
+        [],
+        TableForm(delimiter=delimiter, encoding=encoding, header=not no_header, label_separator=label_separator),
+    )
     names = [name, *(others or ())]
     with collected_warnings() as notes:
         for each in names:

@@ -13,9 +13,11 @@ from nlpmeta.cli.process import (
     Device,
     Encoding,
     GivenTexts,
+    LabelSeparator,
     NoHeader,
     Quiet,
     given_texts,
+    kept_columns,
     loads_encoder,
 )
 
@@ -97,6 +99,7 @@ def predict(
     abstain: Abstain = None,
     out_of_scope: OutOfScope = False,
     threshold: Threshold = None,
+    label_separator: LabelSeparator = None,
     json: JsonLines = False,
     device: Device = "auto",
     revision: Revision = None,
@@ -113,11 +116,14 @@ def predict(
     With --out-of-scope (a model of auto) a further column says how probable it is that a text belongs to none of the
     classes; from 0.5 on its label is "none of these". With --threshold that is the label of a text whose probability,
     times that of being in scope where the model knows it, is lower.
+
+    A model that gives several labels a text prints all whose probability reaches their threshold (or --threshold)
+    with --label-separator between them, and none for a text that has none.
     """
     from nlpmeta.cli.predict_output import Columns
     from nlpmeta.sources.form import TableForm
 
-    columns = Columns(top=top, coverage=abstain, out_of_scope=out_of_scope, threshold=threshold)
+    columns = Columns(top, abstain, out_of_scope=out_of_scope, threshold=threshold, separator=label_separator or ";")
     form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
     wanted = Wanted(
         tuple(texts or ()), file, form, text_column=text_column, keep=keep, out=out, overwrite=overwrite, json=json,
@@ -148,7 +154,6 @@ def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], FewShotClassi
         NLPMetaError: if texts and a file are given, options exclude one another, or the file cannot be read or written.
     """
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.predict_output import writes_table
     from nlpmeta.errors import NLPMetaError
 
     out = wanted.out
@@ -156,8 +161,8 @@ def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], FewShotClassi
         raise NLPMetaError("Give texts or --file, not both.")
     _check(columns, out, overwrite=wanted.overwrite)
     source = given_texts(wanted.texts, wanted.file, wanted.text_column, wanted.form)
-    as_table = not wanted.json and writes_table(out, from_table=source.table is not None)
-    kept = _kept(source, wanted.keep, as_table=as_table)
+    as_table = not wanted.json and _writes_table(out, from_table=source.table is not None)
+    kept = kept_columns(source, wanted.keep, as_table=as_table)
     nested = wanted.json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
     classifier = load()
     columns = _settled(columns, classifier, nested=nested)
@@ -183,6 +188,26 @@ def _check(columns: "Columns", out: Path | None, *, overwrite: bool) -> None:
         raise NLPMetaError(f"{out} already exists and was kept. Pass --overwrite to replace it.")
 
 
+def _writes_table(out: Path | None, *, from_table: bool) -> bool:
+    """Whether ``--out`` is a table; texts without a table go to a .tsv file as the lines that are printed.
+
+    Raises:
+        NLPMetaError: if it ends like a table that is not written.
+    """
+    from nlpmeta.errors import NLPMetaError
+    from nlpmeta.sources.tables import TABLE_SUFFIXES, is_table, refuse_foreign
+
+    if out is None:
+        return False
+    suffix = out.suffix.lower()
+    refuse_foreign(out)
+    if (is_table(out) and suffix not in TABLE_SUFFIXES) or suffix == ".json":
+        raise NLPMetaError(
+            f"{out}: tables are written as {', '.join(TABLE_SUFFIXES)}; with another ending such as .txt, lines are."
+        )
+    return suffix in TABLE_SUFFIXES and (from_table or suffix != ".tsv")
+
+
 def _load(model: str, revision: str | None, device: str) -> "FewShotClassifier":
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.progress import clear_status
@@ -193,40 +218,21 @@ def _load(model: str, revision: str | None, device: str) -> "FewShotClassifier":
 
 
 def _settled(columns: "Columns", classifier: "FewShotClassifier", *, nested: bool) -> "Columns":
-    """The columns that this model can fill: a threshold takes the out-of-scope score in where the model has one."""
-    from nlpmeta.auto.answers import knows_scope
-
-    scored = columns.out_of_scope or (columns.threshold is not None and knows_scope(classifier.fitted_.predictor))
-    return replace(columns, nested=nested, out_of_scope=scored)
-
-
-def _kept(source: GivenTexts, keep: str | None, *, as_table: bool) -> tuple[str, ...]:
-    """The columns of the table that came in to write out again.
+    """The columns that this model can fill: a threshold takes the out-of-scope score in where the model has one.
 
     Raises:
-        NLPMetaError: if there is no table, or it has no such column.
+        NLPMetaError: if the model gives several labels a text and what goes with one was requested.
     """
-    from nlpmeta.errors import NLPMetaError, visible
-    from nlpmeta.sources.columns import find
-    from nlpmeta.sources.tables import columns_of
+    from nlpmeta.auto.answers import knows_scope
+    from nlpmeta.classifier.several import gives_sets
+    from nlpmeta.errors import NLPMetaError
 
-    if keep is None and not as_table:
-        return ()
-    if source.table is None:
-        if keep is not None:
-            raise NLPMetaError("--keep names columns of a table; give one with --file.")
-        return ()
-    found = columns_of(source.table, source.form)
-    if keep is None:
-        return found
-    kept = []
-    for name in filter(None, map(str.strip, keep.split(","))):
-        column = find([name], found, where=str(source.table))
-        if column is None:
-            there = visible(", ".join(found))
-            raise NLPMetaError(f"{source.table} has no column {visible(repr(name))} to keep; it has {there}.")
-        kept.append(column)
-    return tuple(dict.fromkeys(kept))
+    if gives_sets(classifier.fitted_):
+        if columns.coverage is not None or columns.out_of_scope:
+            raise NLPMetaError("This model gives several labels a text; --abstain and --out-of-scope go with one.")
+        return replace(columns, nested=nested, several=True)
+    scored = columns.out_of_scope or (columns.threshold is not None and knows_scope(classifier.fitted_.predictor))
+    return replace(columns, nested=nested, out_of_scope=scored)
 
 
 def _writer(
@@ -246,7 +252,7 @@ def _writer(
     layout = Layout.of(kept, names, text=has_text, header=source.form.header)
     if not as_table or out is None:
         return line_writer(out, layout, as_json=as_json)
-    classes = ["as text"] if columns.coverage is not None or columns.may_refuse else classifier.classes_.tolist()
+    classes = ["as text"] if columns.is_text else classifier.classes_.tolist()
     return table_writer(out, layout, lambda: schema_for(layout, source.table, source.form, classes))
 
 

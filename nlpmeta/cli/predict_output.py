@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from nlpmeta.classifier.several import several_answers
 from nlpmeta.cli.console import json_line, printable
 from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.sources.arrow_rows import schema_of
@@ -16,11 +17,8 @@ from nlpmeta.sources.form import TableForm
 from nlpmeta.sources.tables import (
     ARROW,
     JSON,
-    TABLE_SUFFIXES,
     delimited_line,
-    is_table,
     kind_of,
-    refuse_foreign,
     rows_of,
 )
 
@@ -47,6 +45,7 @@ class Columns:
         nested: several labels as a list (JSON), not as columns of their own.
         out_of_scope: whether out-of-scope texts are detected, with their score.
         threshold: the least probability of a label, times that of being in scope; below it the label is ``NONE``.
+        several: whether a text may have several labels, with ``separator`` between them where no list can be.
     """
 
     top: int | None = None
@@ -54,9 +53,13 @@ class Columns:
     nested: bool = False
     out_of_scope: bool = False
     threshold: float | None = None
+    several: bool = False
+    separator: str = ";"
 
     def names(self, n_way: int) -> tuple[str, ...]:
         """The names of the columns for a classifier of ``n_way`` classes."""
+        if self.several:
+            return ("labels", "probabilities")
         if self.coverage is not None:
             sets = ("labels", "probabilities") if self.nested else ("label", "probability")
             return (*sets, "unsure", "coverage")
@@ -65,6 +68,11 @@ class Columns:
         if self.nested:
             return ("label", "probability", *(["top"] if self.top else []), *scope)
         return ("label", "probability", *(name for k in more for name in (f"label_{k}", f"probability_{k}")), *scope)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a label is text, whatever kind the classes are."""
+        return self.coverage is not None or self.may_refuse or self.several
 
     @property
     def may_refuse(self) -> bool:
@@ -82,7 +90,7 @@ def answers(classifier: "FewShotClassifier", texts: Sequence[str], columns: Colu
     """An answer for each text, in order; an empty text is not asked about."""
     names = columns.names(len(classifier.classes_))
     filled = [text for text in texts if text]
-    values = _labels if columns.coverage is None else _sets
+    values = _several if columns.several else _labels if columns.coverage is None else _sets
     found = iter(values(classifier, filled, columns) if filled else ())
     return [dict(zip(names, next(found), strict=True)) if text else dict.fromkeys(names) for text in texts]
 
@@ -103,6 +111,15 @@ def _labels(classifier: "FewShotClassifier", texts: Sequence[str], columns: Colu
         scope = [] if score is None else [round(score, 6)]
         flat = [value for pair in pairs for value in pair]
         rows.append((*flat, *scope) if not columns.nested else (*pairs[0], *([named] if columns.top else []), *scope))
+    return rows
+
+
+def _several(classifier: "FewShotClassifier", texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
+    rows, found = list[tuple[object, ...]](), classifier.predict_proba(texts)
+    for pairs in several_answers(classifier.fitted_, found, top=columns.top, threshold=columns.threshold):
+        labels, shares = [label for label, _ in pairs], [round(probability, 6) for _, probability in pairs]
+        joined = (columns.separator.join(map(str, labels)), columns.separator.join(f"{each:.3f}" for each in shares))
+        rows.append((labels, shares) if columns.nested else joined)
     return rows
 
 
@@ -164,23 +181,6 @@ class Layout:
         row: dict[str, object] = {"text": given.text} if self.text else {}
         row |= {name: given.row.get(name) for name in self.kept}
         return row | {self.added[name]: value for name, value in answer.items()}
-
-
-def writes_table(out: Path | None, *, from_table: bool) -> bool:
-    """Whether ``--out`` is a table; texts without a table go to a .tsv file as the lines that are printed.
-
-    Raises:
-        NLPMetaError: if it ends like a table that is not written.
-    """
-    if out is None:
-        return False
-    suffix = out.suffix.lower()
-    refuse_foreign(out)
-    if (is_table(out) and suffix not in TABLE_SUFFIXES) or suffix == ".json":
-        raise NLPMetaError(
-            f"{out}: tables are written as {', '.join(TABLE_SUFFIXES)}; with another ending such as .txt, lines are."
-        )
-    return suffix in TABLE_SUFFIXES and (from_table or suffix != ".tsv")
 
 
 @contextmanager
@@ -247,9 +247,7 @@ def _tabbed(layout: Layout) -> Callable[[Given, Answer], str]:
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def schema_for(layout: Layout, table: Path | None, form: TableForm, classes: "Sequence[object]") -> "Schema":
@@ -271,6 +269,8 @@ def schema_for(layout: Layout, table: Path | None, form: TableForm, classes: "Se
 def _type_of_answer(name: str, classes: "Sequence[object]") -> "DataType":
     import pyarrow
 
+    if name == "probabilities":
+        return pyarrow.string()
     if name.startswith("label"):
         return pyarrow.array(classes).type
     return pyarrow.bool_() if name == "unsure" else pyarrow.float64()

@@ -150,6 +150,9 @@ Encoding = Annotated[
 NoHeader = Annotated[
     bool, typer.Option("--no-header", help="The table has no header row; columns are numbered 1, 2, …")
 ]
+LabelSeparator = Annotated[
+    str | None, typer.Option(help="Separator of labels where a text may have several: ';' (lists need none).")
+]
 DescriptionsFile = Annotated[
     Path | None, typer.Option("--descriptions", help="Table of what classes are: columns label and text, any language.")
 ]
@@ -222,3 +225,32 @@ def _chunks(given: "Iterable[Given]") -> "Iterator[list[Given]]":
 
 def _chunked(arriving: "Iterator[list[Given]]") -> "Iterator[list[Given]]":
     return (batch for lines in arriving for batch in _chunks(lines))
+
+
+def kept_columns(source: GivenTexts, keep: str | None, *, as_table: bool) -> tuple[str, ...]:
+    """The columns of the table that came in to write out again.
+
+    Raises:
+        NLPMetaError: if there is no table, or it has no such column.
+    """
+    from nlpmeta.errors import NLPMetaError, visible
+    from nlpmeta.sources.columns import find
+    from nlpmeta.sources.tables import columns_of
+
+    if keep is None and not as_table:
+        return ()
+    if source.table is None:
+        if keep is not None:
+            raise NLPMetaError("--keep names columns of a table; give one with --file.")
+        return ()
+    found = columns_of(source.table, source.form)
+    if keep is None:
+        return found
+    kept = []
+    for name in filter(None, map(str.strip, keep.split(","))):
+        column = find([name], found, where=str(source.table))
+        if column is None:
+            there = visible(", ".join(found))
+            raise NLPMetaError(f"{source.table} has no column {visible(repr(name))} to keep; it has {there}.")
+        kept.append(column)
+    return tuple(dict.fromkeys(kept))

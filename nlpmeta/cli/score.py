@@ -13,6 +13,7 @@ from nlpmeta.cli.process import (
     Device,
     Encoding,
     LabelColumn,
+    LabelSeparator,
     LangColumn,
     NoHeader,
     Quiet,
@@ -49,6 +50,7 @@ def score(
     data_dir: DataFolder = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     lang_column: LangColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -61,6 +63,8 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Score saved models on labelled data as they are: nothing is adapted.
+
+    Texts may have several labels (lists, or --label-separator); F1, average precision and exact matches are printed.
 
     Several models are scored on the same texts and compared with the first one, pair by pair. Texts whose label a
     model does not know are counted and left out of its figures.
@@ -81,8 +85,10 @@ def score(
         text_column=text_column,
         label_column=label_column,
         lang_column=lang_column,
-        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header),
+        form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
     )
+    if source.several:
+        return _score_several(models, source.load(lang, split, several=True), data, device, as_json=json, out=out)
     texts = source.load(lang, split)
     for name in models if not quiet else ():
         if _was_adapted_from(name, texts):
@@ -95,6 +101,31 @@ def score(
         out_json(_report(texts, answers, pairs, data=data, show=show))
     else:
         _show(texts, answers, pairs, data=data, most=show)
+
+
+def _score_several(
+    models: Sequence[str], texts: "LabeledTexts", data: str, device: str, *, as_json: bool, out: Path | None
+) -> None:
+    """The same for texts with several labels: each model by itself."""
+    from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.cli.console import out as print_line
+    from nlpmeta.cli.console import out_json, out_table, percent, printable
+    from nlpmeta.errors import NLPMetaError
+    from nlpmeta.evaluation.several import FIGURES, score_several
+
+    if out is not None:
+        raise NLPMetaError("--out goes with one label a text; for several: nlpmeta predict --file DATA --out FILE")
+    found = {name: score_several(FewShotClassifier.from_pretrained(name, device=device), texts) for name in models}
+    if as_json:
+        each = [{"model": name, **figures, "unseen_labels": unseen} for name, (figures, unseen) in found.items()]
+        out_json({"data": data, "n_texts": len(texts), "several": True, "models": each})
+        return
+    print_line(printable(f"{len(models)} models on {len(texts)} texts of {data}, each as it was saved"))
+    rows = [(name, *(percent(figures[metric]) for metric in FIGURES)) for name, (figures, _) in found.items()]
+    out_table(("model", *(f"{title}, %" for title in FIGURES.values())), rows)
+    for name, (_, unseen) in found.items():
+        if unseen:
+            print_line(printable(f"{name} does not know these labels, which are not scored: {', '.join(unseen)}"))
 
 
 def _was_adapted_from(name: str, texts: "LabeledTexts") -> bool:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from nlpmeta.errors import DataError
 
@@ -15,6 +15,8 @@ Column = Literal["langs", "domains", "ids", "users", "times", "lines"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 _OPAQUE = re.compile(r"(class|label|category|cat|intent|topic|group|type|[a-z])?\d+", re.IGNORECASE)
 _FEWEST_LETTERS = 2
+LABEL_SEPARATOR = "\x1f"
+"""What stands between the labels of one text in a label name of a table with several labels a text."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class LabeledTexts:
     """What each class is in plain words, none, one or several texts a class, where such words were given."""
     by_name: bool = field(default=False, kw_only=True)
     """Whether a class without a text is known by its name and descriptions; there may then be no text at all."""
+    several: bool = field(default=False, kw_only=True)
+    """Whether each label name is a set of labels; ``multilabel.MultiLabelTexts`` takes the sets apart."""
 
     def __post_init__(self) -> None:
         if not self.texts and not (self.by_name and self.label_names):
@@ -88,6 +92,7 @@ class LabeledTexts:
             *(_take(self.column(name), rows) for name in COLUMNS),
             descriptions=self.descriptions,
             by_name=self.by_name,
+            several=self.several,
         )
 
     def descriptions_of(self, label_names: Sequence[str]) -> tuple[tuple[str, ...], ...] | None:
@@ -133,6 +138,7 @@ class LabeledTexts:
         users: Sequence[str] | None = None,
         times: Sequence[str] | None = None,
         lines: Sequence[str] | None = None,
+        several: bool = False,
     ) -> "LabeledTexts":
         """Build from texts and their label names; classes are numbered in the sorted order of their names."""
         each = list(names)
@@ -141,7 +147,7 @@ class LabeledTexts:
         given = {"langs": langs, "domains": domains, "ids": ids, "users": users, "times": times, "lines": lines}
         columns = {name: tuple(column) for name, column in given.items() if column is not None}
         labels = tuple(number[name] for name in each)
-        return cls(tuple(texts), labels, label_names, *(columns.get(name) for name in COLUMNS))
+        return cls(tuple(texts), labels, label_names, *(columns.get(name) for name in COLUMNS), several=several)
 
     @classmethod
     def concatenate(cls, parts: Sequence["LabeledTexts"]) -> "LabeledTexts":
@@ -160,6 +166,7 @@ class LabeledTexts:
             users=columns.get("users"),
             times=columns.get("times"),
             lines=columns.get("lines"),
+            several=any(part.several for part in parts),
         )
 
 
@@ -216,7 +223,17 @@ def wordless(label_names: Sequence[str], descriptions: Sequence[Sequence[str]] |
     return tuple(name for name, each in zip(label_names, words, strict=True) if not each)
 
 
-def words_instead(data: LabeledTexts, classes: Sequence[int]) -> list[tuple[str, ...]]:
+class Named(Protocol):
+    """What has names of classes and, where such were given, descriptions of them."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def descriptions(self) -> tuple[tuple[str, ...], ...] | None: ...
+
+
+def words_instead(data: Named, classes: Sequence[int]) -> list[tuple[str, ...]]:
     """The words of ``class_words`` for classes without an example, whose place they take.
 
     Raises:

@@ -234,7 +234,10 @@ def _no_label(row: int, value: object, values: list[object]) -> str:
         return f"y must hold strings, numbers or booleans, all of one kind; row {row} is {shown} ({kind})."
     lengths = {len(each) if isinstance(each, Sequence | np.ndarray) else 1 for each in values}
     shape = f"; its shape is {(len(values), *lengths)}" if len(lengths) == 1 else ""
-    return f"y must have one label a text{shape}; row {row} is {shown}. Several labels a text are not served."
+    return (
+        f"y must have one label a text{shape}; row {row} is {shown}. Several labels a text are not served "
+        "here: give them to fit, a list in every row (multilabel=True)."
+    )
 
 
 def _as_array(values: list[object], kind: type, dtype: object) -> "NDArray[np.generic]":

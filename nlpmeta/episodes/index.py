@@ -1,12 +1,15 @@
-"""Rows of a pool by class and sentence, ready for drawing episodes that cannot leak."""
+"""Rows of a pool by class and sentence, ready for drawing episodes that cannot leak; K positives a label."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Integers, Sentences, Shape, sentences_of
+from nlpmeta.data.multilabel import MultiLabelTexts
+from nlpmeta.episodes.base import Integers, Sentences, Shape, fingerprint, generator, sentences_of
+from nlpmeta.errors import DataError, NLPMetaError
 
 _SMALL = 400
 
@@ -121,3 +124,87 @@ def labelled(pool: LabeledTexts, rows: Integers, label_names: tuple[str, ...]) -
         descriptions=pool.descriptions_of(label_names),
         by_name=pool.by_name,
     )
+
+
+@dataclass(frozen=True)
+class MultiLabelDraw:
+    """What to learn from and what to score on, where a text may have several labels."""
+
+    support: MultiLabelTexts
+    query: MultiLabelTexts
+
+
+class MultiLabelKShot:
+    """Draws a support with about ``n_shot`` texts of each label, where one text may count for several labels.
+
+    Source: the mini-including algorithm of Hou et al., AAAI 2021, section 4 (arXiv:2010.05256): texts are added label
+    by label until each label has ``n_shot``, and those without which each still has enough are taken out again. Where
+    we differ: rare labels go first, as their texts fill the frequent ones; ``n_shot`` texts without any label are drawn
+    too, as a support of nothing but labelled texts would say that there are no others; and a label with fewer texts
+    gives all that it has (``short`` names them).
+
+    A text that repeats one of the query but for case, digits and white space is never support, and the other way round.
+
+    Args:
+        pool: the texts that the support is drawn from.
+        n_shot: positives of each label; ``None`` takes every text.
+        seed: decides the draws.
+        test: the texts to score on; by default those of ``pool`` that were not drawn.
+
+    Raises:
+        NLPMetaError: if ``n_shot`` is less than 1.
+        DataError: if every text of ``pool`` is in ``test`` too.
+    """
+
+    def __init__(
+        self, pool: MultiLabelTexts, *, n_shot: int | None, seed: int, test: MultiLabelTexts | None = None
+    ) -> None:
+        if n_shot is not None and n_shot < 1:
+            raise NLPMetaError(f"n_shot must be at least 1; got {n_shot}.")
+        self.pool, self.n_shot, self.seed = pool, n_shot, seed
+        self.test = None if test is None else test.with_labels(pool.label_names)
+        self._marks = [fingerprint(text) for text in pool.texts]
+        barred = set() if test is None else {fingerprint(text) for text in test.texts}
+        self._free = np.asarray([row for row, mark in enumerate(self._marks) if mark not in barred], dtype=np.int64)
+        if not len(self._free):
+            raise DataError("Every text is in the test data too; nothing is left to learn from.")
+        counts = pool.matrix()[self._free].sum(0)
+        names = zip(pool.label_names, counts.tolist(), strict=True)
+        self.short = {name: count for name, count in names if n_shot is not None and count < n_shot}
+
+    def draw(self, index: int) -> MultiLabelDraw:
+        """Draw ``index``; both parts in the order of the data.
+
+        Raises:
+            DataError: if nothing is left to score on.
+        """
+        rows = self._support(generator(self.seed, index))
+        support = self.pool.select(rows.tolist())
+        if self.test is not None:
+            return MultiLabelDraw(support, self.test)
+        seen = {self._marks[row] for row in rows.tolist()}
+        rest = [row for row, mark in enumerate(self._marks) if mark not in seen]
+        if not rest:
+            raise DataError("Every text is in the support set; nothing is left to score on.")
+        return MultiLabelDraw(support, self.pool.select(rest))
+
+    def support(self, index: int) -> MultiLabelTexts:
+        """The support of draw ``index``, whatever is left to score on."""
+        return self.pool.select(self._support(generator(self.seed, index)).tolist())
+
+    def _support(self, rng: np.random.Generator) -> Integers:
+        if self.n_shot is None:
+            return self._free
+        marks = self.pool.matrix()[self._free]
+        chosen, wanted = np.zeros(len(marks), dtype=bool), np.minimum(self.n_shot, marks.sum(0))
+        for label in np.argsort(marks.sum(0), kind="stable").tolist():
+            missing = int(wanted[label] - marks[chosen, label].sum())
+            others = np.flatnonzero(marks[:, label] & ~chosen)
+            chosen[draw(rng, others, max(missing, 0))] = True
+        have = marks[chosen].sum(0)
+        for row in rng.permutation(np.flatnonzero(chosen)).tolist():
+            if (have - marks[row] >= wanted)[marks[row]].all():
+                chosen[row], have = False, have - marks[row]
+        chosen[draw(rng, np.flatnonzero(~marks.any(1)), self.n_shot)] = True
+        rows: Integers = self._free[chosen]
+        return rows

@@ -18,6 +18,7 @@ from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.learners.abilities import TakesSteps
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import check_meta_trained, find_checkpoint, starting_learner
+from nlpmeta.sources import Source
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.form import RECOGNISED, TableForm
 from nlpmeta.sources.loading import Descriptions, load_source
@@ -168,13 +169,13 @@ class Material:
         if request.test_data is not None:
             check_apart(request.data, request.test_data)
         with watch.stage("data"), collected_warnings() as skipped:
-            pool = _read(request, request.data)
+            pool = source_of(request, request.data).load(request.lang)
             if request.descriptions is not None:
                 pool = Descriptions.of_file(request.descriptions).added_to(pool)
             test, notes = None, list[str]()
             files = {"data": Path(request.data).name, "test_data": Path(request.test_data or "").name}
             if request.test_data is not None:
-                test, notes = paired(pool, _read(request, request.test_data), **files)
+                test, notes = paired(pool, source_of(request, request.test_data).load(request.lang), **files)
             kept = pool if request.ways is None else keep_classes(pool, request.ways, seed=request.seed)
             if request.n_shot == 0:
                 task, accounts = Task.of_names(kept, test), list[Account]()
@@ -219,8 +220,9 @@ def distinct_texts(path: Path, request: AdaptRequest) -> tuple[str, ...]:
     return texts
 
 
-def _read(request: AdaptRequest, name: str) -> LabeledTexts:
-    source = load_source(
+def source_of(request: AdaptRequest, name: str) -> Source:
+    """The data or the test data of a request; nothing is read before texts are asked for."""
+    return load_source(
         name,
         data_dir=request.data_dir,
         text_column=request.text_column,
@@ -228,7 +230,6 @@ def _read(request: AdaptRequest, name: str) -> LabeledTexts:
         lang_column=request.lang_column,
         form=request.form,
     )
-    return source.load(request.lang)
 
 
 def _others(texts: tuple[str, ...], *parts: LabeledTexts | None) -> tuple[str, ...]:

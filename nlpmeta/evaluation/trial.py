@@ -240,7 +240,7 @@ def run_trial(
         with watch.stage("learning_curve"):
             curve = learning_curve(learner, scores, embed=table, pooled=task.scores_texts_once)
         with watch.stage("baseline"):
-            encoder, frozen = _frozen(learner.encoder, table)
+            encoder, frozen = frozen_view(learner.encoder, table)
             if isinstance(frozen, EmbeddingTable):
                 frozen.prime(texts, show_progress=show_progress)
             plain: Learner = LogisticHead(encoder)
@@ -254,7 +254,7 @@ def run_trial(
     )
 
 
-def _frozen(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, Embed]:
+def frozen_view(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, Embed]:
     """The encoder without its adapters, and its embeddings: out of ``table`` where they are part of what it holds."""
     if not has_adapter(encoder):
         return encoder, table

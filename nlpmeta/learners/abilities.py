@@ -7,11 +7,16 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from nlpmeta.data import LabeledTexts, wordless
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.learners.base import Learner, Support, TaskState, Texts, learners
+from nlpmeta.learners.base import Embed, Learner, Support, TaskState, Texts, learners
 
 SLOTS = "slots"
 """The tensor of a stream's state that holds the slot of each class ``(n_way,)``: the order in which they came up."""
+
+THRESHOLDS = "several/thresholds"
+"""The tensor of a state of ``GivesSeveral`` that holds the log-odds from which on each label is given, ``(n_labels,)``;
+no other state has one."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,14 @@ class Readapts(Protocol):
 
     def readapt(self, support: Support, before: TaskState) -> TaskState:
         """What is known of ``support``; ``before`` is what was learned from the earlier examples."""
+
+
+@runtime_checkable
+class GivesSeveral(Protocol):
+    """Learns a task whose texts have none, one or several labels; its scores are then log-odds of each label."""
+
+    def adapt_several(self, data: MultiLabelTexts, embed: Embed, *, features: Tensor | None = None) -> TaskState:
+        """What is known of ``data``; ``features`` are the embeddings of its texts where these are known."""
 
 
 @runtime_checkable

@@ -186,3 +186,58 @@ def _loss(
     if weights is None:
         return float(F.cross_entropy(scores, true, reduction="sum"))
     return float(F.cross_entropy(scores, true, reduction="none") @ torch.from_numpy(weights[test]).to(scores))
+
+
+ONE_VS_REST, _NEVER = 10.0, -50.0
+"""The inverse penalty of ``one_vs_rest``: of 1, 10 and 100 the best on the sets of ``benchmarks/multilabel.py
+--choose``; and the log-odds of a label that nothing was learned of."""
+
+
+def one_vs_rest(
+    rows: "NDArray[np.float64]", marks: "NDArray[np.bool_]", *, held_out: bool = True
+) -> "tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]":
+    """Logistic regression for each of several labels, and the probability from which on it has the best F1.
+
+    Args:
+        rows: embeddings, ``(n, dim)``.
+        marks: which labels each text has, ``(n, n_labels)``.
+        held_out: choose thresholds on held-out folds (which does better), not on the fitted texts themselves. A label
+            with one text gets 0.5.
+
+    Returns:
+        Weight ``(n_labels, dim)``, bias and threshold ``(n_labels,)``.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    n_labels = marks.shape[1]
+    weight, bias, least = np.zeros((n_labels, rows.shape[1])), np.full(n_labels, _NEVER), np.full(n_labels, 0.5)
+
+    def fit(label: int, chosen: "NDArray[np.intp]") -> "LogisticRegression":
+        return LogisticRegression(C=ONE_VS_REST, max_iter=1000).fit(rows[chosen], marks[chosen, label])
+
+    whole = np.arange(len(rows))
+    with _thread_pools().limit(limits=1):
+        for label in range(n_labels):
+            there = marks[:, label]
+            n_folds = min(5, int(there.sum()), int((~there).sum()))
+            if not n_folds:
+                bias[label] = -_NEVER if there.any() else _NEVER
+                continue
+            head = fit(label, whole)
+            weight[label], bias[label] = head.coef_[0], head.intercept_[0]
+            if n_folds > 1:
+                parts = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(rows, there)
+                found = np.zeros(len(rows))
+                for chosen, out in parts if held_out else [(whole, whole)]:
+                    found[out] = fit(label, chosen).predict_proba(rows[out])[:, 1]
+                least[label] = _best_cut(found, there)
+    return weight, bias, least
+
+
+def _best_cut(scores: "NDArray[np.float64]", marks: "NDArray[np.bool_]") -> float:
+    """The score with the best F1, half-way to the next lower one."""
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(marks[order])
+    place = int((2 * found / (np.arange(1, len(order) + 1) + marks.sum())).argmax())
+    return float((scores[order[place]] + scores[order[min(place + 1, len(order) - 1)]]) / 2)

@@ -127,6 +127,32 @@ def oos_recall(labels: "ArrayLike", probabilities: "ArrayLike", *, in_scope_accu
     return float((confidence[outside] < threshold).mean())
 
 
+SEVERAL_METRICS = ("macro_f1", "micro_f1", "mean_average_precision", "exact_match")
+"""The figures of texts with several labels, the main one first."""
+
+
+def several_scores(marks: "ArrayLike", probabilities: "ArrayLike", answers: "ArrayLike") -> dict[str, float]:
+    """The figures of ``SEVERAL_METRICS``, by scikit-learn.
+
+    Macro-F1 is the mean over the labels that occur among truth or answers, mean average precision over those that
+    occur among the truth (NaN if none does); of an exact match all labels of a text are right and none is missing.
+
+    Args:
+        marks: which labels each text has, ``(n, n_labels)``.
+        probabilities: of each label, ``(n, n_labels)``.
+        answers: which labels were given, ``(n, n_labels)``.
+    """
+    from sklearn.metrics import average_precision_score, f1_score
+
+    truth, given, table = np.asarray(marks, bool), np.asarray(answers, bool), np.asarray(probabilities, np.float64)
+    seen = truth.any(0)
+    macro = f1_score(truth, given, average="macro", zero_division=np.nan) if (truth | given).any() else 1.0
+    precise = average_precision_score(truth[:, seen], table[:, seen], average="macro") if seen.any() else np.nan
+    micro = f1_score(truth, given, average="micro", zero_division=1.0)
+    found = (macro, micro, precise, (truth == given).all(1).mean())
+    return {name: float(value) for name, value in zip(SEVERAL_METRICS, found, strict=True)}
+
+
 @dataclass(frozen=True)
 class _Described:
     """A metric as a module of Hugging Face ``evaluate`` states it."""

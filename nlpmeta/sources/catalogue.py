@@ -54,6 +54,7 @@ class MirrorPlace:
     """The files of each split below a mirror folder, with ``{lang}`` for the language.
 
     ``views`` are splits that repeat texts of the others by design: few-shot draws, pools of another protocol.
+    ``label`` is the column of the labels, with ``several`` of lists of them.
     ``divide`` says that the only split, ``all``, is dealt out into ``train``, ``dev`` and ``test`` (see ``dealing``).
     """
 
@@ -63,6 +64,8 @@ class MirrorPlace:
     views: tuple[str, ...] = ()
     folds: str | None = None
     divide: bool = False
+    label: str = "label"
+    several: bool = False
 
     @property
     def splits(self) -> tuple[str, ...]:

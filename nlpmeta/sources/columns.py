@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.data.inputs import is_missing
 from nlpmeta.data.labels import folded, kind_of, label_name
+from nlpmeta.data.multilabel import label_set_name
 from nlpmeta.errors import DataError, DataWarning, visible
 from nlpmeta.sources.arrow_rows import Row
 
@@ -95,7 +96,13 @@ class Columns:
 
 
 def labelled(
-    rows: Iterable[Row], columns: Columns, *, where: str, label_names: Sequence[str] = (), lang: str | None = None
+    rows: Iterable[Row],
+    columns: Columns,
+    *,
+    where: str,
+    label_names: Sequence[str] = (),
+    lang: str | None = None,
+    several: bool = False,
 ) -> LabeledTexts:
     """Texts and labels of ``rows``, without outer white space; rows that lack either are skipped with a warning.
 
@@ -105,6 +112,7 @@ def labelled(
         where: what to call the table in messages.
         label_names: the names that integer labels stand for.
         lang: the language of all rows, where no column says it.
+        several: whether the column of labels holds a list for each text, which may be empty.
 
     Raises:
         DataError: if a column is missing, a label is neither text nor number, or no row is usable.
@@ -116,8 +124,9 @@ def labelled(
     for row in rows:
         if not texts and not skipped:
             columns.check(row, where=where)
-        text, label = row.get(columns.text), _label(row.get(columns.label), label_names, where)
-        if not isinstance(text, str) or not text.strip() or not label:
+        text, given = row.get(columns.text), row.get(columns.label)
+        label = _labels(given, label_names, where) if several else _label(given, label_names, where)
+        if not isinstance(text, str) or not text.strip() or (not label and not (several and given is not None)):
             skipped["label" if isinstance(text, str) and text.strip() else "text"] += 1
             continue
         texts.append(text.strip())
@@ -131,7 +140,23 @@ def labelled(
         raise DataError(f"{where}: no row has both a text and a label.")
     if lang is not None:
         kept.setdefault("langs", [lang] * len(texts))
-    return LabeledTexts.from_names(texts, names, **kept)
+    return LabeledTexts.from_names(texts, names, **kept, several=several)
+
+
+def _labels(value: object, label_names: Sequence[str], where: str) -> str:
+    """The name of a set of labels.
+
+    Raises:
+        DataError: if it is no list of labels, or one of them is empty.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{where}: the labels of a text are {visible(repr(value))[:60]}; they must be a list.")
+    names = [_label(each, label_names, where) for each in value]
+    if not all(names):
+        raise DataError(f"{where}: a label in {visible(repr(value))[:60]} is empty.")
+    return label_set_name(names)
 
 
 def _label(value: object, label_names: Sequence[str], where: str) -> str:
@@ -164,6 +189,7 @@ class LabelColumn:
     """
 
     respelt: int = 0
+    separator: str | None = None
     _first_line: int = 0
     _first: tuple[type, object, int] | None = None
     _spelling: dict[str, str] = field(default_factory=dict)
@@ -189,9 +215,44 @@ class LabelColumn:
             self.respelt, self._first_line = self.respelt + 1, self._first_line or line
         return spelt
 
+    def set_name(self, value: object, *, line: int, where: str) -> str:
+        """The name of the set of labels of one text, which may be empty: a list, or text with separators.
+
+        Raises:
+            DataError: if it is neither, or as ``name`` for one of them, or one of them is empty.
+        """
+        given, parts = value, value
+        if self.separator is not None and isinstance(value, str):
+            parts = [part.strip() for part in value.split(self.separator) if part.strip()]
+        if self.separator is not None and isinstance(value, bool | int | float) and not is_missing(value):
+            parts = [value]
+        if not isinstance(parts, list | tuple):
+            instead = f'["{value}"], or pass --label-separator' if isinstance(value, str) else "a list"
+            raise DataError(
+                f"{where}, line {line}: the labels are {visible(repr(given))[:60]}, but other rows hold lists; write "
+                f"{visible(instead)[:60]}."
+            )
+        names = [self.name(part, line=line, where=where) for part in parts]
+        if not all(names):
+            raise DataError(f"{where}, line {line}: a label in {visible(repr(given))[:60]} is empty; leave it out.")
+        return label_set_name(names)
+
     def note(self) -> str:
         """How many names were read as an earlier one, and where the first is."""
         return (
             f"{self.respelt} labels differ from an earlier one only in white space or Unicode form and are read as "
             f"that one (first: line {self._first_line})"
         )
+
+
+def ids_name_sentences(columns: Mapping[Column, tuple[object, ...]]) -> bool:
+    """Whether no id comes twice in one language (and from one user, where several label the same sentences).
+
+    Ids that do are numbers of something else, not of sentences.
+    """
+    ids = columns.get("ids", ())
+    if not ids:
+        return True
+    blank = ("",) * len(ids)
+    keys = zip(columns.get("langs") or blank, columns.get("users") or blank, ids, strict=True)
+    return len(set(keys)) == len(ids)

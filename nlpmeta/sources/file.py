@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Final
@@ -15,9 +16,9 @@ from nlpmeta.data.labels import WRITTEN_MISSING
 from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.sources import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.arrow_rows import Row, saved_splits
-from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, LabelColumn, choose, others_of
+from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, LabelColumn, choose, ids_name_sentences, others_of
 from nlpmeta.sources.form import LONGEST_LINE, RECOGNISED, TableForm, TextFile, recognised
-from nlpmeta.sources.tables import columns_of, is_table, refuse_foreign, refuse_nested, rows_of
+from nlpmeta.sources.tables import ARROW, JSON, columns_of, is_table, kind_of, refuse_foreign, refuse_nested, rows_of
 from nlpmeta.storage.files import make_folder, write_text
 
 
@@ -56,7 +57,7 @@ class FileSource(Source):
         self._text = choose("text", text_column, TEXT_NAMES, found, where=where)
         self._label = choose("label", label_column, LABEL_NAMES, found, where=where)
         self._others = others_of(found, where=where, lang_column=lang_column)
-        self._data: dict[str, LabeledTexts] = {}
+        self._data: dict[tuple[str, bool], LabeledTexts] = {}
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -75,27 +76,44 @@ class FileSource(Source):
         )
 
     def languages(self) -> tuple[str, ...]:
-        return tuple(sorted({lang for split in self._parts for lang in self._table(split).langs or ()}))
+        tables = [self._table(split, self.several) for split in self._parts]
+        return tuple(sorted({lang for table in tables for lang in table.langs or ()}))
 
     def splits(self, lang: str | None = None) -> SplitNames:
         return SplitNames(self._parts)
 
     def read(self, lang: str | None, split: str) -> LabeledTexts:
-        table = self._table(self.splits().spelled(split) or split)
+        return self._of_lang(lang, split, several=False)
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether a separator of labels is named, or the first label that is there is a list."""
+        path = next(iter(self._parts.values()))
+        if self.form.label_separator is not None or kind_of(path) not in (*JSON, *ARROW, "dataset"):
+            return self.form.label_separator is not None
+        labels = (row.get(self._label) for _, row in rows_of(path, self.form))
+        return isinstance(next((label for label in labels if not is_missing(label)), None), list | tuple)
+
+    def read_sets(self, lang: str | None, split: str) -> LabeledTexts:
+        return self._of_lang(lang, split, several=True)
+
+    def _of_lang(self, lang: str | None, split: str, *, several: bool) -> LabeledTexts:
+        table = self._table(self.splits().spelled(split) or split, several)
         if lang is None or table.langs is None:
             return table
         return table.select([i for i, each in enumerate(table.langs) if each == lang]).without_empty_classes()
 
-    def _table(self, split: str) -> LabeledTexts:
-        if split not in self._data:
-            self._data[split] = self._parse(self._parts[split])
-        return self._data[split]
+    def _table(self, split: str, several: bool) -> LabeledTexts:
+        if (split, several) not in self._data:
+            self._data[split, several] = self._parse(self._parts[split], several)
+        return self._data[split, several]
 
-    def _parse(self, path: Path) -> LabeledTexts:
-        rows = _Rows(where=str(path))
+    def _parse(self, path: Path, several: bool) -> LabeledTexts:
+        rows = _Rows(str(path), LabelColumn(separator=self.form.label_separator), several=several)
         for line, row in rows_of(path, self.form):
             for kind, column in (("text", self._text), ("label", self._label)):
-                refuse_nested(row.get(column), f"{path}, line {line}", kind, column)
+                if kind == "text" or not (several and isinstance(row.get(column), list | tuple)):
+                    refuse_nested(row.get(column), f"{path}, line {line}", kind, column)
             rows.add(line, row, self._text, self._label, self._others)
         if not rows.texts and not rows.skipped:
             raise DataError(f"{path} has a header and no rows.")
@@ -106,11 +124,12 @@ class FileSource(Source):
         if rows.column.respelt:
             warnings.warn(f"{path}: {rows.column.note()}.", DataWarning, stacklevel=2)
         columns = {name: tuple(values) for name, values in rows.others.items() if all(v is not None for v in values)}
-        if not _ids_name_sentences(columns):
+        if not ids_name_sentences(columns):
             columns.pop("ids", None)
         return LabeledTexts.from_names(
             rows.texts,
             rows.names,
+            several=several,
             **{name: tuple(str(v) for v in values) for name, values in columns.items() if values},
         )
 
@@ -133,15 +152,19 @@ class _Rows:
     others: dict[Column, list[object]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
     skipped: Counter[str] = field(default_factory=Counter)
     first_line: dict[str, int] = field(default_factory=dict)
+    several: bool = False
 
     def add(self, line: int, row: Row, text: str, label: str, others: Mapping[Column, str]) -> None:
-        reason = _unusable(row.get(text), "text") or _unusable(row.get(label), "label")
+        given, spread = row.get(label), self.several and self.column.separator is not None
+        takes = spread or (self.several and not is_missing(given))
+        reason = _unusable(row.get(text), "text") or (None if takes else _unusable(given, "label"))
         if reason:
             self.skipped[reason] += 1
             self.first_line.setdefault(reason, line)
             return
         self.texts.append(str(row[text]).strip())
-        self.names.append(self.column.name(row[label], line=line, where=self.where))
+        named = self.column.set_name if self.several else self.column.name
+        self.names.append(named("" if spread and is_missing(given) else given, line=line, where=self.where))
         for name, column in others.items():
             self.others[name].append(row.get(column))
         self.others["lines"].append(str(line))
@@ -152,19 +175,6 @@ class _Rows:
             f"{count} row{'s' * (count > 1)} with {reason} (first: line {self.first_line[reason]})"
             for reason, count in self.skipped.items()
         )
-
-
-def _ids_name_sentences(columns: Mapping[Column, tuple[object, ...]]) -> bool:
-    """Whether no id comes twice in one language (and from one user, where several label the same sentences).
-
-    Ids that do are numbers of something else, not of sentences.
-    """
-    ids = columns.get("ids", ())
-    if not ids:
-        return True
-    blank = ("",) * len(ids)
-    keys = zip(columns.get("langs") or blank, columns.get("users") or blank, ids, strict=True)
-    return len(set(keys)) == len(ids)
 
 
 def _unusable(value: object, kind: str) -> str | None:

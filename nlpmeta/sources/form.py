@@ -4,7 +4,7 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from io import TextIOWrapper
 from itertools import islice
@@ -33,6 +33,8 @@ class TableForm:
     delimiter: str | None = None
     encoding: str | None = None
     header: bool = True
+    label_separator: str | None = None
+    """What stands between the labels of one text, where a text may have several."""
 
     def __post_init__(self) -> None:
         if self.delimiter is not None:
@@ -40,13 +42,15 @@ class TableForm:
             if len(delimiter) != 1 or delimiter in '"\r\n':
                 raise DataError(f"--delimiter takes one character such as ';' or the word tab; got {self.delimiter!r}.")
             object.__setattr__(self, "delimiter", delimiter)
+        if self.label_separator is not None and (not self.label_separator.strip() or "\n" in self.label_separator):
+            raise DataError(f"--label-separator takes a sign such as ';' or '|'; got {self.label_separator!r}.")
         if self.encoding is not None:
             object.__setattr__(self, "encoding", named_encoding(self.encoding))
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing was said."""
-        return self == TableForm()
+        """Whether nothing was said of columns, encoding and header."""
+        return replace(self, label_separator=None) == TableForm()
 
 
 RECOGNISED = TableForm()

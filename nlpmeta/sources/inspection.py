@@ -1,12 +1,13 @@
 """What is wrong with a data set before anybody trains on it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from nlpmeta.data import LabeledTexts
+from nlpmeta.data import LABEL_SEPARATOR, LabeledTexts
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.episodes.base import fingerprints
 from nlpmeta.errors import DataError
 from nlpmeta.languages import parse
@@ -147,7 +148,7 @@ def parts_of(source: Source, *, lang: str | None = None, without: Iterable[str] 
         langs = [source.spelling(lang)]
     left_out = set(without)
     return [
-        Part(split, source.load(each, split), each, named)
+        Part(split, source.load(each, split, several=True), each, named)
         for each in langs
         for split in source.splits(each)
         if split not in left_out
@@ -176,6 +177,9 @@ class _Index:
     def report(self, few: int) -> PartReport:
         total, names = len(self.marks), self.part.texts.label_names
         distinct = Counter(name for labels in self.labels.values() for name in labels)
+        if self.part.texts.several:  # labels are sets of them: each is counted by itself
+            names = MultiLabelTexts.of(self.part.texts).label_names
+            distinct = Counter(name for sets in self.labels.values() for name in set(_taken_apart(sets)))
         return PartReport(
             name=self.part.name,
             texts=total,
@@ -196,6 +200,11 @@ class _Index:
             for kind in (kind for kind, holds in here.items() if holds and kind not in found):
                 found[kind] = First(self.line(row), self.line(same if kind == "exact" else alike))
         return found
+
+
+def _taken_apart(sets: Iterable[str]) -> Iterator[str]:
+    for each in sets:
+        yield from filter(None, each.split(LABEL_SEPARATOR))
 
 
 def _overlap(first: _Index, second: _Index) -> Overlap:

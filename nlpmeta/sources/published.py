@@ -190,16 +190,31 @@ class MirrorSource(Source):
         return SplitNames(split for split in self._place.splits if any(self._files(split, each) for each in langs))
 
     def read(self, lang: str | None, split: str) -> LabeledTexts:
+        if self.several:
+            raise DataError(
+                f"{self.facts.title} has several labels a text, and one is wanted here; nlpmeta adapt, score and data "
+                "check take several."
+            )
+        return self._parts(lang, split)
+
+    def _parts(self, lang: str | None, split: str) -> LabeledTexts:
         named = self.splits(lang).spelled(split) or split
         langs = [each for each in (self._langs if lang is None else (lang,)) if self._files(named, each)]
         return LabeledTexts.concatenate([self._read(each, named) for each in langs])
+
+    @property
+    def several(self) -> bool:
+        return self._place.several
+
+    def read_sets(self, lang: str | None, split: str) -> LabeledTexts:
+        return self._parts(lang, split)
 
     def _read(self, lang: str, split: str) -> LabeledTexts:
         files = self._files(split, lang)
         where = f"{self.facts.title} ({files[0] if len(files) == 1 else files[0].parent})"
         rows = (row for file in files for row in self._rows(file))
-        columns = Columns("text", "label", self._place.columns)
-        texts = labelled(rows, columns, where=where, lang=lang)
+        columns = Columns("text", self._place.label, self._place.columns)
+        texts = labelled(rows, columns, where=where, lang=lang, several=self.several)
         return with_domains(dealt(texts, split) if split not in self._place.files else texts, self.entry)
 
     def _rows(self, file: Path) -> Iterator[Row]:
