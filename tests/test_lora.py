@@ -11,7 +11,7 @@ from nlpmeta.encoder.lora import (
     add_adapter,
     has_adapter,
     load_adapter,
-    lowest_adapted_layer,
+    lowest_trained_layer,
     save_adapter,
 )
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -115,8 +115,8 @@ def test_dropout_of_adapters_is_on_in_training_only_and_the_transformer_never_dr
 def test_adapters_in_the_top_layer_leave_the_lower_one_alone():
     encoder = adapted_encoder(layers=1)
     assert {name.split(".")[2] for name in adapter_weights(encoder)} == {"1"}
-    assert lowest_adapted_layer(encoder) == 1
-    assert lowest_adapted_layer(adapted_encoder()) == 0
+    assert lowest_trained_layer(encoder) == 1
+    assert lowest_trained_layer(adapted_encoder()) == 0
 
 
 def test_the_start_depends_on_the_seed_alone():

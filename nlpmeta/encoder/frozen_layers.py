@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.encoder.device import length_batches
-from nlpmeta.encoder.lora import lowest_adapted_layer
+from nlpmeta.encoder.lora import frozen_adapters_digest, lowest_trained_layer
 from nlpmeta.encoder.merged import with_part, with_weights
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.errors import NLPMetaError
@@ -124,19 +124,26 @@ class FrozenLayerCache:
     """
 
     def __init__(self, encoder: TextEncoder, folder: Path, precision: StatePrecision) -> None:
-        layer = lowest_adapted_layer(encoder)
+        layer = lowest_trained_layer(encoder)
         if layer == 0:
-            raise NLPMetaError("Adapters sit in every layer, so no layer below them can be cached. Set adapter.layers.")
+            raise NLPMetaError("Adapters train in every layer, so none below them can be cached. Set adapter.layers.")
         self._encoder, self._split = encoder, SplitBackbone(encoder.backbone, layer)
+        self._lower = SplitBackbone(encoder.merged().backbone, layer).lower
         self._store = StateStore(folder, encoder.dim, precision)
+        self._adapted_below = bool(frozen_adapters_digest(encoder))
 
     @property
     def computed(self) -> int:
         """Texts whose states were not in the cache."""
         return self._store.n_new
 
-    def on(self, backbone: nn.Module) -> "FrozenLayerCache":
-        """The same states under a copy of the transformer with other weights above the cut."""
+    def on(self, backbone: nn.Module) -> "FrozenLayerCache | None":
+        """The same states under a copy of the transformer with other weights above the cut.
+
+        None where adapters below the cut are part of the states, as the copy may have others.
+        """
+        if self._adapted_below:
+            return None
         twin = copy.copy(self)
         twin._split = SplitBackbone(backbone, self._split.layer, check=False)
         return twin
@@ -160,7 +167,7 @@ class FrozenLayerCache:
         keys, texts = list(missing), list(missing.values())
         for group in length_batches([len(ids) for ids in texts]):
             ids, mask = self._encoder.pad([texts[row] for row in group])
-            states = self._split.lower(ids, None if bool(mask.all()) else mask).float().cpu().numpy()
+            states = self._lower(ids, None if bool(mask.all()) else mask).float().cpu().numpy()
             for row, found in zip(group, states, strict=True):
                 self._store.put(keys[row], found[: len(texts[row])])
         self._store.flush()
@@ -180,17 +187,17 @@ def frozen_layer_cache(
     encoders that were built in memory, get a temporary one.
 
     Args:
-        encoder: has adapters in its upper layers only.
+        encoder: has adapters that train in its upper layers only.
         precision: how states are stored; float16 takes half the space.
         folder: where to keep the cache instead.
     """
     from filelock import FileLock, Timeout
 
-    layer = lowest_adapted_layer(encoder)
+    layer, below = lowest_trained_layer(encoder), frozen_adapters_digest(encoder)
     with temporary_folder("nlpmeta-states") as temporary:
         files = encoder.files
         if folder is None and files is not None:
-            folder = user_cache() / "states" / f"{files.digest[:16]}-{layer}-{precision}"
+            folder = user_cache() / "states" / f"{files.digest[:16]}{below[:16]}-{layer}-{precision}"
         lock = FileLock(
             folder.with_name(f"{folder.name}.lock") if folder is not None else temporary / ".lock", timeout=0
         )

@@ -45,7 +45,9 @@ class AdapterSettings(Settings):
     modules: tuple[str, ...] = Field(
         ("query", "key", "value", "dense"), min_length=1, description="last names of the linear layers that are adapted"
     )
-    layers: int | None = Field(None, ge=1, le=10_000, description="only the top so many layers; null for all")
+    layers: int | None = Field(
+        None, ge=1, le=10_000, description="only the top so many layers; null for all. Beside start: the others are frozen"
+    )
 
 
 def add_adapter(encoder: TextEncoder, settings: AdapterSettings, *, seed: int) -> None:
@@ -100,10 +102,39 @@ def digest_of(weights: Iterable[tuple[str, Tensor]], more: str = "") -> str:
     return digest.hexdigest()
 
 
-def lowest_adapted_layer(encoder: TextEncoder) -> int:
-    """The number of layers from the bottom whose output no adapter touches."""
-    numbers = [int(part) for name in adapter_weights(encoder) for part in name.split(".") if part.isdigit()]
-    return min(numbers, default=int(encoder.backbone.config.num_hidden_layers))
+def lowest_trained_layer(encoder: TextEncoder) -> int:
+    """The number of layers from the bottom that no adapter changes while training: none is there, or it is frozen."""
+    return min(_trained_layers(encoder), default=int(encoder.backbone.config.num_hidden_layers))
+
+
+def freeze_below(encoder: TextEncoder, n_layers: int) -> None:
+    """Let only the adapters of the top ``n_layers`` layers train on; those below stay as they are.
+
+    Raises:
+        NLPMetaError: if the encoder has fewer layers, or no adapter among these.
+    """
+    depth = int(encoder.backbone.config.num_hidden_layers)
+    if n_layers > depth:
+        raise NLPMetaError(f"Adapters in the top {n_layers} layers were requested; this encoder has {depth}.")
+    for name, weight in adapter_weights(encoder).items():
+        weight.requires_grad_(_layer_of(name) >= depth - n_layers)
+    if not _trained_layers(encoder):
+        raise NLPMetaError(f"The top {n_layers} layers of this encoder have no adapter that could be trained on.")
+
+
+def frozen_adapters_digest(encoder: TextEncoder) -> str:
+    """Digest of the adapters below the lowest layer that trains; empty where there are none."""
+    lowest = lowest_trained_layer(encoder)
+    frozen = [(name, weight) for name, weight in adapter_weights(encoder).items() if _layer_of(name) < lowest]
+    return digest_of(frozen) if frozen else ""
+
+
+def _layer_of(name: str) -> int:
+    return next(int(part) for part in name.split(".") if part.isdigit())
+
+
+def _trained_layers(encoder: TextEncoder) -> set[int]:
+    return {_layer_of(name) for name, weight in adapter_weights(encoder).items() if weight.requires_grad}
 
 
 def save_adapter(encoder: TextEncoder, folder: Path, *, storage: Storage = "exact") -> None:
@@ -206,8 +237,14 @@ class RowLinear(nn.Linear):
 
 
 def _read_rows(encoder: TextEncoder) -> None:
-    """Let the thin matrices of the adapters take a weight for every row."""
+    """Let the thin matrices of the adapters take a weight for every row, and layers train in one product."""
+    from peft.tuners.lora.layer import Linear
+
+    from nlpmeta.encoder.fused import FusedLinear
+
     for layer in adapted_layers(encoder.backbone).values():
+        if type(layer) is Linear:
+            layer.__class__ = FusedLinear
         for thin in (layer.lora_A[NAME], layer.lora_B[NAME]):
             thin.__class__ = RowLinear  # peft built them; all but ``forward`` stays
 

@@ -31,8 +31,8 @@ class FrozenLayers(Protocol):
     def hidden(self, tokens: Tokens, mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
         """The last hidden states of padded texts, ``(n, width, dim)``; ``mask`` ``(n, width)`` marks real tokens."""
 
-    def on(self, backbone: nn.Module) -> "FrozenLayers":
-        """The same states under a copy of the transformer with other weights above the cut."""
+    def on(self, backbone: nn.Module) -> "FrozenLayers | None":
+        """The same states under a copy of the transformer with other weights above the cut; None if it has others."""
 
 
 class TextEncoder(nn.Module):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlpmeta.encoder.device import Device
-from nlpmeta.encoder.lora import add_adapter, load_adapter
+from nlpmeta.encoder.lora import add_adapter, freeze_below, load_adapter
 from nlpmeta.errors import NLPMetaError, WorkFailedError, visible
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.learners.checkpoint import refuse_other_checkpoint_files, save_checkpoint
@@ -106,6 +106,8 @@ def build_learner(recipe: Recipe) -> Learner:
         load_adapter(encoder, checkpoint_folder(recipe.start))
         if recipe.adapter is None:
             encoder.requires_grad_(False)
+        elif recipe.adapter.layers is not None:
+            freeze_below(encoder, recipe.adapter.layers)
     elif recipe.adapter is not None:
         add_adapter(encoder, recipe.adapter, seed=recipe.seed)
     try:

@@ -1,0 +1,71 @@
+"""A LoRA layer whose product with the frozen weights and with the adapter is one, forward and back."""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora.layer import Linear
+from torch import Tensor, nn
+
+from nlpmeta.encoder.merged import ADAPTER
+
+
+class FusedLinear(Linear):  # type: ignore[misc]  # peft's own class has no types
+    """peft's linear layer with LoRA, in place of whose three products one is computed where that gives the same.
+
+    It is while training on the CPU in float32 without dropout; elsewhere peft's own forward runs. Values and gradients
+    agree to the rounding of float32.
+    """
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        thin = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        if not torch.is_grad_enabled() or args or kwargs or not self._is_plain(x, *thin):
+            return cast("Tensor", super().forward(x, *args, **kwargs))
+        base = self.get_base_layer()
+        return cast("Tensor", _Fused.apply(x, base.weight, base.bias, *thin, self.scaling[ADAPTER]))  # type: ignore[no-untyped-call]
+
+    def _is_plain(self, x: Tensor, down: Tensor, up: Tensor) -> bool:
+        """Whether one adapter, for all rows the same, is added without dropout, and all is float32 on the CPU."""
+        base = self.get_base_layer()
+        tensors = (x, down, up, base.weight)
+        return (
+            type(base) is nn.Linear
+            and down.dim() == up.dim() == 2
+            and not (self.disable_adapters or self.merged or self.lora_variant)
+            and isinstance(self.lora_dropout[ADAPTER], nn.Identity)
+            and all(each.dtype == torch.float32 and each.device.type == "cpu" for each in tensors)
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+
+class _Fused(torch.autograd.Function):
+    """``x (W + s B A)^T + b`` with the gradients of ``x``, ``A`` and ``B``; ``W`` and ``b`` are frozen.
+
+    The gradients of the thin matrices are computed from ``x A^T`` and ``g B``, so that no product is larger than those
+    with ``W``. The merged weight is computed again in the backward pass, which can so be differentiated once more.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: "torch.autograd.function.FunctionCtx",
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        down: Tensor,
+        up: Tensor,
+        scale: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, down, up)
+        ctx.scale = scale  # type: ignore[attr-defined]
+        return F.linear(x, torch.addmm(weight, up, down, alpha=scale), bias)
+
+    @staticmethod
+    def backward(ctx: "torch.autograd.function.FunctionCtx", gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, down, up = ctx.saved_tensors  # type: ignore[attr-defined]
+        scale: float = ctx.scale  # type: ignore[attr-defined]
+        rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
+        wants_x, _, _, wants_down, wants_up, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        of_x = gradient @ torch.addmm(weight, up, down, alpha=scale) if wants_x else None
+        of_up = rows.t() @ (inputs @ down.t()) * scale if wants_up else None
+        of_down = (rows @ up).t() @ inputs * scale if wants_down else None
+        return of_x, None, None, of_down, of_up, None
