@@ -1,13 +1,15 @@
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto import judging
 from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder, seen
-from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.method import MISLEADING, AutoHead, disbelief
 from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
@@ -167,13 +169,36 @@ def test_with_one_shot_the_weights_are_those_of_the_priors(adapted):
         assert float(state[f"{name}/scores_over"]) == pytest.approx(auto.priors.one_shot_temperatures[name])
 
 
-def test_with_one_shot_names_are_believed_only_if_they_find_the_classes(adapted):
+def test_with_one_shot_names_that_contradict_the_examples_are_not_read(adapted):
     auto = AutoHead(adapted)
     support, queries, _ = task(4.0, 0.0, n_shot=1)
     turned = replace(support, names=Texts(tuple("wxyz"), words(4.0).features.roll(1, dims=0)))
     without, believed = auto.adapt(support), auto.adapt(replace(support, names=words(4.0)))
     torch.testing.assert_close(auto.logits(auto.adapt(turned), queries), auto.logits(without, queries))
     assert not torch.allclose(auto.logits(believed, queries), auto.logits(without, queries))
+
+
+def test_names_that_miss_one_example_of_few_are_still_read(adapted):
+    """A single text can be far from its name by chance; two classes at one shot are only two texts."""
+    auto = AutoHead(adapted)
+    support, queries, _ = task(4.0, 0.0, n_shot=1)
+    half_right = words(4.0).features.clone()
+    half_right[:2] = 0.5 * (half_right[:2] + half_right[:2].flip(0)) + 0.01 * half_right[:2].flip(0)
+    named = replace(support, names=Texts(tuple("wxyz"), half_right))
+    assert float(disbelief(auto.as_first_seen(named), auto.name_temperature)) < MISLEADING
+    with_names, without = (auto.logits(auto.adapt(each), queries) for each in (named, support))
+    assert not torch.allclose(with_names, without)
+
+
+def test_disbelief_is_the_log_likelihood_ratio_of_chance_to_the_names(adapted):
+    auto = AutoHead(adapted)
+    support, _, _ = task(4.0, 0.0, n_shot=1)
+    known = replace(support, names=words(4.0))
+    first = auto.as_first_seen(known)
+    rows, names = (F.normalize(each.features, dim=1) for each in (first, first.names))
+    loss = F.cross_entropy(rows @ names.T / 0.3, first.labels, reduction="sum")
+    assert disbelief(first, 0.3) == pytest.approx(float(loss) - len(rows) * math.log(WAYS), rel=1e-5)
+    assert disbelief(support, 0.3) == 0.0
 
 
 def test_a_model_with_one_head_of_an_older_release_still_predicts(adapted):

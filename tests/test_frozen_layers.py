@@ -7,7 +7,7 @@ from conftest import make_encoder
 from meta_task import noisy_encoder, samplers
 
 from nlpmeta.encoder.frozen_layers import SplitBackbone, StateStore, bytes_of, frozen_layer_cache
-from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter, freeze_below
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.training.engine import meta_train
@@ -19,6 +19,16 @@ TEXTS = ["ball goal", "rice soup bread salt", "bank", "loan cash rate team match
 def top_layer_encoder():
     encoder = make_encoder()
     add_adapter(encoder, AdapterSettings(rank=4, layers=1), seed=0)
+    with torch.no_grad():
+        for weight in adapter_weights(encoder).values():
+            weight += 0.1
+    return encoder
+
+
+def noisy_adapters():
+    """Adapters in every layer that change what the encoder says."""
+    encoder = make_encoder()
+    add_adapter(encoder, AdapterSettings(rank=4), seed=0)
     with torch.no_grad():
         for weight in adapter_weights(encoder).values():
             weight += 0.1
@@ -55,6 +65,24 @@ def test_embeddings_and_gradients_are_those_without_the_cache(tmp_path):
             torch.testing.assert_close(results(), plain)
         assert states.computed == 4  # distinct texts, each once
     assert encoder.frozen_layers is None
+
+
+def test_adapters_below_the_cut_that_stay_are_part_of_the_cached_states(tmp_path):
+    encoder = noisy_adapters()
+    freeze_below(encoder, 1)
+    tokens = encoder.tokenize(TEXTS)
+
+    def results():
+        encoder.zero_grad()
+        vectors = encoder.embed_tokens(tokens)
+        vectors.cos().sum().backward()
+        trained = [w.grad.flatten() for w in adapter_weights(encoder).values() if w.requires_grad]
+        return vectors.detach(), torch.cat(trained), encoder.merged(0.0).embed_tokens(tokens)
+
+    plain = results()
+    with frozen_layer_cache(encoder, "float32", folder=tmp_path / "states") as states:
+        torch.testing.assert_close(results(), plain)
+        assert states.computed == 4
 
 
 def test_replaced_weights_are_replaced_above_the_cut_too(tmp_path):
@@ -126,7 +154,10 @@ def test_arrays_that_do_not_fit_open_a_new_file(tmp_path, monkeypatch):
 def test_adapters_in_every_layer_leave_nothing_to_cache(tmp_path):
     encoder = make_encoder()
     add_adapter(encoder, AdapterSettings(), seed=0)
-    with pytest.raises(NLPMetaError, match="train in every layer, so none below"), frozen_layer_cache(encoder, "float32"):
+    with (
+        pytest.raises(NLPMetaError, match="every layer, so none below"),
+        frozen_layer_cache(encoder, "float32"),
+    ):
         pass
 
 

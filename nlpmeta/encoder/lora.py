@@ -46,7 +46,10 @@ class AdapterSettings(Settings):
         ("query", "key", "value", "dense"), min_length=1, description="last names of the linear layers that are adapted"
     )
     layers: int | None = Field(
-        None, ge=1, le=10_000, description="only the top so many layers; null for all. Beside start: the others are frozen"
+        None,
+        ge=1,
+        le=10_000,
+        description="only the top so many layers; null for all. With start, the rest is frozen",
     )
 
 
