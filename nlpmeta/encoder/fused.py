@@ -1,4 +1,4 @@
-"""A LoRA layer whose product with the frozen weights and with the adapter is one, forward and back."""
+"""What is added to the LoRA layers of peft: a weight for each row of a batch, and training in one product."""
 
 from typing import cast
 
@@ -7,7 +7,27 @@ import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
-from nlpmeta.encoder.merged import ADAPTER
+from nlpmeta.encoder.merged import ADAPTER, adapted_layers
+
+
+def prepare_layers(backbone: nn.Module) -> None:
+    """Let the thin matrices of all adapters take a weight for every row, and their layers train in one product."""
+    for layer in adapted_layers(backbone).values():
+        for thin in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]):
+            thin.__class__ = RowLinear  # peft built them; all but ``forward`` stays
+        if type(layer) is Linear:
+            layer.__class__ = FusedLinear
+
+
+class RowLinear(nn.Linear):
+    """A linear layer whose weight may be one for every row of a batch: ``(n, out, in)`` for inputs ``(n, width, in)``.
+
+    Weights of that shape come from ``functional_call``: the texts of many tasks, each with the adapter of its task, go
+    through the frozen weights in one product.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if self.weight.dim() == 2 else input @ self.weight.transpose(1, 2)
 
 
 class FusedLinear(Linear):  # type: ignore[misc]  # peft's own class has no types
