@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from nlpmeta.encoder.merged import ADAPTER, adapted_layers
 
@@ -30,7 +31,7 @@ class RowLinear(nn.Linear):
         return super().forward(input) if self.weight.dim() == 2 else input @ self.weight.transpose(1, 2)
 
 
-class FusedLinear(Linear):  # type: ignore[misc]  # peft's own class has no types
+class FusedLinear(Linear):
     """peft's linear layer with LoRA, in place of whose three products one is computed where that gives the same.
 
     It is while training on the CPU in float32 without dropout; elsewhere peft's own forward runs. Values and gradients
@@ -38,9 +39,9 @@ class FusedLinear(Linear):  # type: ignore[misc]  # peft's own class has no type
     """
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        thin = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        thin = [cast("Tensor", each[ADAPTER].weight) for each in (self.lora_A, self.lora_B)]
         if not torch.is_grad_enabled() or args or kwargs or not self._is_plain(x, *thin):
-            return cast("Tensor", super().forward(x, *args, **kwargs))
+            return super().forward(x, *args, **kwargs)
         base = self.get_base_layer()
         return cast("Tensor", _Fused.apply(x, base.weight, base.bias, *thin, self.scaling[ADAPTER]))  # type: ignore[no-untyped-call]
 
@@ -50,6 +51,7 @@ class FusedLinear(Linear):  # type: ignore[misc]  # peft's own class has no type
         tensors = (x, down, up, base.weight)
         return (
             type(base) is nn.Linear
+            and not base.weight.requires_grad
             and down.dim() == up.dim() == 2
             and not (self.disable_adapters or self.merged or self.lora_variant)
             and isinstance(self.lora_dropout[ADAPTER], nn.Identity)
@@ -66,8 +68,8 @@ class _Fused(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: "torch.autograd.function.FunctionCtx",
+    def forward(
+        ctx: FunctionCtx,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -80,7 +82,7 @@ class _Fused(torch.autograd.Function):
         return F.linear(x, torch.addmm(weight, up, down, alpha=scale), bias)
 
     @staticmethod
-    def backward(ctx: "torch.autograd.function.FunctionCtx", gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, down, up = ctx.saved_tensors  # type: ignore[attr-defined]
         scale: float = ctx.scale  # type: ignore[attr-defined]
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
