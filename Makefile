@@ -10,7 +10,8 @@
 # make bench-scaling adaptation time and memory against ways and shots: results/scaling
 # make bench-meta    results/meta.json: the shipped checkpoint against the frozen encoder
 # make bench-wide    results/wide.json: the same on held-out datasets of many kinds
-# make bench-frozen  results/frozen.json: the baselines on the frozen encoder
+# make bench-frozen bench-multilabel  results/frozen.json: the baselines on the frozen encoder
+# make bench-multilabel results/multilabel.json: several labels a text against one-vs-rest logistic regression
 # make docs          docs/api.md from the docstrings
 # make bench-predict the cost of a prediction beyond the encoder's own forward pass
 # make bench-maml    tasks per second and memory of MAML, ours and other packages'
@@ -123,6 +124,9 @@ bench-meta: $(VENV)/.installed
 
 bench-wide: $(VENV)/.installed
 	$(BIN)/python benchmarks/wide.py
+
+bench-multilabel: $(VENV)/.installed
+	$(BIN)/python benchmarks/multilabel.py --data-dir $(DATA_DIR)
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_api.py

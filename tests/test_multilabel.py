@@ -19,8 +19,12 @@ from nlpmeta.classifier.teaching import teach
 from nlpmeta.data.multilabel import MultiLabelTexts, checked_marks
 from nlpmeta.episodes.index import MultiLabelKShot
 from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.logistic import one_vs_rest
 from nlpmeta.metrics import SEVERAL_METRICS, several_scores
+from nlpmeta.online import OnlineClassifier
+from nlpmeta.sharing.card import card
+from nlpmeta.sharing.gather import gather
 from nlpmeta.sources.form import TableForm
 from nlpmeta.sources.loading import load_source
 
@@ -220,6 +224,8 @@ def test_what_gives_one_label_says_so(encoder, fitted):
         lambda: fitted.out_of_scope(TEXTS),
         fitted.task_report,
         lambda: teach(fitted, ["ball"], ["sport"]),
+        lambda: OnlineClassifier(fitted),
+        lambda: linear_heads(fitted.learner_, fitted.state_),
         lambda: fitted.fit(TEXTS, LABELS, sample_weight=[1.0] * len(TEXTS)),
     ):
         with pytest.raises(NLPMetaError, match="several|one label"):
@@ -379,7 +385,8 @@ def test_bad_options_are_refused_by_the_command(run, tagged, tmp_path):
     for options, said in (
         (["--label-separator", " "], "takes a sign"),
         (["--descriptions", described], "fod"),
-        (["--ways", "2"], "--ways goes with one label a text"),
+        (["--ways", "4"], "4 labels were requested"),
+        (["--inner-steps", "2"], "--inner-steps goes with one label a text"),
         (["--method", "prototypical"], "need the method 'auto'"),
         (["--shots", "-1"], "whole number from 0"),
     ):
@@ -404,7 +411,9 @@ def test_adapt_measures_and_saves_and_the_other_commands_know_it(run, tagged, tm
     assert code == 0, errors
     assert set(SEVERAL_METRICS) <= set(json.loads(printed)["models"][0])
     code, printed, _ = run("info", model)
-    assert code == 0 and "food, money, sport" in printed
+    assert code == 0 and "food, money, sport" in printed and "none, one or several" in printed
+    page = card(gather(model), "user/m")
+    assert "all labels of a text right" in page and "one of the classes is always given" not in page
 
 
 def test_a_table_of_predictions_can_be_scored_again(run, separated, tmp_path):
@@ -436,6 +445,13 @@ def test_data_check_counts_each_label_by_itself(run, tagged):
     assert code == 0, errors
     (part,) = json.loads(printed)["parts"]
     assert part["classes"] == 3 and part["small_classes"] == {"food": 12, "money": 12, "sport": 12}
+
+
+def test_data_show_names_each_label_by_itself(run, tagged):
+    code, printed, errors = run("data", "show", tagged, "--json")
+    assert code == 0, errors
+    assert json.loads(printed)["labels"] == ["food", "money", "sport"]
+    assert json.loads(printed)["counts"][0]["classes"] == 3
 
 
 def test_figures_are_those_of_scikit_learn():

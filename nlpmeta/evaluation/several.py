@@ -14,6 +14,7 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes.accounts import check_apart
+from nlpmeta.episodes.base import generator
 from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation.request import AdaptRequest, Say, source_of
@@ -122,6 +123,11 @@ def read_several(request: AdaptRequest) -> SeveralData:
     if len(pool.label_names) < 2:
         there = ", ".join(pool.label_names) or "none"
         raise DataError(f"{request.data}: several labels a text need at least two labels; there are: {there}.")
+    if request.ways is not None:
+        if request.ways > len(pool.label_names):
+            raise DataError(f"{request.ways} labels were requested but the data has {', '.join(pool.label_names)}.")
+        drawn = generator(request.seed, 0, stream=2).choice(len(pool.label_names), request.ways, replace=False)
+        pool = pool.with_labels([pool.label_names[label] for label in sorted(drawn.tolist())])
     if request.descriptions is not None:
         found = Descriptions.of_file(request.descriptions).of(np.asarray(pool.label_names))
         pool = replace(pool, descriptions=tuple(found.get(name, ()) for name in pool.label_names))
@@ -224,8 +230,7 @@ def score_several(classifier: FewShotClassifier, data: LabeledTexts) -> tuple[di
 def _check(request: AdaptRequest) -> None:
     """Refuse what goes with one label a text."""
     asked = {
-        "--suggest": request.suggest, "--unlabelled": request.unlabelled, "--ways": request.ways,
-        "--inner-steps": request.inner_steps,
+        "--suggest": request.suggest, "--unlabelled": request.unlabelled, "--inner-steps": request.inner_steps,
     }  # fmt: skip
     wrong = [name for name, value in asked.items() if value is not None]
     if wrong:

@@ -18,6 +18,7 @@ from nlpmeta.encoder.files import max_length
 from nlpmeta.encoder.merged import plain_backbone, scales_with, with_weights
 from nlpmeta.encoder.text_encoder import MAX_LENGTH, TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.base import Learner, TaskState, Texts
 from nlpmeta.learners.inner_loop import BIAS, WEIGHT
 from nlpmeta.learners.logistic import LogisticHead
@@ -60,6 +61,8 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
     Raises:
         NLPMetaError: if a head is not linear (neighbours, siamese and matching networks).
     """
+    if THRESHOLDS in state:
+        raise NLPMetaError("This model gives several labels a text, which no export has a form for.")
     if WEIGHT in state:  # MAML and its family: the head beside the adapters of the task
         weight, bias = state[WEIGHT].detach().cpu(), state[BIAS].detach().cpu()
         return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1, device="cpu"), 1.0, normalise=True)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data import Label
 from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import kind_of
@@ -129,6 +130,8 @@ class OnlineClassifier:
             NLPMetaError: if the classifier was loaded from a folder that does not hold its examples.
         """
         check_is_fitted(classifier)
+        if gives_sets(classifier.fitted_):
+            raise NLPMetaError("This classifier gives several labels a text, and a stream is followed with one a text.")
         if classifier.examples_ is None:
             raise NLPMetaError(
                 "This model was saved without its examples, from which a stream begins. Fit it again, or save it with "

@@ -171,8 +171,8 @@ def _confused(measured: Measurement) -> str:
 def _support(facts: CardFacts) -> str:
     where = plain(facts.data.title) if facts.data else "the author's own data"
     later = ", and what the model was taught later" if facts.is_taught else ""
-    published = "part of this repository" if facts.support_is_published else "not published"
-    return f"{facts.n_support or ''} texts of {where}{later}; they are {published}.".lstrip()
+    published = "they are part of this repository" if facts.support_is_published else "they are not published"
+    return f"{facts.n_support or ''} texts of {where}{later}; {published}.".lstrip()
 
 
 def _start(facts: CardFacts) -> str:
@@ -187,10 +187,10 @@ def _not_tested(facts: CardFacts) -> str:
     if facts.measured is None:
         return "on anything."
     langs = f"languages other than {', '.join(facts.languages)}" if facts.languages else "texts in any one language"
-    return (
-        f"{langs}; topics and kinds of texts other than those of {plain(facts.measured.data.title)}; "
-        "texts that belong to none of the classes (one of the classes is always given)."
-    )
+    none = "texts that belong to none of the classes (one of the classes is always given)"
+    if facts.method.endswith("one-vs-rest"):  # of several labels a text none need be given
+        none = "texts with other labels than these"
+    return f"{langs}; topics and kinds of texts other than those of {plain(facts.measured.data.title)}; {none}."
 
 
 def _licence(facts: CardFacts) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.inputs import is_missing
 from nlpmeta.data.labels import checked_descriptions, label_name
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError, visible
 from nlpmeta.sources import Source, SourceFacts, SourceRequest, sources
 from nlpmeta.sources.catalogue import CatalogueEntry, catalogue, known_as, mirror_folder
@@ -164,7 +165,7 @@ def overview(name: str, source: Source | None) -> Overview:
         raise UnknownNameError("data set", name, known_names())
     if isinstance(source, HubSource) and not Path(name).is_dir():
         return _without_data(source.facts, "your own", f"the Hub: {name}")
-    labels = () if isinstance(source, HomeAssistantIntents) else source.load().label_names
+    labels = () if isinstance(source, HomeAssistantIntents) else _labels(source.load(several=True))
     return Overview(
         facts=source.facts,
         task=_purpose(own) if own else "your own",
@@ -183,9 +184,14 @@ def counted(source: Source, lang: str | None = None) -> list[Count]:
     found = []
     for each in langs:
         for split in source.splits(each):
-            texts = source.load(each, split)
-            found.append(Count(each, split, len(texts), texts.n_way))
+            texts = source.load(each, split, several=True)
+            found.append(Count(each, split, len(texts), len(_labels(texts))))
     return found
+
+
+def _labels(texts: LabeledTexts) -> tuple[str, ...]:
+    """The labels of the texts, each by itself where a text may have several."""
+    return MultiLabelTexts.of(texts).label_names if texts.several else texts.label_names
 
 
 def views_of(name: str) -> tuple[str, ...]:
