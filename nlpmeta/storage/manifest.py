@@ -203,11 +203,11 @@ def describe(folder: Path) -> dict[str, Json]:
         raise ModelFolderError(f"{folder / MANIFEST} is damaged ({error}). Save the model again.") from error
     if "taught" in report:
         facts["taught"] = _taught(cast("list[Json]", report["taught"]))
-    measured = ("data", "lang", "n_way", "n_shot", "scored", "accuracy", "macro_f1", "chance", "scored_on")
+    measured = ["data", "lang", "n_way", "n_shot", "scored", "accuracy", "macro_f1", "chance", "scored_on"]
     if labels.get("several") is True:
         facts["labels_a_text"] = "none, one or several"
         several = ("micro_f1", "mean_average_precision", "exact_match")
-        measured = (*(name for name in measured if name != "accuracy"), *several)
+        measured = [*(name for name in measured if name != "accuracy"), *several]
     return facts | {name: report[name] for name in measured if name in report}
 
 
