@@ -127,9 +127,12 @@ class Mixture(Predictor):
         known = texts if texts.features is not None else self.queries(texts.texts)
         return columns_of(self.learner.encoder, features_of(known), self.scales, computed=self.scales)
 
+    def view(self, head: Head, queries: Texts) -> Tensor | None:
+        """The embeddings of ``queries`` as a head sees them."""
+        return columns_of(self.learner.encoder, queries.features, head.candidate.scales, computed=self.scales)
+
     def _scores(self, head: Head, queries: Texts) -> Tensor:
-        seen = columns_of(self.learner.encoder, queries.features, head.candidate.scales, computed=self.scales)
-        return head.candidate.head.logits(head.state, replace(queries, features=seen))
+        return head.candidate.head.logits(head.state, replace(queries, features=self.view(head, queries)))
 
 
 def mixed(log_probabilities: Tensor, weights: Tensor) -> Tensor:

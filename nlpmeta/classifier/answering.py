@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from nlpmeta.auto.answers import LabelSet
     from nlpmeta.auto.mismatch import TaskReport
+    from nlpmeta.classifier.explaining import Explanation
+    from nlpmeta.data import Label
 
 
 class AnsweringClassifier(KeptClassifier):
@@ -127,6 +129,21 @@ class AnsweringClassifier(KeptClassifier):
             out_of_scope_scores(predictor, predictor.queries(checked_texts(X))).float().cpu().numpy()
         )
         return scores
+
+    def explain(self, text: str, *, label: "Label | None" = None) -> "Explanation":
+        """Why a text gets its label: the words without which the label is less probable, and what the examples add.
+
+        Args:
+            text: the text; each of its words costs a pass of a text through the encoder.
+            label: the label to explain; by default the most probable one.
+
+        Raises:
+            DataError: if the text is empty.
+            UnknownNameError: if there is no such label.
+        """
+        from nlpmeta.classifier.explaining import explain
+
+        return explain(self.fitted_, text, label=label)
 
     def task_report(self) -> "TaskReport":
         """What the examples say of the task: the accuracy to expect, labels and classes to look at, warnings.

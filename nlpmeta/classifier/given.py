@@ -24,7 +24,7 @@ from nlpmeta.data.multilabel import gives_several
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import Readapts, check_described
-from nlpmeta.learners.base import Embed, Learner, TaskState
+from nlpmeta.learners.base import Embed, Learner, Support, TaskState
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors
 
@@ -132,16 +132,22 @@ def learned(
     check_described(learner, examples.data())
     if learner.inputs == "embeddings":
         examples = examples.embedded(embed or learner.encoder.encode)
-    support = learner.support(examples.data(), embed or names, features=examples.features)
-    if examples.weights is not None:
-        weights = torch.ones(len(support), dtype=torch.float64, device=support.labels.device)
-        weights[: len(examples.texts)] = torch.from_numpy(examples.weights).to(weights)
-        support = replace(support, weights=weights)
+    support = support_of(learner, examples, embed or names)
     if before is not None and isinstance(learner, Readapts):
         state = learner.readapt(support, before)
     else:
         state = learner.adapt(support)
     return Fitted.of(learner, state, examples)
+
+
+def support_of(learner: Learner, examples: Examples, embed: Embed) -> Support:
+    """The examples as ``learner`` reads them; ``embed`` gives the embeddings of what is not embedded yet."""
+    support = learner.support(examples.data(), embed, features=examples.features)
+    if examples.weights is None:
+        return support
+    weights = torch.ones(len(support), dtype=torch.float64, device=support.labels.device)
+    weights[: len(examples.texts)] = torch.from_numpy(examples.weights).to(weights)
+    return replace(support, weights=weights)
 
 
 TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"

@@ -16,6 +16,7 @@ from nlpmeta.cli.process import (
     LabelSeparator,
     NoHeader,
     Quiet,
+    Wanted,
     given_texts,
     kept_columns,
     loads_encoder,
@@ -47,6 +48,8 @@ EXAMPLES = """Examples:
 
   nlpmeta predict my-model --file texts.txt --threshold 0.6
 
+  nlpmeta predict my-model --why "niamshe saa kumi na moja"
+
   nlpmeta predict my-model --file texts.txt --device cpu
 """
 
@@ -74,6 +77,7 @@ OutOfScope = Annotated[
 Threshold = Annotated[
     float | None, typer.Option(help="Minimum probability; below it the label is 'none of these'.", min=0, max=1)
 ]
+Why = Annotated[bool, typer.Option("--why", help="Show what the label hangs on: words of the text, examples.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
 
@@ -100,6 +104,7 @@ def predict(
     out_of_scope: OutOfScope = False,
     threshold: Threshold = None,
     label_separator: LabelSeparator = None,
+    why: Why = False,
     json: JsonLines = False,
     device: Device = "auto",
     revision: Revision = None,
@@ -119,6 +124,9 @@ def predict(
 
     A model that gives several labels a text prints all whose probability reaches their threshold (or --threshold)
     with --label-separator between them, and none for a text that has none.
+
+    With --why each text is followed by the words without which its label is less probable, and by the examples that
+    speak most for its label and against it, where the model was saved with them (adapt --include-support).
     """
     from nlpmeta.cli.predict_output import Columns
     from nlpmeta.sources.form import TableForm
@@ -129,22 +137,11 @@ def predict(
         tuple(texts or ()), file, form, text_column=text_column, keep=keep, out=out, overwrite=overwrite, json=json,
         quiet=quiet,
     )  # fmt: skip
+    if why:
+        from nlpmeta.cli.why import give_reasons
+
+        return give_reasons(wanted, columns, lambda: _load(model, revision, device))
     answer(wanted, columns, lambda: _load(model, revision, device))
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which texts are to be classified, and where the answers go."""
-
-    texts: tuple[str, ...]
-    file: Path | None
-    form: "TableForm"
-    text_column: str | None
-    keep: str | None
-    out: Path | None
-    overwrite: bool
-    json: bool
-    quiet: bool
 
 
 def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], FewShotClassifier]") -> None:

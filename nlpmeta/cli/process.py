@@ -195,6 +195,21 @@ class GivenTexts:
     table: Path | None = None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which texts are to be classified, and where the answers go."""
+
+    texts: tuple[str, ...]
+    file: Path | None
+    form: "TableForm"
+    text_column: str | None
+    keep: str | None
+    out: Path | None
+    overwrite: bool
+    json: bool
+    quiet: bool
+
+
 def given_texts(texts: tuple[str, ...], file: Path | None, text_column: str | None, form: "TableForm") -> GivenTexts:
     """The texts of the command line, of a file or, without either, of standard input.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from nlpmeta.data import LabeledTexts, wordless
@@ -79,6 +80,23 @@ class TakesSteps(Protocol):
 
 
 @runtime_checkable
+class SumsOverSupport(Protocol):
+    """Computes scores that are sums over the support, up to what is the same for every support text."""
+
+    def contributions(self, state: TaskState, support: Support, queries: Texts) -> Tensor:
+        """What each text of ``support`` and then, if it has names, the name of each class adds to the scores.
+
+        Args:
+            state: what was learned from ``support``.
+            support: the support with its embeddings and those of its names.
+            queries: texts with their embeddings.
+
+        Returns:
+            ``(n_query, n_support, n_way)``, or ``n_support + n_way`` rows with names: zeros if they are not read.
+        """
+
+
+@runtime_checkable
 class ScoresForOwners(Protocol):
     """Scores the texts of many tasks together although each task has weights of its own."""
 
@@ -126,6 +144,12 @@ def reads_no_names(learner: Learner) -> NLPMetaError:
         f"{learners.name_of(type(learner))} does not read the names of classes here, so it cannot use descriptions. "
         "auto does; so do prototypical and maml on a checkpoint that was trained with names, such as the default one."
     )
+
+
+def with_rows(parts: Tensor, support: Support) -> Tensor:
+    """Parts of scores ``(n_query, n, n_way)`` with rows of zeros for the names of ``support`` if they have none."""
+    missing = len(support) + (0 if support.names is None else support.n_way) - parts.size(1)
+    return torch.cat([parts, parts.new_zeros(len(parts), missing, parts.size(2))], dim=1)
 
 
 def logits_of_owners(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nlpmeta.data.folds import by_label, deal_folds
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.abilities import with_rows
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.settings import check_positive
 
@@ -85,6 +86,19 @@ class LogisticHead(Learner):
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         return F.linear(self.embed(queries), state["weight"], state["bias"])
+
+    def contributions(self, state: TaskState, support: Support, queries: Texts) -> Tensor:
+        """As ``SumsOverSupport``: at the least loss (the solver stops near it) weights are sums of residuals."""
+        features, labels = self.embed(support), support.labels
+        weights = features.new_ones(len(features)) if support.weights is None else support.weights.to(features)
+        if self.reads_names and support.names is not None:
+            features, labels, weights = _with_names(support, features, self.embed(support.names), self.name_weight)
+        chances = F.linear(features, state["weight"], state["bias"]).softmax(1)
+        residuals = weights.unsqueeze(1) * (F.one_hot(labels, support.n_way) - chances)
+        direction = residuals.T @ features
+        inverse_penalty = (state["weight"] * direction).sum() / direction.square().sum().clamp(min=1e-30)
+        found = inverse_penalty * torch.einsum("qs,sc->qsc", self.embed(queries) @ features.T, residuals)
+        return with_rows(found, support)
 
     def config(self) -> dict[str, Option]:
         return {"inverse_penalty": self.inverse_penalty, "n_folds": self.n_folds, "name_weight": self.name_weight}

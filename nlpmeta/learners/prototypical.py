@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.errors import UnknownNameError
+from nlpmeta.learners.abilities import with_rows
 from nlpmeta.learners.base import (
     Learner,
     Option,
@@ -96,6 +97,24 @@ class PrototypicalNetwork(Learner):
         else:
             scores = -squared_distances(features, prototypes)
         return scores / self.log_temperature.exp()
+
+    def contributions(self, state: TaskState, support: Support, queries: Texts) -> Tensor:
+        """As ``SumsOverSupport``: a prototype is a sum, and so are its cosine and its squared distance."""
+        texts = class_weights(support.labels, support.n_way, support.weights).to(state["prototypes"])
+        own = texts.new_ones(len(support)) if support.weights is None else support.weights.to(texts)
+        rows, labels, parts = self.embed(support), support.labels, own / texts[support.labels]
+        if self.log_name_weight is not None and support.names is not None:
+            share = self.log_name_weight.exp() / (self.log_name_weight.exp() + texts)
+            rows = torch.cat([rows, self.embed(support.names)])
+            parts = torch.cat([parts * (1 - share[labels]), share])
+            labels = torch.cat([labels, torch.arange(support.n_way, device=labels.device)])
+        features, means = self.embed(queries), state["prototypes"][labels]
+        if self.metric == "cosine":
+            found = F.normalize(features, dim=1) @ (rows / means.norm(dim=1, keepdim=True).clamp(min=1e-12)).T
+        else:
+            found = 2 * features @ rows.T - (rows * means).sum(1) - features.square().sum(1, keepdim=True)
+        found = (parts * found / self.log_temperature.exp()).unsqueeze(2)
+        return with_rows(found * F.one_hot(labels, support.n_way).to(found), support)
 
     def config(self) -> dict[str, Option]:
         return {"metric": self.metric, "names": self.reads_names}

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nlpmeta.learners.abilities import with_rows
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.settings import check_positive
 
@@ -47,6 +48,17 @@ class RidgeHead(Learner):
         self.log_scale = nn.Parameter(torch.tensor(scale, device=encoder.device).log())
 
     def adapt(self, support: Support) -> TaskState:
+        rows, centre, dual = self._solved(support)
+        return {"weight": (rows.T @ dual).T, "centre": centre}
+
+    def contributions(self, state: TaskState, support: Support, queries: Texts) -> Tensor:
+        """As ``SumsOverSupport``: a support text counts with its row of the dual solution."""
+        rows, centre, dual = self._solved(support)
+        alike = (self.embed(queries) - centre) @ rows.T
+        return with_rows(self.log_scale.exp() * torch.einsum("qs,sc->qsc", alike, dual), support)
+
+    def _solved(self, support: Support) -> tuple[Tensor, Tensor, Tensor]:
+        """Centred embeddings ``(n, dim)``, their centre ``(dim,)`` and the dual solution ``(n, n_way)``."""
         features = self.embed(support)
         targets = F.one_hot(support.labels, support.n_way).to(features)
         if support.weights is None:
@@ -61,7 +73,7 @@ class RidgeHead(Learner):
         if self.tune:
             penalty = penalty * _best_factor(gram, targets, support.labels, penalty)
         dual = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), targets)
-        return {"weight": (rows.T @ dual).T, "centre": centre}
+        return rows, centre, dual
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         return self.log_scale.exp() * F.linear(self.embed(queries) - state["centre"], state["weight"])

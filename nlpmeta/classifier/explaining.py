@@ -1,0 +1,177 @@
+"""Why a text got its label: the examples that speak for and against it, and the words that it hangs on."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from nlpmeta.classifier.fitted import Fitted
+from nlpmeta.classifier.given import support_of
+from nlpmeta.classifier.several import gives_sets
+from nlpmeta.data.labels import words_of
+from nlpmeta.data.words import words_in
+from nlpmeta.errors import DataError
+
+if TYPE_CHECKING:
+    from nlpmeta.storage.files import Json
+
+MOST_WORDS = 256
+"""Different words of a text that are left out one after the other; each costs a pass through the encoder."""
+
+
+@dataclass(frozen=True)
+class WordEffect:
+    """A word, where it stands in the text, and by how much the probability of the label drops without it."""
+
+    word: str
+    spans: tuple[tuple[int, int], ...]
+    drop: float
+
+
+@dataclass(frozen=True)
+class ExampleEffect:
+    """An example of a class, or its name, and what it adds to the log-odds of the label against the runner-up."""
+
+    text: str
+    label: str
+    log_odds: float
+    is_name: bool = False
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a text got its label.
+
+    Attributes:
+        text: the text.
+        label: the label that is explained, in words.
+        probability: what the model gives it.
+        rather: the most probable of the other labels.
+        words: of the text, those without which the label becomes less probable first; a word that is there twice is
+            left out at both places.
+        examples: those that speak most for the label first, those that speak most against it last.
+        note: what cannot be shown, and why; empty if all is.
+    """
+
+    text: str
+    label: str
+    probability: float
+    rather: str
+    words: tuple[WordEffect, ...]
+    examples: tuple[ExampleEffect, ...]
+    note: str = ""
+
+    def speak_for(self, n: int) -> tuple[ExampleEffect, ...]:
+        """The examples that add most to the log-odds of the label."""
+        return tuple(each for each in self.examples[:n] if each.log_odds > 0)
+
+    def speak_against(self, n: int) -> tuple[ExampleEffect, ...]:
+        """The examples that take most from the log-odds of the label, the strongest first."""
+        return tuple(each for each in self.examples[::-1][:n] if each.log_odds < 0)
+
+    def json(self, n: int = 3) -> "dict[str, Json]":
+        """For programs, with the ``n`` examples that speak most for the label and as many against it."""
+        examples = {"for": self.speak_for(n), "against": self.speak_against(n)}
+        return {
+            "label": self.label,
+            "probability": round(self.probability, 6),
+            "rather": self.rather,
+            "words": [
+                {"word": each.word, "spans": [list(span) for span in each.spans], "drop": round(each.drop, 6)}
+                for each in self.words
+            ],
+            "examples": {side: [asdict(each) for each in found] for side, found in examples.items()},
+            "note": self.note,
+        }
+
+
+@torch.no_grad()
+def explain(fitted: Fitted, text: str, *, label: object = None) -> Explanation:
+    """Why ``fitted`` gives ``text`` its most probable label, or what speaks for ``label``.
+
+    Words are left out one after the other, all in one batch. Examples need to be known: see ``odds_parts``.
+
+    Raises:
+        DataError: if the text is empty or no string.
+        UnknownNameError: if there is no such label.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"Only a text that says something can be explained; got {text!r}.")
+    words, whole = _distinct(text), [text]
+    kept = {word: _without(text, spans) for word, spans in list(words.items())[:MOST_WORDS]}
+    told = [(word, rest) for word, rest in kept.items() if words_in(rest)]
+    probabilities = _probabilities(fitted, whole + [rest for _, rest in told])
+    order = probabilities[0].argsort(descending=True, stable=True).tolist()
+    chosen = order[0] if label is None else fitted.number(label)
+    rather = next(each for each in order if each != chosen)
+    drops = (probabilities[0, chosen] - probabilities[1:, chosen]).tolist()
+    effects = [
+        WordEffect(text[slice(*words[word][0])], tuple(words[word]), drop)
+        for (word, _), drop in zip(told, drops, strict=True)
+    ]
+    examples, note = _examples(fitted, text, chosen, rather)
+    notes = [note] if note else []
+    if len(words) > MOST_WORDS:
+        notes.append(f"Only the first {MOST_WORDS} of {len(words)} different words were tried.")
+    if not told:
+        notes.append("Nothing is left of the text without its only word." if words else "The text has no words.")
+    names = words_of(fitted.classes)
+    return Explanation(
+        text,
+        names[chosen],
+        float(probabilities[0, chosen]),
+        names[rather],
+        tuple(sorted(effects, key=lambda each: -each.drop)),
+        tuple(sorted(examples, key=lambda each: -each.log_odds)),
+        " ".join(notes),
+    )
+
+
+def _distinct(text: str) -> dict[str, list[tuple[int, int]]]:
+    """Where each word stands; words that differ in case only are one."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for start, end in words_in(text):
+        found.setdefault(text[start:end].casefold(), []).append((start, end))
+    return found
+
+
+def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    parts, place = [], 0
+    for start, end in spans:
+        parts.append(text[place:start])
+        place = end
+    return " ".join("".join([*parts, text[place:]]).split())
+
+
+def _probabilities(fitted: Fitted, texts: Sequence[str]) -> torch.Tensor:
+    scores = fitted.predictor.logits(fitted.predictor.queries(texts)).float().cpu()
+    return scores.sigmoid() if gives_sets(fitted) else scores.softmax(1)
+
+
+def _examples(fitted: Fitted, text: str, label: int, rather: int) -> tuple[list[ExampleEffect], str]:
+    """What each example says, and why there is nothing if there is nothing."""
+    from nlpmeta.auto.influence import odds_parts
+    from nlpmeta.learners.base import learners
+
+    learner, examples = fitted.learner, fitted.examples
+    if examples is None:
+        return [], "Its examples were not saved with the model (adapt --include-support saves them): words only."
+    if gives_sets(fitted):
+        return [], "What examples add is not known where a text may have several labels: words only."
+    unable = f"{learners.name_of(type(learner))} cannot say what each of its examples adds: words only."
+    if learner.inputs != "embeddings":
+        return [], unable
+    examples = examples.embedded(learner.encoder.encode)
+    support = support_of(learner, examples, learner.encoder.encode)
+    parts = odds_parts(fitted.predictor, support, fitted.predictor.queries([text]), label, rather)
+    if parts is None:
+        return [], unable
+    names, labels, values = words_of(fitted.classes), support.labels.tolist(), parts.tolist()
+    stand_in = [False] * len(support) if support.stand_in is None else support.stand_in.tolist()
+    told = zip(support.texts, labels, values, stand_in, strict=False)  # names follow
+    found = [ExampleEffect(each, names[number], value, is_name) for each, number, value, is_name in told]
+    if support.names is not None:
+        spoken = zip(support.names.texts, names, values[len(support) :], strict=False)  # none if they say nothing
+        found += [ExampleEffect(each, name, value, is_name=True) for each, name, value in spoken if value]
+    return found, ""
