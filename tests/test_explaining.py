@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from nlpmeta import FewShotClassifier, KShotSampler, load_source
-from nlpmeta.auto.influence import odds_parts
+from nlpmeta.auto.answers import odds_parts
+from nlpmeta.classifier.explaining import words_in
 from nlpmeta.classifier.given import support_of
 from nlpmeta.cli.app import main
-from nlpmeta.data.words import words_in
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
@@ -124,7 +124,7 @@ def test_what_cannot_be_shown_is_named(model, tmp_path, encoder_folder, pool):
     other = other.fit(list(pool.texts), pool.names())
     assert "matching cannot say" in other.explain("ball goal").note
     several = FewShotClassifier(encoder=str(encoder_folder), checkpoint="none")
-    several.fit(list(pool.texts), [[name] for name in pool.names()])
+    several.fit(list(pool.texts), [[name] for name in pool.names()], multilabel=True)
     assert several.explain("ball goal").words and "several labels" in several.explain("ball goal").note
     alone = model.explain("ball")
     assert not alone.words and "only word" in alone.note

@@ -1,4 +1,4 @@
-"""Answers beside a label: label sets, out-of-scope scores, suggestions of what to label next."""
+"""Answers beside a label: label sets, out-of-scope scores, what the examples add, suggestions of what to label next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.diagnosis import diagnose, in_order
-from nlpmeta.auto.heads import ScaledEncoder
+from nlpmeta.auto.heads import ScaledEncoder, seen
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.auto.mixture import Mixture
@@ -26,7 +26,8 @@ from nlpmeta.auto.scope import (
 from nlpmeta.auto.several import OneVsRest
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.base import Embed, Learner, Predictor, TaskState, Texts
+from nlpmeta.learners.abilities import SumsOverSupport
+from nlpmeta.learners.base import Embed, Learner, Predictor, Support, TaskState, Texts
 
 MOST_LABELS = 5
 """A longer label set is of no use to a person."""
@@ -183,6 +184,54 @@ def _checked(predictor: Predictor) -> tuple[Profile, Mixture, Tensor]:
     if predictor.held_out is None:
         raise NLPMetaError("This model was adapted by a release that kept no held-out scores. Adapt it again.")
     return predictor.learner.priors, predictor, predictor.held_out
+
+
+@torch.no_grad()
+def odds_parts(predictor: Predictor, support: Support, query: Texts, label: int, rather: int) -> Tensor | None:
+    """What each text of the support adds to the log-odds of ``label`` against ``rather``; ``None`` if nobody can say.
+
+    A head whose scores are sums over its support gives these sums themselves (representer theorem; Yeh, Kim, Yen and
+    Ravikumar 2018, section 3, arXiv:1811.09720). A mixture is no sum: what is given is how its log-odds change as the
+    part of a text grows in all heads, in proportion, which is the same where one head has all the share.
+
+    Args:
+        predictor: what predicts.
+        support: what it learned from, as its learner reads it, with the embeddings of all views.
+        query: one text with its embeddings.
+        label: a class.
+        rather: another one.
+
+    Returns:
+        A number for each text of the support and then, if it has names, for the name of each class.
+    """
+    if isinstance(predictor, Mixture):
+        return _of_mixture(predictor, support, query, label, rather)
+    learner = predictor.learner
+    if not isinstance(learner, SumsOverSupport):
+        return None
+    parts = learner.contributions(predictor.state, support, query)[0]
+    return parts[:, label] - parts[:, rather]
+
+
+def _of_mixture(mixture: Mixture, support: Support, query: Texts, label: int, rather: int) -> Tensor | None:
+    if gives_report(mixture.learner):
+        support = mixture.learner.known(support)  # names that say nothing are not read
+    scores, shares, temperature = mixture.parts(query)
+    chances = scores[:, 0].softmax(1)  # (n_heads, n_way)
+    joint = shares.to(chances).unsqueeze(1) * chances
+    owner = joint / joint.sum(0)  # how much of the probability of a class comes from each head
+    total = None
+    for number, head in enumerate(mixture.heads):
+        learner = head.candidate.head
+        if not isinstance(learner, SumsOverSupport):
+            return None
+        own = Texts(query.texts, mixture.view(head, query))
+        each = learner.contributions(head.state, seen(mixture.learner.encoder, support, head.candidate), own)[0]
+        each = each / head.scores_over
+        usual = each @ chances[number]
+        slope = owner[number, label] * (each[:, label] - usual) - owner[number, rather] * (each[:, rather] - usual)
+        total = slope if total is None else total + slope
+    return None if total is None else total / temperature
 
 
 _STARTS = 3  # of k-means, of which the best is taken

@@ -1,7 +1,9 @@
 """Why a text got its label: the examples that speak for and against it, and the words that it hangs on."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +12,6 @@ from nlpmeta.classifier.fitted import Fitted
 from nlpmeta.classifier.given import support_of
 from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data.labels import words_of
-from nlpmeta.data.words import words_in
 from nlpmeta.errors import DataError
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _probabilities(fitted: Fitted, texts: Sequence[str]) -> torch.Tensor:
 
 def _examples(fitted: Fitted, text: str, label: int, rather: int) -> tuple[list[ExampleEffect], str]:
     """What each example says, and why there is nothing if there is nothing."""
-    from nlpmeta.auto.influence import odds_parts
+    from nlpmeta.auto.answers import odds_parts
     from nlpmeta.learners.base import learners
 
     learner, examples = fitted.learner, fitted.examples
@@ -175,3 +176,69 @@ def _examples(fitted: Fitted, text: str, label: int, rather: int) -> tuple[list[
         spoken = zip(support.names.texts, names, values[len(support) :], strict=False)  # none if they say nothing
         found += [ExampleEffect(each, name, value, is_name=True) for each, name, value in spoken if value]
     return found, ""
+
+
+_WITHOUT_SPACES = {
+    "CJK": 2, "HIRAGANA": 2, "KATAKANA": 4, "BOPOMOFO": 2, "YI": 2,
+    "THAI": 4, "LAO": 4, "KHMER": 4, "MYANMAR": 4, "TIBETAN": 3, "JAVANESE": 3, "BALINESE": 3,
+}  # fmt: skip
+"""Scripts that put no space between words, by how Unicode names begin, and how many characters make a group there."""
+_JOINERS = "'’ʼ·-\u200c\u200d"
+
+
+def words_in(text: str) -> list[tuple[int, int]]:
+    """Where each word begins and ends.
+
+    A word is a run of letters, marks and digits, with single apostrophes, hyphens and joiners inside it. Runs of
+    scripts that are written without spaces are parted into groups of a few characters; a mark stays with its letter.
+    """
+    found: list[tuple[int, int]] = []
+    for start, end in _runs(text):
+        for script, places in groupby(range(start, end), key=_scripts(text, start, end).__getitem__):
+            part = list(places)
+            size = _WITHOUT_SPACES.get(script)
+            found += [(part[0], part[-1] + 1)] if size is None else list(_groups(text, part[0], part[-1] + 1, size))
+    return found
+
+
+def _runs(text: str) -> Iterator[tuple[int, int]]:
+    start = None
+    for place, character in enumerate(text):
+        inside = _is_part(character) or (
+            character in _JOINERS and start is not None and place + 1 < len(text) and _is_part(text[place + 1])
+        )
+        if inside and start is None:
+            start = place
+        elif not inside and start is not None:
+            yield start, place
+            start = None
+    if start is not None:
+        yield start, len(text)
+
+
+def _is_part(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN"
+
+
+def _scripts(text: str, start: int, end: int) -> dict[int, str]:
+    """For each place, the script without spaces that its character is of, or nothing; marks are as what they mark."""
+    found: dict[int, str] = {}
+    for place in range(start, end):
+        marks = unicodedata.category(text[place])[0] == "M" or text[place] == "ー"
+        if marks and place > start:
+            found[place] = found[place - 1]
+            continue
+        name = unicodedata.name(text[place], "").partition(" ")[0].partition("-")[0]
+        found[place] = name if name in _WITHOUT_SPACES else ""
+    return found
+
+
+def _groups(text: str, start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    begun, count = start, 0
+    for place in range(start, end):
+        if unicodedata.category(text[place])[0] != "M":
+            if count == size:
+                yield begun, place
+                begun, count = place, 0
+            count += 1
+    yield begun, end

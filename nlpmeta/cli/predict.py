@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.cli.predict_output import Columns, Writer
     from nlpmeta.sources.file import Given
-    from nlpmeta.sources.form import TableForm
 
 EXAMPLES = """Examples:
 

@@ -12,14 +12,13 @@ from nlpmeta.errors import NLPMetaError
 if TYPE_CHECKING:
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.explaining import ExampleEffect, Explanation
-    from nlpmeta.cli.predict import Wanted
 
 _WORDS, _EXAMPLES, _LONGEST = 5, 3, 70
 _WORTH_SAYING = 0.0005
 """A drop that is printed as 0.1 points; smaller ones are noise."""
 
 
-def give_reasons(wanted: "Wanted", columns: Columns, load: "Callable[[], FewShotClassifier]") -> None:
+def give_reasons(wanted: Wanted, columns: Columns, load: "Callable[[], FewShotClassifier]") -> None:
     """Classify text after text and print why it got its label.
 
     Raises:
