@@ -6,7 +6,7 @@
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.classifier.explaining import ExampleEffect, Explanation
     from nlpmeta.evaluation.several import SeveralReport
     from nlpmeta.metrics.scores import Interval
+    from nlpmeta.sources.file import Given
 
 _NAME, _WORD = 40, 12  # names so long are not wrapped; a column of text has so many characters at least
 _GAP = (0, 2, 0, 0)  # between columns
@@ -158,3 +161,71 @@ def _counts(found: "Mapping[str, int]", most: int = 30) -> str:
 
 def _interval(found: "Interval | None") -> str:
     return "" if found is None else found.percent()
+
+
+_WORDS, _EXAMPLES, _LONGEST = 5, 3, 70
+_WORTH_SAYING = 0.0005
+"""A drop that is printed as 0.1 points; smaller ones are noise."""
+
+
+def out_reasons(
+    classifier: "FewShotClassifier", batches: "Iterable[list[Given]]", *, as_json: bool, quiet: bool
+) -> None:
+    """Texts, their labels, and what each label hangs on; with colours on a terminal."""
+    noted: set[str] = set()
+    for given in (each for batch in batches for each in batch):
+        found = classifier.explain(given.text) if given.text.strip() else None
+        if as_json:
+            answer: dict[str, object] = {"label": None, "probability": None, "why": None}
+            if found is not None:
+                answer = {"label": found.label, "probability": found.probability, "why": found.json()}
+            out_json({"text": given.text, **answer})
+        elif found is not None:
+            _show_reasons(found, colours=sys.stdout.isatty())
+            if found.note and found.note not in noted and not quiet:
+                say(f"Note: {found.note}")
+                noted.add(found.note)
+
+
+def _show_reasons(found: "Explanation", *, colours: bool) -> None:
+    out(f"{printable(found.label)}\t{found.probability:.3f}\t{_marked(found) if colours else _one_line(found.text)}")
+    drops = [each for each in found.words if each.drop >= _WORTH_SAYING][:_WORDS]
+    rises = [each for each in found.words[::-1] if each.drop <= -_WORTH_SAYING][:_WORDS]
+    for said, words in (("less probable without", drops), ("more probable without", rises)):
+        if words:
+            named = ", ".join(f"{printable(each.word)} ({-100 * each.drop:+.1f})" for each in words)
+            out(f"  {said}: {named}")
+    if found.words and not drops and not rises:
+        out("  no single word matters")
+    for said, examples in (
+        (f"for {found.label}", found.speak_for(_EXAMPLES)),
+        (f"for {found.rather} instead", found.speak_against(_EXAMPLES)),
+    ):
+        for each in examples:
+            out(f"  {printable(said)}: {abs(each.log_odds):.2f} {_example(each)}")
+    out()
+
+
+def _example(each: "ExampleEffect") -> str:
+    text = each.text if len(each.text) <= _LONGEST else f"{each.text[: _LONGEST - 1].rstrip()}…"
+    return f'{"the name " if each.is_name else ""}"{_one_line(text)}" [{printable(each.label)}]'
+
+
+def _marked(found: "Explanation") -> str:
+    """The text with the words that speak for the label in green and those against it in red."""
+    strongest = max((abs(each.drop) for each in found.words), default=0.0)
+    colour = {
+        span: "32" if each.drop > 0 else "31"
+        for each in found.words
+        if abs(each.drop) >= max(_WORTH_SAYING, strongest / 4)
+        for span in each.spans
+    }
+    parts, place = [], 0
+    for (start, end), code in sorted(colour.items()):
+        parts += [_one_line(found.text[place:start]), f"\x1b[1;{code}m{_one_line(found.text[start:end])}\x1b[0m"]
+        place = end
+    return "".join([*parts, _one_line(found.text[place:])])
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace("\n", "\\n")

@@ -137,10 +137,18 @@ def predict(
         quiet=quiet,
     )  # fmt: skip
     if why:
-        from nlpmeta.cli.why import give_reasons
-
-        return give_reasons(wanted, columns, lambda: _load(model, revision, device))
+        return _give_reasons(wanted, columns, lambda: _load(model, revision, device))
     answer(wanted, columns, lambda: _load(model, revision, device))
+
+
+def _give_reasons(wanted: Wanted, columns: "Columns", load: "Callable[[], FewShotClassifier]") -> None:
+    from nlpmeta.cli.console import out_reasons
+    from nlpmeta.errors import NLPMetaError
+
+    if columns != type(columns)() or wanted.out or wanted.keep or (wanted.texts and wanted.file):
+        raise NLPMetaError("--why goes with texts or --file, and with --json; give it without other kinds of answers.")
+    batches = given_texts(wanted.texts, wanted.file, wanted.text_column, wanted.form).batches
+    out_reasons(load(), batches, as_json=wanted.json, quiet=wanted.quiet)
 
 
 def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], FewShotClassifier]") -> None:
