@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOPICS
+from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
 from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score, f1_score
+from sklearn.model_selection import KFold, cross_val_predict, cross_val_score
 from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.utils import get_tags
+from sklearn.utils.multiclass import type_of_target
 
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.several import PENALTY, OneVsRest, _prototypes, _regression
@@ -452,6 +456,25 @@ def test_data_show_names_each_label_by_itself(run, tagged):
     assert code == 0, errors
     assert json.loads(printed)["labels"] == ["food", "money", "sport"]
     assert json.loads(printed)["counts"][0]["classes"] == 3
+
+
+def test_classify_gives_several_labels_by_their_names_alone(run):
+    code, printed, errors = run("classify", "--labels", "rice soup,bank", "rice rice", "--multilabel", "--json")
+    assert code == 0, errors
+    assert "rice soup" in json.loads(printed)["labels"]
+    code, _, errors = run("classify", "--labels", "rice soup,bank", "rice", "--multilabel", "--method", "prototypical")
+    assert code == 2 and "need the method 'auto'" in errors
+
+
+def test_scikit_learn_cross_validates_clones_and_scores_it(encoder):
+    classifier = clone(FewShotClassifier("auto", encoder=encoder))
+    assert get_tags(classifier).classifier_tags.multi_label
+    folds = KFold(3, shuffle=True, random_state=0)
+    found = cross_val_predict(classifier, TEXTS, MATRIX, cv=folds)
+    assert found.shape == MATRIX.shape and type_of_target(found) == "multilabel-indicator"
+    scores = cross_val_score(classifier, TEXTS, MATRIX, cv=folds, scoring="f1_macro")
+    assert scores.mean() > 0.5
+    assert cross_val_score(classifier, TEXTS, MATRIX, cv=folds, scoring="average_precision").min() > 0
 
 
 def test_figures_are_those_of_scikit_learn():

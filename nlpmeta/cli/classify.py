@@ -30,6 +30,8 @@ EXAMPLES = """Examples:
 
   nlpmeta classify --descriptions labels.csv --file texts.txt --json
 
+  nlpmeta classify --labels "joy,anger,surprise" --multilabel "I never expected such a gift"
+
   cat texts.txt | nlpmeta classify --labels "sport,politics,health" --top 2
 """
 
@@ -55,6 +57,7 @@ def classify(
     encoding: Encoding = None,
     no_header: NoHeader = False,
     top: Top = None,
+    multilabel: Annotated[bool, typer.Option("--multilabel", help="A text may have none or several labels.")] = False,
     json: JsonLines = False,
     method: Annotated[str, typer.Option(help="auto or prototypical.")] = "auto",
     encoder: EncoderName = None,
@@ -88,8 +91,8 @@ def classify(
         from nlpmeta.classifier.classifier import FewShotClassifier
 
         return FewShotClassifier.from_names(
-            names, descriptions=said, method=method, encoder=encoder or DEFAULT_ENCODER, checkpoint=checkpoint,
-            max_length=max_length, device=device,
+            names, descriptions=said, multilabel=multilabel, method=method, encoder=encoder or DEFAULT_ENCODER,
+            checkpoint=checkpoint, max_length=max_length, device=device,
         )  # fmt: skip
 
     answer(wanted, Columns(top=top), load)
