@@ -14,6 +14,7 @@
 # make bench-multilabel results/multilabel.json: several labels a text against one-vs-rest logistic regression
 # make docs          docs/api.md from the docstrings
 # make bench-predict the cost of a prediction beyond the encoder's own forward pass
+# make bench-speed  cold starts, latency and throughput by engine (torch, onnx, onnx-int8)
 # make bench-maml    tasks per second and memory of MAML, ours and other packages'
 # make bench-auto    how auto does on held-out tasks, and whether its self-assessment is correct
 # make bench-uneven  imbalanced supports, and the gain from suggested labels
@@ -36,7 +37,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -115,6 +116,9 @@ bench-frozen: $(VENV)/.installed
 
 bench-predict: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predict_speed.py
+
+bench-speed: $(VENV)/.installed
+	$(BIN)/python benchmarks/speed.py
 
 bench-maml: $(VENV)/.installed
 	$(BIN)/python benchmarks/maml_speed.py

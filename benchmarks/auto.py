@@ -31,7 +31,7 @@ from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import FILE
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.table import EmbeddingTable
-from nlpmeta.episodes.base import generator
+from nlpmeta.episodes import generator
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.episodes.pools import WithOutOfScope
 from nlpmeta.learners.base import Texts

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
-from nlpmeta.episodes.base import generator
+from nlpmeta.episodes import generator
 from nlpmeta.episodes.kshot import KShotSampler, keep_classes
 from nlpmeta.learners.base import Learner
 from nlpmeta.sources.loading import load_source

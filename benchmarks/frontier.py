@@ -46,7 +46,7 @@ def without_labels(data_dir: Path) -> int:
 
 def language(data_dir: Path, *, draws: int, steps: int) -> dict[str, Any]:
     """The Swahili sentences of the starter corpora, at most 500, read without their labels before Injongo swa."""
-    from nlpmeta.episodes.base import generator
+    from nlpmeta.episodes import generator
     from nlpmeta.episodes.kshot import KShotSampler
     from nlpmeta.learners.start import starting_learner
     from nlpmeta.metrics.scores import paired_difference, score_episode

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nlpmeta.auto.heads import FROZEN, ScaledEncoder
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.auto.scope import WEIGHTS_FILE, near_clues, scope_scores, small_talk, small_talk_likeness
+from nlpmeta.auto.mismatch import WEIGHTS_FILE, near_clues, scope_scores, small_talk, small_talk_likeness
 from nlpmeta.data import Episode
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.errors import NLPMetaError

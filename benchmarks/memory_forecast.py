@@ -32,9 +32,9 @@ def measure(name: str) -> None:
     from nlpmeta.episodes.samplers import EpisodeSampler
     from nlpmeta.learners.base import learners
     from nlpmeta.sources.loading import load_source
+    from nlpmeta.training import TrainSettings
     from nlpmeta.training.engine import make_accelerator
     from nlpmeta.training.forecast import forecast_memory
-    from nlpmeta.training.recipe import TrainSettings
     from nlpmeta.training.run import Run
 
     method, options, (n_way, n_shot) = CASES[name]

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from nlpmeta.auto import method
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.episodes.base import generator
+from nlpmeta.episodes import generator
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed, Support, Texts
 from nlpmeta.learners.start import starting_learner

@@ -25,7 +25,7 @@ from nlpmeta.auto.answers import most_worth_labelling
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.table import EmbeddingTable
-from nlpmeta.episodes.base import generator
+from nlpmeta.episodes import generator
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import TaskState, Texts
 from nlpmeta.learners.start import starting_learner

@@ -84,7 +84,7 @@ def run(part: str, data_dir: Path) -> None:
     from nlpmeta.learners.checkpoint import load_checkpoint
     from nlpmeta.learners.prototypical import PrototypicalNetwork
     from nlpmeta.learners.start import starting_learner
-    from nlpmeta.training.from_recipe import run_recipe
+    from nlpmeta.training.engine import run_recipe
 
     sets = SHIFT if part == "augmentation" else WITHOUT_LABELS
     kept = read().get(part, {})

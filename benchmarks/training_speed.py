@@ -93,8 +93,8 @@ def run(case: Case, steps: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     from nlpmeta import EpisodeSampler, PrototypicalNetwork, TextEncoder, load_source
     from nlpmeta.encoder.lora import AdapterSettings, add_adapter
+    from nlpmeta.training import TrainSettings
     from nlpmeta.training.engine import meta_train
-    from nlpmeta.training.recipe import TrainSettings
 
     source = load_source("starter")
     pools = [source.load(lang) for lang in source.languages()]

@@ -23,7 +23,7 @@ from torch import Tensor
 from nlpmeta.auto import judging
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import generator
+from nlpmeta.episodes import generator
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed, Texts
 from nlpmeta.learners.start import starting_learner

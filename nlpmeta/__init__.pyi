@@ -6,9 +6,9 @@ from .data import LabeledTexts as LabeledTexts
 from .encoder.lora import AdapterSettings as AdapterSettings
 from .encoder.lora import add_adapter as add_adapter
 from .encoder.text_encoder import TextEncoder as TextEncoder
-from .episodes.base import Range as Range
-from .episodes.base import Sampler as Sampler
-from .episodes.base import leaked_texts as leaked_texts
+from .episodes import Range as Range
+from .episodes import Sampler as Sampler
+from .episodes import leaked_texts as leaked_texts
 from .episodes.kshot import FoldSampler as FoldSampler
 from .episodes.kshot import KShotSampler as KShotSampler
 from .episodes.pools import leave_out as leave_out
@@ -60,10 +60,10 @@ from .sources.catalogue import folds as folds
 from .sources.form import TableForm as TableForm
 from .sources.home_assistant import HomeAssistantIntents as HomeAssistantIntents
 from .sources.loading import load_source as load_source
+from .training import Recipe as Recipe
+from .training import TrainSettings as TrainSettings
 from .training.engine import meta_train as meta_train
-from .training.from_recipe import run_recipe as run_recipe
-from .training.recipe import Recipe as Recipe
-from .training.recipe import TrainSettings as TrainSettings
+from .training.engine import run_recipe as run_recipe
 from .training.recipe_files import load_recipe as load_recipe
 from .training.unlabelled import learn_from_texts as learn_from_texts
 from .users import AdapterStore as AdapterStore

@@ -11,7 +11,7 @@ from hashlib import sha256
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Range, Sampler
+from nlpmeta.episodes import Range, Sampler
 from nlpmeta.episodes.clusters import ClusterSampler
 from nlpmeta.episodes.kshot import FoldSampler, KShotSampler
 from nlpmeta.episodes.raw_texts import MaskedWordSampler, SentenceViewSampler

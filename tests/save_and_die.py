@@ -115,7 +115,7 @@ def kill_checkpoint(encoder: str, work: Path, kills: int, random_: random.Random
 
 def kill_training(encoder: str, work: Path, kills: int, random_: random.Random) -> list[str]:
     """Runs of a recipe, killed at any time and resumed: what is in the folder after each kill."""
-    from nlpmeta.training.from_recipe import run_recipe
+    from nlpmeta.training.engine import run_recipe
     from nlpmeta.training.recipe_files import load_recipe
 
     recipe = work / "tiny.yaml"

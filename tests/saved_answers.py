@@ -26,7 +26,7 @@ from nlpmeta import (
 )
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.learners.checkpoint import load_checkpoint
-from nlpmeta.training.recipe import TrainSettings
+from nlpmeta.training import TrainSettings
 
 ENCODER = "./encoder"
 ASKED = ["ball rice", "loan goal", "bread", "match team goal ball bank", "nothing known", "rate", "salt soup rice"]

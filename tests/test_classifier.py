@@ -58,6 +58,7 @@ def test_a_clone_has_the_same_parameters_and_shares_the_frozen_encoder(encoder, 
             "checkpoint": "default",
             "max_length": None,
             "device": "auto",
+            "engine": "torch",
         }
     )
     assert copy.encoder is encoder

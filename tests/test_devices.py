@@ -20,8 +20,8 @@ from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.learners.base import Texts, learners
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.sources.loading import load_source
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import make_accelerator
-from nlpmeta.training.recipe import TrainSettings
 
 
 @pytest.fixture(autouse=True)

@@ -486,7 +486,7 @@ def test_a_folder_that_is_a_link_keeps_its_name(tmp_path):
 
 
 def test_a_recipe_keeps_the_place_of_its_encoder_and_the_names_of_the_hub(tmp_path, monkeypatch):
-    from nlpmeta.training.recipe import EncoderChoice
+    from nlpmeta.training import EncoderChoice
 
     model(tmp_path / "enc")
     monkeypatch.chdir(tmp_path)

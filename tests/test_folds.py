@@ -7,7 +7,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from nlpmeta.auto.judging import _folds_of
 from nlpmeta.data import LabeledTexts
-from nlpmeta.data.folds import by_label, deal_folds
+from nlpmeta.episodes import by_label, deal_folds
 from nlpmeta.episodes.kshot import FoldSampler
 from nlpmeta.learners.logistic import _shuffled_folds
 

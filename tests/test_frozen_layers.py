@@ -10,8 +10,8 @@ from nlpmeta.encoder.frozen_layers import SplitBackbone, StateStore, bytes_of, f
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter, freeze_below
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import meta_train
-from nlpmeta.training.recipe import TrainSettings
 
 TEXTS = ["ball goal", "rice soup bread salt", "bank", "loan cash rate team match", "ball goal"]
 

@@ -14,7 +14,7 @@ from hassil.intents import Intents, RangeSlotList, RangeType, TextSlotList  # no
 from hassil.parse_expression import parse_sentence  # noqa: E402
 from hassil.sample import sample_expression  # noqa: E402
 
-from nlpmeta.episodes.base import fingerprints, generator  # noqa: E402
+from nlpmeta.episodes import fingerprints, generator  # noqa: E402
 from nlpmeta.errors import NLPMetaError  # noqa: E402
 from nlpmeta.languages import UnknownLanguageError  # noqa: E402
 from nlpmeta.sources.home_assistant import HomeAssistantIntents  # noqa: E402

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.episodes.base import fingerprint
+from nlpmeta.episodes import fingerprint
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.sources.file import FileSource
 from nlpmeta.sources.inspection import Part, inspect_parts, parts_of

@@ -10,10 +10,10 @@ from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
 from nlpmeta.learners.neighbours import SiameseNetwork
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import meta_train
 from nlpmeta.training.optimise import trainable
 from nlpmeta.training.passes import KnownPass
-from nlpmeta.training.recipe import TrainSettings
 
 TEXTS = ["ball goal", "rice", "bank loan cash", "team", "bread salt", "rate"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.episodes.base import Range, leaked_texts
+from nlpmeta.episodes import Range, leaked_texts
 from nlpmeta.episodes.many_sets import ManySetsSampler, ManySetsShape, SetPart
 from nlpmeta.errors import NLPMetaError
 

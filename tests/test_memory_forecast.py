@@ -7,9 +7,9 @@ from meta_task import noisy_encoder, noisy_learner, samplers
 
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.learners.maml import MAML
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import make_accelerator, meta_train
 from nlpmeta.training.forecast import HELD, _Peak, forecast_memory
-from nlpmeta.training.recipe import TrainSettings
 from nlpmeta.training.run import Run
 
 

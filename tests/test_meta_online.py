@@ -11,7 +11,7 @@ from meta_task import KEYS, noisy_learner, noisy_pool
 
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
-from nlpmeta.episodes.base import fingerprint
+from nlpmeta.episodes import fingerprint
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.online import meta as meta_online

@@ -14,11 +14,11 @@ from save_and_die import learner as adapted_learner
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
 from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
+from nlpmeta.storage import remove_leftovers, temporary_beside
 from nlpmeta.storage.files import sha256, write_json, write_text
 from nlpmeta.storage.folders import check_new_folder, new_folder, only_one
 from nlpmeta.storage.manifest import MANIFEST, PARTS, describe, finish_save, read_manifest, whole_folder, write_manifest
-from nlpmeta.storage.temporary import remove_leftovers, temporary_beside
-from nlpmeta.training.from_recipe import run_recipe
+from nlpmeta.training.engine import run_recipe
 from nlpmeta.training.recipe_files import load_recipe
 from nlpmeta.training.resume import Checkpoints
 

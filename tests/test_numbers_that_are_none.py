@@ -28,10 +28,9 @@ from nlpmeta.learners.neighbours import MatchingNetwork, SiameseNetwork
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.recurrent import RecurrentMetaLearner
 from nlpmeta.learners.ridge import RidgeHead
-from nlpmeta.training.engine import meta_train
-from nlpmeta.training.from_recipe import build_learner
+from nlpmeta.training import TrainSettings
+from nlpmeta.training.engine import build_learner, meta_train
 from nlpmeta.training.optimise import MOST_SKIPPED, DivergedError, Guard
-from nlpmeta.training.recipe import TrainSettings
 from nlpmeta.training.step import GroupWeights
 from nlpmeta.users.heads import pack, unpack
 
@@ -137,7 +136,7 @@ def test_a_recipe_that_diverges_ends_in_one_sentence_and_a_checkpoint_that_loads
     encoder_folder, table, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(
-        "nlpmeta.training.from_recipe.build_learner",
+        "nlpmeta.training.engine.build_learner",
         lambda recipe: spoiled(build_learner(recipe), 3, FAULTS["the loss is"]),
     )
     recipe = tmp_path / "mine.yaml"

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nlpmeta import FewShotClassifier
+from nlpmeta.auto.mismatch import small_talk, small_talk_vectors
 from nlpmeta.auto.mixture import likeness, usual_likeness
-from nlpmeta.auto.scope import small_talk, small_talk_vectors
 from nlpmeta.cli.app import main
 from nlpmeta.cli.predict_output import NONE, Columns
 from nlpmeta.learners.base import class_means

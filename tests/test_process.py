@@ -160,7 +160,7 @@ def test_a_place_where_no_run_can_be_is_refused_before_anything_is_loaded(tmp_pa
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "link").symlink_to("/dev/null")
-    monkeypatch.setattr("nlpmeta.training.from_recipe.build_learner", lambda recipe: pytest.fail("it went on"))
+    monkeypatch.setattr("nlpmeta.training.engine.build_learner", lambda recipe: pytest.fail("it went on"))
     assert main(["train", "protonet-tiny", f"out={tmp_path / place}", "steps=1", "-q", *resume]) == 1
     said = capsys.readouterr().err
     assert said.startswith("Error: ") and said.count("\n") == 1

@@ -7,7 +7,7 @@ from nlpmeta.episodes.pools import language_codes
 from nlpmeta.episodes.wrappers import DifficultySampler
 from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.settings import SettingsError
-from nlpmeta.training.recipe import EpisodeTasks, Recipe, TrainTasks
+from nlpmeta.training import EpisodeTasks, Recipe, TrainTasks
 from nlpmeta.training.recipe_files import about, documented_keys, find_recipe, load_recipe, shipped_recipes
 from nlpmeta.training.tasks import read_pool, sampler_of, training_sampler
 

@@ -15,7 +15,7 @@ import pytest
 from sampling_zoo import CLASSES, assert_no_leak, digest, letters, parallel_pool, spam_pool, zoo
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Range, generator, leaked_texts
+from nlpmeta.episodes import Range, generator, leaked_texts
 from nlpmeta.episodes.kshot import FoldSampler, KShotSampler
 from nlpmeta.episodes.pools import leave_out, split_by
 from nlpmeta.episodes.samplers import CrossLingualSampler, EpisodeSampler, SpamSampler, UserSampler

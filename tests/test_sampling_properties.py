@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sampling_zoo import assert_no_leak, letters, mark
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Range, leaked_texts
+from nlpmeta.episodes import Range, leaked_texts
 from nlpmeta.episodes.kshot import FoldSampler, KShotSampler
 from nlpmeta.episodes.pools import leave_out
 from nlpmeta.episodes.samplers import CrossLingualSampler, EpisodeSampler, SpamSampler, UserSampler

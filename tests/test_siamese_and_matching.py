@@ -7,8 +7,8 @@ from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.neighbours import MatchingNetwork, SiameseNetwork
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import meta_train
-from nlpmeta.training.recipe import TrainSettings
 
 
 def vectors(n, seed):

@@ -6,16 +6,16 @@ import torch
 from meta_task import KEYS, noisy_learner, noisy_pool, samplers
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.episodes.base import leaked_texts
+from nlpmeta.episodes import leaked_texts
 from nlpmeta.episodes.pools import split_classes
 from nlpmeta.episodes.raw_texts import words_of
 from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.maml import MAML
+from nlpmeta.training import TrainSettings, TrainTasks
 from nlpmeta.training.engine import make_accelerator, meta_train
 from nlpmeta.training.objective import episodic_loss, mix, mixing_of
-from nlpmeta.training.recipe import TrainSettings, TrainTasks
 from nlpmeta.training.run import Run
 from nlpmeta.training.tasks import sampler_of
 

@@ -16,8 +16,8 @@ from nlpmeta.learners.ridge import RidgeHead
 from nlpmeta.learners.start import SHIPPED, checkpoint_folder, find_checkpoint, own_checkpoint, starting_learner
 from nlpmeta.storage.manifest import read_manifest
 from nlpmeta.storage.tensors import read_tensors
-from nlpmeta.training.from_recipe import build_learner
-from nlpmeta.training.recipe import Recipe
+from nlpmeta.training import Recipe
+from nlpmeta.training.engine import build_learner
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,15 @@ import torch
 from meta_task import KEYS, noisy_learner, noisy_pool
 from sampling_zoo import assert_no_leak, digest, zoo_without_labels
 
-from nlpmeta.episodes.base import leaked_texts
+from nlpmeta.episodes import leaked_texts
 from nlpmeta.episodes.clusters import ClusterSampler, cluster_samplers, groups_by_letters, partitions
 from nlpmeta.episodes.raw_texts import MaskedWordSampler, SentenceViewSampler, masked, units_of, words_of
 from nlpmeta.episodes.wrappers import DifficultySampler, MixtureSampler
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.settings import SettingsError
 from nlpmeta.sources.loading import load_source
-from nlpmeta.training import tasks
-from nlpmeta.training.engine import meta_train
-from nlpmeta.training.from_recipe import run_recipe
-from nlpmeta.training.recipe import RAW_KINDS, TrainSettings, TrainTasks
+from nlpmeta.training import RAW_KINDS, TrainSettings, TrainTasks, tasks
+from nlpmeta.training.engine import meta_train, run_recipe
 from nlpmeta.training.recipe_files import load_recipe
 from nlpmeta.training.tasks import raw_texts, sampler_of
 

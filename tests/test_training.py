@@ -14,12 +14,12 @@ from nlpmeta.learners.base import Learner
 from nlpmeta.learners.neighbours import NearestNeighbours
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.settings import SettingsError
+from nlpmeta.training import TrainSettings
 from nlpmeta.training import passes as text_pass
 from nlpmeta.training.engine import make_accelerator, meta_train
 from nlpmeta.training.objective import anchor_loss, supervised_contrastive
 from nlpmeta.training.optimise import MovingAverage, rate_factor
 from nlpmeta.training.passes import TextPass, TokenCache, shuffled
-from nlpmeta.training.recipe import TrainSettings
 
 FAST = {"learning_rate": 5e-3, "head_learning_rate": 1e-2, "warmup": 5, "ema": 0.9, "control_episodes": 0}
 

@@ -14,9 +14,8 @@ from nlpmeta import FewShotClassifier
 from nlpmeta.auto.answers import LabelSet, label_sets, most_worth_labelling, out_of_scope_scores
 from nlpmeta.auto.diagnosis import diagnose
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.auto.mismatch import MOST_LINES, DoubtfulLabel, TaskReport, tokenizer_coverage
+from nlpmeta.auto.mismatch import MOST_LINES, DoubtfulLabel, TaskReport, scope_clues, scope_scores, tokenizer_coverage
 from nlpmeta.auto.priors import held_out_quantiles, shipped_priors, threshold
-from nlpmeta.auto.scope import scope_clues, scope_scores
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import NLPMetaError
 

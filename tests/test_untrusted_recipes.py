@@ -171,7 +171,7 @@ def test_plain_values_are_read_as_they_always_were():
 def every_settings_class(base=Settings):
     import nlpmeta.online.meta_files
     import nlpmeta.online.stream
-    import nlpmeta.training.recipe  # noqa: F401
+    import nlpmeta.training  # noqa: F401
 
     for kind in base.__subclasses__():
         yield kind

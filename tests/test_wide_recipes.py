@@ -6,12 +6,12 @@ from collections import Counter
 import pytest
 
 from nlpmeta.cli.app import main
-from nlpmeta.episodes.base import leaked_texts
+from nlpmeta.episodes import leaked_texts
 from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.settings import SettingsError
 from nlpmeta.sources.catalogue import PARTS, catalogue, collections, members, part_of
 from nlpmeta.sources.loading import load_source
-from nlpmeta.training.recipe import EpisodeTasks, TrainTasks
+from nlpmeta.training import EpisodeTasks, TrainTasks
 from nlpmeta.training.recipe_files import load_recipe
 from nlpmeta.training.tasks import read_parts, sampler_of, sets_of
 

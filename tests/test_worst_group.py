@@ -9,12 +9,12 @@ import torch
 from meta_task import KEYS, noisy_learner, noisy_pool
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import leaked_texts
+from nlpmeta.episodes import leaked_texts
 from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.episodes.wrappers import MergedClassesSampler, MixtureSampler
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.training import TrainSettings, TrainTasks
 from nlpmeta.training.engine import make_accelerator, meta_train
-from nlpmeta.training.recipe import TrainSettings, TrainTasks
 from nlpmeta.training.run import Run
 from nlpmeta.training.step import GroupWeights, group_of
 from nlpmeta.training.tasks import sampler_of

@@ -8,9 +8,9 @@ from pathlib import Path
 from meta_task import noisy_learner, samplers
 
 from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import make_accelerator, meta_train
 from nlpmeta.training.optimise import DivergedError
-from nlpmeta.training.recipe import TrainSettings
 
 SETTINGS = TrainSettings(
     steps=3,

@@ -8,8 +8,8 @@ from meta_task import KEYS, noisy_learner, noisy_pool, samplers
 
 from nlpmeta.episodes.clusters import ClusterSampler
 from nlpmeta.episodes.wrappers import MixtureSampler
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import meta_train
-from nlpmeta.training.recipe import TrainSettings
 from nlpmeta.training.run import TrainResult
 
 SETTINGS = TrainSettings(

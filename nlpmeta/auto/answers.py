@@ -12,10 +12,8 @@ from torch import Tensor
 from nlpmeta.auto.diagnosis import diagnose, in_order
 from nlpmeta.auto.heads import ScaledEncoder, seen
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.auto.mismatch import TaskReport
-from nlpmeta.auto.mixture import Mixture
-from nlpmeta.auto.priors import Profile, threshold
-from nlpmeta.auto.scope import (
+from nlpmeta.auto.mismatch import (
+    TaskReport,
     near_clues,
     near_weights,
     scope_clues,
@@ -23,6 +21,8 @@ from nlpmeta.auto.scope import (
     small_talk_likeness,
     small_talk_vectors,
 )
+from nlpmeta.auto.mixture import Mixture
+from nlpmeta.auto.priors import Profile, threshold
 from nlpmeta.auto.several import OneVsRest
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.errors import NLPMetaError

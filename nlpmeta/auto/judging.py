@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nlpmeta.auto.heads import ADAPTED, FROZEN, Candidate, ScaledEncoder, features_of, seen
 from nlpmeta.auto.mixture import mixed
-from nlpmeta.data.folds import by_label, deal_folds
+from nlpmeta.episodes import by_label, deal_folds
 from nlpmeta.learners.base import Learner, Support, Texts
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """What a fitted classifier answers: probabilities, labels, label sets, out-of-scope scores, the task report."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -12,6 +13,7 @@ from nlpmeta.classifier.given import checked_pairs
 from nlpmeta.classifier.persistence import KeptClassifier, known_examples
 from nlpmeta.classifier.several import gives_sets, label_sets_of, several_given, thresholds_of
 from nlpmeta.data.inputs import checked_texts
+from nlpmeta.encoder.engines import check_engine
 from nlpmeta.encoder.tokenizing import cut_texts_said
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class AnsweringClassifier(KeptClassifier):
 
         They sum to 1, or are independent of each other where a text may have several labels.
         """
-        return _probabilities(self.fitted_, _scores(self.fitted_, X))
+        return _probabilities(self.fitted_, self._scores(self.fitted_, X))
 
     @property
     def thresholds_(self) -> "NDArray[np.float32]":
@@ -74,7 +76,7 @@ class AnsweringClassifier(KeptClassifier):
             NLPMetaError: with ``abstain``, if the method is not ``auto``.
         """
         fitted = self.fitted_
-        scores = _scores(fitted, X)
+        scores = self._scores(fitted, X)
         if abstain is not None:
             from nlpmeta.auto.answers import label_sets
 
@@ -107,7 +109,7 @@ class AnsweringClassifier(KeptClassifier):
     def _exact_match(self, X: "Sequence[str] | ArrayLike", y: object, sample_weight: object) -> float:  # noqa: N803
         fitted = self.fitted_
         texts, marks = several_given(X, y, usual=fitted.classes.tolist())
-        found = _probabilities(fitted, _scores(fitted, texts)) >= thresholds_of(fitted)
+        found = _probabilities(fitted, self._scores(fitted, texts)) >= thresholds_of(fitted)
         right = [
             {label for label, there in zip(marks.classes.tolist(), true, strict=True) if there}
             == {label for label, there in zip(fitted.classes.tolist(), guess, strict=True) if there}
@@ -125,9 +127,9 @@ class AnsweringClassifier(KeptClassifier):
         from nlpmeta.auto.answers import out_of_scope_scores
 
         predictor = self.fitted_.predictor
-        scores: NDArray[np.float32] = (
-            out_of_scope_scores(predictor, predictor.queries(checked_texts(X))).float().cpu().numpy()
-        )
+        with self._embedding():
+            found = out_of_scope_scores(predictor, predictor.queries(checked_texts(X)))
+        scores: NDArray[np.float32] = found.float().cpu().numpy()
         return scores
 
     def explain(self, text: str, *, label: "Label | None" = None) -> "Explanation":
@@ -157,12 +159,19 @@ class AnsweringClassifier(KeptClassifier):
         examples = known_examples(fitted)
         return task_report(fitted.learner, examples.data(), examples.features)
 
+    @torch.no_grad()
+    def _scores(self, fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
+        texts = checked_texts(X)
+        with cut_texts_said(texts, fitted.learner.encoder), self._embedding():
+            return fitted.predictor.logits(fitted.predictor.queries(texts))
 
-@torch.no_grad()
-def _scores(fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
-    texts = checked_texts(X)
-    with cut_texts_said(texts, fitted.learner.encoder):
-        return fitted.predictor.logits(fitted.predictor.queries(texts))
+    def _embedding(self) -> AbstractContextManager[None]:
+        """A block in which texts are embedded by the engine that was chosen."""
+        if self.engine == "torch":
+            return nullcontext()
+        from nlpmeta.encoder.compiling import embedding_with
+
+        return embedding_with(check_engine(self.engine))
 
 
 def _probabilities(fitted: Fitted, scores: torch.Tensor) -> "NDArray[np.float32]":

@@ -17,7 +17,7 @@ from typing_extensions import Self
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, words_of
-from nlpmeta.encoder.merged import Guard
+from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.errors import DataError, UnknownNameError, visible
 from nlpmeta.learners.base import Learner, Predictor, TaskState
 

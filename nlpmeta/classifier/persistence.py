@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
     from nlpmeta.encoder.device import Device
+    from nlpmeta.encoder.engines import Engine
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.sharing import Sharing
     from nlpmeta.storage.hub_push import Pushed
@@ -51,6 +52,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         checkpoint: str = "default",
         max_length: int | None = None,
         device: "Device" = "auto",
+        engine: "Engine" = "torch",
     ) -> None:
         """Choose a method and an encoder; nothing is loaded before ``fit``.
 
@@ -63,12 +65,15 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
                 (128 for the packaged ones, which take up to 512). A saved model keeps it.
             device: where it runs: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
                 them by its name, such as ``cuda:1``. A loaded encoder stays where it is.
+            engine: what embeds the texts that are classified: ``torch``, ``onnx`` or ``onnx-int8`` (the compiled
+                encoder on the CPU, compiled at the first prediction), or ``auto``: the compiled one if there is one.
         """
         self.method = method
         self.encoder = encoder
         self.checkpoint = checkpoint
         self.max_length = max_length
         self.device = device
+        self.engine = engine
 
     def stream_memory(self) -> Footprint:
         """How large the memory of a stream is, in bytes, in all and for each row and class.
@@ -167,6 +172,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         force_download: bool = False,
         local_files_only: bool = False,
         device: "Device" = "auto",
+        engine: "Engine" = "torch",
     ) -> Self:
         """Load what ``save_pretrained`` or ``push_to_hub`` wrote; predictions are the same to the last bit.
 
@@ -178,6 +184,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             force_download: do not take files from there.
             local_files_only: take them from there only.
             device: where it runs, as in the constructor; it need not be the one that the model was made on.
+            engine: what embeds, as in the constructor.
 
         Raises:
             NLPMetaError: if there is no such folder, model or revision.
@@ -186,9 +193,11 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         """
         from nlpmeta.classifier.given import read_examples
         from nlpmeta.classifier.streaming import check_encoder_of_stranger, check_state, read_labels
+        from nlpmeta.encoder.engines import check_engine
         from nlpmeta.sharing import find_model
         from nlpmeta.storage.hub_download import Fetching
 
+        check_engine(engine)
         how = Fetching(revision, token, cache_dir, force_download, local_files_only)
         folder = find_model(name, how)
         manifest = read_manifest(folder)
@@ -204,7 +213,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         self = cls.from_state(
             learner, state, kept.classes, examples, kept.descriptions, kept.by_name, as_matrix=kept.as_matrix
         )
-        self.method, self.encoder = learners.name_of(type(learner)), learner.encoder
+        self.method, self.encoder, self.engine = learners.name_of(type(learner)), learner.encoder, engine
         return self
 
     @classmethod

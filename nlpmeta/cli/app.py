@@ -11,6 +11,7 @@ from nlpmeta.cli import (
     adapt,
     bench,
     classify,
+    compile,
     data,
     doctor,
     evaluate,
@@ -28,7 +29,10 @@ from nlpmeta.cli.process import Stopped, check_streams, flush_results, output_re
 from nlpmeta.errors import DataWarning, NLPMetaError, reason_of, visible
 
 FAILED, INTERRUPTED = 1, 130
-COMMANDS = (adapt, classify, predict, teach, score, push, export, evaluate, bench, train, recipes, data, info, doctor)
+COMMANDS = (
+    *(adapt, classify, predict, teach, score, compile, push, export, evaluate, bench, train, recipes, data),
+    *(info, doctor),
+)
 
 app = typer.Typer(
     name="nlpmeta",

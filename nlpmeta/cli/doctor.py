@@ -89,7 +89,7 @@ def _packages() -> Finding:
 
 
 def _extras() -> Finding:
-    users = ("offline", "plot", "onnx", "bench")
+    users = ("offline", "fast", "plot", "onnx", "bench")
     there = [extra for extra in users if not _unmet(extra)]
     absent = [extra for extra in users if extra not in there]
     said = f"installed: {', '.join(there) or 'none'}"

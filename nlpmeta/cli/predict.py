@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from nlpmeta.cli.process import (
 )
 
 if TYPE_CHECKING:
-    from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.cli.predict_model import Predicts
     from nlpmeta.cli.predict_output import Columns, Writer
     from nlpmeta.sources.file import Given
 
@@ -78,6 +79,9 @@ Threshold = Annotated[
 ]
 Why = Annotated[bool, typer.Option("--why", help="Show what the label hangs on: words of the text, examples.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+EngineName = Annotated[
+    str, typer.Option(help="torch, onnx, onnx-int8 (compiled at the first use), or auto: what is compiled, else torch.")
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
 
 
@@ -106,6 +110,7 @@ def predict(
     why: Why = False,
     json: JsonLines = False,
     device: Device = "auto",
+    engine: EngineName = "auto",
     revision: Revision = None,
     quiet: Quiet = False,
 ) -> None:
@@ -127,6 +132,7 @@ def predict(
     With --why each text is followed by the words without which its label is less probable, and by the examples that
     speak most for its label and against it, where the model was saved with them (adapt --include-support).
     """
+    from nlpmeta.cli.predict_model import load_model
     from nlpmeta.cli.predict_output import Columns
     from nlpmeta.sources.form import TableForm
 
@@ -136,22 +142,25 @@ def predict(
         tuple(texts or ()), file, form, text_column=text_column, keep=keep, out=out, overwrite=overwrite, json=json,
         quiet=quiet,
     )  # fmt: skip
+    alone = not why and abstain is None and not columns.may_refuse
+    load = partial(load_model, model, revision, device=device, engine=engine, probabilities_alone=alone)
     if why:
-        return _give_reasons(wanted, columns, lambda: _load(model, revision, device))
-    answer(wanted, columns, lambda: _load(model, revision, device))
+        return _give_reasons(wanted, columns, load)
+    answer(wanted, columns, load)
 
 
-def _give_reasons(wanted: Wanted, columns: "Columns", load: "Callable[[], FewShotClassifier]") -> None:
+def _give_reasons(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -> None:
     from nlpmeta.cli.console import out_reasons
+    from nlpmeta.cli.predict_model import loaded
     from nlpmeta.errors import NLPMetaError
 
     if columns != type(columns)() or wanted.out or wanted.keep or (wanted.texts and wanted.file):
         raise NLPMetaError("--why goes with texts or --file, and with --json; give it without other kinds of answers.")
     batches = given_texts(wanted.texts, wanted.file, wanted.text_column, wanted.form).batches
-    out_reasons(load(), batches, as_json=wanted.json, quiet=wanted.quiet)
+    out_reasons(loaded(load()), batches, as_json=wanted.json, quiet=wanted.quiet)
 
 
-def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], FewShotClassifier]") -> None:
+def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -> None:
     """Classify the texts with what ``load`` gives, which is asked for once the request is known to be sound.
 
     Raises:
@@ -212,21 +221,16 @@ def _writes_table(out: Path | None, *, from_table: bool) -> bool:
     return suffix in TABLE_SUFFIXES and (from_table or suffix != ".tsv")
 
 
-def _load(model: str, revision: str | None, device: str) -> "FewShotClassifier":
-    from nlpmeta.classifier.classifier import FewShotClassifier
-    from nlpmeta.progress import clear_status
-
-    classifier = FewShotClassifier.from_pretrained(model, revision=revision, device=device)
-    clear_status()
-    return classifier
-
-
-def _settled(columns: "Columns", classifier: "FewShotClassifier", *, nested: bool) -> "Columns":
+def _settled(columns: "Columns", classifier: "Predicts", *, nested: bool) -> "Columns":
     """The columns that this model can fill: a threshold takes the out-of-scope score in where the model has one.
 
     Raises:
         NLPMetaError: if the model gives several labels a text and what goes with one was requested.
     """
+    from nlpmeta.classifier.light import LightClassifier
+
+    if isinstance(classifier, LightClassifier):  # nothing but probabilities was requested
+        return replace(columns, nested=nested)
     from nlpmeta.auto.answers import knows_scope
     from nlpmeta.classifier.several import gives_sets
     from nlpmeta.errors import NLPMetaError
@@ -241,7 +245,7 @@ def _settled(columns: "Columns", classifier: "FewShotClassifier", *, nested: boo
 
 def _writer(
     out: Path | None,
-    classifier: "FewShotClassifier",
+    classifier: "Predicts",
     columns: "Columns",
     source: GivenTexts,
     kept: tuple[str, ...],
@@ -261,7 +265,7 @@ def _writer(
 
 
 def _predict(
-    classifier: "FewShotClassifier",
+    classifier: "Predicts",
     batches: "Iterator[list[Given]]",
     write: "Writer",
     columns: "Columns",
@@ -270,6 +274,7 @@ def _predict(
 ) -> int:
     """Answer batch after batch, and return how many texts there were."""
     from nlpmeta.cli.console import say
+    from nlpmeta.cli.predict_model import reads
     from nlpmeta.cli.predict_output import answers
     from nlpmeta.encoder.tokenizing import Cut, cut_texts
     from nlpmeta.progress import track
@@ -288,7 +293,6 @@ def _predict(
         what = "text is" if empty == 1 else "texts are"
         say(f"Note: {empty} {what} empty and got no label (the first: line {first}).")
     if n_cut and not quiet:
-        encoder = classifier.learner_.encoder
-        cut_off = Cut(n_cut, done, encoder.max_length, encoder.most_tokens)
+        cut_off = Cut(n_cut, done, *reads(classifier))
         say(f"Note: {cut_off.message('nlpmeta adapt --max-length')}")
     return done

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from nlpmeta.classifier.several import several_answers
 from nlpmeta.cli.console import json_line, printable
+from nlpmeta.cli.predict_model import Predicts, loaded
 from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.sources.arrow_rows import schema_of
 from nlpmeta.sources.file import Given
@@ -24,8 +24,6 @@ from nlpmeta.sources.tables import (
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Schema
-
-    from nlpmeta.classifier.classifier import FewShotClassifier
 
 NONE = "none of these"
 """What is said of a text that none of the labels fits."""
@@ -86,7 +84,7 @@ class Columns:
         return probability * (1 - (outside or 0.0)) < self.threshold
 
 
-def answers(classifier: "FewShotClassifier", texts: Sequence[str], columns: Columns) -> list[Answer]:
+def answers(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[Answer]:
     """An answer for each text, in order; an empty text is not asked about."""
     names = columns.names(len(classifier.classes_))
     filled = [text for text in texts if text]
@@ -95,13 +93,13 @@ def answers(classifier: "FewShotClassifier", texts: Sequence[str], columns: Colu
     return [dict(zip(names, next(found), strict=True)) if text else dict.fromkeys(names) for text in texts]
 
 
-def _labels(classifier: "FewShotClassifier", texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
+def _labels(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
     probabilities = classifier.predict_proba(texts)
     order = (-probabilities).argsort(axis=1, kind="stable")[:, : columns.top or 1]
     names: list[object] = classifier.classes_.tolist()
     if columns.may_refuse and not columns.nested:
         names = [str(name) for name in names]  # a column has one type
-    outside = classifier.out_of_scope(texts).tolist() if columns.out_of_scope else [None] * len(texts)
+    outside = loaded(classifier).out_of_scope(texts).tolist() if columns.out_of_scope else [None] * len(texts)
     rows = []
     for row, best, score in zip(probabilities, order, outside, strict=True):
         pairs = [(names[label], round(float(row[label]), 6)) for label in best]
@@ -114,18 +112,20 @@ def _labels(classifier: "FewShotClassifier", texts: Sequence[str], columns: Colu
     return rows
 
 
-def _several(classifier: "FewShotClassifier", texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
+def _several(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
+    from nlpmeta.classifier.several import several_answers
+
     rows, found = list[tuple[object, ...]](), classifier.predict_proba(texts)
-    for pairs in several_answers(classifier.fitted_, found, top=columns.top, threshold=columns.threshold):
+    for pairs in several_answers(loaded(classifier).fitted_, found, top=columns.top, threshold=columns.threshold):
         labels, shares = [label for label, _ in pairs], [round(probability, 6) for _, probability in pairs]
         joined = (columns.separator.join(map(str, labels)), columns.separator.join(f"{each:.3f}" for each in shares))
         rows.append((labels, shares) if columns.nested else joined)
     return rows
 
 
-def _sets(classifier: "FewShotClassifier", texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
+def _sets(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for found in classifier.predict(texts, abstain=columns.coverage or 0.0):
+    for found in loaded(classifier).predict(texts, abstain=columns.coverage or 0.0):
         probabilities = [round(each, 6) for each in found.probabilities]
         pair = (list(found.labels), probabilities) if columns.nested else (str(found), probabilities[0])
         rows.append((*pair, found.is_unsure, found.coverage))

@@ -11,7 +11,7 @@ from nlpmeta.cli.process import AsJson, Device, Quiet, loads_encoder
 if TYPE_CHECKING:
     from nlpmeta.data import LabeledTexts
     from nlpmeta.online.meta import OnlineMetaLearner
-    from nlpmeta.training.from_recipe import RecipeRun
+    from nlpmeta.training.engine import RecipeRun
 
 EXAMPLES = """Examples:
 
@@ -74,7 +74,7 @@ def train(
 
     loaded = load_recipe(recipe, changes or [])
     from nlpmeta.cli.console import say
-    from nlpmeta.training.from_recipe import run_recipe
+    from nlpmeta.training.engine import run_recipe
 
     run = run_recipe(
         loaded, data_dir=data_dir, resume=resume, device=device, show_progress=not quiet, say=None if quiet else say

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
 
@@ -19,8 +20,6 @@ Device: TypeAlias = "str | torch.device"
 
 VARIABLE = "NLPMETA_DEVICE"
 """The environment variable that says what ``auto`` is."""
-BATCH_TOKENS = 1024
-"""Padded tokens of one forward pass. On two CPU cores 512 to 1,024 came closest to the matrix-product ceiling."""
 _ORDER = ("cuda", "mps", "xpu")
 _MOST_TOKENS = 1 << 14
 """Padded tokens of a forward pass on an accelerator: more are no faster."""
@@ -215,22 +214,3 @@ def _absent(source: str, asked: Device, known: Sequence[str]) -> NLPMetaError:
         f"{source} {str(asked)!r}, which is not available; this machine has: {', '.join(known)}. Choose one of "
         "these, or 'auto' for the best."
     )
-
-
-def length_batches(lengths: Sequence[int], *, batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:
-    """Rows grouped so that each group, padded to its longest, holds at most ``batch_tokens`` tokens.
-
-    Args:
-        lengths: tokens of each text.
-        batch_tokens: the budget; a text longer than that is a group of its own.
-
-    Returns:
-        Groups of row numbers, long texts last; every row is in one group.
-    """
-    groups: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if groups and (len(groups[-1]) + 1) * lengths[row] <= batch_tokens:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups

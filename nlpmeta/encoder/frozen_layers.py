@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlpmeta.encoder.device import length_batches
 from nlpmeta.encoder.lora import frozen_adapters_digest, lowest_trained_layer
 from nlpmeta.encoder.merged import with_part, with_weights
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
+from nlpmeta.encoder.tokenizing import length_batches
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.storage.files import (
     disk_errors_said_plainly,

@@ -2,57 +2,20 @@
 
 import copy
 import math
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.errors import ModelFolderError
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
-
-
-class Guard:
-    """A re-entrant lock, for ``with``; it can be copied and pickled, and is free in a process that was forked."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        _every.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
-    def __reduce__(self) -> "tuple[type[Guard], tuple[()]]":
-        return Guard, ()
-
-    def renew(self) -> None:
-        """A free lock in the place of one that a thread of the parent process held while it forked."""
-        self._lock = threading.RLock()
-
-
-_every: WeakSet[Guard] = WeakSet()
-
-
-def _after_fork() -> None:
-    for guard in list(_every):
-        guard.renew()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -120,8 +83,8 @@ def plain_backbone(backbone: nn.Module, scales: Sequence[float] | None = None) -
     return twin
 
 
-def scales_with(backbone: nn.Module, scale: float) -> list[float]:
-    """What the adapters of each layer are multiplied by if they are scaled by ``scale``."""
+def scales_with(backbone: nn.Module, scale: float | None) -> list[float]:
+    """What the adapters of each layer are multiplied by if they are scaled by ``scale``; ``None`` as they are."""
     return [_scale(layer, scale) for layer in adapted_layers(backbone).values()]
 
 

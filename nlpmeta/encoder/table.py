@@ -17,8 +17,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nlpmeta.encoder.device import embeds_in_bf16
-from nlpmeta.encoder.merged import Guard
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.errors import DataWarning
 from nlpmeta.progress import track
 from nlpmeta.storage.files import make_folder, remove_file, user_cache

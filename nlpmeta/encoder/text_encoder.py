@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.encoder.device import BATCH_TOKENS, Device, embed_in_batches, precision, resolve_device, tokens_at_once
+from nlpmeta.encoder.device import Device, embed_in_batches, precision, resolve_device, tokens_at_once
+from nlpmeta.encoder.engines import compiled_embed
 from nlpmeta.encoder.files import load_folder
 from nlpmeta.encoder.merged import merged_backbone, with_attention, with_weights
-from nlpmeta.encoder.tokenizing import collected_cuts, token_ids
+from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.progress import Advance, track
@@ -41,6 +42,9 @@ class TextEncoder(nn.Module):
     Pooling is the mean over all real tokens, special ones included, as E5 was trained (Wang et al. 2024,
     arXiv:2402.05672), then L2 normalisation.
     """
+
+    as_loaded: bool = True
+    """Whether its files and adapters say what its weights are: not of a copy with the adapters merged in."""
 
     def __init__(
         self,
@@ -208,16 +212,22 @@ class TextEncoder(nn.Module):
         twin = object.__new__(TextEncoder)
         twin.__dict__.update(self.__dict__)
         twin.__dict__["_modules"] = {"backbone": backbone}
+        twin.as_loaded = False
         if self.frozen_layers is not None:
             twin.frozen_layers = self.frozen_layers.on(backbone)
         return twin
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, show_progress: bool = False) -> Tensor:
-        """Embeddings ``(len(texts), dim)`` without gradients, each distinct text computed once."""
-        distinct = list(dict.fromkeys(texts))
+        """Embeddings ``(len(texts), dim)`` without gradients, each distinct text computed once.
+
+        Within ``engines.embedding_with`` by the engine that it names, elsewhere by PyTorch.
+        """
+        distinct, embed = list(dict.fromkeys(texts)), compiled_embed()
         with track("Encoding", len(distinct)) if show_progress else nullcontext() as advance:
-            vectors = self.merged().embed_tokens(self.tokenize(distinct), advance=advance)
+            tokens = self.tokenize(distinct)
+            found = None if embed is None or not tokens else embed(self, tokens, advance)
+            vectors = self.merged().embed_tokens(tokens, advance=advance) if found is None else found
         _check_numbers(vectors, self.files)
         row = {text: i for i, text in enumerate(distinct)}
         return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.labels import folded
-from nlpmeta.episodes.base import Known
+from nlpmeta.episodes import Known
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.errors import DataError, visible
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Sampler, generator, next_stream
+from nlpmeta.episodes import Sampler, generator, next_stream
 from nlpmeta.errors import NLPMetaError
 
 PlainNames = Callable[[Sequence[str]], tuple[str, ...] | None]

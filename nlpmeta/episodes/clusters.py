@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Integers, Range, Sampler, Shape, generator, sentences_of
+from nlpmeta.episodes import Integers, Range, Sampler, Shape, generator, sentences_of
 from nlpmeta.episodes.index import Index
 from nlpmeta.errors import NLPMetaError
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.data.multilabel import MultiLabelTexts
-from nlpmeta.episodes.base import Integers, Sentences, Shape, fingerprint, generator, sentences_of
+from nlpmeta.episodes import Integers, Sentences, Shape, fingerprint, generator, sentences_of
 from nlpmeta.errors import DataError, NLPMetaError
 
 _SMALL = 400

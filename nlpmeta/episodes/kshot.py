@@ -5,8 +5,7 @@ from typing import Literal
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.data.folds import deal_folds
-from nlpmeta.episodes.base import Integers, Known, generator, sentences_of
+from nlpmeta.episodes import Integers, Known, deal_folds, generator, sentences_of
 from nlpmeta.episodes.index import Index, draw
 from nlpmeta.errors import DataError, NLPMetaError, NotEnoughExamplesError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Integers, Range, Shape, generator, sentences_of
+from nlpmeta.episodes import Integers, Range, Shape, generator, sentences_of
 from nlpmeta.episodes.index import Index, TwoSided
 from nlpmeta.episodes.wrappers import XLM_R_TEMPERATURE, temperature_weights
 from nlpmeta.errors import NLPMetaError

@@ -10,7 +10,7 @@ import numpy as np
 
 from nlpmeta import languages
 from nlpmeta.data import Column, Episode, LabeledTexts
-from nlpmeta.episodes.base import Sampler, fingerprints, generator, next_stream
+from nlpmeta.episodes import Sampler, fingerprints, generator, next_stream
 from nlpmeta.episodes.raw_texts import words_of
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.languages import UnknownLanguageError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nlpmeta.data import Episode
-from nlpmeta.episodes.base import Range, Shape, fingerprint, generator
+from nlpmeta.episodes import Range, Shape, fingerprint, generator
 from nlpmeta.episodes.index import grouped
 from nlpmeta.errors import NLPMetaError
 

@@ -5,7 +5,7 @@ from itertools import product
 
 from nlpmeta import languages
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Range, Shape, generator, sentences_of
+from nlpmeta.episodes import Range, Shape, generator, sentences_of
 from nlpmeta.episodes.index import Index, TwoSided
 from nlpmeta.episodes.pools import rows_by, split_by, time_windows
 from nlpmeta.errors import DataError, NLPMetaError

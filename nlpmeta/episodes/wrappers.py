@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes.base import Integers, Range, Sampler, generator, next_stream
+from nlpmeta.episodes import Integers, Range, Sampler, generator, next_stream
 from nlpmeta.episodes.index import draw
 from nlpmeta.errors import NLPMetaError
 

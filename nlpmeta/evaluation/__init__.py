@@ -11,7 +11,7 @@ from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.episodes.base import fingerprint
+from nlpmeta.episodes import fingerprint
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
 from nlpmeta.evaluation.trial import Stopwatch, Trial, run_trial
 from nlpmeta.learners.abilities import check_described

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.episodes.base import Sampler, generator
+from nlpmeta.episodes import Sampler, generator
 from nlpmeta.episodes.index import Index
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.episodes.pools import InTurn, ShuffledDraws, StreamSampler, WithOutOfScope

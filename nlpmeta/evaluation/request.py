@@ -9,8 +9,8 @@ from typing import cast
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.episodes import fingerprint
 from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
-from nlpmeta.episodes.base import fingerprint
 from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes
 from nlpmeta.errors import DataError, NLPMetaError, collected_warnings
 from nlpmeta.evaluation.trial import Stopwatch, Task

@@ -13,8 +13,8 @@ from nlpmeta.classifier.several import SeveralExamples, gives_sets, several_lear
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts
 from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.episodes import generator
 from nlpmeta.episodes.accounts import check_apart
-from nlpmeta.episodes.base import generator
 from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation.request import AdaptRequest, Say, source_of

@@ -14,7 +14,7 @@ from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Cut, cut_texts
-from nlpmeta.episodes.base import Sampler
+from nlpmeta.episodes import Sampler
 from nlpmeta.episodes.kshot import FoldSampler, KShotSampler, NamesAlone
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.measure import CurvePoint, learning_curve

@@ -11,9 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.classifier.light import LightHeads, write_light
+from nlpmeta.classifier.several import gives_sets
 from nlpmeta.classifier.streaming import check_state
+from nlpmeta.encoder.compiling import compile_encoder, compiled_name
+from nlpmeta.encoder.engines import Agreement, CompiledEncoder, Engine, precision_of
 from nlpmeta.encoder.files import max_length
 from nlpmeta.encoder.merged import plain_backbone, scales_with, with_weights
 from nlpmeta.encoder.text_encoder import MAX_LENGTH, TextEncoder
@@ -23,6 +28,7 @@ from nlpmeta.learners.base import Learner, TaskState, Texts
 from nlpmeta.learners.inner_loop import BIAS, WEIGHT
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.storage.files import inside, read_json
+from nlpmeta.storage.manifest import mapping, read_manifest
 from nlpmeta.storage.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -109,6 +115,49 @@ def plain_encoders(learner: Learner, state: TaskState) -> "list[PreTrainedModel]
 def _plain(backbone: "PreTrainedModel", scale: float) -> "PreTrainedModel":
     plain = copy.deepcopy(plain_backbone(backbone, scales_with(backbone, scale)))
     return cast("PreTrainedModel", plain).requires_grad_(False)
+
+
+def compile_model(classifier: FewShotClassifier, engine: Engine, folder: Path | None = None) -> Agreement | None:
+    """Compile the encoder of a model as its heads read it, and keep the heads for predictions without PyTorch.
+
+    Args:
+        classifier: an adapted model.
+        engine: ``onnx`` or ``onnx-int8``.
+        folder: where the model is saved; without it, or where a head is not linear, the encoder alone is compiled.
+
+    Returns:
+        How the compiled encoder compares with PyTorch; ``None`` if there was one already.
+
+    Raises:
+        NLPMetaError: if the model embeds with adapters of its own task (MAML), or a package is missing.
+        WorkFailedError: if the compiled encoder differs too much, or the cache cannot be written.
+    """
+    learner, state = classifier.learner_, classifier.state_
+    if learner.inputs != "embeddings":
+        raise NLPMetaError(f"{type(learner).__name__} embeds with weights of each task, which cannot be compiled.")
+    encoder = learner.encoder
+    if isinstance(encoder, ScaledEncoder):
+        encoder = encoder.select(learner.predictor(state).adapter_scales)
+    name = compiled_name(encoder, precision_of(engine))
+    if name is None or encoder.files is None:
+        raise NLPMetaError("This encoder was built in memory; only one that was loaded can be compiled.")
+    found = None if CompiledEncoder.is_sound(name) else compile_encoder(encoder, precision_of(engine))
+    if folder is not None and not gives_sets(classifier.fitted_) and _names_encoder(folder, encoder.files.digest):
+        try:
+            linear = linear_heads(learner, state)
+        except NLPMetaError:  # neighbours and the like: predictions load PyTorch, and embed with what was compiled
+            return found
+        weight, bias, shares = (part.float().numpy() for part in (linear.weight, linear.bias, linear.shares))
+        if linear.normalise == encoder.normalise:
+            facts = {"prefix": encoder.prefix, "max_length": encoder.max_length, "most_tokens": encoder.most_tokens}
+            heads = LightHeads(weight, bias, shares, linear.temperature)
+            write_light(folder, heads, classifier.classes_, name, facts)
+    return found
+
+
+def _names_encoder(folder: Path, digest: str) -> bool:
+    """Whether the model in ``folder`` was adapted on the encoder with this digest."""
+    return mapping(read_manifest(folder)["encoder"]).get("digest") == digest
 
 
 PICKLE, HEADS = "model_head.pkl", ("model_head.safetensors", "head.safetensors")

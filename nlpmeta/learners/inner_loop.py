@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.encoder.device import length_batches
+from nlpmeta.encoder.tokenizing import length_batches
 from nlpmeta.learners.base import Support, TaskState, balanced_weights
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.data.folds import by_label, deal_folds
+from nlpmeta.episodes import by_label, deal_folds
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import with_rows
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners

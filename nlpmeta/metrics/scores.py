@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nlpmeta.data import Episode
-from nlpmeta.episodes.base import Sampler
+from nlpmeta.episodes import Sampler
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed as Embed
 from nlpmeta.learners.base import Learner, Texts

@@ -17,7 +17,7 @@ from nlpmeta.data import Label
 from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import kind_of
 from nlpmeta.encoder.device import Device
-from nlpmeta.encoder.merged import Guard
+from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError, visible
 from nlpmeta.online.alarms import Alarm, Record, SeenBy
 from nlpmeta.online.files import Followed, Moment, Waiting, read_online, write_online

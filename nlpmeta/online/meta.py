@@ -9,7 +9,7 @@ from torch import Tensor
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.episodes.base import Known, Range, Sampler, generator
+from nlpmeta.episodes import Known, Range, Sampler, generator
 from nlpmeta.episodes.index import Index
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.episodes.samplers import EpisodeSampler
@@ -20,9 +20,9 @@ from nlpmeta.learners.checkpoint import load_checkpoint
 from nlpmeta.learners.start import checkpoint_folder
 from nlpmeta.metrics.scores import score_episode
 from nlpmeta.online.meta_files import Arrival, Kept, OnlineTaskSettings, State, holds_state, read_state, write_state
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import meta_train
 from nlpmeta.training.optimise import put, trainable
-from nlpmeta.training.recipe import TrainSettings
 
 _BUFFER, _FORGET = 2, 3  # streams of random numbers of their own
 

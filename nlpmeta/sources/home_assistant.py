@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.episodes.base import generator
+from nlpmeta.episodes import generator
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.sources import Source, SourceFacts, SplitNames, sources
 from nlpmeta.sources.templates import Template, parse_templates

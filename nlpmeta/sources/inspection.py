@@ -8,7 +8,7 @@ from typing import Literal
 
 from nlpmeta.data import LABEL_SEPARATOR, LabeledTexts
 from nlpmeta.data.multilabel import MultiLabelTexts
-from nlpmeta.episodes.base import fingerprints
+from nlpmeta.episodes import fingerprints
 from nlpmeta.errors import DataError
 from nlpmeta.languages import parse
 from nlpmeta.sources import Source

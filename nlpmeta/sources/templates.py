@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nlpmeta.episodes.base import fingerprint
+from nlpmeta.episodes import fingerprint
 
 if TYPE_CHECKING:
     from hassil.expression import Expression, ListReference, Sentence

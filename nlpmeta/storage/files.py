@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError, reason_of
-from nlpmeta.storage.temporary import remove_leftovers, temporary_beside
+from nlpmeta.storage import remove_leftovers, temporary_beside
 
 _CHUNK = 1 << 20  # bytes
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"

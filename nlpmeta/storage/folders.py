@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, visible
+from nlpmeta.storage import remove_leftovers, temporary_beside
 from nlpmeta.storage.files import disk_errors_said_plainly, is_regular, read_json, sha256, sync_file, sync_folder
-from nlpmeta.storage.temporary import remove_leftovers, temporary_beside
 
 _HERE = -100  # AT_FDCWD: paths count from the working folder
 _LINUX_EXCHANGE, _MACOS_SWAP = 2, 2

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_iter
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.frozen_layers import StatePrecision, bytes_of
 from nlpmeta.encoder.text_encoder import TextEncoder
-from nlpmeta.episodes.base import Sampler
+from nlpmeta.episodes import Sampler
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.storage.files import user_cache
 

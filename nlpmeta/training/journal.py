@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.storage.files import disk_errors_said_plainly, make_folder, open_regular, open_to_append, write_bytes
-from nlpmeta.training.recipe import TrainSettings
+from nlpmeta.training import TrainSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

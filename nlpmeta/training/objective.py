@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from nlpmeta.data import Episode
-from nlpmeta.episodes.base import generator
+from nlpmeta.episodes import generator
 from nlpmeta.learners.base import Learner, Support, Texts
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.passes import KnownPass, TextPass
-from nlpmeta.training.recipe import TrainSettings
 
 
 @dataclass(frozen=True, eq=False)

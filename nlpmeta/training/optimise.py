@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.learners.base import Learner
-from nlpmeta.training.recipe import TrainSettings
+from nlpmeta.training import TrainSettings
 
 
 def trainable(learner: Learner) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:

@@ -8,10 +8,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from nlpmeta.data import Episode
-from nlpmeta.encoder.device import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
-from nlpmeta.episodes.base import Sampler, generator
+from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
+from nlpmeta.episodes import Sampler, generator
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.metrics.scores import score_episode
 

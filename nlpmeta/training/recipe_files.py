@@ -12,7 +12,7 @@ from yaml.reader import Reader
 
 from nlpmeta.errors import NLPMetaError, UnknownNameError, visible
 from nlpmeta.storage.files import open_regular
-from nlpmeta.training.recipe import Recipe
+from nlpmeta.training import Recipe
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

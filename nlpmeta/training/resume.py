@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
+from nlpmeta.storage import remove_leftovers
 from nlpmeta.storage.files import read_json, remove_folder, sha256, write_bytes, write_json
 from nlpmeta.storage.folders import new_folder
-from nlpmeta.storage.temporary import remove_leftovers
 from nlpmeta.storage.tensors import read_tensors
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.journal import METRICS_FILE
 from nlpmeta.training.optimise import MovingAverage, put
-from nlpmeta.training.recipe import TrainSettings
 
 FOLDER, _TENSORS, _FACTS = "checkpoints", "state.safetensors", "state.json"
 _FORMAT = 1

@@ -12,15 +12,15 @@ import torch
 
 from nlpmeta.encoder.frozen_layers import frozen_layer_cache
 from nlpmeta.encoder.table import CHUNK, EmbeddingTable, embeddings_folder
-from nlpmeta.episodes.base import Sampler
+from nlpmeta.episodes import Sampler
 from nlpmeta.episodes.clusters import Vectors, cluster_samplers
 from nlpmeta.learners.base import Learner
 from nlpmeta.progress import track
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.forecast import forecast_states
 from nlpmeta.training.journal import Journal
 from nlpmeta.training.optimise import DivergedError, MovingAverage, make_optimizer, put, trainable
 from nlpmeta.training.passes import HeldOut, Measurement, TokenCache
-from nlpmeta.training.recipe import TrainSettings
 from nlpmeta.training.resume import Checkpoints, Progress, refuse_old_run
 from nlpmeta.training.step import GroupWeights, Stepper
 

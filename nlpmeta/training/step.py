@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from nlpmeta.data import Episode
 from nlpmeta.encoder.table import EmbeddingTable
-from nlpmeta.episodes.base import Sampler
+from nlpmeta.episodes import Sampler
 from nlpmeta.learners.base import Learner
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.objective import losses
 from nlpmeta.training.optimise import DivergedError, Guard, average_gradients, rate_factor
 from nlpmeta.training.passes import KnownPass, TextPass, TokenCache
-from nlpmeta.training.recipe import TrainSettings
 
 _COUNTS = ("texts", "tokens")  # summed over processes, not averaged
 

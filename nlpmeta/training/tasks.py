@@ -9,7 +9,7 @@ import numpy as np
 
 from nlpmeta import languages
 from nlpmeta.data import LabeledTexts, readable_names
-from nlpmeta.episodes.base import Range, Sampler, fingerprint, generator, sentences_of
+from nlpmeta.episodes import Range, Sampler, fingerprint, generator, sentences_of
 from nlpmeta.episodes.clues import ClueSampler, ClueShares
 from nlpmeta.episodes.clusters import ClusterSampler
 from nlpmeta.episodes.index import Index
@@ -30,7 +30,7 @@ from nlpmeta.sources import Source
 from nlpmeta.sources.catalogue import POOL_SPLIT, catalogue_entry, collections, folds, members
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.loading import load_source, open_if_possible
-from nlpmeta.training.recipe import EpisodeTasks, TrainTasks
+from nlpmeta.training import EpisodeTasks, TrainTasks
 
 _CHOICE = 4  # a stream of random numbers of its own: which texts of a large set are read
 

@@ -12,7 +12,7 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.device import Device
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, has_adapter
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.episodes.base import Range, Sampler, fingerprint
+from nlpmeta.episodes import Range, Sampler, fingerprint
 from nlpmeta.episodes.clusters import ClusterSampler
 from nlpmeta.episodes.raw_texts import MaskedWordSampler, SentenceViewSampler
 from nlpmeta.episodes.wrappers import MixtureSampler
@@ -22,8 +22,8 @@ from nlpmeta.learners.checkpoint import load_checkpoint, own_encoder
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.start import find_checkpoint, starting_learner
 from nlpmeta.storage.files import Json
+from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import meta_train
-from nlpmeta.training.recipe import TrainSettings
 
 FEWEST = 50
 """Distinct texts below which nothing is learned."""

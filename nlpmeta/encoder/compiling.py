@@ -1,0 +1,300 @@
+"""Compiles an encoder: one graph with adapters, pooling and scaling in it, compared with PyTorch before it is kept."""
+
+import copy
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nlpmeta.encoder.engines import (
+    FACTS,
+    FROZEN,
+    GRAPH,
+    Agreement,
+    CompiledEncoder,
+    CompiledName,
+    Engine,
+    Precision,
+    check_packages,
+    embed_by,
+    precision_of,
+    runtime_version,
+    script_sentences,
+    session,
+)
+from nlpmeta.encoder.lora import adapter_weights, digest_of
+from nlpmeta.encoder.merged import merged_backbone, scales_with, with_attention
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.tokenizing import Guard
+from nlpmeta.encoder.vocabulary import check_same_ids, write_vocabulary
+from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.progress import Advance
+from nlpmeta.storage import remove_leftovers, temporary_beside
+from nlpmeta.storage.files import disk_errors_said_plainly, sha256, sync_file, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SAME = 1e-4
+"""What a number of a float32 embedding may differ by from PyTorch's."""
+MOST_CHANGED = 0.05
+"""The share of predictions that int8 may change."""
+
+
+def compiled_name(encoder: TextEncoder, precision: Precision) -> CompiledName | None:
+    """What the compiled form of ``encoder``, as it is now, is called; ``None`` if it cannot have one.
+
+    An encoder that was built in memory has none: nothing says which weights it has.
+    """
+    if encoder.files is None or not encoder.as_loaded or runtime_version() is None:
+        return None
+    views = tuple(_view(encoder, scale) for scale in _scales(encoder))
+    return CompiledName(encoder.files.digest, views, encoder.normalise, precision)
+
+
+def compile_encoder(encoder: TextEncoder, precision: Precision) -> Agreement:
+    """Compile ``encoder``, as it is now, into the user's cache; what is there under its name is replaced.
+
+    Another process that does the same at the same time does no harm: each folder appears as a whole.
+
+    Raises:
+        NLPMetaError: if a package is missing, or the encoder was built in memory.
+        ModelFolderError: if its tokenizer is not a fast one.
+        WorkFailedError: if the result differs too much from PyTorch, or the cache cannot be written.
+    """
+    check_packages()
+    if (name := compiled_name(encoder, precision)) is None:
+        raise NLPMetaError("This encoder was built in memory; only one that was loaded can be compiled.")
+    target = name.folder
+    with disk_errors_said_plainly(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
+        work = temporary_beside(target)
+        work.mkdir()
+        try:
+            _write_graph(encoder, precision, work)
+            write_vocabulary(encoder.tokenizer, work)
+            blank = encoder.tokenizer.pad_token_id or 0
+            made = CompiledEncoder(work, {"blank": blank})
+            texts = [each for row in script_sentences() for each in row]
+            check_same_ids(made.vocabulary, encoder, texts)
+            agreement = _agreement(encoder, made, precision)
+            files = {file.name: sha256(file) for file in sorted(work.iterdir())}
+            write_json(work / FACTS, {"name": name.json(), "blank": blank, "files": files})
+            for file in work.iterdir():
+                sync_file(file)
+            _into_place(work, target, name)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return agreement
+
+
+def opened(encoder: TextEncoder, precision: Precision, *, make: bool) -> CompiledEncoder | None:
+    """The compiled form of ``encoder``; ``None`` if there is none and none can be made.
+
+    One that is damaged or of another format is made again, and a warning says so.
+
+    Args:
+        encoder: as it is now.
+        precision: of the weights.
+        make: whether to compile it where there is none.
+
+    Raises:
+        NLPMetaError: as ``compile_encoder``, but for a cache that cannot be written: a warning says that.
+    """
+    name = compiled_name(encoder, precision)
+    if name is None:
+        return None
+    try:
+        found, again = CompiledEncoder.open(name), False
+    except (ModelFolderError, OSError) as error:
+        found, again = None, True
+        warnings.warn(f"Compiling again: {error}.", DataWarning, stacklevel=2)
+    if found is not None or not (make or again):
+        return found
+    try:
+        compile_encoder(encoder, precision)
+    except WorkFailedError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        warnings.warn(f"{error} Embedding goes on uncompiled.", DataWarning, stacklevel=2)
+        return None
+    return CompiledEncoder.open(name)
+
+
+@contextmanager
+def embedding_with(engine: Engine) -> Iterator[None]:
+    """Within the block this thread's encoders embed by ``engine`` where no gradient is asked for.
+
+    ``onnx`` and ``onnx-int8`` compile an encoder the first time; ``auto`` takes one that is there.
+    """
+    before = embed_by.set(None if engine == "torch" else partial(_embed, engine))
+    try:
+        yield
+    finally:
+        embed_by.reset(before)
+
+
+def _embed(engine: Engine, encoder: TextEncoder, tokens: list[list[int]], advance: Advance | None) -> Tensor | None:
+    if encoder.frozen_layers is not None or (engine == "auto" and encoder.device.type != "cpu"):
+        return None
+    found = _kept(encoder, engine)
+    return None if found is None else torch.from_numpy(found.embed(tokens, advance=advance)).to(encoder.device)
+
+
+_guard = Guard()
+_opened: "WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[tuple[nn.Module, ...], CompiledEncoder]]]"
+_opened = WeakKeyDictionary()
+
+
+def _kept(encoder: TextEncoder, engine: Engine) -> CompiledEncoder | None:
+    """The compiled form of ``encoder``, opened once for as long as its weights stay the same."""
+    scales = _scales(encoder)
+    merged = tuple(merged_backbone(encoder.backbone, scale) for scale in scales)
+    with _guard:
+        known = _opened.setdefault(encoder.backbone, {})
+        before = known.get((scales, precision_of(engine)))
+        if before is not None and all(one is other for one, other in zip(before[0], merged, strict=True)):
+            return before[1]
+        found = opened(encoder, precision_of(engine), make=engine != "auto")
+        if found is not None:
+            known[scales, precision_of(engine)] = (merged, found)
+        return found
+
+
+def _scales(encoder: TextEncoder) -> tuple[float | None, ...]:
+    return getattr(encoder, "scales", None) or (None,)
+
+
+def _view(encoder: TextEncoder, scale: float | None) -> str:
+    scales = scales_with(encoder.backbone, scale)
+    return digest_of(adapter_weights(encoder).items(), json.dumps(scales))[:32] if any(scales) else FROZEN
+
+
+class _Embedder(nn.Module):
+    """Token ids and mask ``(n, width)`` to embeddings ``(n, n_views * dim)``."""
+
+    def __init__(self, backbones: "Sequence[PreTrainedModel]", *, normalise: bool) -> None:
+        super().__init__()
+        self.backbones, self.normalise = nn.ModuleList(backbones), normalise
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        parts = []
+        for backbone in self.backbones:
+            hidden = backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            weights = attention_mask.unsqueeze(2).to(hidden.dtype)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+            parts.append(F.normalize(pooled, dim=1) if self.normalise else pooled)
+        return torch.cat(parts, dim=1)
+
+
+def _write_graph(encoder: TextEncoder, precision: Precision, work: Path) -> None:
+    """``GRAPH`` in ``work``, optimised for this machine's kind of processor, with its weights beside it."""
+    plain, small = work / "plain.onnx", work / "small.onnx"
+    with _quiet():
+        _export(encoder, plain)
+        if precision == "int8":
+            from onnxruntime.quantization import quantize_dynamic
+
+            # Seven bits a weight: sums of products of eight saturate on processors without VNNI.
+            quantize_dynamic(plain, small, ["MatMul", "Gemm", "Gather"], per_channel=True, reduce_range=True)
+        session(small if precision == "int8" else plain, optimised=False, save=work / GRAPH)
+    for file in work.iterdir():
+        if not file.name.startswith(GRAPH):
+            file.unlink()
+
+
+def _export(encoder: TextEncoder, path: Path) -> None:
+    backbones = [with_attention(merged_backbone(encoder.backbone, each), "eager") for each in _scales(encoder)]  # type: ignore[arg-type]
+    module = _Embedder(backbones, normalise=encoder.normalise).eval()
+    module = module if encoder.device.type == "cpu" else copy.deepcopy(module).to("cpu")  # the encoder stays there
+    example = torch.ones(2, 5, dtype=torch.long, device="cpu")
+    names = ["input_ids", "attention_mask"]
+    with torch.no_grad():  # tracing takes a fraction of a second where the other exporter takes twelve
+        torch.onnx.export(
+            module,
+            (example, example.clone()),
+            str(path),
+            input_names=names,
+            output_names=["embeddings"],
+            dynamic_axes={name: {0: "texts", 1: "tokens"} for name in names} | {"embeddings": {0: "texts"}},
+            dynamo=False,
+        )
+    if len(backbones) > 1:
+        _share_weights(path)
+
+
+def _share_weights(path: Path) -> None:
+    """Keep one of each weight that several views have: all but those that adapters change."""
+    import onnx
+
+    model = onnx.load(str(path))
+    first: dict[tuple[object, ...], str] = {}
+    named: dict[str, str] = {}
+    kept = []
+    for weight in model.graph.initializer:
+        content = (weight.data_type, tuple(weight.dims), hash(weight.raw_data), len(weight.raw_data))
+        named[weight.name] = first.setdefault(content, weight.name)
+        if named[weight.name] == weight.name:
+            kept.append(weight)
+    for node in model.graph.node:
+        node.input[:] = [named.get(each, each) for each in node.input]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+    onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
+
+
+@torch.no_grad()
+def _agreement(encoder: TextEncoder, made: CompiledEncoder, precision: Precision) -> Agreement:
+    """Compare ``made`` with PyTorch, on long texts too.
+
+    Raises:
+        WorkFailedError: if they differ too much.
+    """
+    sentences = [each for row in script_sentences() for each in row]
+    tokens = encoder.tokenize([*sentences, *(" ".join(sentences[i : i + 40]) for i in range(0, 80, 10))])
+    theirs = encoder.merged().embed_tokens(tokens).float().cpu().numpy()
+    found = Agreement.between(made.embed(tokens), theirs)
+    if precision == "float32" and not found.apart <= SAME:
+        raise WorkFailedError(f"The compiled encoder's numbers are {found.apart:.1g} off; it was not kept.")
+    if not found.changed <= MOST_CHANGED:
+        raise WorkFailedError(
+            f"In int8 this encoder classifies {100 * found.changed:.0f} % of {found.texts} texts otherwise "
+            f"(at most {100 * MOST_CHANGED:.0f} % are accepted); it was not kept. Use float32."
+        )
+    return found
+
+
+def _into_place(work: Path, target: Path, name: CompiledName) -> None:
+    """Rename ``work`` to ``target``; a sound one that another process was quicker with stays."""
+    try:
+        work.rename(target)
+    except OSError:
+        if not CompiledEncoder.is_sound(name):
+            shutil.rmtree(target, ignore_errors=True)
+            work.rename(target)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter and the quantizer log and warn of."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

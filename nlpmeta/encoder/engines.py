@@ -1,0 +1,267 @@
+"""Engines: what embeds tokens without gradients. PyTorch, or a compiled encoder that ONNX Runtime runs without it.
+
+A compiled encoder is a folder of the user's cache: the graph of the transformer with its adapters in the weights, mean
+pooling and scaling to unit length included, and the vocabulary. Its name is a digest of all that it depends on, so it
+is never out of date, and every model on the same checkpoint finds the same one. Nothing here imports torch.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from nlpmeta.encoder.files import file_digest
+from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
+from nlpmeta.encoder.vocabulary import Vocabulary
+from nlpmeta.errors import ModelFolderError, NLPMetaError, UnknownNameError
+from nlpmeta.progress import Advance
+from nlpmeta.storage.files import inside, is_regular, read_json, read_text, user_cache
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from onnxruntime import InferenceSession
+
+Engine = Literal["auto", "torch", "onnx", "onnx-int8"]
+"""``auto`` is the compiled encoder in float32 where there is one, and PyTorch elsewhere."""
+Precision = Literal["float32", "int8"]
+FORMAT = 1
+FACTS, GRAPH = "compiled.json", "encoder.onnx"
+FROZEN = "frozen"
+"""The view of an encoder without adapters, or with adapters whose scale is 0."""
+_MOST_FACTS = 1 << 20  # bytes
+_ADVICE = "pip install 'nlpmeta[fast]'"
+CompiledEmbed: TypeAlias = Callable[[Any, Sequence[list[int]], Advance | None], Any]
+"""From an encoder and the tokens of texts to a tensor of embeddings; ``None`` where PyTorch is to make them."""
+embed_by: ContextVar[CompiledEmbed | None] = ContextVar("embed_by", default=None)
+"""What embeds in this thread at the moment, in place of PyTorch; see ``compiling.embedding_with``."""
+
+
+def compiled_embed() -> CompiledEmbed | None:
+    """What embeds in place of PyTorch at the moment, if anything does."""
+    return embed_by.get()
+
+
+def check_engine(name: str) -> Engine:
+    """The engine called ``name``, which can run here.
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+        NLPMetaError: if ONNX Runtime is not installed.
+    """
+    if name not in get_args(Engine):
+        raise UnknownNameError("engine", name, get_args(Engine))
+    if name.startswith("onnx") and runtime_version() is None:
+        raise NLPMetaError(f"The engine {name} needs ONNX Runtime: {_ADVICE}")
+    return name  # type: ignore[return-value]  # it is one of them
+
+
+def check_packages() -> None:
+    """See that what compiling needs is installed.
+
+    Raises:
+        NLPMetaError: if it is not.
+    """
+    if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
+        raise NLPMetaError(f"Compiling needs {' and '.join(missing)}: {_ADVICE}")
+
+
+def precision_of(engine: Engine) -> Precision:
+    """In what numbers an engine computes."""
+    return "int8" if engine == "onnx-int8" else "float32"
+
+
+def runtime_version() -> str | None:
+    """The version of ONNX Runtime here, ``None`` without it."""
+    try:
+        return version("onnxruntime")
+    except PackageNotFoundError:
+        return None
+
+
+def compiled_home() -> Path:
+    """Where compiled encoders and heads lie."""
+    return user_cache() / "compiled"
+
+
+@dataclass(frozen=True)
+class CompiledName:
+    """All that a compiled encoder depends on.
+
+    Args:
+        encoder: the digest of its files.
+        views: a digest of the adapters and their scales, or ``FROZEN``, for each view; embeddings stand side by side.
+        normalise: whether embeddings have unit length.
+        precision: of the weights.
+        runtime: the version of ONNX Runtime, which optimised the graph.
+        format: of the folder.
+    """
+
+    encoder: str
+    views: tuple[str, ...]
+    normalise: bool
+    precision: Precision = "float32"
+    runtime: str | None = None
+    format: int = FORMAT
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or would be."""
+        facts = json.dumps(self.json(), sort_keys=True)
+        return compiled_home() / hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+    def json(self) -> dict[str, object]:
+        """For its file, and for the digest."""
+        return {**asdict(self), "views": list(self.views), "runtime": self.runtime or runtime_version()}
+
+
+class CompiledEncoder:
+    """Embeds tokens with the graph in a folder; any number of threads may ask."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, object]) -> None:
+        self.folder, self.facts = folder, facts
+        self._blank = int(str(facts.get("blank", 0)))
+
+    @classmethod
+    def open(cls, name: CompiledName) -> "CompiledEncoder | None":
+        """The compiled encoder of that name; ``None`` if there is none.
+
+        Raises:
+            ModelFolderError: if what is there is damaged, incomplete, of a newer format, or something else.
+        """
+        folder = name.folder
+        if not folder.is_dir():
+            return None
+        facts = read_json(folder / FACTS, most=_MOST_FACTS)
+        if not isinstance(facts, Mapping) or not isinstance(files := facts.get("files"), Mapping):
+            raise ModelFolderError(f"the compiled encoder in {folder} is damaged: {FACTS} lists no files")
+        named = facts.get("name")
+        form = named.get("format") if isinstance(named, Mapping) else None
+        if isinstance(form, int) and form > FORMAT:
+            raise ModelFolderError(f"the compiled encoder in {folder} is of the newer format {form}")
+        if named != name.json():
+            raise ModelFolderError(f"{folder} holds another compiled encoder than its name says")
+        for file, digest in files.items():
+            path = inside(folder, str(file))
+            if not is_regular(path) or file_digest(path) != digest:
+                raise ModelFolderError(f"the compiled encoder in {folder} is damaged: {path.name} is not as written")
+        if GRAPH not in files:
+            raise ModelFolderError(f"the compiled encoder in {folder} is damaged: it has no {GRAPH}")
+        return cls(folder, facts)
+
+    @classmethod
+    def is_sound(cls, name: CompiledName) -> bool:
+        """Whether there is a compiled encoder of that name, and it is whole."""
+        try:
+            return cls.open(name) is not None
+        except (ModelFolderError, OSError):
+            return False
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Its tokenizer."""
+        return Vocabulary(self.folder)
+
+    @cached_property
+    def _session(self) -> "InferenceSession":
+        return session(self.folder / GRAPH)
+
+    def embed(
+        self, tokens: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS, advance: Advance | None = None
+    ) -> "NDArray[np.float32]":
+        """Embeddings ``(n, n_views * dim)`` of at least one text, each of at least one token.
+
+        Raises:
+            ModelFolderError: if an embedding is not finite.
+        """
+        parts: list[NDArray[np.float32]] = []
+        groups = length_batches([len(ids) for ids in tokens], batch_tokens=batch_tokens)
+        for rows in groups:
+            width = max(len(tokens[row]) for row in rows)
+            ids = np.full((len(rows), width), self._blank, dtype=np.int64)
+            mask = np.zeros_like(ids)
+            for place, row in enumerate(rows):
+                ids[place, : len(tokens[row])], mask[place, : len(tokens[row])] = tokens[row], 1
+            parts.append(self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+            if advance is not None:
+                advance(len(rows))
+        order = np.argsort([row for rows in groups for row in rows])
+        vectors: NDArray[np.float32] = np.concatenate(parts)[order]
+        if not np.isfinite(vectors).all():
+            raise ModelFolderError(f"The compiled encoder in {self.folder} gives embeddings that are not finite.")
+        return vectors
+
+
+def session(graph: Path, *, optimised: bool = True, save: Path | None = None) -> "InferenceSession":
+    """ONNX Runtime on a graph, with as many threads as ``OMP_NUM_THREADS`` says.
+
+    Args:
+        graph: the file.
+        optimised: whether it was optimised when it was written.
+        save: where to write the optimised graph, its weights beside it, to be mapped into memory and not read.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
+    options.inter_op_num_threads, options.log_severity_level = 1, 3
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if optimised else levels.ORT_ENABLE_ALL
+    if save is not None:
+        options.optimized_model_filepath = str(save)
+        beside = "session.optimized_model_external_initializers"
+        options.add_session_config_entry(f"{beside}_file_name", f"{save.name}.data")
+        options.add_session_config_entry(f"{beside}_min_size_in_bytes", "1024")
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
+def script_sentences() -> list[list[str]]:
+    """Four things to say, a row for each of over twenty languages, each in a script of its own or in Latin letters."""
+    return [line.split("\t")[1:] for line in read_text(Path(__file__).parent / "scripts.tsv").splitlines() if line]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a compiled encoder compares with PyTorch on sentences in over twenty scripts.
+
+    Args:
+        apart: the largest difference of a number of an embedding.
+        cosine: the mean cosine between the embeddings of a text.
+        changed: the share of texts that are classified otherwise.
+        texts: how many texts there are.
+    """
+
+    apart: float
+    cosine: float
+    changed: float
+    texts: int
+
+    @classmethod
+    def between(cls, ours: "NDArray[np.float32]", theirs: "NDArray[np.float32]") -> "Agreement":
+        """Compare embeddings ``(n, dim)`` of ``script_sentences`` and of what texts follow them.
+
+        The sentences say four things in each language. One is classified by the nearest mean over half the languages.
+        """
+        n_way, n = len(script_sentences()[0]), sum(map(len, script_sentences()))
+        labels = np.arange(n) % n_way
+        one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (ours, theirs))
+        changed = _classified(one[:n], labels) != _classified(other[:n], labels)
+        cosine = float((one * other).sum(1).mean())
+        return cls(float(np.abs(ours - theirs).max()), cosine, float(changed.mean()), n)
+
+
+def _classified(vectors: "NDArray[np.float32]", labels: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    n_way = int(labels.max()) + 1
+    known = (np.arange(len(labels)) // n_way) % 2 == 0
+    means = np.stack([vectors[known & (labels == label)].mean(0) for label in range(n_way)])
+    found: NDArray[np.int64] = (vectors @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1)
+    return found

@@ -1,0 +1,323 @@
+"""Compiled encoders: the same predictions, from a file of the cache that is refused where it is not sound."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import save_encoder
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import Unigram
+from transformers import PreTrainedTokenizerFast
+
+from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
+from nlpmeta.auto.heads import ScaledEncoder
+from nlpmeta.classifier.light import LightClassifier
+from nlpmeta.cli.app import main
+from nlpmeta.cli.predict_model import load_model
+from nlpmeta.encoder import compiling, vocabulary
+from nlpmeta.encoder.compiling import compile_encoder, compiled_name, embedding_with
+from nlpmeta.encoder.engines import FACTS, GRAPH, Agreement, CompiledEncoder, check_engine, script_sentences
+from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.tokenizing import token_ids
+from nlpmeta.errors import DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
+from nlpmeta.export.head import compile_model
+
+TEXTS = ["ball goal", "rice soup bread", "team", "bank loan cash rate bank", "zzz", "ball " * 60]
+PAIRS = [("ball goal", "sport"), ("match team", "sport"), ("rice soup", "food"), ("bread salt", "food")]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NLPMETA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """An encoder with adapters that matter, as a model finds it again."""
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    save_encoder(folder)
+    encoder = TextEncoder.from_pretrained(str(folder), max_length=32)
+    add_adapter(encoder, AdapterSettings(rank=4), seed=0)
+    with torch.no_grad():
+        for number, weight in enumerate(adapter_weights(encoder).values()):
+            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.3)
+    return encoder
+
+
+@pytest.fixture
+def saved(loaded, tmp_path):
+    """A saved model of ``auto`` on that encoder."""
+    texts, labels = zip(*PAIRS, strict=True)
+    classifier = FewShotClassifier(encoder=loaded).fit(list(texts), list(labels))
+    classifier.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def folder_of(cache):
+    return next(each for each in (cache / "compiled").iterdir() if each.name != "models")
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("scales", [pytest.param((1.0,), marks=slow), pytest.param((0.0,), marks=slow), (1.0, 0.0)])
+def test_a_compiled_encoder_gives_the_embeddings_of_torch(cache, loaded, scales):
+    encoder = ScaledEncoder(loaded, scales)
+    agreement = compile_encoder(encoder, "float32")
+    assert agreement.apart < 1e-6 and agreement.texts == 100
+    theirs = encoder.encode(TEXTS)
+    with embedding_with("auto"):
+        ours = encoder.encode(TEXTS)
+    assert not torch.equal(ours, theirs)  # or nothing was compiled
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+@slow
+def test_views_share_the_weights_that_adapters_do_not_change(cache, loaded):
+    compile_encoder(ScaledEncoder(loaded, (1.0,)), "float32")
+    alone = sum(each.stat().st_size for each in folder_of(cache).glob(f"{GRAPH}*"))
+    compile_encoder(ScaledEncoder(loaded, (1.0, 0.0)), "float32")
+    folders = [each for each in (cache / "compiled").iterdir() if each.is_dir()]
+    both = max(sum(file.stat().st_size for file in each.glob(f"{GRAPH}.data")) for each in folders)
+    assert both < 1.7 * alone
+
+
+def test_other_weights_scales_and_numbers_have_another_name(cache, loaded):
+    names = {compiled_name(ScaledEncoder(loaded, scales), "float32").folder for scales in ((1.0,), (0.0,), (1.0, 0.0))}
+    names.add(compiled_name(ScaledEncoder(loaded, (1.0,)), "int8").folder)
+    with torch.no_grad():
+        next(iter(adapter_weights(loaded).values())).add_(0.1)
+    names.add(compiled_name(ScaledEncoder(loaded, (1.0,)), "float32").folder)
+    assert len(names) == 5
+
+
+@slow
+def test_weights_that_change_are_compiled_again(cache, loaded):
+    with embedding_with("onnx"):
+        loaded.encode(TEXTS)
+        with torch.no_grad():
+            next(iter(adapter_weights(loaded).values())).add_(0.5)
+        ours = loaded.encode(TEXTS)
+    torch.testing.assert_close(ours, loaded.encode(TEXTS), atol=1e-6, rtol=0)
+
+
+@slow
+def test_int8_is_near_and_refused_where_it_classifies_too_many_texts_otherwise(cache, loaded, monkeypatch):
+    plain = TextEncoder.from_pretrained(loaded.files.name, max_length=32)
+    assert 0.99 < compile_encoder(plain, "int8").cosine < 1 - 1e-9
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(CompiledEncoder, "embed", lambda self, tokens: rng.normal(size=(len(tokens), 16)))
+    with pytest.raises(WorkFailedError, match=r"classifies \d+ % of 100 texts otherwise"):
+        compile_encoder(loaded, "int8")
+
+
+@slow
+def test_a_graph_with_other_numbers_is_not_kept(cache, loaded, monkeypatch):
+    real = CompiledEncoder.embed
+    monkeypatch.setattr(CompiledEncoder, "embed", lambda self, tokens: real(self, tokens) * 1.01)
+    with pytest.raises(WorkFailedError, match="was not kept"):
+        compile_encoder(loaded, "float32")
+    assert not [each for each in (cache / "compiled").iterdir() if not each.name.startswith(".")]
+
+
+def test_sentences_are_in_more_than_twenty_scripts_and_classified_by_what_they_say():
+    sentences = script_sentences()
+    assert len(sentences) == 25 and {len(row) for row in sentences} == {4}
+    blocks = {ord(row[0].strip()[0]) >> 7 for row in sentences}
+    assert len(blocks) > 20
+    meaning = np.tile(np.eye(4, dtype=np.float32), (25, 1))
+    assert Agreement.between(meaning, meaning).changed == 0
+    other = meaning.copy()
+    other[::4] = meaning[1::4]  # the first thing said reads like the second
+    assert Agreement.between(other, meaning).changed == 0.25
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("cut", "is not as written"),
+        *(
+            pytest.param(*each, marks=slow)
+            for each in (
+                ("changed", "is not as written"),
+                ("gone", "is not as written"),
+                ("newer", "of the newer format 99"),
+                ("foreign", "another compiled encoder"),
+                ("no facts", "lists no files"),
+            )
+        ),
+    ],
+)
+def test_what_is_not_sound_is_made_again_with_one_line(cache, loaded, fault, said):
+    compile_encoder(loaded, "float32")
+    folder = folder_of(cache)
+    facts = json.loads((folder / FACTS).read_text())
+    graph = (folder / GRAPH).read_bytes()
+    if fault == "cut":
+        (folder / GRAPH).write_bytes(graph[: len(graph) // 2])
+    elif fault == "changed":
+        (folder / GRAPH).write_bytes(graph[:-1] + bytes([graph[-1] ^ 1]))
+    elif fault == "gone":
+        (folder / GRAPH).unlink()
+    elif fault == "newer":
+        (folder / FACTS).write_text(json.dumps({**facts, "name": {**facts["name"], "format": 99}}))
+    elif fault == "foreign":
+        (folder / FACTS).write_text(json.dumps({**facts, "name": {**facts["name"], "encoder": "f" * 64}}))
+    else:
+        (folder / FACTS).write_text("{}")
+    with pytest.warns(DataWarning, match=said) as seen, embedding_with("auto"):
+        ours = loaded.encode(TEXTS)
+    assert len(seen) == 1
+    torch.testing.assert_close(ours, loaded.encode(TEXTS), atol=1e-6, rtol=0)
+    assert CompiledEncoder.is_sound(compiled_name(loaded, "float32"))
+
+
+def test_a_cache_that_cannot_be_written_embeds_uncompiled_and_says_so(cache, loaded):
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_text("a file in the way")
+    with pytest.warns(DataWarning, match="goes on uncompiled"), embedding_with("onnx"):
+        ours = loaded.encode(TEXTS)
+    assert torch.equal(ours, loaded.encode(TEXTS))
+
+
+@slow
+def test_two_that_compile_at_once_leave_one_sound_encoder(cache, loaded, monkeypatch):
+    real = compiling._into_place
+
+    def late(work, target, name):
+        monkeypatch.setattr(compiling, "_into_place", real)
+        compile_encoder(loaded, "float32")  # the other was quicker
+        real(work, target, name)
+
+    monkeypatch.setattr(compiling, "_into_place", late)
+    compile_encoder(loaded, "float32")
+    assert CompiledEncoder.is_sound(compiled_name(loaded, "float32"))
+    assert len(list((cache / "compiled").iterdir())) == 1
+
+
+@slow
+def test_an_encoder_built_in_memory_and_a_merged_copy_are_not_taken_for_a_compiled_one(cache, loaded, encoder):
+    assert compiled_name(encoder, "float32") is None and compiled_name(loaded.merged(), "float32") is None
+    compile_encoder(loaded, "float32")
+    with embedding_with("auto"):
+        within = loaded.merged().encode(TEXTS)
+    assert torch.equal(within, loaded.encode(TEXTS))
+    with pytest.raises(NLPMetaError, match="built in memory"):
+        compile_encoder(encoder, "float32")
+
+
+def test_engines_have_names():
+    assert check_engine("onnx-int8") == "onnx-int8"
+    with pytest.raises(UnknownNameError, match="onnx-int8"):
+        check_engine("onnx8")
+
+
+@pytest.mark.parametrize(
+    "method", ["auto", *(pytest.param(each, marks=slow) for each in ("logistic", "ridge", "prototypical"))]
+)
+def test_a_compiled_model_predicts_without_torch_what_it_predicts_with_it(cache, loaded, tmp_path, method):
+    texts, labels = zip(*PAIRS, strict=True)
+    classifier = FewShotClassifier(method, encoder=loaded).fit(list(texts), list(labels))
+    classifier.save_pretrained(tmp_path / "model")
+    assert LightClassifier.of_folder(tmp_path / "model", "auto") is None
+    compile_model(classifier, "onnx", tmp_path / "model")
+    light = LightClassifier.of_folder(tmp_path / "model", "auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # one text is cut
+        theirs = classifier.predict_proba(TEXTS)
+    np.testing.assert_allclose(light.predict_proba(TEXTS), theirs, atol=1e-5, rtol=0)
+    assert light.classes_.tolist() == classifier.classes_.tolist()
+
+
+@slow
+def test_a_head_that_is_not_linear_predicts_with_the_compiled_encoder_alone(cache, loaded, tmp_path):
+    texts, labels = zip(*PAIRS, strict=True)
+    classifier = FewShotClassifier("knn", encoder=loaded).fit(list(texts), list(labels))
+    classifier.save_pretrained(tmp_path / "model")
+    assert compile_model(classifier, "onnx", tmp_path / "model") is not None
+    assert LightClassifier.of_folder(tmp_path / "model", "auto") is None
+    classifier.engine = "auto"
+    assert classifier.predict(["ball"]).tolist() == ["sport"]
+
+
+@slow
+def test_a_model_that_was_saved_again_is_not_taken_for_the_one_that_was_compiled(cache, saved):
+    assert main(["compile", str(saved)]) == 0
+    assert LightClassifier.of_folder(saved, "auto") is not None
+    classifier = FewShotClassifier.from_pretrained(saved).fit(["ball", "team", "rice", "soup"], ["a", "a", "b", "b"])
+    classifier.save_pretrained(saved, overwrite=True)
+    assert LightClassifier.of_folder(saved, "auto") is None
+
+
+@slow
+def test_predict_compiles_says_the_same_and_then_does_so_without_torch(cache, saved, capsys):
+    assert main(["predict", str(saved), "ball team", "--engine", "torch"]) == 0
+    plain = capsys.readouterr().out
+    assert main(["predict", str(saved), "ball team", "--engine", "onnx"]) == 0
+    assert capsys.readouterr().out == plain
+    heavy = "torch,transformers,sklearn,scipy,pyarrow,peft,accelerate,huggingface_hub"
+    code = (
+        "import sys; from nlpmeta.cli.app import main; code = main(sys.argv[2:]); "
+        "print([name for name in sys.argv[1].split(',') if name in sys.modules]); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, heavy, "predict", str(saved), "ball team"],
+        env=os.environ | {"NLPMETA_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == plain + "[]\n"
+    asked = {"revision": None, "device": "auto", "probabilities_alone": True}
+    assert isinstance(load_model(str(saved), engine="auto", **asked), LightClassifier)
+    for other in ({"engine": "torch"}, {"engine": "auto", "probabilities_alone": False}):
+        assert isinstance(load_model(str(saved), **{**asked, **other}), FewShotClassifier)
+
+
+@slow
+def test_the_command_reports_what_was_compiled(cache, saved, capsys):
+    assert main(["compile", str(saved), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["compiled"][str(saved)]["apart"] < 1e-6
+    assert main(["compile", str(saved)]) == 0
+    assert "compiled already" in capsys.readouterr().out
+    assert main(["compile", str(saved), "--engine", "torch"]) == 2
+
+
+def unigram():
+    pieces = ["<unk>", "▁", "a", "aa", "b", "▁a", "▁ab", "ab", "c", "▁query:", "é", "ba"]
+    scores = [0.0, -2.0, -2.5, -3.1, -2.5, -2.7, -3.0, -3.3, -4.0, -1.0, -3.0, -5.0]
+    tokenizer = Tokenizer(Unigram(list(zip(pieces, scores, strict=True)), unk_id=0))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", len(pieces)), ("</s>", len(pieces) + 1)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<s>", unk_token="<unk>")
+
+
+def test_a_unigram_vocabulary_gives_the_ids_of_its_tokenizer(tmp_path):
+    tokenizer = unigram()
+    vocabulary.write_vocabulary(tokenizer, tmp_path)
+    ours, rng = vocabulary.Vocabulary(tmp_path), np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("aaabbc é\u0301\u0065x?👍\n"), size=rng.integers(0, 30))) for _ in range(2000)]
+    texts += ["a" * 50, "a<s>b", "ab " * 9000, "xy zz", ""]
+    cut, theirs_cut = [], []
+    theirs = token_ids(tokenizer, texts, max_length=12, on_cut=theirs_cut.append)
+    assert ours.ids(texts, max_length=12, on_cut=cut.append) == theirs and cut == theirs_cut
+    assert (tmp_path / vocabulary.PIECES).is_file()  # or nothing was segmented here
+
+
+def test_a_damaged_vocabulary_is_an_error_in_words(tmp_path):
+    vocabulary.write_vocabulary(unigram(), tmp_path)
+    (tmp_path / vocabulary.SCORES).write_bytes(b"123")
+    with pytest.raises(NLPMetaError, match="is damaged"):
+        vocabulary.Vocabulary(tmp_path)
