@@ -45,11 +45,6 @@ embed_by: ContextVar[CompiledEmbed | None] = ContextVar("embed_by", default=None
 """What embeds in this thread at the moment, in place of PyTorch; see ``compiling.embedding_with``."""
 
 
-def compiled_embed() -> CompiledEmbed | None:
-    """What embeds in place of PyTorch at the moment, if anything does."""
-    return embed_by.get()
-
-
 def check_engine(name: str) -> Engine:
     """The engine called ``name``, which can run here.
 

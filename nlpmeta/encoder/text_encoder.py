@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.encoder.device import Device, embed_in_batches, precision, resolve_device, tokens_at_once
-from nlpmeta.encoder.engines import compiled_embed
+from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.files import load_folder
 from nlpmeta.encoder.merged import merged_backbone, with_attention, with_weights
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
@@ -221,9 +221,9 @@ class TextEncoder(nn.Module):
     def encode(self, texts: Sequence[str], *, show_progress: bool = False) -> Tensor:
         """Embeddings ``(len(texts), dim)`` without gradients, each distinct text computed once.
 
-        Within ``engines.embedding_with`` by the engine that it names, elsewhere by PyTorch.
+        Within ``compiling.embedding_with`` by the engine that it names, elsewhere by PyTorch.
         """
-        distinct, embed = list(dict.fromkeys(texts)), compiled_embed()
+        distinct, embed = list(dict.fromkeys(texts)), embed_by.get()
         with track("Encoding", len(distinct)) if show_progress else nullcontext() as advance:
             tokens = self.tokenize(distinct)
             found = None if embed is None or not tokens else embed(self, tokens, advance)
