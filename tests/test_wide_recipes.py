@@ -174,8 +174,9 @@ def test_the_checkpoint_says_set_licence_and_source_of_all_that_it_was_trained_o
     assert "junioralive/india-spam-sms-classification@" in facts.citation
 
 
-def test_the_wide_recipe_trains_on_nothing_that_is_held_out_or_doubtful():
-    recipe = load_recipe("wide")
+@pytest.mark.parametrize("name", ["wide", "wide-more"])
+def test_the_wide_recipes_train_on_nothing_that_is_held_out_or_doubtful(name):
+    recipe = load_recipe(name)
     trained = {name for part in recipe.data for name in sets_of(part)}
     chosen_by = {part.source for part in recipe.heldout} - {"injongo", "massive", "sib200"}
     assert not trained & (chosen_by | MEASURED | {"banking77", "sms-spam", "youtube-spam", "popquorn"})
