@@ -227,7 +227,7 @@ def test_a_save_that_fails_leaves_the_model_as_it_was(run, folder, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nlpmeta.classifier.streaming.write_examples", full)
+    monkeypatch.setattr("nlpmeta.classifier.given.write_examples", full)
     assert run("teach", folder, "bank loan", "--label", "money")[0] == 1
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
