@@ -6,13 +6,12 @@ import pytest
 import torch
 from test_lora import adapted_encoder
 
-from nlpmeta import AdaptRequest, FewShotClassifier, adapt_and_measure
+from nlpmeta import AdaptRequest, FewShotClassifier, adapt_and_measure, evaluation
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.evaluation import adapt
 from nlpmeta.evaluation.trial import Stopwatch, Task, run_trial
 from nlpmeta.learners.maml import MAML
 
@@ -67,7 +66,7 @@ def test_a_method_that_reads_tokens_embeds_no_table_that_nobody_reads(pool):
 def test_the_heads_are_judged_once_for_the_model_and_its_report(table, encoder_folder, monkeypatch):
     judged, plain = [], AutoHead.judge
     monkeypatch.setattr(AutoHead, "judge", lambda self, known: judged.append(known.texts) or plain(self, known))
-    monkeypatch.setattr(adapt, "run_trial", lambda *a, **k: [run_trial(*a, **k), judged.clear()][0])
+    monkeypatch.setattr(evaluation, "run_trial", lambda *a, **k: [run_trial(*a, **k), judged.clear()][0])
     found = adapt_and_measure(request(table, encoder_folder))
     assert found.task_report is not None
     assert judged == [found.classifier.examples_.texts]
