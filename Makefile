@@ -37,7 +37,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -152,6 +152,9 @@ bench-streams: $(VENV)/.installed
 
 bench-spam: $(VENV)/.installed
 	$(BIN)/python benchmarks/spam_stream.py --data-dir $(DATA_DIR)
+
+bench-errors: $(VENV)/.installed
+	$(BIN)/python benchmarks/label_errors.py --data-dir $(DATA_DIR)
 
 bench-folds: $(VENV)/.installed
 	$(BIN)/python benchmarks/protaugment.py --data-dir $(DATA_DIR)

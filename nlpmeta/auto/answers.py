@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.diagnosis import diagnose, in_order
+from nlpmeta.auto.diagnosis import diagnose, held_out, in_order
 from nlpmeta.auto.heads import ScaledEncoder, seen
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import (
@@ -170,6 +170,18 @@ def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None
         return features[[row[text] for text in texts]]
 
     return diagnose(learner, support, embed=embed)
+
+
+@torch.no_grad()
+def held_out_log_probabilities(learner: Learner, support: Support) -> Tensor | None:
+    """What the mixture that ``auto`` makes of a support says of each text held out, ``(n, n_way)``.
+
+    ``None`` for another learner, or if a class has one text only, so that nothing can be held out.
+    """
+    if not gives_report(learner):
+        return None
+    known = learner.known(support)
+    return held_out(learner, known, learner.judge(known))
 
 
 def _checked(predictor: Predictor) -> tuple[Profile, Mixture, Tensor]:

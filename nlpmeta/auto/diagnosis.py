@@ -116,8 +116,8 @@ def diagnose(
     support = in_order(support) if judged is None else support
     known = auto.known(auto.support(support, embed))
     n_shot, n_way = len(support) / known.n_way, known.n_way
-    held_out = _held_out(auto, known, auto.judge(known) if judged is None else judged)
-    right = None if held_out is None else int((held_out.argmax(1) == known.labels).sum())
+    found = held_out(auto, known, auto.judge(known) if judged is None else judged)
+    right = None if found is None else int((found.argmax(1) == known.labels).sum())
     tokens = tokenizer_coverage(auto.encoder, support.texts or known.texts)
     warnings = []
     if tokens is not None and tokens.unknown >= UNKNOWN:
@@ -125,7 +125,7 @@ def diagnose(
         warnings.append(f"the encoder cannot read {share} of the letters: their script is not in its vocabulary")
     if right is not None and _looks_random(auto, right, len(known), n_shot, n_way):
         warnings.append(_why_random(auto, support.texts, right))
-    sound = held_out if not warnings else None
+    sound = found if not warnings else None
     nearest, farther = _nearest(auto, known)
     return TaskReport(
         n_way=n_way,
@@ -181,7 +181,8 @@ def _share(odds: float) -> float:
     return 1 / (1 + float(np.exp(-odds)))
 
 
-def _held_out(auto: "AutoHead", known: "Support", judged: "CrossValidation") -> Tensor | None:
+def held_out(auto: "AutoHead", known: "Support", judged: "CrossValidation") -> Tensor | None:
+    """Log probabilities of the support texts by the mixture that learned from the other folds, ``(n, n_way)``."""
     if judged.held_out is None:
         return None
     temperature = float(auto.priors.temperature.at(len(known) / known.n_way, known.n_way))

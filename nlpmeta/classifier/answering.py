@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from typing_extensions import Self
 
-from nlpmeta.classifier.fitted import Fitted, checked_weights
+from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
 from nlpmeta.classifier.given import checked_pairs
 from nlpmeta.classifier.persistence import KeptClassifier, known_examples
 from nlpmeta.classifier.several import gives_sets, label_sets_of, several_given, thresholds_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nlpmeta.auto.answers import LabelSet
     from nlpmeta.auto.mismatch import TaskReport
-    from nlpmeta.classifier.explaining import Explanation
+    from nlpmeta.classifier.explaining import Explanation, Suspect
     from nlpmeta.data import Label
 
 
@@ -146,6 +146,27 @@ class AnsweringClassifier(KeptClassifier):
         from nlpmeta.classifier.explaining import explain
 
         return explain(self.fitted_, text, label=label)
+
+    def suspects(
+        self,
+        X: "Sequence[str] | ArrayLike | None" = None,  # noqa: N803
+        y: "ArrayLike | None" = None,
+    ) -> "list[Suspect]":
+        """All examples, those with the least probable label when held out first: where labels are probably wrong.
+
+        Args:
+            X: texts; by default the examples of the model.
+            y: their labels, which need not be classes of the model: its method learns them from the other folds.
+
+        Raises:
+            DataError: as ``fit``, or if nothing can be held out.
+            NLPMetaError: if texts may have several labels, or nothing is given and the examples are not known.
+        """
+        from nlpmeta.classifier.explaining import suspects
+
+        if X is None or y is None:
+            return suspects(self.fitted_, known_examples(self.fitted_))
+        return suspects(self.fitted_, Examples.of(*checked_pairs(X, y)))
 
     def task_report(self) -> "TaskReport":
         """What the examples say of the task: the accuracy to expect, labels and classes to look at, warnings.

@@ -1,4 +1,4 @@
-"""Why a text got its label: the examples that speak for and against it, and the words that it hangs on."""
+"""Why a text got its label (words, examples), and which examples probably have a wrong one."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nlpmeta.classifier.fitted import Fitted
-from nlpmeta.classifier.given import support_of
+from nlpmeta.classifier.fitted import Examples, Fitted
+from nlpmeta.classifier.given import at_least_two, held_out_probabilities, support_of
 from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data.labels import words_of
-from nlpmeta.errors import DataError
+from nlpmeta.errors import DataError, NLPMetaError
 
 if TYPE_CHECKING:
     from nlpmeta.storage.files import Json
@@ -127,6 +127,58 @@ def explain(fitted: Fitted, text: str, *, label: object = None) -> Explanation:
         tuple(sorted(examples, key=lambda each: -each.log_odds)),
         " ".join(notes),
     )
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An example, the probability of its label when it is held out, and the label that is most probable then.
+
+    ``row`` counts from 0; both are ``None`` where the example is the only one of its class and was not held out.
+    """
+
+    row: int
+    text: str
+    label: str
+    probability: float | None
+    rather: str | None
+
+
+@torch.no_grad()
+def suspects(fitted: Fitted, examples: Examples) -> list[Suspect]:
+    """All examples, those whose label is the least probable when they are held out first.
+
+    Source: self-confidence of confident learning, Northcutt, Jiang and Chuang 2021, section 3 (arXiv:1911.00068). For
+    ``auto`` the probabilities are those of the folds by which it weighs its heads.
+
+    Raises:
+        DataError: if there are fewer than two classes, or each has one example, so that nothing can be held out.
+        NLPMetaError: if texts may have several labels.
+    """
+    from nlpmeta.auto.answers import held_out_log_probabilities
+
+    if gives_sets(fitted):
+        raise NLPMetaError("Suspicious labels are found where each text has one label; this model gives several.")
+    at_least_two(examples.classes)
+    learner, data = fitted.learner, examples.data()
+    examples = examples.embedded(learner.encoder.encode) if learner.inputs == "embeddings" else examples
+    mixed = None
+    if min(data.counts().values()) > 1:
+        mixed = held_out_log_probabilities(learner, support_of(learner, examples, learner.encoder.encode))
+    found = dict(enumerate(mixed.exp())) if mixed is not None else held_out_probabilities(learner, examples)
+    if not found:
+        raise DataError("No example can be held out: every class has one distinct text. Add a second of some class.")
+    ranked = sorted(range(len(data)), key=lambda row: float(found[row][data.labels[row]]) if row in found else 2.0)
+    names = data.label_names
+    return [
+        Suspect(
+            row,
+            data.texts[row],
+            names[data.labels[row]],
+            float(found[row][data.labels[row]]) if row in found else None,
+            names[int(found[row].argmax())] if row in found else None,
+        )
+        for row in ranked
+    ]
 
 
 def _distinct(text: str) -> dict[str, list[tuple[int, int]]]:

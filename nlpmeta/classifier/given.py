@@ -150,6 +150,44 @@ def support_of(learner: Learner, examples: Examples, embed: Embed) -> Support:
     return replace(support, weights=weights)
 
 
+MOST_FOLDS = 5
+
+
+@torch.no_grad()
+def held_out_probabilities(learner: Learner, examples: Examples) -> dict[int, torch.Tensor]:
+    """For each example that can be held out, by its row, its class probabilities ``(n_way,)`` from the other folds."""
+    from nlpmeta.episodes.kshot import FoldSampler
+    from nlpmeta.metrics.scores import score_episode
+
+    data, embed = examples.data(), _embed(learner, examples)
+    folds = FoldSampler.at_most(data, MOST_FOLDS, seed=0)
+    found: dict[int, torch.Tensor] = {}
+    if folds is None:
+        return found
+    for index in range(folds.n_folds):
+        episode, rows = folds.episode(index), folds.held_out(index)
+        weights = None if examples.weights is None else examples.weights[folds.learned_from(index)].tolist()
+        scored = score_episode(learner, episode, embed, weights=weights)
+        found |= dict(zip(rows, scored.probabilities, strict=True))
+    return found
+
+
+def _embed(learner: Learner, examples: Examples) -> Embed | None:
+    """The embeddings that the examples hold; others are computed."""
+    features = examples.features
+    if learner.inputs != "embeddings" or features is None:
+        return None
+    known = dict(zip(examples.texts, features, strict=False))
+
+    def embed(texts: Sequence[str]) -> torch.Tensor:
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        if new:
+            known.update(zip(new, learner.encoder.encode(new), strict=True))
+        return torch.stack([known[text] for text in texts])
+
+    return embed
+
+
 TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"
 _LARGEST_FEATURE = 1e4  # embeddings are of unit length, or of some hundred where they are not scaled
 

@@ -6,28 +6,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
 
 from nlpmeta.classifier.classifier import Descriptions, FewShotClassifier
 from nlpmeta.classifier.fitted import Examples
-from nlpmeta.classifier.given import checked_pairs
+from nlpmeta.classifier.given import checked_pairs, held_out_probabilities
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import Plain, kind_of, words_of
-from nlpmeta.episodes.kshot import FoldSampler
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.learners.abilities import ReadsStreams
-from nlpmeta.learners.base import Embed, Learner
-from nlpmeta.metrics.scores import score_episode
+from nlpmeta.learners.base import Learner
 from nlpmeta.storage.manifest import BEFORE_TEACHING
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nlpmeta.storage.files import Json
-
-MOST_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -197,33 +192,8 @@ def _held_out(right: dict[int, bool]) -> HeldOut | None:
     return HeldOut(len(right), sum(right.values())) if right else None
 
 
-@torch.no_grad()
 def _right(learner: Learner, examples: Examples) -> dict[int, bool]:
     """For each example that can be held out, by its row, whether what was learned from the other folds is right."""
-    data, embed = examples.data(), _embed(learner, examples)
-    folds = FoldSampler.at_most(data, MOST_FOLDS, seed=0)
-    found: dict[int, bool] = {}
-    if folds is None:
-        return found
-    for index in range(folds.n_folds):
-        episode, rows = folds.episode(index), folds.held_out(index)
-        weights = None if examples.weights is None else examples.weights[folds.learned_from(index)].tolist()
-        guesses = score_episode(learner, episode, embed, weights=weights).predictions
-        found |= {row: guess == data.labels[row] for row, guess in zip(rows, guesses, strict=True)}
-    return found
-
-
-def _embed(learner: Learner, examples: Examples) -> Embed | None:
-    """The embeddings that the examples hold; others are computed."""
-    features = examples.features
-    if learner.inputs != "embeddings" or features is None:
-        return None
-    known = dict(zip(examples.texts, features, strict=False))
-
-    def embed(texts: Sequence[str]) -> torch.Tensor:
-        new = list(dict.fromkeys(text for text in texts if text not in known))
-        if new:
-            known.update(zip(new, learner.encoder.encode(new), strict=True))
-        return torch.stack([known[text] for text in texts])
-
-    return embed
+    labels = examples.data().labels
+    found = held_out_probabilities(learner, examples)
+    return {row: int(each.argmax()) == labels[row] for row, each in found.items()}

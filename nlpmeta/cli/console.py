@@ -6,7 +6,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nlpmeta.evaluation.several import SeveralReport
     from nlpmeta.metrics.scores import Interval
     from nlpmeta.sources.file import Given
+    from nlpmeta.sources.home_assistant import LanguageYield
+    from nlpmeta.sources.inspection import DataReport
 
 _NAME, _WORD = 40, 12  # names so long are not wrapped; a column of text has so many characters at least
 _GAP = (0, 2, 0, 0)  # between columns
@@ -229,3 +231,54 @@ def _marked(found: "Explanation") -> str:
 
 def _one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
+
+
+def show_yields(yields: "Sequence[LanguageYield]") -> None:
+    """What each language gives when its templates are expanded."""
+    if not yields:
+        return
+    from nlpmeta.languages import parse
+
+    rows = [
+        (
+            each.lang,
+            parse(each.lang).name,
+            f"{each.usable_intents} of {each.intents}",
+            f"{each.usable_templates} of {each.templates}",
+            str(each.sentences),
+        )
+        for each in yields
+    ]
+    out_table(("language", "", "intents used", "templates used", "sentences"), rows)
+    out(f"Languages: {len(yields)}, sentences: {sum(each.sentences for each in yields)}")
+
+
+def out_suspects(suspects: "Sequence[Mapping[str, object]]", unit: str, most: int = 20) -> None:
+    """The examples whose labels are the least probable: at most a tenth of them, and no more than ``most``."""
+    judged = [each for each in suspects if each["probability"] is not None]
+    shown = judged[: max(1, min(most, len(suspects) // 10))]
+    rows = [
+        (str(each["line"]), f"{100 * float(str(each['probability'])):.1f}", str(each["label"]), str(each["rather"]),
+         str(each["text"]))
+        for each in shown
+    ]  # fmt: skip
+    out_table((unit, "label, %", "label", "rather", "text"), rows)
+    out(f"The {len(shown)} least probable labels of {len(judged)} that were held out; --json has all.")
+
+
+def first_rows(report: "DataReport") -> "Iterator[str]":
+    """Where to look first: a line a part, and a line a pair of parts."""
+    unit = {part.name: part.counted_in.removesuffix("s") for part in report.parts}
+    words = {"exact": "repeat", "normalised": "normalised repeat", "conflicting": "text with another label"}
+    for part in report.parts:
+        here, first = unit[part.name], part.first
+        kinds = [kind for kind in first if kind != "normalised" or first[kind] != first.get("exact")]
+        said = [f"first {words[kind]}: {here} {first[kind].line} (see {here} {first[kind].other})" for kind in kinds]
+        if said:
+            yield f"{part.name}: {'; '.join(said)}"
+    for each in report.overlaps:
+        here, there = unit[each.second], unit[each.first]
+        found = {"": each.first_rows.get("normalised"), ", with another label": each.first_rows.get("label_differs")}
+        said = [f"{here} {row.line} ({there} {row.other} there){how}" for how, row in found.items() if row is not None]
+        if said:
+            yield f"{each.second}: first text also in {each.first}: {'; '.join(said)}"

@@ -1,6 +1,6 @@
 """``nlpmeta data``: the data sets that have a name, and what is wrong with one's own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +9,7 @@ import typer
 from nlpmeta.cli.process import AsJson, Delimiter, Encoding, LabelColumn, LabelSeparator, NoHeader, TextColumn
 
 if TYPE_CHECKING:
-    from nlpmeta.sources.home_assistant import LanguageYield
-    from nlpmeta.sources.inspection import DataReport
+    from nlpmeta.sources.inspection import DataReport, Part
     from nlpmeta.sources.loading import Count, Overview
 
 EXAMPLES = """Examples:
@@ -26,6 +25,8 @@ EXAMPLES = """Examples:
   nlpmeta data check massive --lang sw --data-dir mirror
 
   nlpmeta data check train.csv test.csv
+
+  nlpmeta data check train.csv --model my-model
 """
 
 _app = typer.Typer(no_args_is_help=True, epilog=EXAMPLES, help="List, explain, export and check data sets.")
@@ -74,7 +75,7 @@ def show(
 
     Texts are counted where that needs no download: in a mirror folder, a file, or an installed package.
     """
-    from nlpmeta.cli.console import out_json
+    from nlpmeta.cli.console import out_json, show_yields
     from nlpmeta.progress import track
     from nlpmeta.sources.home_assistant import HomeAssistantIntents
     from nlpmeta.sources.loading import counted, open_if_possible, overview
@@ -93,7 +94,7 @@ def show(
         out_json(facts.as_json() | {"counts": parts, "yields": yields})
         return
     _show_facts(facts)
-    _show_yields(yields)
+    show_yields(yields)
     _show_counts(parts)
 
 
@@ -145,16 +146,20 @@ def check(
     encoding: Encoding = None,
     no_header: NoHeader = False,
     few: Annotated[int, typer.Option(help="List classes with fewer distinct texts than this.", min=1)] = 5,
+    model: Annotated[str | None, typer.Option(help="Adapted model: rank labels that look wrong.")] = None,
     json: AsJson = False,
 ) -> None:
     """Count repeated texts within and across splits, texts under several labels, tiny classes, and split translations.
 
     Texts are compared as they stand (exact) and after normalisation of case, digits and white space. The first line of
     each kind is named (the first row, where the data has no lines), and rows that cannot be read are counted.
+
+    With --model the examples of one file are ranked by how improbable their label is when they are held out, by the
+    method of that model: where labels are wrong, they stand first. --json has all of them.
     """
     from dataclasses import asdict
 
-    from nlpmeta.cli.console import out_json
+    from nlpmeta.cli.console import out_json, out_suspects
     from nlpmeta.errors import collected_warnings
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.inspection import inspect_parts, parts_of
@@ -173,10 +178,35 @@ def check(
             wanted = lang if source.languages() else None
             parts += parts_of(source, lang=wanted, without=views_of(each), named=each if len(names) > 1 else "")
     report = inspect_parts(parts, few=few)
+    suspects = None if model is None else _suspects(model, parts)
     if json:
-        out_json(asdict(report) | {"clean": report.is_clean, "notes": notes})
-    else:
-        _show_report(report)
+        more = {} if suspects is None else {"suspects": suspects}
+        out_json(asdict(report) | {"clean": report.is_clean, "notes": notes} | more)
+        return
+    _show_report(report)
+    if suspects is not None:
+        out_suspects(suspects, "line" if parts[0].texts.lines else "row")
+
+
+def _suspects(model: str, parts: "Sequence[Part]") -> "list[dict[str, object]]":
+    """The examples of one part as ``FewShotClassifier.suspects`` ranks them, with their lines.
+
+    Raises:
+        NLPMetaError: if there are several parts, texts have several labels, or nothing can be held out.
+    """
+    from dataclasses import asdict
+
+    from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.errors import NLPMetaError
+
+    if len(parts) != 1:
+        raise NLPMetaError(f"--model goes with one file, one language and one split; there are {len(parts)} parts.")
+    texts = parts[0].texts
+    if texts.several:
+        raise NLPMetaError("--model needs one label a text; texts of this file have several.")
+    found = FewShotClassifier.from_pretrained(model).suspects(list(texts.texts), texts.names())
+    lines = range(1, len(texts) + 1) if texts.lines is None else [int(line) for line in texts.lines]
+    return [asdict(each) | {"line": lines[each.row]} for each in found]
 
 
 def _show_facts(facts: "Overview") -> None:
@@ -212,30 +242,9 @@ def _show_counts(parts: "Sequence[Count]") -> None:
         out_table(("language", "split", "texts", "classes"), rows)
 
 
-def _show_yields(yields: "Sequence[LanguageYield]") -> None:
-    """What each language gives when its templates are expanded."""
-    if not yields:
-        return
-    from nlpmeta.cli.console import out, out_table
-    from nlpmeta.languages import parse
-
-    rows = [
-        (
-            each.lang,
-            parse(each.lang).name,
-            f"{each.usable_intents} of {each.intents}",
-            f"{each.usable_templates} of {each.templates}",
-            str(each.sentences),
-        )
-        for each in yields
-    ]
-    out_table(("language", "", "intents used", "templates used", "sentences"), rows)
-    out(f"Languages: {len(yields)}, sentences: {sum(each.sentences for each in yields)}")
-
-
 def _show_report(report: "DataReport") -> None:
     """Counts of every part, then what is in two parts, then what to make of it."""
-    from nlpmeta.cli.console import out, out_table, printable
+    from nlpmeta.cli.console import first_rows, out, out_table, printable
 
     rows = [
         (
@@ -260,27 +269,9 @@ def _show_report(report: "DataReport") -> None:
         if part.small_classes:
             listed = ", ".join(f"{name} ({count})" for name, count in list(part.small_classes.items())[:10])
             out(printable(f"{part.name}: fewer than {report.few} distinct texts: {listed}"))
-    for line in _first_rows(report):
+    for line in first_rows(report):
         out(printable(line))
     out(_verdict(report))
-
-
-def _first_rows(report: "DataReport") -> "Iterator[str]":
-    """Where to look first: a line a part, and a line a pair of parts."""
-    unit = {part.name: part.counted_in.removesuffix("s") for part in report.parts}
-    words = {"exact": "repeat", "normalised": "normalised repeat", "conflicting": "text with another label"}
-    for part in report.parts:
-        here, first = unit[part.name], part.first
-        kinds = [kind for kind in first if kind != "normalised" or first[kind] != first.get("exact")]
-        said = [f"first {words[kind]}: {here} {first[kind].line} (see {here} {first[kind].other})" for kind in kinds]
-        if said:
-            yield f"{part.name}: {'; '.join(said)}"
-    for each in report.overlaps:
-        here, there = unit[each.second], unit[each.first]
-        found = {"": each.first_rows.get("normalised"), ", with another label": each.first_rows.get("label_differs")}
-        said = [f"{here} {row.line} ({there} {row.other} there){how}" for how, row in found.items() if row is not None]
-        if said:
-            yield f"{each.second}: first text also in {each.first}: {'; '.join(said)}"
 
 
 def _verdict(report: "DataReport") -> str:
