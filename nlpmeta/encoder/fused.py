@@ -55,6 +55,7 @@ class FusedLinear(Linear):
             and down.dim() == up.dim() == 2
             and not (self.disable_adapters or self.merged or self.lora_variant)
             and isinstance(self.lora_dropout[ADAPTER], nn.Identity)
+            and self.lora_dropout[ADAPTER].training  # adaptation stays bit for bit as it was
             and all(each.dtype == torch.float32 and each.device.type == "cpu" for each in tensors)
             and not torch.is_autocast_enabled("cpu")
         )
