@@ -37,6 +37,7 @@ class Case:
 
 CASES = (
     Case("all layers"),
+    Case("top 6, lower cached", 6, True),
     Case("top 4", 4),
     Case("top 4, lower cached", 4, True),
     Case("top 2", 2),

@@ -5,7 +5,6 @@ import torch
 from conftest import make_encoder, scale_adapter
 from peft import PeftModel
 
-from nlpmeta.encoder.fused import FusedLinear, _Fused
 from nlpmeta.encoder.lora import (
     AdapterSettings,
     adapter_weights,
@@ -17,7 +16,6 @@ from nlpmeta.encoder.lora import (
     lowest_trained_layer,
     save_adapter,
 )
-from nlpmeta.encoder.merged import ADAPTER, adapted_layers
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 
@@ -211,52 +209,6 @@ def test_each_text_is_embedded_with_the_adapter_that_is_its_own(batch_tokens):
     for row, text in enumerate(texts):
         alone = encoder([text], adapter={name: weight[owner[row]] for name, weight in stacked.items()})
         torch.testing.assert_close(together[row], alone[0], rtol=1e-5, atol=1e-5)
-
-
-def test_one_fused_product_gives_the_values_and_gradients_of_peft_once_and_twice(monkeypatch):
-    encoder = adapted_encoder()
-    encoder.train()
-    layers = [layer for layer in adapted_layers(encoder.backbone).values() if isinstance(layer, FusedLinear)]
-    assert layers
-    layer, generator = layers[0], torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, layer.in_features, generator=generator, requires_grad=True)
-    weights = [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
-
-    def derivatives():
-        loss = layer(x).sin().sum()
-        first = torch.autograd.grad(loss, [x, *weights], create_graph=True)
-        second = torch.autograd.grad(sum(each.square().sum() for each in first), [x, *weights])
-        return [loss, *first, *second]
-
-    fused = derivatives()
-    assert "Fused" in type(layer(x).grad_fn).__name__
-    monkeypatch.setattr(FusedLinear, "_is_plain", lambda *_: False)
-    assert "Fused" not in type(layer(x).grad_fn).__name__
-    for one, other in zip(fused, derivatives(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("reason", ["a row each", "dropout", "autocast", "no gradient"])
-def test_where_one_product_would_not_do_the_layer_is_peft_s_own(reason, monkeypatch):
-    encoder = adapted_encoder()
-    layer = next(each for each in adapted_layers(encoder.backbone).values() if isinstance(each, FusedLinear))
-    x = torch.randn(2, 3, layer.in_features, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(_Fused, "apply", lambda *_: pytest.fail("took one product"))
-    if reason == "a row each":
-        stacked = {
-            f"lora_{part}.{ADAPTER}.weight": getattr(layer, f"lora_{part}")[ADAPTER].weight.expand(2, -1, -1)
-            for part in "AB"
-        }
-        torch.func.functional_call(layer, stacked, (x,))
-    elif reason == "dropout":
-        layer.lora_dropout[ADAPTER] = torch.nn.Dropout(0.5)
-        layer(x)
-    elif reason == "autocast":
-        with torch.autocast("cpu", torch.bfloat16):
-            layer(x)
-    else:
-        with torch.no_grad():
-            layer(x)
 
 
 def test_only_the_top_layers_of_a_start_train_on():

@@ -59,8 +59,6 @@ def add_adapter(encoder: TextEncoder, settings: AdapterSettings, *, seed: int) -
     """
     from peft import inject_adapter_in_model
 
-    from nlpmeta.encoder.fused import prepare_layers
-
     if has_adapter(encoder):
         raise NLPMetaError("This encoder has an adapter already; load the encoder again to start from a fresh one.")
     config = _peft_config(encoder, settings)
@@ -77,7 +75,7 @@ def add_adapter(encoder: TextEncoder, settings: AdapterSettings, *, seed: int) -
         raise NLPMetaError(
             f"No linear layer of this encoder is named {' or '.join(settings.modules)}; it has {', '.join(known)}."
         ) from error
-    prepare_layers(encoder.backbone)
+    _read_rows(encoder)
     generator = torch.Generator("cpu").manual_seed(seed)
     for name, weight in adapter_weights(encoder).items():
         with torch.no_grad():
@@ -191,8 +189,6 @@ def load_adapter(encoder: TextEncoder, folder: Path) -> None:
     """
     from peft import inject_adapter_in_model
 
-    from nlpmeta.encoder.fused import prepare_layers
-
     if has_adapter(encoder):
         raise NLPMetaError("This encoder has an adapter already; load the encoder again to use another one.")
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -211,7 +207,7 @@ def load_adapter(encoder: TextEncoder, folder: Path) -> None:
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ModelFolderError(f"The adapter in {folder} is damaged or not for this encoder: {error}") from error
-    prepare_layers(encoder.backbone)
+    _read_rows(encoder)
     _fill(adapter_weights(encoder), stored, folder)
     encoder.eval()
 
@@ -228,6 +224,24 @@ def _fill(weights: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor], fol
             if weight.shape != stored[names[name]].shape:
                 raise ModelFolderError(f"{names[name]} in {folder} has the shape of another encoder.")
             weight.copy_(stored[names[name]])
+
+
+class RowLinear(nn.Linear):
+    """A linear layer whose weight may be one for every row of a batch: ``(n, out, in)`` for inputs ``(n, width, in)``.
+
+    Weights of that shape come from ``functional_call``: the texts of many tasks, each with the adapter of its task, go
+    through the frozen weights in one product.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if self.weight.dim() == 2 else input @ self.weight.transpose(1, 2)
+
+
+def _read_rows(encoder: TextEncoder) -> None:
+    """Let the thin matrices of the adapters take a weight for every row."""
+    for layer in adapted_layers(encoder.backbone).values():
+        for thin in (layer.lora_A[NAME], layer.lora_B[NAME]):
+            thin.__class__ = RowLinear  # peft built them; all but ``forward`` stays
 
 
 def _peft_config(encoder: TextEncoder, settings: AdapterSettings) -> "LoraConfig":
