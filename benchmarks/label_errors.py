@@ -15,6 +15,7 @@ import numpy as np
 import typer
 
 from nlpmeta import KShotSampler, load_source
+from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.metrics.scores import Interval
 
@@ -55,14 +56,14 @@ def main(
         typer.echo(f"{name} {lang}: {Interval.of(found).percent()} % of the first tenth are planted")
 
 
-def _ranked(learner: object, texts: list[str], names: list[str]) -> list[int]:
+def _ranked(learner: Learner, texts: list[str], names: list[str]) -> list[int]:
     """The rows of the examples, the most suspicious first."""
     from nlpmeta.classifier.explaining import suspects
     from nlpmeta.classifier.fitted import Examples, Fitted
     from nlpmeta.data.labels import checked_labels
 
     examples = Examples.of(tuple(texts), checked_labels(names))
-    return [each.row for each in suspects(Fitted(learner, {}, examples.classes), examples)]  # type: ignore[arg-type]
+    return [each.row for each in suspects(Fitted(learner, {}, examples.classes), examples)]
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class AnsweringClassifier(KeptClassifier):
         X: "Sequence[str] | ArrayLike",  # noqa: N803
         *,
         abstain: float | None = None,
-    ) -> "NDArray[np.generic] | list[LabelSet]":
+    ) -> "NDArray[np.generic] | list[LabelSet] | list[list[object]]":
         """The most probable label of each text, ``(n_texts,)``, or the labels that it may have.
 
         Where a text may have several labels, they are those whose probability reaches their threshold
@@ -83,7 +83,7 @@ class AnsweringClassifier(KeptClassifier):
             return label_sets(fitted.predictor, scores, fitted.classes.tolist(), coverage=abstain)
         probabilities = _probabilities(fitted, scores)
         if gives_sets(fitted):
-            return label_sets_of(fitted, probabilities)  # type: ignore[return-value]  # several labels a text
+            return label_sets_of(fitted, probabilities)
         labels: NDArray[np.generic] = fitted.classes[probabilities.argmax(1)]
         return labels
 

@@ -6,7 +6,7 @@ Whoever reads the value while it changes reads the old one or the new one.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -282,7 +282,8 @@ def checked_weights(sample_weight: object, n: int) -> "NDArray[np.float64] | Non
     if len(values) != n:
         raise DataError(f"There are {n} texts but sample_weight has {len(values)} numbers.")
     for row, value in enumerate(values):
-        if kind_of(value) not in (int, float) or not np.isfinite(value) or value < 0:  # type: ignore[call-overload,operator]
+        number = cast("float", value)
+        if kind_of(value) not in (int, float) or not np.isfinite(number) or number < 0:
             raise DataError(f"sample_weight must hold numbers from 0 on; row {row} is {visible(repr(value))[:40]}.")
     weights = np.asarray(values, dtype=np.float64)
     if not weights.any():

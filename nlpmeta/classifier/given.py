@@ -1,6 +1,5 @@
 """What is given to a classifier, checked, what a learner makes of it, and how examples are kept in a folder."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +17,9 @@ from nlpmeta.classifier.several import (
     several_learned,
 )
 from nlpmeta.classifier.streaming import LabelsFile
-from nlpmeta.data.inputs import checked_texts, is_missing, is_unicode, values_of
+from nlpmeta.data.inputs import checked_texts, is_unicode, values_of
 from nlpmeta.data.labels import checked_labels, like, plain
-from nlpmeta.data.multilabel import gives_several
+from nlpmeta.data.multilabel import gives_several, named_classes
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import Readapts, check_described
@@ -69,17 +68,8 @@ def pairs_and_classes(
     """
     if classes is None:
         return *checked_pairs(X, y), None
-    named = values_of(classes, name="classes", what="labels")
-    empty = [name for name in named if is_missing(name) or (isinstance(name, str | bytes) and not name.strip())]
-    if empty or not named:
-        raise DataError(
-            f"classes must hold a name for each class; {f'it holds {empty[0]!r}' if empty else 'it is empty'}."
-        )
-    every = checked_labels(named)
-    known = Counter(every.tolist())
-    label, count = known.most_common(1)[0]
-    if count > 1:
-        raise DataError(f"classes holds {label!r} twice.")
+    every = named_classes(classes)
+    known = set(every.tolist())
     texts, labels = values_of(X, name="X", what="texts"), values_of(y, name="y", what="labels")
     if not texts and not labels:
         return (), every[:0], every

@@ -80,7 +80,7 @@ class SeveralExamples(Examples):
         row_of = {text: row for row, text in enumerate(self.texts)}
         fresh = []
         for row, text in enumerate(texts):
-            if text in row_of and row_of[text] < len(old):
+            if text in row_of:
                 old[row_of[text]] = new[row]
             else:
                 fresh.append(row)
@@ -122,7 +122,7 @@ def several_given(
     """
     marks = checked_marks(y, classes, usual=usual)
     given = values_of(X, name="X", what="texts")
-    texts = checked_texts(given) if given or classes is None else ()  # type: ignore[arg-type]
+    texts = checked_texts(given) if given or classes is None else ()
     if len(texts) != len(marks):
         raise DataError(f"X has {len(texts)} texts but y has the labels of {len(marks)}.")
     if len(marks.classes) < 2 and usual is None:
@@ -173,7 +173,7 @@ def more_marked(known: Examples | None, X: object, y: object, classes: object) -
     if not isinstance(known, SeveralExamples):  # such a model is read with examples of its own kind
         raise DataError("The examples of this model have one label a text.")
     marks = checked_marks(labels, classes, usual=known.classes.tolist())
-    given = checked_texts(texts)  # type: ignore[arg-type]  # it says what is wrong with any other value
+    given = checked_texts(texts)
     if len(given) != len(marks):
         raise DataError(f"X has {len(given)} texts but y has the labels of {len(marks)}.")
     return known.with_marks(given, marks)

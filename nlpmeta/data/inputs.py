@@ -1,14 +1,11 @@
 """Columns of values as people have them (lists, arrays, series, Arrow, one column of a table), and texts among them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import numpy as np
 
 from nlpmeta.errors import DataError, visible
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 _MOST_NAMED = 8  # columns or keys, in a message
 
@@ -48,7 +45,7 @@ def values_of(given: object, *, name: str, what: str) -> list[object]:
     return _listed_out(given, name, what)
 
 
-def checked_texts(X: "Sequence[str] | ArrayLike") -> tuple[str, ...]:  # noqa: N803
+def checked_texts(X: object) -> tuple[str, ...]:  # noqa: N803
     """The texts of ``X``, checked; a table of one column is that column.
 
     Raises:

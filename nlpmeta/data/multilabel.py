@@ -81,25 +81,31 @@ def checked_marks(y: object, classes: object = None, *, usual: object = None) ->
     return _of_sets(sets, flat, named if named is not None or flat else _named_classes(usual))
 
 
-def _named_classes(classes: object) -> "NDArray[np.generic] | None":
+def named_classes(classes: object) -> "NDArray[np.generic]":
     """The labels in ``classes``, in their order.
 
     Raises:
-        DataError: if one is missing, empty or there twice, also in two spellings.
+        DataError: if there are none, or one is missing, empty or there twice.
     """
-    if classes is None:
-        return None
     named = values_of(classes, name="classes", what="labels")
     empty = [name for name in named if is_missing(name) or (isinstance(name, str | bytes) and not name.strip())]
     if empty or not named:
         raise DataError(
-            f"classes must hold a name for each label; {f'it holds {empty[0]!r}' if empty else 'it is empty'}."
+            f"classes must hold a name for each class; {f'it holds {empty[0]!r}' if empty else 'it is empty'}."
         )
     every = checked_labels(named)
     label, count = Counter(every.tolist()).most_common(1)[0]
     if count > 1:
         raise DataError(f"classes holds {label!r} twice.")
-    classes_of(every)  # refuses two spellings of one label
+    return every
+
+
+def _named_classes(classes: object) -> "NDArray[np.generic] | None":
+    """``named_classes`` if there are any; two spellings of one label are refused too."""
+    if classes is None:
+        return None
+    every = named_classes(classes)
+    classes_of(every)
     return every
 
 
@@ -198,9 +204,10 @@ class MultiLabelTexts:
     @classmethod
     def of(cls, data: LabeledTexts) -> "MultiLabelTexts":
         """The same texts, whose label names are sets of labels if ``data.several``, else one label each."""
-        sets = [frozenset(filter(None, name.split(LABEL_SEPARATOR))) for name in data.label_names]
-        if not data.several:
-            sets = [frozenset([name]) for name in data.label_names]
+        sets = [
+            frozenset(filter(None, name.split(LABEL_SEPARATOR))) if data.several else frozenset([name])
+            for name in data.label_names
+        ]
         names = tuple(sorted(set().union(*sets)))
         number = {name: label for label, name in enumerate(names)}
         places = [tuple(sorted(number[name] for name in each)) for each in sets]
