@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 BASELINE = "one-vs-rest logistic regression"
 FIGURES = dict(zip(SEVERAL_METRICS, ("macro-F1", "micro-F1", "mAP", "exact match"), strict=True))
 """The figures and what they are called in a table."""
-_INVERSE_PENALTY = (
-    10.0  # the best mean average precision of the baseline among 1, 10 and 100 on the languages of choice
-)
-_FOLDS = 5
 
 
 class GivesProbabilities(Protocol):
