@@ -29,7 +29,9 @@ from nlpmeta.cli.process import (
 
 if TYPE_CHECKING:
     from nlpmeta.auto.mismatch import TaskReport
-    from nlpmeta.evaluation.request import AdaptRequest
+    from nlpmeta.evaluation import AdaptReport
+    from nlpmeta.evaluation.request import AdaptRequest, Place
+    from nlpmeta.evaluation.several import SeveralReport
     from nlpmeta.evaluation.trial import Measured, Stopwatch, Trial
     from nlpmeta.metrics.scores import Interval, Proportion
     from nlpmeta.training.unlabelled import FromTexts
@@ -158,7 +160,7 @@ def _run(
     request: "AdaptRequest", out: Path | None, *, overwrite: bool, include_support: bool, as_json: bool, quiet: bool
 ) -> None:
     """Do it, save the model and print the report; where it goes is settled before the work begins."""
-    from nlpmeta.cli.console import out_json, say
+    from nlpmeta.cli.console import say
     from nlpmeta.evaluation import adapt_and_measure
     from nlpmeta.evaluation.request import Material, choose_place, source_of
 
@@ -169,42 +171,40 @@ def _run(
     material = Material.of(request, say=notes)
     place = choose_place(out, name=request.name, task=request.facts(material.pool.digest()), overwrite=overwrite)
     found = adapt_and_measure(request, material=material, show_progress=not quiet, say=notes)
-    report = found.json(place.folder)
-    found.classifier.save_pretrained(
-        place.folder, overwrite=place.replace, report=report, include_support=include_support
-    )
-    if as_json:
-        out_json(report)
-    else:
+    _save(found, place, include_support=include_support, as_json=as_json)
+    if not as_json:
         show(
-            found.trial,
-            place.folder,
-            material.watch,
-            found=found.task_report,
-            label_next=found.label_next,
+            found.trial, place.folder, material.watch, found=found.task_report, label_next=found.label_next,
             learned=found.learned,
-        )
+        )  # fmt: skip
 
 
 def _run_several(
     request: "AdaptRequest", out: Path | None, *, overwrite: bool, include_support: bool, as_json: bool, quiet: bool
 ) -> None:
     """The same for texts with several labels."""
-    from nlpmeta.cli.console import out_json, say, show_several
+    from nlpmeta.cli.console import say, show_several
     from nlpmeta.evaluation.request import choose_place
     from nlpmeta.evaluation.several import adapt_several, read_several
 
     data = read_several(request)
     place = choose_place(out, name=request.name, task=request.facts(data.digest), overwrite=overwrite)
     found = adapt_several(request, data=data, show_progress=not quiet, say=None if quiet else say)
+    _save(found, place, include_support=include_support, as_json=as_json)
+    if not as_json:
+        show_several(found, place.folder)
+
+
+def _save(found: "AdaptReport | SeveralReport", place: "Place", *, include_support: bool, as_json: bool) -> None:
+    """Save the model with its report, and print the report if it is wanted as JSON."""
+    from nlpmeta.cli.console import out_json
+
     report = found.json(place.folder)
     found.classifier.save_pretrained(
         place.folder, overwrite=place.replace, report=report, include_support=include_support
     )
     if as_json:
         out_json(report)
-    else:
-        show_several(found, place.folder)
 
 
 def _shots(asked: str) -> int | None:

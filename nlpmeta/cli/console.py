@@ -153,7 +153,8 @@ def show_several(found: "SeveralReport", folder: "Path") -> None:
     out(f"Time: {stages}")
     which = "of all examples" if found.request.n_shot is None else "of the first draw"
     out(f"Saved: {folder} (the model {which if support.texts else 'of the names alone'})")
-    out(f"Next: nlpmeta predict {folder} --file texts.txt")
+    example = f'"{printable(support.texts[0])}"' if support.texts else "--file texts.txt"
+    out(f"Next: nlpmeta predict {folder} {example}")
 
 
 def _counts(found: "Mapping[str, int]", most: int = 30) -> str:
