@@ -20,8 +20,12 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from nlpmeta import FewShotClassifier
 
 TEXT = "nataka kulala mapema leo"
 ENGINES = ("torch", "onnx", "onnx-int8")
@@ -73,7 +77,7 @@ def main() -> int:
     encoder = classifier.learner_.encoder.select(classifier.learner_.predictor(classifier.state_).adapter_scales)
     size = {}
     for engine in ENGINES[1:]:
-        made = CompiledEncoder.open(compiled_name(encoder, precision_of(engine)))
+        made = CompiledEncoder.from_cache(compiled_name(encoder, precision_of(engine)))
         size[engine] = round(sum(file.stat().st_size for file in made.folder.glob("encoder.onnx*")) / 1e6, 1)
     found = {
         "machine": machine(asked.threads),
@@ -129,7 +133,7 @@ def cost(words: list[str]) -> tuple[float, float]:
     return float(seconds), float(megabytes)
 
 
-def warm_runs(classifier: "FewShotClassifier", texts: list[str], rounds: int) -> dict[str, dict[str, float]]:  # noqa: F821
+def warm_runs(classifier: "FewShotClassifier", texts: list[str], rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds for one text and texts a second in bulk, in CPU time of this process, and labels as torch's."""
     one: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     bulk: dict[str, list[float]] = {engine: [] for engine in ENGINES}

@@ -189,17 +189,19 @@ def test_a_cache_that_cannot_be_written_embeds_uncompiled_and_says_so(cache, loa
 
 @slow
 def test_two_that_compile_at_once_leave_one_sound_encoder(cache, loaded, monkeypatch):
-    real = compiling._into_place
+    real, target, theirs = compiling._agreement, compiled_name(loaded, "float32").folder, []
 
-    def late(work, target, name):
-        monkeypatch.setattr(compiling, "_into_place", real)
+    def late(*given):
+        monkeypatch.setattr(compiling, "_agreement", real)
         compile_encoder(loaded, "float32")  # the other was quicker
-        real(work, target, name)
+        theirs.append(target.stat().st_ino)
+        return real(*given)
 
-    monkeypatch.setattr(compiling, "_into_place", late)
+    monkeypatch.setattr(compiling, "_agreement", late)
     compile_encoder(loaded, "float32")
     assert CompiledEncoder.is_sound(compiled_name(loaded, "float32"))
-    assert len(list((cache / "compiled").iterdir())) == 1
+    assert list((cache / "compiled").iterdir()) == [target]
+    assert target.stat().st_ino == theirs[0]  # the first stays
 
 
 @slow

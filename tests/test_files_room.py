@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "nlpmeta"
-ROOM = {f"storage/{name}.py" for name in ("files", "folders", "temporary", "tensors", "manifest")}
+ROOM = {f"storage/{name}.py" for name in ("__init__", "files", "folders", "tensors", "manifest")}
 CALLS = {
     *("open", "fdopen", "FileIO", "read_text", "read_bytes", "write_text", "write_bytes", "touch", "mkdir", "makedirs"),
     *("unlink", "rmdir", "removedirs", "rmtree", "rename", "renames", "symlink_to", "hardlink_to", "symlink", "link"),
@@ -26,7 +26,6 @@ OF_A_MODULE = {
 MAYBE = CALLS | {name.rpartition(".")[2] for name in OF_A_MODULE} | {"replace"}
 SQLITE = "SQLite opens, locks and syncs its files itself"
 LIBRARY = "the library reads or writes a folder itself; what it reads was checked before, what it writes is new"
-COMPILED = "compiled encoders, read and written where PyTorch is not loaded; their digests are checked"
 LOCK = "a lock file has no content"
 HUB = "the Hub's library writes its own cache"
 BUFFER = "into memory"
@@ -55,6 +54,7 @@ OUTSIDE = {
     ("encoder/frozen_layers.py", "memmap"): "NumPy maps a file of the cache, whose rows have checksums",
     ("encoder/packaged/__init__.py", "FileLock"): LOCK,
     ("encoder/table.py", "sqlite3.connect"): SQLITE,
+    ("encoder/compiling.py", "torch.onnx.export"): LIBRARY,
     ("encoder/files.py", "AutoModel.from_pretrained"): LIBRARY,
     ("encoder/files.py", "AutoTokenizer.from_pretrained"): LIBRARY,
     ("export/__init__.py", "save_pretrained"): LIBRARY,
@@ -72,18 +72,6 @@ OUTSIDE = {
     ("sources/hub_access.py", "snapshot_download"): HUB,
     ("sources/tables.py", "load_workbook"): DATA,
     ("auto/diagnosis.py", "safe_open"): "a file of the package, whose header is needed",
-    ("storage/__init__.py", "rmtree"): COMPILED,
-    ("storage/__init__.py", "unlink"): COMPILED,
-    ("encoder/compiling.py", "rmtree"): COMPILED,
-    ("encoder/compiling.py", "torch.onnx.export"): COMPILED,
-    ("encoder/compiling.py", "unlink"): COMPILED,
-    ("encoder/engines.py", "open"): COMPILED,
-    ("storage/__init__.py", "rename"): COMPILED,
-    ("classifier/light.py", "open"): COMPILED,
-    ("classifier/light.py", "read_bytes"): COMPILED,
-    ("encoder/compiling.py", "mkdir"): COMPILED,
-    ("encoder/compiling.py", "open"): COMPILED,
-    ("encoder/compiling.py", "rename"): COMPILED,
 }
 
 

@@ -19,7 +19,7 @@ from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.engines import CompiledEncoder, CompiledName, Engine, compiled_home, precision_of
 from nlpmeta.encoder.tokenizing import collected_cuts
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.storage.files import read_bytes, write_bytes
+from nlpmeta.storage.files import LARGEST_JSON, read_bytes, write_bytes
 from nlpmeta.storage.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ class LightClassifier:
         Raises:
             NLPMetaError: as ``FewShotClassifier.from_pretrained``, if the folder is not that of a whole model.
         """
-        if not (folder / MANIFEST).is_file() or not (place := _place(folder)).is_file():
+        try:
+            place = _place(folder)
+        except OSError:  # it has no manifest that can be read
+            return None
+        if not place.is_file():
             return None
         read_manifest(folder)
         try:
@@ -102,7 +106,7 @@ class LightClassifier:
 
     @cached_property
     def _encoder(self) -> CompiledEncoder | None:
-        return CompiledEncoder.open(self.name)
+        return CompiledEncoder.from_cache(self.name)
 
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
         """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
@@ -151,7 +155,7 @@ def write_light(
 
 def _place(folder: Path) -> Path:
     """Where the heads of the model in ``folder`` are kept; another release reads them off again."""
-    manifest = (folder / MANIFEST).read_bytes()
+    manifest = read_bytes(folder / MANIFEST, most=LARGEST_JSON)
     digest = sha256(b"%d %s " % (FORMAT, __version__.encode()) + manifest).hexdigest()
     return compiled_home() / "models" / f"{digest[:32]}.safetensors"
 

@@ -3,13 +3,12 @@
 import copy
 import json
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -39,8 +38,8 @@ from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.encoder.vocabulary import check_same_ids, write_vocabulary
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
-from nlpmeta.storage import remove_leftovers, temporary_beside
-from nlpmeta.storage.files import disk_errors_said_plainly, sha256, sync_file, write_json
+from nlpmeta.storage.files import remove_file, sha256, write_json
+from nlpmeta.storage.folders import cached_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,27 +74,15 @@ def compile_encoder(encoder: TextEncoder, precision: Precision) -> Agreement:
     check_packages()
     if (name := compiled_name(encoder, precision)) is None:
         raise NLPMetaError("This encoder was built in memory; only one that was loaded can be compiled.")
-    target = name.folder
-    with disk_errors_said_plainly(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target)
-        work = temporary_beside(target)
-        work.mkdir()
-        try:
-            _write_graph(encoder, precision, work)
-            write_vocabulary(encoder.tokenizer, work)
-            blank = encoder.tokenizer.pad_token_id or 0
-            made = CompiledEncoder(work, {"blank": blank})
-            texts = [each for row in script_sentences() for each in row]
-            check_same_ids(made.vocabulary, encoder, texts)
-            agreement = _agreement(encoder, made, precision)
-            files = {file.name: sha256(file) for file in sorted(work.iterdir())}
-            write_json(work / FACTS, {"name": name.json(), "blank": blank, "files": files})
-            for file in work.iterdir():
-                sync_file(file)
-            _into_place(work, target, name)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with cached_folder(name.folder, partial(CompiledEncoder.is_sound, name)) as work:
+        _write_graph(encoder, precision, work)
+        write_vocabulary(encoder.tokenizer, work)
+        blank = encoder.tokenizer.pad_token_id or 0
+        made = CompiledEncoder(work, {"blank": blank})
+        check_same_ids(made.vocabulary, encoder, [each for row in script_sentences() for each in row])
+        agreement = _agreement(encoder, made, precision)
+        files = {file.name: sha256(file) for file in sorted(work.iterdir())}
+        write_json(work / FACTS, {"name": name.json(), "blank": blank, "files": files})
     return agreement
 
 
@@ -116,7 +103,7 @@ def opened(encoder: TextEncoder, precision: Precision, *, make: bool) -> Compile
     if name is None:
         return None
     try:
-        found, again = CompiledEncoder.open(name), False
+        found, again = CompiledEncoder.from_cache(name), False
     except (ModelFolderError, OSError) as error:
         found, again = None, True
         warnings.warn(f"Compiling again: {error}.", DataWarning, stacklevel=2)
@@ -129,7 +116,7 @@ def opened(encoder: TextEncoder, precision: Precision, *, make: bool) -> Compile
             raise
         warnings.warn(f"{error} Embedding goes on uncompiled.", DataWarning, stacklevel=2)
         return None
-    return CompiledEncoder.open(name)
+    return CompiledEncoder.from_cache(name)
 
 
 @contextmanager
@@ -211,11 +198,12 @@ def _write_graph(encoder: TextEncoder, precision: Precision, work: Path) -> None
         session(small if precision == "int8" else plain, optimised=False, save=work / GRAPH)
     for file in work.iterdir():
         if not file.name.startswith(GRAPH):
-            file.unlink()
+            remove_file(file)
 
 
 def _export(encoder: TextEncoder, path: Path) -> None:
-    backbones = [with_attention(merged_backbone(encoder.backbone, each), "eager") for each in _scales(encoder)]  # type: ignore[arg-type]
+    merged = [cast("PreTrainedModel", merged_backbone(encoder.backbone, each)) for each in _scales(encoder)]
+    backbones = [with_attention(each, "eager") for each in merged]
     module = _Embedder(backbones, normalise=encoder.normalise).eval()
     module = module if encoder.device.type == "cpu" else copy.deepcopy(module).to("cpu")  # the encoder stays there
     example = torch.ones(2, 5, dtype=torch.long, device="cpu")
@@ -252,7 +240,7 @@ def _share_weights(path: Path) -> None:
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     for file in path.parent.glob(f"{path.name}*"):
-        file.unlink()
+        remove_file(file)
     onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
 
 
@@ -275,16 +263,6 @@ def _agreement(encoder: TextEncoder, made: CompiledEncoder, precision: Precision
             f"(at most {100 * MOST_CHANGED:.0f} % are accepted); it was not kept. Use float32."
         )
     return found
-
-
-def _into_place(work: Path, target: Path, name: CompiledName) -> None:
-    """Rename ``work`` to ``target``; a sound one that another process was quicker with stays."""
-    try:
-        work.rename(target)
-    except OSError:
-        if not CompiledEncoder.is_sound(name):
-            shutil.rmtree(target, ignore_errors=True)
-            work.rename(target)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def check_engine(name: str) -> Engine:
         raise UnknownNameError("engine", name, get_args(Engine))
     if name.startswith("onnx") and runtime_version() is None:
         raise NLPMetaError(f"The engine {name} needs ONNX Runtime: {_ADVICE}")
-    return name  # type: ignore[return-value]  # it is one of them
+    return cast("Engine", name)
 
 
 def check_packages() -> None:
@@ -126,7 +126,7 @@ class CompiledEncoder:
         self._blank = int(str(facts.get("blank", 0)))
 
     @classmethod
-    def open(cls, name: CompiledName) -> "CompiledEncoder | None":
+    def from_cache(cls, name: CompiledName) -> "CompiledEncoder | None":
         """The compiled encoder of that name; ``None`` if there is none.
 
         Raises:
@@ -156,7 +156,7 @@ class CompiledEncoder:
     def is_sound(cls, name: CompiledName) -> bool:
         """Whether there is a compiled encoder of that name, and it is whole."""
         try:
-            return cls.open(name) is not None
+            return cls.from_cache(name) is not None
         except (ModelFolderError, OSError):
             return False
 

@@ -6,13 +6,21 @@ import shutil
 import stat
 import sys
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, visible
 from nlpmeta.storage import remove_leftovers, temporary_beside
-from nlpmeta.storage.files import disk_errors_said_plainly, is_regular, read_json, sha256, sync_file, sync_folder
+from nlpmeta.storage.files import (
+    disk_errors_said_plainly,
+    is_regular,
+    read_json,
+    remove_folder,
+    sha256,
+    sync_file,
+    sync_folder,
+)
 
 _HERE = -100  # AT_FDCWD: paths count from the working folder
 _LINUX_EXCHANGE, _MACOS_SWAP = 2, 2
@@ -67,6 +75,35 @@ def new_folder(path: Path, *, overwrite: bool = False, also: Collection[str] = (
             _swap(temporary, path, also)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def cached_folder(path: Path, is_sound: Callable[[], bool]) -> Iterator[Path]:
+    """Fill a temporary folder beside ``path``, in a cache; it becomes ``path`` when the block ends without an error.
+
+    What is at ``path`` is replaced, whatever it holds, unless ``is_sound`` says then that another process has just
+    written it.
+
+    Raises:
+        WorkFailedError: if the disk is full or does not allow the write.
+    """
+    with disk_errors_said_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        temporary = temporary_beside(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+            _settle(temporary)
+            if not path.exists():
+                with suppress(OSError):  # another process was quicker
+                    temporary.rename(path)
+            if temporary.exists() and not is_sound() and not exchange(temporary, path):
+                remove_folder(path)
+                temporary.rename(path)
+            sync_folder(path.parent)
+        finally:
+            remove_folder(temporary)
 
 
 def check_new_folder(path: Path, *, overwrite: bool = False, also: Collection[str] = ()) -> Path:
