@@ -1,5 +1,6 @@
 """Compiled encoders: the same predictions, from a file of the cache that is refused where it is not sound."""
 
+import errno
 import json
 import os
 import subprocess
@@ -26,6 +27,8 @@ from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.tokenizing import token_ids
 from nlpmeta.errors import DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import compile_model
+from nlpmeta.storage import folders
+from nlpmeta.storage.manifest import MANIFEST
 
 TEXTS = ["ball goal", "rice soup bread", "team", "bank loan cash rate bank", "zzz", "ball " * 60]
 PAIRS = [("ball goal", "sport"), ("match team", "sport"), ("rice soup", "food"), ("bread salt", "food")]
@@ -323,3 +326,32 @@ def test_a_damaged_vocabulary_is_an_error_in_words(tmp_path):
     (tmp_path / vocabulary.SCORES).write_bytes(b"123")
     with pytest.raises(NLPMetaError, match="is damaged"):
         vocabulary.Vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+def test_a_folder_of_the_cache_replaces_what_is_not_sound_and_leaves_what_is(tmp_path, monkeypatch, swaps):
+    if not swaps:
+        monkeypatch.setattr(folders, "exchange", lambda one, other: False)
+    target = tmp_path / "cache" / "one"
+    for sound, content in ((False, "first"), (False, "second"), (True, "third")):
+        with folders.cached_folder(target, lambda sound=sound: sound) as work:
+            (work / f"{content}.txt").write_text(content)
+    assert [each.name for each in target.iterdir()] == ["second.txt"]
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_of_the_cache_that_cannot_be_filled_leaves_nothing_and_one_line(tmp_path):
+    target = tmp_path / "cache" / "one"
+    with (
+        pytest.raises(WorkFailedError, match="Cannot write .*the disk is full"),
+        folders.cached_folder(target, bool) as work,
+    ):
+        (work / "half.txt").write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work / "half.txt"))
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_model_without_a_manifest_that_can_be_read_is_not_a_compiled_one(cache, tmp_path):
+    assert LightClassifier.of_folder(tmp_path, "auto") is None
+    (tmp_path / MANIFEST).mkdir()
+    assert LightClassifier.of_folder(tmp_path, "auto") is None
