@@ -98,7 +98,7 @@ class LightClassifier:
         )
         tensors = load(content)
         heads = LightHeads(tensors["weight"], tensors["bias"], tensors["shares"], float(facts["temperature"]))
-        if facts["format"] != FORMAT or heads.weight.shape[:2] != heads.bias.shape:
+        if heads.weight.shape[:2] != heads.bias.shape:
             return None
         name = CompiledName(facts["encoder"], tuple(facts["views"]), bool(facts["normalise"]), precision_of(engine))
         classes = np.asarray(facts["classes"], dtype=facts["dtype"])
@@ -140,7 +140,6 @@ def write_light(
 
     described = {
         **facts,
-        "format": FORMAT,
         "temperature": heads.temperature,
         "encoder": name.encoder,
         "views": list(name.views),

@@ -1,6 +1,7 @@
 """Compiles an encoder: one graph with adapters, pooling and scaling in it, compared with PyTorch before it is kept."""
 
 import copy
+import hashlib
 import json
 import logging
 import warnings
@@ -62,7 +63,7 @@ def compiled_name(encoder: TextEncoder, precision: Precision) -> CompiledName | 
 
 
 def compile_encoder(encoder: TextEncoder, precision: Precision) -> Agreement:
-    """Compile ``encoder``, as it is now, into the user's cache; what is there under its name is replaced.
+    """Compile ``encoder``, as it is now, into the user's cache; what is sound there under its name is left.
 
     Another process that does the same at the same time does no harm: each folder appears as a whole.
 
@@ -231,8 +232,10 @@ def _share_weights(path: Path) -> None:
     named: dict[str, str] = {}
     kept = []
     for weight in model.graph.initializer:
-        content = (weight.data_type, tuple(weight.dims), hash(weight.raw_data), len(weight.raw_data))
-        named[weight.name] = first.setdefault(content, weight.name)
+        numbers = (
+            hashlib.sha256(weight.raw_data).digest() if weight.raw_data else weight.name
+        )  # small ones are kept otherwise
+        named[weight.name] = first.setdefault((weight.data_type, tuple(weight.dims), numbers), weight.name)
         if named[weight.name] == weight.name:
             kept.append(weight)
     for node in model.graph.node:
