@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOPICS
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
 from sklearn.linear_model import Ridge
@@ -17,13 +18,14 @@ from sklearn.utils import get_tags
 from sklearn.utils.multiclass import type_of_target
 
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.auto.several import PENALTY, OneVsRest, _prototypes, _regression
+from nlpmeta.auto.several import PENALTY, OneVsRest, _odds, _prototypes, _regression
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.teaching import teach
 from nlpmeta.data.multilabel import MultiLabelTexts, checked_marks
 from nlpmeta.episodes.index import MultiLabelKShot
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.export.head import linear_heads
+from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.logistic import one_vs_rest
 from nlpmeta.metrics import SEVERAL_METRICS, several_scores
 from nlpmeta.online import OnlineClassifier
@@ -206,6 +208,13 @@ def test_labels_are_added_renamed_and_removed(fitted):
         fitted.add_class("food")
 
 
+def test_descriptions_go_with_a_label_that_is_renamed_or_removed(encoder_folder):
+    model = FewShotClassifier("auto", encoder=str(encoder_folder))
+    model.fit(TEXTS, LABELS, descriptions={"food": "rice soup", "money": "loan bank"})
+    model.rename_class("food", "meals").remove_class("money")
+    assert model.descriptions_ == model.examples_.descriptions == {"meals": ("rice soup",)}
+
+
 def test_a_text_that_comes_again_gets_its_new_labels(fitted):
     before = len(fitted.examples_.texts)
     fitted.partial_fit([TEXTS[0]], [["money"]])
@@ -280,8 +289,36 @@ def test_held_out_prototypes_are_those_without_the_text():
         assert torch.allclose(held_out[row], _shares(cosines, means[-1].any())[0])
 
 
-def test_every_label_counts_for_itself(encoder):
-    """The heads of two labels agree, whatever the third one is."""
+def test_a_single_text_without_a_label_makes_no_prototype_and_two_do():
+    rows = torch.from_numpy(np.random.default_rng(1).normal(size=(6, 5)))
+    names, weights = torch.zeros(3, 5, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for n_without, there in ((1, False), (2, True)):
+        marks = torch.ones(6, 3, dtype=torch.bool)
+        marks[:n_without] = False
+        assert bool(_prototypes(rows, marks, names, weights)[0][-1].any()) == there
+
+
+def test_a_label_without_examples_is_expected_as_often_as_the_median_of_the_others():
+    marks = torch.zeros(20, 3, dtype=torch.bool)
+    marks[:12, 0] = marks[:10, 1] = True
+    scores = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 3)))
+    offsets = _odds(scores, marks, marks.any(0))["several/offsets"]
+    assert offsets[2] == pytest.approx(float(torch.minimum(offsets[0], offsets[1])))  # torch's median of two
+
+
+def test_a_threshold_is_drawn_towards_the_expected_share_as_by_fifteen_examples():
+    marks = torch.zeros(20, 2, dtype=torch.bool)
+    marks[0, 0] = marks[:8, 1] = True
+    scores = torch.linspace(3, -2, 20, dtype=torch.float64).unsqueeze(1).repeat(1, 2)  # each label's texts come first
+    found = _odds(scores, marks, marks.any(0))
+    least = (found[THRESHOLDS] - found["several/offsets"]) / found["several/slope"]
+    for label, count in ((0, 1), (1, 8)):
+        best = float(scores[count - 1, label] + scores[count, label]) / 2
+        prior = norm.ppf(1 - 0.8 * (count + 0.5) / 21) * float(np.std(scores[:, label].numpy()))
+        assert float(least[label]) == pytest.approx((count * best + 15 * prior) / (count + 15))
+
+
+def test_the_heads_that_are_learned_are_one_vs_rest_and_sound(encoder):
     texts = [f"ball {i}" for i in range(30)]
     _, marks = make_multilabel_classification(30, n_classes=3, random_state=0)
     state = AutoHead(encoder).adapt_several(
@@ -412,7 +449,7 @@ def test_adapt_measures_and_saves_and_the_other_commands_know_it(run, tagged, tm
     rows = [json.loads(line) for line in printed.splitlines()]
     assert code == 0 and all(isinstance(row["labels"], list) for row in rows), errors
     code, printed, errors = run("score", model, "--data", tagged, "--json")
-    assert code == 0, errors
+    assert code == 0 and "was adapted from examples of this very data" in errors, errors
     assert set(SEVERAL_METRICS) <= set(json.loads(printed)["models"][0])
     code, printed, _ = run("info", model)
     assert code == 0 and "food, money, sport" in printed and "none, one or several" in printed
@@ -436,6 +473,21 @@ def test_a_table_of_predictions_can_be_scored_again(run, separated, tmp_path):
     top = run("predict", model, "rice", "--top", "2", "--json")[1]
     assert len(json.loads(top)["labels"]) == 2
     assert json.loads(run("predict", model, "rice", "--threshold", "1", "--json")[1])["labels"] == []
+
+
+def test_predicted_labels_are_parted_by_the_separator_that_is_requested(run, tagged, tmp_path):
+    assert run("adapt", "--data", tagged, "--shots", "all", "--out", tmp_path / "m")[0] == 0
+    code, printed, errors = run("predict", tmp_path / "m", "rice", "--top", "2", "--label-separator", "|")
+    assert code == 0 and printed.split("\t")[0].count("|") == printed.split("\t")[1].count("|") == 1, errors
+
+
+def test_labels_with_too_few_texts_are_dropped_on_request(run, tmp_path):
+    rows = [{"text": text, "labels": labels} for text, labels in zip(TEXTS, LABELS, strict=True)]
+    data = _lines(tmp_path / "rare.jsonl", [*rows, {"text": "rain", "labels": ["weather"]}])
+    for rare, classes in (("keep", 4), ("drop", 3)):
+        options = ("--shots", 2, "--draws", 1, "--rare", rare, "--json", "--out", tmp_path / rare)
+        code, printed, errors = run("adapt", "--data", data, *options)
+        assert code == 0 and json.loads(printed)["n_way"] == classes, errors
 
 
 def test_score_refuses_a_model_of_the_other_kind(run, tagged, table, tmp_path):

@@ -87,12 +87,12 @@ def score(
         lang_column=lang_column,
         form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
     )
-    if source.several:
-        return _score_several(models, source.load(lang, split, several=True), data, device, as_json=json, out=out)
-    texts = source.load(lang, split)
+    texts = source.load(lang, split, several=True) if source.several else source.load(lang, split)
     for name in models if not quiet else ():
         if _was_adapted_from(name, texts):
             say(f"Note: {name} was adapted from examples of this very data, so its figures here are too good.")
+    if source.several:
+        return _score_several(models, texts, data, device, as_json=json, out=out)
     answers = [_answers(name, texts, device=device, quiet=quiet) for name in models]
     pairs = [compare(answers[0], other) for other in answers[1:]]
     if out is not None:
