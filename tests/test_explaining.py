@@ -116,6 +116,21 @@ def test_examples_of_the_label_speak_for_it_and_those_of_the_runner_up_against(m
     assert strongest.log_odds == pytest.approx(-weakest.log_odds, rel=1e-3)
 
 
+def test_examples_against_a_label_come_the_strongest_first(model):
+    found = model.explain("goal team")
+    against = sorted(each.log_odds for each in found.examples if each.log_odds < 0)
+    assert [each.log_odds for each in found.speak_against(3)] == against[:3]
+    assert len(against) >= 3
+
+
+def test_only_the_first_words_of_a_long_text_are_tried_and_a_note_says_so(model, monkeypatch):
+    monkeypatch.setattr("nlpmeta.classifier.explaining.MOST_WORDS", 2)
+    found = model.explain("ball goal team match")
+    assert {each.word for each in found.words} == {"ball", "goal"}
+    assert "first 2 of 4 different words" in found.note
+    assert model.explain("ball goal").note == ""
+
+
 def test_what_cannot_be_shown_is_named(model, tmp_path, encoder_folder, pool):
     model.save_pretrained(tmp_path / "bare")
     bare = FewShotClassifier.from_pretrained(tmp_path / "bare").explain("ball goal")

@@ -42,6 +42,17 @@ def test_examples_that_are_given_need_not_be_those_of_the_model(model, pool, pla
     assert {each.label for each in model.suspects(["ball", "goal", "rice", "soup"], [1, 1, 2, 2])} == {"1", "2"}
 
 
+def test_weights_of_examples_count_when_others_are_held_out(encoder_folder, pool, planted):
+    names, rows = planted
+    wrong = []
+    for doubt in (1.0, 0.01):
+        weights = [doubt if row in rows else 1.0 for row in range(len(pool))]
+        model = FewShotClassifier("ridge", encoder=str(encoder_folder), checkpoint="none")
+        found = model.fit(list(pool.texts), names, sample_weight=weights).suspects()
+        wrong.append(sum(each.probability for each in found if each.row in rows))
+    assert wrong[1] != pytest.approx(wrong[0], rel=1e-3)
+
+
 def test_an_example_that_cannot_be_held_out_comes_last_without_a_probability(model):
     found = model.suspects(["ball goal", "team goal", "goal match", "rice soup"], ["a", "a", "a", "b"])
     assert (found[-1].row, found[-1].probability, found[-1].rather) == (3, None, None)
@@ -71,6 +82,7 @@ def test_the_command_names_lines(model, tmp_path, capsys, pool, planted):
     assert main(command) == 0
     out = capsys.readouterr().out
     assert f"{expected[0].row + 2} " in out and "least probable labels of 48" in out
+    assert "The 4 least probable" in out  # a tenth
 
 
 def test_two_files_or_no_model_are_refused_by_the_command(model, tmp_path, capsys, table):
