@@ -174,13 +174,14 @@ def test_reasons_go_with_no_other_answer(model, tmp_path, capsys, options):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_without_the_named_words_the_label_loses_more_than_without_random_ones_in_9_of_10_texts():
     data = (
         load_source("starter")
         .load("en")
         .with_classes(["alarm_set", "weather", "play_music", "lights", "transfer_money", "book_doctor"])
     )
-    episode = KShotSampler(data, n_shot=5, seed=0, max_query=30).episode(0)
+    episode = KShotSampler(data, n_shot=5, seed=0, max_query=60).episode(0)
     model = FewShotClassifier().fit(list(episode.support.texts), episode.support.names())
     rng, won, tried = np.random.default_rng(0), 0, 0
     for text in episode.query.texts:
@@ -192,7 +193,7 @@ def test_without_the_named_words_the_label_loses_more_than_without_random_ones_i
         first = model.predict_proba([text])[0]
         left = model.predict_proba([_without(text, named), _without(text, other)])[:, first.argmax()]
         won, tried = won + (left[0] < left[1]), tried + 1
-    assert tried >= 25
+    assert tried >= 50
     assert won >= 0.9 * tried, f"{won} of {tried}"
 
 
