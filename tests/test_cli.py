@@ -269,9 +269,9 @@ def test_a_truncated_model_folder_is_named_and_exits_1(run, model, tmp_path):
 
 def test_an_existing_folder_is_kept_unless_overwritten_and_that_is_said_before_the_work(run, model, table):
     before = sorted((file.name, file.read_bytes()) for file in model.iterdir())
-    start = time.process_time()
+    start = time.thread_time()
     failed(run("adapt", "--data", table, "--out", model), 2, "exists and was kept", "--overwrite")
-    assert time.process_time() - start < 2
+    assert time.thread_time() - start < 2
     assert sorted((file.name, file.read_bytes()) for file in model.iterdir()) == before
     assert run("adapt", "--data", table, "--out", model, "--shots", 2, "--overwrite")[0] == 0
     assert sorted((file.name, file.read_bytes()) for file in model.iterdir()) != before

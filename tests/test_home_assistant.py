@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections import Counter
 
 import pytest
@@ -13,6 +12,7 @@ pytest.importorskip("home_assistant_intents")
 from hassil.intents import Intents, RangeSlotList, RangeType, TextSlotList  # noqa: E402
 from hassil.parse_expression import parse_sentence  # noqa: E402
 from hassil.sample import sample_expression  # noqa: E402
+from timing import cpu_seconds  # noqa: E402
 
 from nlpmeta.episodes import fingerprints, generator  # noqa: E402
 from nlpmeta.errors import NLPMetaError  # noqa: E402
@@ -83,9 +83,10 @@ def test_numbers_are_those_that_people_say():
 
 def test_a_template_with_billions_of_sentences_is_drawn_from_at_once():
     options = "|".join(f"w{i}" for i in range(100))
-    start = time.process_time()
-    assert len(draws(" ".join([f"({options})"] * 8), 50)) == 50
-    assert time.process_time() - start < 1
+    sentences = []
+    seconds = cpu_seconds(lambda: sentences.append(draws(" ".join([f"({options})"] * 8), 50)))
+    assert len(sentences[0]) == 50
+    assert seconds < 1
 
 
 def test_over_sixty_languages_with_swahili_under_any_name(source):
@@ -161,9 +162,8 @@ def test_the_report_counts_intents_templates_and_sentences(source):
 
 
 def test_one_language_takes_less_than_two_seconds():
-    start = time.process_time()
-    HomeAssistantIntents(only=("de",)).load("de")  # the language with the most templates
-    assert time.process_time() - start < 2
+    # German has the most templates; every round reads and expands them from the start
+    assert cpu_seconds(lambda: HomeAssistantIntents(only=("de",)).load("de")) < 2
 
 
 def test_parsing_keeps_every_intent():

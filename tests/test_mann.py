@@ -208,10 +208,10 @@ def test_a_write_takes_less_than_ten_milliseconds_at_full_size():
         for i in range(100):
             state = learner.write(state, features[i], min(i, 99))
         with threadpool_limits(1):  # a second thread that waits for the first would be counted too
-            start = time.process_time()
+            start = time.thread_time()
             for i in range(100, 300):
                 state = learner.write(state, features[i], i % 100)
-            assert (time.process_time() - start) / 200 < 0.010
+            assert (time.thread_time() - start) / 200 < 0.010
 
 
 def test_more_classes_than_there_is_room_for_are_refused_and_nothing_changes():

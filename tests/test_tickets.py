@@ -67,9 +67,9 @@ def test_checking_takes_time_in_proportion_to_the_tickets():
     times = []
     for n in (20_000, 80_000):
         awaited, tickets, labels = dict.fromkeys(range(n)), list(range(n)), ["b"] * n
-        began = time.process_time()
+        began = time.thread_time()
         assert checked_answers(tickets, labels, awaited=awaited, known=["a", "b"]) == [(t, 1) for t in tickets]
-        times.append(time.process_time() - began)
+        times.append(time.thread_time() - began)
     assert times[1] < 12 * times[0] and times[1] < 5
 
 

@@ -23,10 +23,10 @@ def write(folder, content, name="mine.yaml"):
 
 
 def refused(name, changes=(), kind=NLPMetaError):
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(kind) as caught:
         load_recipe(name, changes)
-    assert time.process_time() - began < 5
+    assert time.thread_time() - began < 5
     message = str(caught.value)
     assert len(message) < 1500
     return message
