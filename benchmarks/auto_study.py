@@ -79,7 +79,8 @@ def _seen(auto: AutoHead, family: Pools, number: int, n_shot: int, embed: Embed)
     for name, each in heads.items():
         queries = Texts(("",) * len(features), columns_of(auto.encoder, features, each.scales))
         query.append(each.head.logits(each.head.adapt(views[name]), queries))
-    size = Size(family.family.data, len(known) / known.n_way, known.n_way, len(known))
+    shape = (len(known) / known.n_way, known.n_way, len(known))
+    size = Size(family.family.data, *shape, family.family.kind)
     labels = torch.tensor(episode.query.labels)
     return Seen(family.family.name, size, known, tuple(heads), tuple(held_out) or None, tuple(query), labels, features)
 
@@ -182,7 +183,7 @@ def blank(heads: Sequence[str], prior: Surface, strength: float, one_shot: dict[
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The auxiliary tasks of one profile, their heads judged, and priors that leave each family out."""
+    """The auxiliary tasks of one profile, their heads judged, and priors that leave each kind of task out."""
 
     auto: AutoHead
     tasks: list[Seen]
@@ -198,17 +199,17 @@ class Study:
         found = [judged(task, one_shot) for task in tasks]
         parts = [query_parts(task, each) for task, each in zip(tasks, found, strict=True)]
         blind = {}
-        for family in sorted({task.size.family for task in tasks}):
-            others = [i for i, task in enumerate(tasks) if task.size.family != family]
-            blind[family] = prior([tasks[i] for i in others], [parts[i] for i in others], list(auto.candidates))
+        for kind in sorted({task.size.kind for task in tasks}):
+            others = [i for i, task in enumerate(tasks) if task.size.kind != kind]
+            blind[kind] = prior([tasks[i] for i in others], [parts[i] for i in others], list(auto.candidates))
         return cls(auto, tasks, one_shot, found, parts, blind)
 
     def mixtures(self, strength: float) -> list[Mixture]:
-        """What ``auto`` makes of each task with the prior of the other families."""
+        """What ``auto`` makes of each task with the prior of the other kinds."""
         found = []
         for task, judgement, parts in zip(self.tasks, self.judged, self.parts, strict=True):
             heads = list(self.auto.candidates)
-            self.auto.priors = blank(heads, self.blind[task.size.family], strength, self.one_shot)
+            self.auto.priors = blank(heads, self.blind[task.size.kind], strength, self.one_shot)
             weights = self.auto.weights(judgement, task.support)
             held_out = None if judgement.held_out is None else mixed(judgement.held_out, weights)
             read = {

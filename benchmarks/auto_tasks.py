@@ -1,7 +1,8 @@
 """The tasks that adaptation learns from, and those it is evaluated on: no pair of dataset and language is in both.
 
-Auxiliary tasks come from languages and datasets reserved for model selection, or from the dev split of training
-languages, whose texts were not trained on. Held-out tasks come from the languages and datasets that the README reports.
+Auxiliary tasks come from languages and datasets reserved for model selection, among them datasets of twelve kinds of the
+wide collection, or from the dev split of training languages, whose texts were not trained on. Held-out tasks come from
+the languages and datasets that the README reports.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.kshot import KShotSampler, keep_classes
 from nlpmeta.learners.base import Learner
+from nlpmeta.sources.catalogue import catalogue
 from nlpmeta.sources.loading import load_source
 
 OUTSIDE = 100
@@ -40,6 +42,11 @@ class Family:
     max_shot: int = 16
     n_tasks: int = 4
     seed: int = 0
+
+    @property
+    def kind(self) -> str:
+        """``intent``."""
+        return catalogue()[self.data].kind if self.data in catalogue() else "spam"
 
     @property
     def name(self) -> str:
@@ -111,6 +118,27 @@ AUXILIARY = (
     Family("youtube-spam", per_class=200, n_tasks=8),
     Family("starter-spam", "en", per_class=80, n_tasks=6),
     Family("starter-spam", "sw", per_class=80, n_tasks=6),
+    *(
+        Family(name, ways=ways, per_class=60, n_tasks=6)
+        for name, ways in (
+            ("kazsandra-sentiment", (0,)),
+            ("hebrew-sentiment", (0, 2)),
+            ("korean-hate", (0,)),
+            ("davidson-hate", (0,)),
+            ("3i4k-speech-intention", (0, 4)),
+            ("askubuntu-intent", (0,)),
+            ("korean-chatbot-theme", (0,)),
+            ("tgspam-chat", (0,)),
+            ("fincore-register", (0,)),
+            ("isarcasm-sarcasm", (0,)),
+            ("kazsandra-domain", (0, 2)),
+            ("cfpb-complaints", (0, 3)),
+        )
+    ),
+    *(
+        Family(name, ways=ways, per_class=30, n_tasks=6)
+        for name, ways in (("goemotions", (0, 8)), ("rasa-financial", (0, 8)), ("wikipedia-film-genre", (0, 6)))
+    ),
 )
 HELD_OUT = (
     Family("sms-spam", per_class=200, n_tasks=16),

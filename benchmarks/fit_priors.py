@@ -19,12 +19,13 @@ STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 @dataclass(frozen=True, eq=False)
 class Size:
-    """How large a task was, and of which family (a data set) it is."""
+    """How large a task was, of which family (a data set) it is, and of which kind (intent, topic, sentiment, ...)."""
 
     family: str
     n_shot: float
     n_way: int
     n_texts: int
+    kind: str
 
 
 def nearness(sizes: Sequence[Size], n_shot: float, n_way: float) -> "NDArray[np.float64]":
@@ -74,9 +75,9 @@ def fit_quantiles(tasks: Sequence[Observed], levels: Sequence[float]) -> Shrunk:
     (arXiv:2102.08898): a quantile is predicted from the few examples of a task, and the prediction is corrected so that
     it holds over tasks. Where we differ: the predictor is a weighted mean of the quantile of the support and of that of
     other tasks of the same size; its weight is the one with the smallest pinball loss; and the correction is learned on
-    predictions for families that the predictor did not know.
+    predictions for kinds of tasks that the predictor did not know.
     """
-    blind = _without_own_family(tasks, lambda some: _quantile_surface(some, levels))
+    blind = _without_own_kind(tasks, lambda some: _quantile_surface(some, levels))
     strength = min(STRENGTHS, key=lambda s: _pinball(tasks, _predicted(tasks, blind, s), levels))
     residuals = [t.truth[:, None] - guess for t, guess in zip(tasks, _predicted(tasks, blind, strength), strict=True)]
     correction = _surface_of_quantiles([task.size for task in tasks], residuals, levels)
@@ -85,7 +86,7 @@ def fit_quantiles(tasks: Sequence[Observed], levels: Sequence[float]) -> Shrunk:
 
 def fit_mean(tasks: Sequence[Observed], *, tails: tuple[float, float]) -> tuple[Shrunk, Surface]:
     """Learn to predict the one value of each task's ``truth`` ``(1,)``, and the band around it between ``tails``."""
-    blind = _without_own_family(tasks, _mean_surface)
+    blind = _without_own_kind(tasks, _mean_surface)
 
     def loss(strength: float) -> float:
         errors = [
@@ -104,16 +105,16 @@ def fit_mean(tasks: Sequence[Observed], *, tails: tuple[float, float]) -> tuple[
     return Shrunk(_mean_surface(tasks), strength, correction), band
 
 
-def _without_own_family(tasks: Sequence[Observed], fit: Callable[[Sequence[Observed]], Surface]) -> dict[str, Surface]:
-    families = {task.size.family for task in tasks}
-    return {name: fit([task for task in tasks if task.size.family != name]) for name in sorted(families)}
+def _without_own_kind(tasks: Sequence[Observed], fit: Callable[[Sequence[Observed]], Surface]) -> dict[str, Surface]:
+    kinds = {task.size.kind for task in tasks}
+    return {kind: fit([task for task in tasks if task.size.kind != kind]) for kind in sorted(kinds)}
 
 
 def _predicted(tasks: Sequence[Observed], priors: dict[str, Surface], strength: float) -> "list[NDArray[np.float64]]":
     guesses = []
     for task in tasks:
         size, nothing = task.size, Surface(SHOTS[:1], WAYS[:1], np.zeros((1, 1)))
-        shrunk = Shrunk(priors[size.family], strength, nothing)
+        shrunk = Shrunk(priors[size.kind], strength, nothing)
         guesses.append(shrunk.at(task.estimate, n_texts=size.n_texts, n_shot=size.n_shot, n_way=size.n_way))
     return guesses
 

@@ -9,7 +9,7 @@ and languages of the reported results are never read. Embeddings are cached on d
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,11 @@ from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import FILE, Profile, Surface, held_out_quantiles
 from nlpmeta.learners.base import Embed
 from nlpmeta.learners.start import starting_learner
+from nlpmeta.metrics import calibration_bins, error_of_bins
 from nlpmeta.storage.files import write_json
 
 STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+TAILS = (0.05, 0.95)  # of the accuracies of tasks lie below and above the band
 CLEAN = 0.02  # of clean tasks may look as if their labels were random
 
 
@@ -106,7 +108,7 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
     strength = min(STRENGTHS, key=lambda s: float(np.mean(losses(study.mixtures(s)))))
     mixtures = study.mixtures(strength)
     over = temperature(mixtures)
-    accuracy, band = fit_mean(observed_accuracy(mixtures), tails=(0.05, 0.95))
+    accuracy, band = fit_mean(observed_accuracy(mixtures), tails=TAILS)
     held_out = [each for each in observed_accuracy(mixtures) if each.estimate is not None]
     known = np.asarray([float(each.estimate[0]) for each in held_out if each.estimate is not None])
     learned = replace(
@@ -119,6 +121,46 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
         scope=scope_weights(mixtures, auto.encoder if isinstance(auto.encoder, ScaledEncoder) else None, over),
     )
     return learned, mixtures
+
+
+@dataclass(frozen=True)
+class UnseenKind:
+    """How well tasks of one kind are judged by what was learned on the others alone; shares are fractions of 1."""
+
+    kind: str
+    n_tasks: int
+    accuracy: float
+    calibration_error: float
+    in_band: float
+    band_width: float
+
+
+def unseen_kinds(mixtures: Sequence[Mixture], n_shot: int) -> list[UnseenKind]:
+    """Calibration and forecast of the tasks of each kind with ``n_shot`` examples a class, learned on the others."""
+    found = []
+    for kind in sorted({each.seen.size.kind for each in mixtures}):
+        others = [each for each in mixtures if each.seen.size.kind != kind]
+        own = [e for e in mixtures if e.seen.size.kind == kind and round(e.seen.size.n_shot) == n_shot]
+        if own:
+            found.append(_unseen_kind(kind, own, others))
+    return found
+
+
+def _unseen_kind(kind: str, own: Sequence[Mixture], others: Sequence[Mixture]) -> UnseenKind:
+    over = temperature(others)
+    forecast, band = fit_mean(observed_accuracy(others), tails=TAILS)
+    bins, right, inside, widths = [], [], [], []
+    for each, seen in zip(own, observed_accuracy(own), strict=True):
+        size, labels = each.seen.size, each.seen.labels
+        scores = each.query[: each.seen.n_query] / float(over.at(size.n_shot, size.n_way))
+        bins.append(calibration_bins(labels.tolist(), scores.softmax(1).double().numpy()))
+        right.append(float((scores.argmax(1) == labels).float().mean()))
+        middle = forecast.at(seen.estimate, n_texts=size.n_texts, n_shot=size.n_shot, n_way=size.n_way)[0]
+        low, high = 1 / (1 + np.exp(-(middle + band.at(size.n_shot, size.n_way))))
+        inside.append(low <= right[-1] <= high)
+        widths.append(high - low)
+    error = float(error_of_bins(np.sum(bins, axis=0)))
+    return UnseenKind(kind, len(own), float(np.mean(right)), error, float(np.mean(inside)), float(np.mean(widths)))
 
 
 def families(frozen: AutoHead, pools: Sequence[Pools], tasks: Sequence[Seen], embed: Embed) -> Families:
@@ -164,7 +206,7 @@ def main() -> None:
 
 
 def report(name: str, learned: Profile, mixtures: Sequence[Mixture]) -> None:
-    """How the mixture did on families that its prior had left out."""
+    """How the mixture did on kinds of tasks that its prior had left out."""
     print(f"{name}: {len(mixtures)} tasks, strength {learned.strength}, scope {[round(w, 2) for w in learned.scope]}")
     for n_shot in SHOTS:
         some = [each for each in mixtures if round(each.seen.size.n_shot) == n_shot]
@@ -175,6 +217,12 @@ def report(name: str, learned: Profile, mixtures: Sequence[Mixture]) -> None:
                 f"  {n_shot} shots: {len(some)} tasks, {100 * np.mean(right):.1f} %, "
                 f"loss {np.mean(losses(some)):.3f}, {weights}"
             )
+    for each in unseen_kinds(mixtures, 5):
+        print(
+            f"  {each.kind}, learned without: {each.n_tasks} tasks of 5 shots, {100 * each.accuracy:.1f} %, "
+            f"calibration error {100 * each.calibration_error:.1f} %, {100 * each.in_band:.0f} % in a band of "
+            f"{100 * each.band_width:.0f} points"
+        )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def tasks_of(rng, n_tasks, n_families=12):
         n_shot = float(rng.choice([2, 5, 10]))
         level = rng.normal(-1.0, 0.6)
         draw = lambda n, level=level: level - rng.exponential(0.8, size=n)  # noqa: E731
-        size = Size(f"family {i % n_families}", n_shot, 5, int(5 * n_shot))
+        size = Size(f"family {i % n_families}", n_shot, 5, int(5 * n_shot), f"kind {i % n_families}")
         estimate = held_out_quantiles(torch.from_numpy(draw(size.n_texts)), LEVELS)
         found.append(Observed(size, estimate, draw(100)))
     return found
@@ -67,7 +67,7 @@ def test_the_band_holds_nine_tasks_in_ten():
 
     def draw(n):
         truth = rng.normal(1.0, 0.5, size=n)
-        sizes = [Size(f"f{i % 10}", 5.0, 5, 25) for i in range(n)]
+        sizes = [Size(f"f{i % 10}", 5.0, 5, 25, f"kind {i % 10}") for i in range(n)]
         return [
             Observed(s, np.array([t + rng.normal(0, 0.4)]), np.array([t])) for s, t in zip(sizes, truth, strict=True)
         ]
