@@ -4,7 +4,7 @@
 # make test-slow   the slow ones alone: documents run as written, kills, two processes, fuzzing, exports
 # make quality     ruff with its security rules, formatting, types, known vulnerabilities of the locked versions
 # make fuzz        20,000 mutated files for every loader, and 20,000 whose digests were recomputed
-# make bench         our methods compared with other packages: results/bench, its report, and the table of README.md
+# make bench         our methods and other packages: results/bench, its report, the tables of README.md and docs/results.md
 # make bench-tuning  plain LoRA and full fine-tuning added to the same results (hours)
 # make bench-setfit  SetFit with its full schedule, where that takes minutes, added to the same results
 # make bench-scaling adaptation time and memory against ways and shots: results/scaling
@@ -98,7 +98,8 @@ $(VENV)/.bench: requirements-bench.lock $(VENV)/.installed
 # Long measurements, by hand. All of them can be stopped and started again: what is done is not done twice.
 bench: $(VENV)/.bench
 	$(BENCH) --data $(SETS) --shots 1,5,10 --peers adaptive-classifier,setfit --max-steps 25 --out results/bench
-	$(BIN)/nlpmeta report results/bench --into README.md
+	$(BIN)/nlpmeta report results/bench --into docs/results.md
+	$(BIN)/python tools/readme_table.py
 
 bench-tuning: $(VENV)/.bench
 	$(BENCH) --data $(SETS) --shots 1,5,10 --methods none --peers lora,fine-tuning --max-steps 200 --out results/bench

@@ -1,8 +1,8 @@
 """The tasks that adaptation learns from, and those it is evaluated on: no pair of dataset and language is in both.
 
-Auxiliary tasks come from languages and datasets reserved for model selection, among them datasets of twelve kinds of the
+Auxiliary tasks come from languages and datasets reserved for model selection, among them datasets of many kinds of the
 wide collection, or from the dev split of training languages, whose texts were not trained on. Held-out tasks come from
-the languages and datasets that the README reports.
+the languages and datasets that docs/results.md reports.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Prints results/meta.json as the Markdown tables of the README.
+"""Prints results/meta.json as the Markdown tables of docs/results.md.
 
 python benchmarks/table.py
 """

@@ -163,6 +163,7 @@ def prepare(folder):
     export(swahili.select(rows), folder / "mine.csv")
     export(swahili.select(rows[::2]), folder / "train.csv")
     export(swahili.select(rows[1::2]), folder / "test.csv")
+    (folder / "tickets.csv").write_text("id,text\n1,weka kengele saa moja\n2,cheza muziki\n", encoding="utf-8")
     others = [i for i in range(len(swahili)) if i % 22 >= 6]
     lines = "\n".join(swahili.select(others).texts) + "\n"
     (folder / "unlabelled.txt").write_text(lines, encoding="utf-8")

@@ -6,6 +6,10 @@ import sys
 
 import pytest
 from documents import ROOT, SHARED, blocks, documents, needs_shared_data, planned
+from readme_table import table, with_table
+
+from nlpmeta.bench.store import Store
+from nlpmeta.bench.summary import groups_of
 
 BLOCKS = [block for path in documents() for block in blocks(path)]
 
@@ -39,10 +43,20 @@ def test_links_between_documents_lead_to_files():
             assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
 
 
-def test_every_guide_is_linked_from_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_page_is_linked_from_the_index_and_the_index_from_the_readme():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     for path in documents()[1:]:
-        assert str(path.relative_to(ROOT)) in readme, path
+        assert path.name == "index.md" or f"({path.relative_to(ROOT / 'docs')})" in index, path
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_one_page_and_its_table_says_what_the_results_say():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 110
+    found = table(groups_of(Store(ROOT / "results" / "bench").lines()))
+    assert found.count("\n") <= 9  # a header, a rule and at most eight rows
+    assert with_table(readme, found) == readme, "run: python tools/readme_table.py"
+    assert with_table(readme, found.replace("| 5 |", "| 6 |")) != readme
 
 
 @pytest.mark.slow

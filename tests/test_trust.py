@@ -245,6 +245,22 @@ def test_two_classes_of_one_kind_are_named():
     assert diagnosed(support, labels).alike == (("class 0", "class 3"),)
 
 
+def test_a_report_says_how_many_examples_the_names_of_the_classes_alone_get_right(encoder, pool):
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    words = {"sport": "ball goal", "food": "rice soup", "money": "cash loan"}
+    data = LabeledTexts.from_names(pool.texts, [words[name] for name in pool.names()])
+    found = diagnose(AutoHead(encoder).eval(), data)
+    encoder.eval()
+    with torch.no_grad():
+        likeness = cosine_similarity(encoder(data.texts), encoder(data.label_names))
+    right = float((likeness.argmax(1) == np.array(data.labels)).mean())
+    assert found.names_alone == pytest.approx(right) and 0.4 < right < 1
+    assert f"class names alone: {round(100 * right)} %" in " ".join(found.lines())
+    assert found.json()["names_alone_accuracy"] == found.names_alone
+    assert diagnosed(task(4.0, 2.0, n_shot=12)[0]).names_alone is None  # "class 0" says nothing
+
+
 def test_a_classifier_answers_with_sets_scores_and_a_report(encoder_folder, pool, tmp_path):
     classifier = FewShotClassifier(encoder=str(encoder_folder)).fit(pool.texts[::2], pool.names()[::2])
     classifier.save_pretrained(tmp_path / "model")

@@ -139,6 +139,7 @@ def diagnose(
         alike=() if sound is None else _alike(sound, known.labels, support.label_names),
         doubtful=() if sound is None else _doubtful(sound, known.labels, support),
         warnings=tuple(warnings),
+        names_alone=right_by_names(auto, known),
     )
 
 
@@ -179,6 +180,15 @@ def expected_accuracy(
 
 def _share(odds: float) -> float:
     return 1 / (1 + float(np.exp(-odds)))
+
+
+def right_by_names(auto: "AutoHead", known: "Support") -> float | None:
+    """The share of the support texts that the names of the classes alone, with no example, would label correctly."""
+    view = auto.as_first_seen(known)
+    if view.names is None or view.stand_in is not None:
+        return None
+    texts, names = (F.normalize(features_of(each), dim=1) for each in (view, view.names))
+    return float(((texts @ names.T).argmax(1) == view.labels).float().mean())
 
 
 def held_out(auto: "AutoHead", known: "Support", judged: "CrossValidation") -> Tensor | None:

@@ -87,6 +87,9 @@ class TaskReport:
         alike: pairs of classes that are confused.
         doubtful: support texts whose label looks wrong, the worst first.
         warnings: why the model should not be relied on; empty for a sound task.
+        by_name: classes without an example, which are known by their names and descriptions alone.
+        names_alone: the share of the support texts that the names and descriptions of the classes alone would label
+            correctly; ``None`` where they are not read or some class has no example.
     """
 
     n_way: int
@@ -100,7 +103,7 @@ class TaskReport:
     doubtful: tuple[DoubtfulLabel, ...]
     warnings: tuple[str, ...]
     by_name: int = 0
-    """Classes without an example, which are known by their names and descriptions alone."""
+    names_alone: float | None = None
 
     @property
     def warns(self) -> bool:
@@ -115,7 +118,8 @@ class TaskReport:
             found.append(f"No forecast: {which} have no example and are known by name; label texts and measure")
         else:
             low, middle, high = (round(100 * each) for each in self.expected)
-            found.append(f"Expect about {middle} % right ({low} to {high} % in 9 of 10 tasks of this size)")
+            named = "" if self.names_alone is None else f"; class names alone: {round(100 * self.names_alone)} %"
+            found.append(f"Expect about {middle} % right ({low} to {high} % in 9 of 10 tasks of this size){named}")
         if self.alike:
             pairs = ", ".join(f"{one} / {other}" for one, other in self.alike[:3])
             found.append(f"Confused: {pairs}{_more(self.alike, 3)}; merge them or add examples")
@@ -137,6 +141,7 @@ class TaskReport:
             "expected_accuracy": {"mean": middle, "low": low, "high": high},
             "classes_by_name": self.by_name,
             "held_out_accuracy": self.held_out,
+            "names_alone_accuracy": self.names_alone,
             "tokenizer": None if self.tokens is None else asdict(self.tokens),
             "nearest_tasks": self.nearest,
             "farther_than": self.farther,

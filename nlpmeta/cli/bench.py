@@ -253,7 +253,7 @@ REPORT_EXAMPLES = """Examples:
 
   nlpmeta report bench
 
-  nlpmeta report results/bench --into README.md
+  nlpmeta report results/bench --into docs/results.md
 """
 
 

@@ -1,0 +1,87 @@
+"""Writes the table of README.md from the rows that ``make bench`` measured, or checks that it agrees with them.
+
+python tools/readme_table.py             # write it
+python tools/readme_table.py --check     # exit code 1 if README.md says something else
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nlpmeta.bench.store import Store
+from nlpmeta.bench.summary import Group, Method, Task, groups_of
+from nlpmeta.storage.files import read_text, write_text
+
+README, RESULTS = Path("README.md"), Path("results/bench")
+BEGIN, END = "<!-- results: written by tools/readme_table.py -->", "<!-- end of results -->"
+METHODS = {
+    "auto@default": "nlpmeta",
+    "logistic": "logistic regression",
+    "adaptive-classifier": "adaptive-classifier",
+    "setfit": "SetFit, 25 steps",
+}
+TASKS = {
+    ("injongo", "swa"): "Injongo Swahili, 40 intents",
+    ("massive", "sw-KE"): "MASSIVE Swahili, 60 intents",
+    ("sib200", "swh_Latn"): "SIB-200 Swahili, 7 topics",
+    ("banking77", "en"): "BANKING77, 77 intents",
+    ("sms-spam", "en"): "SMS spam, 2 classes",
+}
+SHOTS = 5
+"""Of the tasks that have a row of their own."""
+
+
+def table(groups: Sequence[Group]) -> str:
+    """A row for the mean of all tasks at each number of shots, and for some tasks alone; the best figure is bold."""
+    found = {(group.task, group.method): group.accuracy.mean for group in groups}
+    shown = [_method(groups, name) for name in METHODS]
+    tasks = sorted({task for task, _ in found}, key=lambda task: (task.n_shot, task.title))
+    rows = []
+    for n_shot in sorted({task.n_shot for task in tasks}):
+        these = [task for task in tasks if task.n_shot == n_shot]
+        means = [float(np.mean([found[task, method] for task in these])) for method in shown]
+        rows.append(_row(f"mean of {len({task.title for task in these})} datasets", n_shot, means))
+    for (data, lang), title in TASKS.items():
+        task = Task(data, lang, SHOTS)
+        rows.append(_row(title, SHOTS, [found[task, method] for method in shown]))
+    header = f"| accuracy, % | shots | {' | '.join(METHODS.values())} |"
+    return "\n".join([header, "|---" * (len(METHODS) + 2) + "|", *rows])
+
+
+def _method(groups: Sequence[Group], name: str) -> Method:
+    """The method called ``name``, with a limit of steps where it trains."""
+    methods = {group.method for group in groups if group.method.name == name}
+    return min(methods, key=lambda method: method.max_steps is None)
+
+
+def _row(title: str, n_shot: int, means: Sequence[float]) -> str:
+    best = max(means)
+    cells = [f"**{100 * each:.1f}**" if each == best else f"{100 * each:.1f}" for each in means]
+    return f"| {title} | {n_shot} | {' | '.join(cells)} |"
+
+
+def with_table(readme: str, found: str) -> str:
+    """The document with ``found`` between the two marks."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{found}\n{END}{after}"
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, and fail if there is a difference")
+    asked = parser.parse_args()
+    before = read_text(README)
+    after = with_table(before, table(groups_of(Store(RESULTS).lines())))
+    if asked.check:
+        return int(before != after)
+    write_text(README, after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
