@@ -12,7 +12,7 @@
 # make bench-wide    results/wide.json: the same on held-out datasets of many kinds
 # make bench-frozen bench-multilabel  results/frozen.json: the baselines on the frozen encoder
 # make bench-multilabel results/multilabel.json: several labels a text against one-vs-rest logistic regression
-# make docs          docs/api.md from the docstrings
+# make docs          docs/api.md and docs/cli.md from the code, and the site in build/site
 # make bench-predict the cost of a prediction beyond the encoder's own forward pass
 # make bench-speed  cold starts, latency and throughput by engine (torch, onnx, onnx-int8)
 # make bench-maml    tasks per second and memory of MAML, ours and other packages'
@@ -135,6 +135,10 @@ bench-multilabel: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_cli.py
+	$(PIP) install 'mkdocs-material>=9.8'
+	$(BIN)/python -m mkdocs build --quiet --strict -f tools/mkdocs.yml
+	@echo "The site is in build/site; open build/site/index.html"
 
 bench-auto: $(VENV)/.installed
 	$(BIN)/python benchmarks/auto.py
@@ -167,7 +171,7 @@ bench-shift: $(VENV)/.installed
 lock:
 	$(PYTHON) -m venv --clear .lock-venv
 	.lock-venv/bin/python -m pip --quiet install $(TORCH)
-	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,plot,test,dev]'
+	.lock-venv/bin/python -m pip --quiet install --editable '.[offline,plot,test,dev,docs]'
 	echo "# Every version that was tested together, with Python 3.11; written by 'make lock'." > requirements.lock
 	.lock-venv/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
 	rm -rf .lock-venv

@@ -61,8 +61,22 @@ def test_the_readme_is_one_page_and_its_table_says_what_the_results_say():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="signatures are spelled as Python 3.11 does")
-def test_the_api_reference_is_what_the_docstrings_say():
+@pytest.mark.parametrize("script", ["make_api.py", "make_cli.py"])
+def test_the_reference_is_what_docstrings_and_commands_say(script):
     run = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "make_api.py"), "--check"], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, str(ROOT / "docs" / script), "--check"], capture_output=True, text=True, cwd=ROOT
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.slow
+def test_the_site_is_built_strictly_and_asks_no_server_for_anything(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", "tools/mkdocs.yml", "-d", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr[-2000:]
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > len(documents()) - 2
+    for page in pages:
+        loaded = re.findall(r'<(?:script|link|img)[^>]*?(?:src|href)="(https?://[^"]+)"', page.read_text("utf-8"))
+        assert not loaded, f"{page.name} loads {loaded}"
