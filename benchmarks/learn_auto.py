@@ -24,6 +24,7 @@ from nlpmeta.auto.diagnosis import Families, centres_of, log_odds, write_familie
 from nlpmeta.auto.heads import FROZEN, ScaledEncoder, features_of
 from nlpmeta.auto.judging import TEMPERATURES
 from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.mismatch import NEAR_GUESSING
 from nlpmeta.auto.priors import FILE, Profile, Surface, held_out_quantiles
 from nlpmeta.learners.base import Embed
 from nlpmeta.learners.start import starting_learner
@@ -125,7 +126,11 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
 
 @dataclass(frozen=True)
 class UnseenKind:
-    """How well tasks of one kind are judged by what was learned on the others alone; shares are fractions of 1."""
+    """How well tasks of one kind are judged by what was learned on the others alone; shares are fractions of 1.
+
+    ``poor`` are the tasks that end within ten points of guessing; ``poor_named`` and ``others_named`` how many of these
+    and of the others are said to be near guessing.
+    """
 
     kind: str
     n_tasks: int
@@ -133,6 +138,9 @@ class UnseenKind:
     calibration_error: float
     in_band: float
     band_width: float
+    poor: int
+    poor_named: int
+    others_named: int
 
 
 def unseen_kinds(mixtures: Sequence[Mixture], n_shot: int) -> list[UnseenKind]:
@@ -149,7 +157,7 @@ def unseen_kinds(mixtures: Sequence[Mixture], n_shot: int) -> list[UnseenKind]:
 def _unseen_kind(kind: str, own: Sequence[Mixture], others: Sequence[Mixture]) -> UnseenKind:
     over = temperature(others)
     forecast, band = fit_mean(observed_accuracy(others), tails=TAILS)
-    bins, right, inside, widths = [], [], [], []
+    bins, right, inside, widths, named = [], [], [], [], []
     for each, seen in zip(own, observed_accuracy(own), strict=True):
         size, labels = each.seen.size, each.seen.labels
         scores = each.query[: each.seen.n_query] / float(over.at(size.n_shot, size.n_way))
@@ -159,8 +167,20 @@ def _unseen_kind(kind: str, own: Sequence[Mixture], others: Sequence[Mixture]) -
         low, high = 1 / (1 + np.exp(-(middle + band.at(size.n_shot, size.n_way))))
         inside.append(low <= right[-1] <= high)
         widths.append(high - low)
+        named.append(low < 1 / size.n_way + NEAR_GUESSING)
     error = float(error_of_bins(np.sum(bins, axis=0)))
-    return UnseenKind(kind, len(own), float(np.mean(right)), error, float(np.mean(inside)), float(np.mean(widths)))
+    poor = [share < 1 / each.seen.size.n_way + 0.1 for share, each in zip(right, own, strict=True)]
+    return UnseenKind(
+        kind=kind,
+        n_tasks=len(own),
+        accuracy=float(np.mean(right)),
+        calibration_error=error,
+        in_band=float(np.mean(inside)),
+        band_width=float(np.mean(widths)),
+        poor=sum(poor),
+        poor_named=sum(each for each, is_poor in zip(named, poor, strict=True) if is_poor),
+        others_named=sum(each for each, is_poor in zip(named, poor, strict=True) if not is_poor),
+    )
 
 
 def families(frozen: AutoHead, pools: Sequence[Pools], tasks: Sequence[Seen], embed: Embed) -> Families:
@@ -221,7 +241,8 @@ def report(name: str, learned: Profile, mixtures: Sequence[Mixture]) -> None:
         print(
             f"  {each.kind}, learned without: {each.n_tasks} tasks of 5 shots, {100 * each.accuracy:.1f} %, "
             f"calibration error {100 * each.calibration_error:.1f} %, {100 * each.in_band:.0f} % in a band of "
-            f"{100 * each.band_width:.0f} points"
+            f"{100 * each.band_width:.0f} points; called near guessing: {each.poor_named} of {each.poor} that are, "
+            f"{each.others_named} of the others"
         )
 
 

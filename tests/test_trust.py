@@ -261,6 +261,15 @@ def test_a_report_says_how_many_examples_the_names_of_the_classes_alone_get_righ
     assert diagnosed(task(4.0, 2.0, n_shot=12)[0]).names_alone is None  # "class 0" says nothing
 
 
+def test_a_report_says_where_the_accuracy_may_be_that_of_guessing():
+    assert report(expected=(0.29, 0.4, 0.6)).is_near_guessing  # four classes
+    assert "perhaps little better than guessing (25 %)" in report(expected=(0.29, 0.4, 0.6)).lines()[0]
+    assert not report(expected=(0.31, 0.4, 0.6)).is_near_guessing
+    assert "guessing" not in " ".join(report(expected=(0.31, 0.4, 0.6)).lines())
+    assert not report(expected=None).is_near_guessing
+    assert report(expected=(0.29, 0.4, 0.6)).json()["near_guessing"] is True
+
+
 def test_a_classifier_answers_with_sets_scores_and_a_report(encoder_folder, pool, tmp_path):
     classifier = FewShotClassifier(encoder=str(encoder_folder)).fit(pool.texts[::2], pool.names()[::2])
     classifier.save_pretrained(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""What the documentation site changes in a page: links to files of the repository that are not pages lead to the web."""
+"""What the documentation site changes in a page: links to files that are not pages lead to the repository."""
 
 import posixpath
 import re
