@@ -84,7 +84,7 @@ class FewShotClassifier(AnsweringClassifier):
         """
         examples = given_examples(X, y, classes, multilabel).weighed(sample_weight).described(descriptions)
         at_least_two(examples.classes)
-        learner = self._learner()
+        learner = self._learner_for(examples.texts)
         if examples.weights is not None and not learner.weighs:
             able = ", ".join(name for name in learners if learners[name].weighs)
             name = learners.name_of(type(learner))
@@ -165,7 +165,7 @@ class FewShotClassifier(AnsweringClassifier):
             examples = known_examples(before).plus(texts, labels).described(descriptions)
             return self._learned(learner, examples, before=before.state)
 
-        learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner()
+        learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner_for(texts)
         with cut_texts_said(texts, learner.encoder):
             return self._change(taught)
 
@@ -178,7 +178,7 @@ class FewShotClassifier(AnsweringClassifier):
         descriptions: object,  # noqa: N803
     ) -> Fitted:
         examples = more_marked(known_examples(before) if before else None, X, y, classes).described(descriptions)
-        return self._learned(self.learner_ if before else self._learner(), examples)
+        return self._learned(self.learner_ if before else self._learner_for(examples.texts), examples)
 
     def add_class(
         self, label: Label, texts: Sequence[str] | None = None, *, description: str | Sequence[str] | None = None

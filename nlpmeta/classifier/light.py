@@ -18,6 +18,7 @@ from nlpmeta._version import __version__
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.engines import CompiledEncoder, CompiledName, Engine, compiled_home, precision_of
 from nlpmeta.encoder.tokenizing import collected_cuts
+from nlpmeta.encoder.windows import Windows
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.storage.files import LARGEST_JSON, read_bytes, write_bytes
 from nlpmeta.storage.manifest import MANIFEST, read_manifest
@@ -58,7 +59,8 @@ class LightClassifier:
     Attributes:
         classes_: the labels, ``(n_way,)``.
         max_length: the tokens that are read of a text.
-        most_tokens: the tokens that the encoder could read; ``None`` if it does not say.
+        most_tokens: the tokens that could go through at once; ``None`` if the encoder does not say.
+        windows: how texts are divided that do not go through at once.
     """
 
     heads: LightHeads
@@ -67,6 +69,7 @@ class LightClassifier:
     prefix: str
     max_length: int
     most_tokens: int | None
+    windows: Windows | None = None
 
     @classmethod
     def of_folder(cls, folder: Path, engine: Engine) -> "LightClassifier | None":
@@ -102,7 +105,8 @@ class LightClassifier:
             return None
         name = CompiledName(facts["encoder"], tuple(facts["views"]), bool(facts["normalise"]), precision_of(engine))
         classes = np.asarray(facts["classes"], dtype=facts["dtype"])
-        return cls(heads, classes, name, facts["prefix"], facts["max_length"], facts["most_tokens"])
+        windows = None if facts.get("windows") is None else Windows(*facts["windows"])
+        return cls(heads, classes, name, facts["prefix"], facts["max_length"], facts["most_tokens"], windows)
 
     @cached_property
     def _encoder(self) -> CompiledEncoder | None:
@@ -118,7 +122,9 @@ class LightClassifier:
         prefixed = [self.prefix + text.strip() for text in distinct]
         tokens = self._encoder.vocabulary.ids(prefixed, max_length=self.max_length, on_cut=note)
         row = {text: i for i, text in enumerate(distinct)}
-        return self.heads.probabilities(self._encoder.embed(tokens))[[row[text] for text in texts]]
+        return self.heads.probabilities(self._encoder.embed(tokens, windows=self.windows))[
+            [row[text] for text in texts]
+        ]
 
 
 def write_light(
@@ -131,7 +137,7 @@ def write_light(
         heads: as linear layers.
         classes: the labels.
         name: of the compiled encoder.
-        facts: prefix, max_length and most_tokens, as ``LightClassifier`` has them.
+        facts: prefix, max_length, most_tokens and windows, as ``LightClassifier`` has them.
 
     Raises:
         WorkFailedError: if the cache cannot be written.

@@ -1,6 +1,6 @@
 """A classifier as files: a folder on disk, a repository on the Hub."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -16,7 +16,7 @@ from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import Footprint, ReadsStreams
 from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.checkpoint import read_learner, write_learner
-from nlpmeta.learners.start import starting_learner
+from nlpmeta.learners.start import reading, starting_learner
 from nlpmeta.storage.files import Json, temporary_folder, write_bytes, write_json
 from nlpmeta.storage.folders import new_folder
 from nlpmeta.storage.manifest import read_manifest, write_manifest
@@ -61,8 +61,9 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             encoder: a folder, a Hub id or a loaded encoder; ignored if ``method`` is a learner, which has its own.
             checkpoint: what adaptation starts from: ``default`` (the one of the package, if the encoder is its own),
                 a checkpoint folder, or ``none`` for the frozen encoder.
-            max_length: tokens that are read of a text, the rest is cut off; by default what encoder or checkpoint say
-                (128 for the packaged ones, which take up to 512). A saved model keeps it.
+            max_length: tokens that are read of a text, the rest is cut off; what the encoder cannot take at once is
+                read in overlapping windows. By default what encoder or checkpoint say (128 for the packaged ones), or
+                more if the texts of ``fit`` are longer. A saved model keeps it.
             device: where it runs: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
                 them by its name, such as ``cuda:1``. A loaded encoder stays where it is.
             engine: what embeds the texts that are classified: ``torch``, ``onnx`` or ``onnx-int8`` (the compiled
@@ -244,6 +245,12 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         known = None if examples is None else replace(examples, descriptions=described)
         self._fitted_ = Fitted(learner, state, classes, known, described, by_name, as_matrix)
         return self
+
+    def _learner_for(self, texts: Sequence[str]) -> Learner:
+        """The learner to start from, which reads enough of texts such as ``texts`` unless told how much to read."""
+        learner = self._learner()
+        fixed = self.max_length is not None or isinstance(self.method, Learner) or not isinstance(self.encoder, str)
+        return learner if fixed else reading(learner, texts)[0]
 
     def _learner(self) -> Learner:
         if isinstance(self.method, Learner):

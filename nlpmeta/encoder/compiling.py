@@ -81,7 +81,7 @@ def compile_encoder(encoder: TextEncoder, precision: Precision) -> Agreement:
         blank = encoder.tokenizer.pad_token_id or 0
         made = CompiledEncoder(work, {"blank": blank})
         check_same_ids(made.vocabulary, encoder, [each for row in script_sentences() for each in row])
-        agreement = _agreement(encoder, made, precision)
+        agreement = _agreement(encoder.reading(encoder.window), made, precision)
         files = {file.name: sha256(file) for file in sorted(work.iterdir())}
         write_json(work / FACTS, {"name": name.json(), "blank": blank, "files": files})
     return agreement
@@ -137,7 +137,9 @@ def _embed(engine: Engine, encoder: TextEncoder, tokens: list[list[int]], advanc
     if encoder.frozen_layers is not None or (engine == "auto" and encoder.device.type != "cpu"):
         return None
     found = _kept(encoder, engine)
-    return None if found is None else torch.from_numpy(found.embed(tokens, advance=advance)).to(encoder.device)
+    if found is None:
+        return None
+    return torch.from_numpy(found.embed(tokens, windows=encoder.windows, advance=advance)).to(encoder.device)
 
 
 _guard = Guard()

@@ -36,6 +36,8 @@ class Placed(Protocol):
     @property
     def max_length(self) -> int: ...
     @property
+    def window(self) -> int: ...
+    @property
     def backbone(self) -> "PreTrainedModel": ...
 
 
@@ -125,7 +127,7 @@ def tokens_at_once(encoder: Placed) -> int:
         return BATCH_TOKENS
     config = encoder.backbone.config
     width, heads = int(config.hidden_size), int(getattr(config, "num_attention_heads", 1))
-    a_token = 64 * width + 8 * heads * encoder.max_length  # bytes: hidden and inner layers, rows of attention
+    a_token = 64 * width + 8 * heads * encoder.window  # bytes: hidden and inner layers, rows of attention
     return max(BATCH_TOKENS, min(_MOST_TOKENS, free // 2 // a_token))
 
 

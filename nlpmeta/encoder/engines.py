@@ -22,6 +22,7 @@ import numpy as np
 from nlpmeta.encoder.files import file_digest
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.vocabulary import Vocabulary
+from nlpmeta.encoder.windows import Windows
 from nlpmeta.errors import ModelFolderError, NLPMetaError, UnknownNameError
 from nlpmeta.progress import Advance
 from nlpmeta.storage.files import inside, is_regular, read_json, read_text, user_cache
@@ -170,13 +171,29 @@ class CompiledEncoder:
         return session(self.folder / GRAPH)
 
     def embed(
-        self, tokens: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS, advance: Advance | None = None
+        self,
+        tokens: Sequence[Sequence[int]],
+        *,
+        windows: Windows | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        advance: Advance | None = None,
     ) -> "NDArray[np.float32]":
         """Embeddings ``(n, n_views * dim)`` of at least one text, each of at least one token.
+
+        Args:
+            tokens: of each text.
+            windows: how texts are divided that do not go through at once.
+            batch_tokens: padded tokens of a group at most.
+            advance: called after every group.
 
         Raises:
             ModelFolderError: if an embedding is not finite.
         """
+        if windows is not None and (split := windows.split(tokens)) is not None:
+            each = self.embed(split.tokens, batch_tokens=batch_tokens, advance=split.advance(advance))
+            name = self.facts["name"]
+            views, normalise = (len(name["views"]), bool(name["normalise"])) if isinstance(name, dict) else (1, True)
+            return split.pooled_array(each, n_views=views, normalise=normalise)
         parts: list[NDArray[np.float32]] = []
         groups = length_batches([len(ids) for ids in tokens], batch_tokens=batch_tokens)
         for rows in groups:

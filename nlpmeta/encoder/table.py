@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -157,11 +158,16 @@ def _index_anew(connection: sqlite3.Connection) -> None:
 
 def state_digest(encoder: TextEncoder) -> str:
     """A digest of all that decides what ``encoder`` makes of a text; it differs as soon as any weight does."""
-    facts: list[object] = [_VERSION, encoder.files and encoder.files.digest]
-    facts += [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "scales", None)]
+    facts: list[object] = [_VERSION, encoder.files and encoder.files.digest, *reading_facts(encoder)]
     facts += [[name, str(weight.dtype), _sum_of_bits(weight)] for name, weight in encoder.backbone.state_dict().items()]
     facts += [getattr(module, "scaling", None) for module in encoder.backbone.modules() if hasattr(module, "lora_A")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def reading_facts(encoder: TextEncoder) -> list[object]:
+    """What decides, beside the weights, what ``encoder`` makes of a text."""
+    facts = [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "scales", None)]
+    return facts if encoder.windows is None else [*facts, astuple(encoder.windows)]
 
 
 def _sum_of_bits(weight: Tensor) -> int:

@@ -13,8 +13,9 @@ from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.files import load_folder
 from nlpmeta.encoder.merged import merged_backbone, with_attention, with_weights
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
-from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, resolve
-from nlpmeta.errors import ModelFolderError, NLPMetaError
+from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, check_numbers, resolve
+from nlpmeta.encoder.windows import Windows, checked_reading
+from nlpmeta.errors import ModelFolderError
 from nlpmeta.progress import Advance, track
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class TextEncoder(nn.Module):
         *,
         prefix: str = "",
         max_length: int = MAX_LENGTH,
+        window: int | None = None,
         normalise: bool = True,
         files: EncoderFiles | None = None,
     ) -> None:
@@ -63,20 +65,20 @@ class TextEncoder(nn.Module):
             tokenizer: its tokenizer.
             prefix: what is put before every text, as in the model's training (E5: ``"query: "``).
             max_length: tokens kept of each text, special ones included.
+            window: tokens that go through at once: a longer text is read in overlapping windows whose embeddings are
+                averaged. By default ``max_length``, or what the model can take if that is less.
             normalise: scale embeddings to unit length.
             files: where the weights came from.
 
         Raises:
-            NLPMetaError: if ``max_length`` leaves no room for a text or exceeds what the model can take.
+            NLPMetaError: if ``max_length`` or ``window`` leave no room for a text or exceed what can be read.
         """
         super().__init__()
-        limit = getattr(backbone.config, "max_position_embeddings", None)
-        if max_length < 4 or (limit is not None and max_length > limit):
-            raise NLPMetaError(f"max_length is {max_length} tokens; this encoder takes 4 to {limit}.")
         self.backbone = backbone.requires_grad_(False)
         self.train(False)
-        self.tokenizer, self.prefix, self.max_length, self.normalise = tokenizer, prefix, max_length, normalise
-        self.files = files
+        self.tokenizer, self.prefix, self.normalise, self.files = tokenizer, prefix, normalise, files
+        self.max_length, self.window = checked_reading(max_length, window, self.most_tokens)
+        self.windows = Windows.of(tokenizer, prefix, self.window) if self.max_length > self.window else None
         self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
         self.frozen_layers: FrozenLayers | None = None  # set by frozen_layers.frozen_layer_cache for a block
         self.dim: int = backbone.config.hidden_size
@@ -89,6 +91,7 @@ class TextEncoder(nn.Module):
         revision: str | None = None,
         prefix: str | None = None,
         max_length: int | None = None,
+        window: int | None = None,
         normalise: bool = True,
         device: Device = "auto",
     ) -> "TextEncoder":
@@ -99,12 +102,13 @@ class TextEncoder(nn.Module):
             revision: a branch, tag or commit of the Hub.
             prefix: overrides the one that the model was trained with.
             max_length: tokens kept of each text; by default ``MAX_LENGTH``, or what the encoder takes if that is less.
+            window: tokens that go through at once, as in the constructor.
             normalise: scale embeddings to unit length.
             device: where it runs: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
                 them by its name.
 
         Raises:
-            NLPMetaError: if there is no such device, or the encoder does not take so many tokens.
+            NLPMetaError: if there is no such device, or so many tokens cannot be read.
             NetworkError: if it is not on disk and the Hub cannot be reached.
             ModelFolderError: if a folder is incomplete or damaged.
         """
@@ -112,13 +116,12 @@ class TextEncoder(nn.Module):
         files = resolve(name, revision=revision)
         backbone, tokenizer = load_folder(files.folder)
         limit = getattr(backbone.config, "max_position_embeddings", MAX_LENGTH)
-        if max_length is not None and files.max_length is not None and max_length > files.max_length:
-            raise NLPMetaError(f"max_length is {max_length} tokens; this encoder takes 4 to {files.max_length}.")
         loaded = cls(
             backbone,
             tokenizer,
             prefix=files.prefix if prefix is None else prefix,
             max_length=min(MAX_LENGTH, limit) if max_length is None else max_length,
+            window=window,
             normalise=normalise,
             files=files,
         )
@@ -141,11 +144,24 @@ class TextEncoder(nn.Module):
 
     @property
     def most_tokens(self) -> int | None:
-        """The longest text in tokens, special ones included, that it could read; ``None`` if it does not say."""
+        """The tokens, special ones included, that could go through at once; ``None`` if it does not say."""
         if self.files is not None and self.files.max_length is not None:
             return self.files.max_length
         most = getattr(self.backbone.config, "max_position_embeddings", None)
         return most if isinstance(most, int) else None
+
+    def reading(self, max_length: int, window: int | None = None) -> "TextEncoder":
+        """The same encoder, weights shared, that reads so many tokens of a text, in windows where ``window`` is less.
+
+        Raises:
+            NLPMetaError: as the constructor.
+        """
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.max_length, twin.window = checked_reading(max_length, window, self.most_tokens)
+        cut = twin.max_length > twin.window
+        twin.windows = Windows.of(self.tokenizer, self.prefix, twin.window) if cut else None
+        return twin
 
     @property
     def mask_token(self) -> str | None:
@@ -182,6 +198,13 @@ class TextEncoder(nn.Module):
         """
         if not tokens:
             return torch.empty(0, self.dim, device=self.device)
+        if (split := None if self.windows is None else self.windows.split(tokens)) is not None:
+            owners = None if adapter_of is None else adapter_of[torch.tensor(split.owners, device=adapter_of.device)]
+            each = self.embed_tokens(
+                split.tokens, adapter=adapter, adapter_of=owners, batch_tokens=batch_tokens,
+                advance=split.advance(advance),
+            )  # fmt: skip
+            return split.pooled(each, normalise=self.normalise)
         if batch_tokens is None:
             batch_tokens = BATCH_TOKENS if torch.is_grad_enabled() else tokens_at_once(self)
         return embed_in_batches(
@@ -228,7 +251,7 @@ class TextEncoder(nn.Module):
             tokens = self.tokenize(distinct)
             found = None if embed is None or not tokens else embed(self, tokens, advance)
             vectors = self.merged().embed_tokens(tokens, advance=advance) if found is None else found
-        _check_numbers(vectors, self.files)
+        check_numbers(vectors, self.files)
         row = {text: i for i, text in enumerate(distinct)}
         return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)].clone()
 
@@ -273,14 +296,3 @@ def _rows(
         return adapter
     which = adapter_of[torch.tensor(group, device=adapter_of.device)]
     return {name: weight.index_select(0, which) for name, weight in adapter.items()}
-
-
-def _check_numbers(vectors: Tensor, files: EncoderFiles | None) -> None:
-    """Check that embeddings are finite: an untrusted model can make them NaN or infinite.
-
-    Raises:
-        ModelFolderError: if one is not finite.
-    """
-    if not bool(vectors.isfinite().all()):
-        where = "This encoder" if files is None else f"The encoder in {files.folder}"
-        raise ModelFolderError(f"{where} gives embeddings that are not finite: its weights or config.json are damaged.")

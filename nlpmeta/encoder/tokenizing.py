@@ -108,6 +108,15 @@ def _cut(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int
     return batch
 
 
+def frame_of(tokenizer: "PreTrainedTokenizerBase", prefix: str) -> tuple[int, int]:
+    """How many tokens come before a text, those of ``prefix`` included, and how many after it."""
+    with _guard:
+        marks = list(tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"])
+        words = tokenizer(prefix.strip(), add_special_tokens=False)["input_ids"] if prefix.strip() else []
+    kept = [place for place, mark in enumerate(marks) if not mark] or [len(marks)]
+    return kept[0] + len(words), max(0, len(marks) - kept[-1] - 1)
+
+
 def _loses(tokenizer: "PreTrainedTokenizerBase", batch: "BatchEncoding", place: int, text: str) -> bool:
     """Whether a text that was read whole makes more tokens than were kept."""
     if batch.encodings is not None:

@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nlpmeta.encoder.files import folder_digest, is_model_file, max_length, missing_parts
 from nlpmeta.encoder.packaged import DEFAULT_ENCODER, UnpackedRecord, packaged_revision, packaged_version, unpack
@@ -12,7 +12,19 @@ from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
 from nlpmeta.storage.files import disk_errors_said_plainly
 from nlpmeta.storage.hub import REQUEST_SECONDS, checked_info, in_time, is_offline, said_plainly
 
-__all__ = ["DEFAULT_ENCODER", "EncoderFiles", "Origin", "is_folder_name", "lasting_name", "prefix_for", "resolve"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "DEFAULT_ENCODER",
+    "EncoderFiles",
+    "Origin",
+    "check_numbers",
+    "is_folder_name",
+    "lasting_name",
+    "prefix_for",
+    "resolve",
+]
 
 Origin = Literal["path", "hub-cache", "packaged", "hub"]
 
@@ -214,3 +226,14 @@ def _download(name: str, revision: str | None) -> Path:
     if missing := missing_parts(folder):
         raise ModelFolderError(f"The model {name!r} on the Hub cannot be used as an encoder; it lacks: {missing}.")
     return folder
+
+
+def check_numbers(vectors: "Tensor", files: EncoderFiles | None) -> None:
+    """Check that embeddings are finite: an untrusted model can make them NaN or infinite.
+
+    Raises:
+        ModelFolderError: if one is not finite.
+    """
+    if not bool(vectors.isfinite().all()):
+        where = "This encoder" if files is None else f"The encoder in {files.folder}"
+        raise ModelFolderError(f"{where} gives embeddings that are not finite: its weights or config.json are damaged.")

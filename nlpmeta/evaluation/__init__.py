@@ -11,6 +11,7 @@ from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.encoder.windows import Longer
 from nlpmeta.episodes import fingerprint
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
 from nlpmeta.evaluation.trial import Stopwatch, Trial, run_trial
@@ -35,6 +36,7 @@ class AdaptReport:
         label_next: the texts to label next, where that was requested, the most useful first.
         learned: what came of the unlabelled texts, where there were some.
         material: the examples.
+        longer: how much of a text is read, where that was chosen as texts of the support are long.
     """
 
     request: AdaptRequest
@@ -44,6 +46,7 @@ class AdaptReport:
     label_next: tuple[str, ...] | None
     learned: FromTexts | None
     material: Material
+    longer: Longer | None = None
 
     def json(self, folder: Path | None = None) -> dict[str, Json]:
         """The object that ``nlpmeta adapt --json`` prints, and ``report.json``; shares are fractions of 1.
@@ -55,6 +58,8 @@ class AdaptReport:
         lang = self.material.lang(self.request.lang)
         found = trial_json(self.trial, task=facts, lang=lang, folder=folder, watch=watch, found=self.task_report)
         found |= self.material.json()
+        if self.longer is not None:
+            found["longer"] = {**self.longer.json()}
         if self.label_next is not None:
             found["label_next"] = list(self.label_next)
         if self.learned is not None:
@@ -91,6 +96,7 @@ def adapt_and_measure(
             learner, learned = _learn_from_texts(request, read, show_progress=show_progress, say=say)
     if say is not None and learner.encoder.files is not None:
         say(learner.encoder.files.description)
+    learner, longer = request.reading(learner, task.support.texts, len(task.texts()), say=say)
     table = EmbeddingTable(learner.encoder)
     trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
     support, state, found = task.support, None, None
@@ -100,7 +106,7 @@ def adapt_and_measure(
     classifier = FewShotClassifier.adapted(learner, support, embed=table, state=state)
     next_ones = None if read.candidates is None else _suggested(classifier, read, table)
     watch.stop()
-    return AdaptReport(request, classifier, trial, found, next_ones, learned, read)
+    return AdaptReport(request, classifier, trial, found, next_ones, learned, read, longer)
 
 
 def trial_json(

@@ -169,7 +169,7 @@ def measure(
 def cuts_of(methods: Mapping[str, Learner], texts: Sequence[str]) -> dict[str, Cut]:
     """For each method, how many of ``texts`` its encoder truncates; counted once where encoders read alike."""
     encoders = {name: learner.encoder for name, learner in methods.items()}
-    reads = {name: (id(each.tokenizer), each.prefix, each.max_length) for name, each in encoders.items()}
+    reads = {name: (id(each.tokenizer), each.prefix, each.max_length, each.window) for name, each in encoders.items()}
     cuts = {how: cut_of(encoder, texts) for how, encoder in {reads[name]: encoders[name] for name in reads}.items()}
     return {name: cuts[how] for name, how in reads.items()}
 

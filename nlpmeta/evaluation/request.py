@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.encoder.windows import Longer
 from nlpmeta.episodes import fingerprint
 from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
 from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes
@@ -17,7 +18,7 @@ from nlpmeta.evaluation.trial import Stopwatch, Task
 from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.learners.abilities import TakesSteps
 from nlpmeta.learners.base import Learner
-from nlpmeta.learners.start import check_meta_trained, find_checkpoint, starting_learner
+from nlpmeta.learners.start import check_meta_trained, find_checkpoint, reading, starting_learner
 from nlpmeta.sources import Source
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.form import RECOGNISED, TableForm
@@ -44,7 +45,7 @@ class AdaptRequest:
         inner_steps: gradient steps on the support set, for a method that takes some.
         encoder: a folder or Hub id; by default the packaged one.
         checkpoint: what is started from: ``default``, ``none``, or a folder.
-        max_length: tokens that are read of a text.
+        max_length: tokens that are read of a text; by default what texts such as those of the support need.
         device: where it runs.
         seed: decides which examples are drawn.
         n_draws: support sets to draw and score.
@@ -128,6 +129,22 @@ class AdaptRequest:
         if not isinstance(learner, TakesSteps):
             raise NLPMetaError(f"{self.method} takes no gradient steps; --inner-steps goes with --method maml.")
         return learner.stepping(self.inner_steps)
+
+    def reading(
+        self, learner: Learner, support: Sequence[str], n_texts: int, *, say: Say | None = None
+    ) -> tuple[Learner, Longer | None]:
+        """The learner that reads enough of texts such as ``support``, unless it was requested how much to read.
+
+        Args:
+            learner: what is started from.
+            support: the texts of the model's support.
+            n_texts: how many texts will be embedded, for the forecast of seconds.
+            say: called with what was chosen, and what it costs.
+        """
+        chosen, longer = reading(learner, support) if self.max_length is None else (learner, None)
+        if longer is not None and say is not None:
+            say(f"Note: {longer.message('--max-length', longer.seconds(learner.encoder, n_texts))}")
+        return chosen, longer
 
 
 @dataclass(frozen=True, eq=False)

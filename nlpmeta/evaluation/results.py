@@ -58,6 +58,7 @@ class EncoderUse:
     max_length: int
     normalise: bool
     adapter: str | None = None
+    window: int | None = None
 
     @classmethod
     def of(cls, encoder: "TextEncoder") -> "EncoderUse":
@@ -70,12 +71,13 @@ class EncoderUse:
             max_length=encoder.max_length,
             normalise=encoder.normalise,
             adapter=_adapter_digest(encoder),
+            window=None if encoder.windows is None else encoder.window,
         )
 
     def json(self) -> "dict[str, Json]":
-        """The same as plain values; a frozen encoder says nothing of adapters."""
-        values = asdict(self)
-        return values if self.adapter is not None else {k: v for k, v in values.items() if k != "adapter"}
+        """The same as plain values; nothing is said of adapters or windows where there are none."""
+        found = asdict(self)
+        return {key: value for key, value in found.items() if value is not None or key not in ("adapter", "window")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from nlpmeta.classifier.several import SeveralExamples, gives_sets, several_lear
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts
 from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.encoder.windows import Longer
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.accounts import check_apart
 from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot
@@ -59,6 +60,7 @@ class SeveralReport:
     digest: str
     lang: str | None
     watch: Stopwatch
+    longer: Longer | None = None
 
     @property
     def scored(self) -> str:
@@ -95,6 +97,7 @@ class SeveralReport:
             "examples_of": examples.several().counts(), "fewer_than_requested": dict(self.short),
             "scored_on": self.scored_on, "seconds": {name: round(s, 3) for name, s in self.watch.seconds.items()},
             "out": None if folder is None else str(folder), "task": request.facts(self.digest),
+            **({} if self.longer is None else {"longer": {**self.longer.json()}}),
         }  # fmt: skip
 
 
@@ -159,11 +162,13 @@ def adapt_several(
             say(f"Note: fewer than {request.n_shot} texts have these labels: {', '.join(short)}; all are used.")
     with watch.stage("import_and_load"):
         learner = request.learner()
-    table = EmbeddingTable(learner.encoder)
     support = sampler if isinstance(sampler, MultiLabelTexts) else sampler.support(0)
+    every = [text for draw in draws for part in (draw.support, draw.query) for text in part.texts]
+    every = list(dict.fromkeys([*support.texts, *every]))
+    learner, longer = request.reading(learner, support.texts, len(every), say=say)
+    table = EmbeddingTable(learner.encoder)
     with watch.stage("encode"):
-        every = [text for draw in draws for part in (draw.support, draw.query) for text in part.texts]
-        table.prime(list(dict.fromkeys([*support.texts, *every])), show_progress=show_progress)
+        table.prime(every, show_progress=show_progress)
     frozen = frozen_view(learner.encoder, table)[1]
     with watch.stage("adapt_and_score"):
         scores = [_scored(head_of(learner, draw.support, table), draw.query) for draw in draws]
@@ -177,8 +182,9 @@ def adapt_several(
     langs = {*(data.pool.langs or (request.lang,))}
     lang = langs.pop() if len(langs) == 1 else None
     return SeveralReport(
-        request, classifier, tuple(scores), tuple(plain), where, folds, len(texts), short, data.digest, lang, watch
-    )
+        request, classifier, tuple(scores), tuple(plain), where, folds, len(texts), short, data.digest, lang, watch,
+        longer,
+    )  # fmt: skip
 
 
 def head_of(learner: Learner, support: MultiLabelTexts, embed: Embed) -> GivesProbabilities:

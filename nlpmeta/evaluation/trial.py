@@ -117,6 +117,11 @@ class Task:
         """Every draw."""
         return [self.sampler.episode(index) for index in range(self.n_draws)]
 
+    def texts(self) -> list[str]:
+        """The distinct texts of the model's support and of every draw."""
+        parts: Iterable[tuple[str, ...]] = (episode.texts() for episode in self.episodes())
+        return list(dict.fromkeys([*self.support.texts, *(text for part in parts for text in part)]))
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -230,7 +235,7 @@ def run_trial(
         watch: where the seconds of the stages go.
         show_progress: progress bars on standard error.
     """
-    texts = _texts(task)
+    texts = task.texts()
     with cut_texts() as found:
         if learner.inputs == "embeddings":  # others read tokens and would not use the table
             with watch.stage("encode"):
@@ -263,11 +268,6 @@ def frozen_view(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncode
         return encoder.select([FROZEN]), lambda texts: table(texts)[:, columns]
     frozen = ScaledEncoder(encoder, [FROZEN])
     return frozen, EmbeddingTable(frozen)
-
-
-def _texts(task: Task) -> list[str]:
-    parts: Iterable[tuple[str, ...]] = (episode.texts() for episode in task.episodes())
-    return list(dict.fromkeys([*task.support.texts, *(text for part in parts for text in part)]))
 
 
 def _draws_agree(sampler: KShotSampler, first: Episode, n_draws: int) -> bool:

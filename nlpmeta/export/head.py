@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -150,6 +150,7 @@ def compile_model(classifier: FewShotClassifier, engine: Engine, folder: Path | 
         weight, bias, shares = (part.float().numpy() for part in (linear.weight, linear.bias, linear.shares))
         if linear.normalise == encoder.normalise:
             facts = {"prefix": encoder.prefix, "max_length": encoder.max_length, "most_tokens": encoder.most_tokens}
+            facts["windows"] = None if encoder.windows is None else astuple(encoder.windows)
             heads = LightHeads(weight, bias, shares, linear.temperature)
             write_light(folder, heads, classifier.classes_, name, facts)
     return found

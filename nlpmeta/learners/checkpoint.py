@@ -64,6 +64,7 @@ def read_learner(
             revision=None if facts["revision"] is None else str(facts["revision"]),
             prefix=_word(facts["prefix"]),
             max_length=_number(facts["max_length"]) if max_length is None else max_length,
+            window=_number(facts["window"]) if max_length is None and "window" in facts else None,
             normalise=bool(facts["normalise"]),
             device=device,
         )
@@ -146,21 +147,34 @@ def shared_encoder(
     revision: str | None = None,
     prefix: str | None = None,
     max_length: int | None = None,
+    window: int | None = None,
     normalise: bool = True,
     device: "Device" = "auto",
 ) -> "TextEncoder":
     """``own_encoder``, loaded once a process and device: frozen weights can be shared."""
     from nlpmeta.encoder.device import resolve_device
 
-    return _shared(name, revision, prefix, max_length, normalise, str(resolve_device(device)))
+    return _shared(name, revision, prefix, max_length, window, normalise, str(resolve_device(device)))
 
 
 @lru_cache(maxsize=2)
 def _shared(
-    name: str, revision: str | None, prefix: str | None, max_length: int | None, normalise: bool, device: str
+    name: str,
+    revision: str | None,
+    prefix: str | None,
+    max_length: int | None,
+    window: int | None,
+    normalise: bool,
+    device: str,
 ) -> "TextEncoder":
     return own_encoder(
-        name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise, device=device
+        name,
+        revision=revision,
+        prefix=prefix,
+        max_length=max_length,
+        window=window,
+        normalise=normalise,
+        device=device,
     )
 
 
@@ -170,6 +184,7 @@ def own_encoder(
     revision: str | None = None,
     prefix: str | None = None,
     max_length: int | None = None,
+    window: int | None = None,
     normalise: bool = True,
     device: "Device" = "auto",
 ) -> "TextEncoder":
@@ -177,7 +192,13 @@ def own_encoder(
     from nlpmeta.encoder.text_encoder import TextEncoder
 
     return TextEncoder.from_pretrained(
-        name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise, device=device
+        name,
+        revision=revision,
+        prefix=prefix,
+        max_length=max_length,
+        window=window,
+        normalise=normalise,
+        device=device,
     )
 
 
@@ -193,6 +214,7 @@ def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:
         "digest": encoder.files.digest,
         "prefix": encoder.prefix,
         "max_length": encoder.max_length,
+        **({} if encoder.windows is None else {"window": encoder.window}),
         "normalise": encoder.normalise,
     }
 

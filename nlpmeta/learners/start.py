@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.encoder.windows import Longer
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Option, learners
 from nlpmeta.learners.checkpoint import load_checkpoint, read_learner, shared_encoder
@@ -118,6 +119,23 @@ def starting_learner(
 @lru_cache(maxsize=2)
 def _loaded(folder: Path, max_length: int | None, device: str) -> Learner:
     return load_checkpoint(folder, max_length=max_length, device=device).requires_grad_(False).eval()
+
+
+def reading(learner: Learner, texts: Sequence[str]) -> tuple[Learner, Longer | None]:
+    """The learner with an encoder that reads as much of a text as texts such as ``texts`` need, and what that is.
+
+    The weights are shared. A learner that embeds for itself, as MAML does, reads what it read: reading more would make
+    its every step dearer.
+    """
+    longer = Longer.of(learner.encoder, texts) if learner.inputs == "embeddings" else None
+    if longer is None:
+        return learner, None
+    twin = type(learner)(learner.encoder.reading(longer.max_length, longer.window), **learner.config())
+    own = {name: value for name, value in learner.state_dict().items() if not name.startswith("encoder.")}
+    twin.load_state_dict(own, strict=False)
+    for weight, before in zip(twin.parameters(), learner.parameters(), strict=True):
+        weight.requires_grad_(before.requires_grad)
+    return twin.train(learner.training), longer
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nlpmeta.data import Label
 from nlpmeta.data.labels import plain
 from nlpmeta.encoder.lora import adapter_weights, digest_of
-from nlpmeta.encoder.table import state_digest
+from nlpmeta.encoder.table import reading_facts, state_digest
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, visible
 from nlpmeta.learners.base import Learner, TaskState, learners
@@ -261,5 +261,5 @@ def _encoder(encoder: TextEncoder) -> str:
     """The digest of its files and adapters; of all weights where it was built in memory (a second for a large one)."""
     if encoder.files is None:
         return state_digest(encoder)[:16]
-    settings = [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "scales", None)]
-    return f"{encoder.files.digest[:16]}-{digest_of(adapter_weights(encoder).items(), json.dumps(settings))[:16]}"
+    settings = json.dumps(reading_facts(encoder))
+    return f"{encoder.files.digest[:16]}-{digest_of(adapter_weights(encoder).items(), settings)[:16]}"
