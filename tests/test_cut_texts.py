@@ -106,9 +106,11 @@ def test_nothing_is_said_of_texts_that_fit(encoder, pool):
         FewShotClassifier("ridge", encoder=encoder).fit(pool.texts, pool.names()).predict([FITS])
 
 
-def test_an_encoder_that_reads_no_more_is_not_said_to_read_more():
-    said = Cut(3, 4, 512, 512).message("max_length")
-    assert "reads no more" in said
+def test_what_the_encoder_cannot_take_at_once_is_read_in_windows_up_to_a_bound():
+    assert "in windows, with max_length=1024" in Cut(3, 4, 512, 512).message("max_length")
+    assert "in windows, with --max-length 8192" in Cut(3, 4, 5000, 512).message("--max-length")
+    said = Cut(3, 4, 8192, 512).message("max_length")
+    assert "No more is read" in said
     assert "max_length" not in said
 
 
@@ -124,9 +126,9 @@ def test_a_model_reads_as_much_as_it_was_asked_to_and_still_does_when_loaded(enc
     assert made[60].learner_.encoder.max_length == 60
 
 
-@pytest.mark.parametrize("length", [3, 65, 10**6])
-def test_a_length_that_the_encoder_has_not_is_refused(encoder_folder, length, pool):
-    with pytest.raises(NLPMetaError, match="takes 4 to 64"):
+@pytest.mark.parametrize("length", [3, 8193, 10**6])
+def test_a_length_out_of_range_is_refused(encoder_folder, length, pool):
+    with pytest.raises(NLPMetaError, match="4 to 8192"):
         FewShotClassifier("ridge", encoder=str(encoder_folder), max_length=length).fit(pool.texts, pool.names())
 
 

@@ -82,6 +82,24 @@ def test_a_compiled_encoder_gives_the_embeddings_of_torch(cache, loaded, scales)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
+def test_windows_are_pooled_alike_with_and_without_pytorch(cache, loaded, tmp_path):
+    texts, labels = zip(*PAIRS, strict=True)
+    encoder = ScaledEncoder(loaded.reading(200, 20))
+    compile_encoder(encoder, "float32")
+    long = [*TEXTS, "ball goal rice soup " * 30]
+    theirs = encoder.encode(long)
+    with embedding_with("auto"):
+        ours = encoder.encode(long)
+    assert not torch.equal(ours, theirs)  # or nothing was compiled
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    made = FewShotClassifier(encoder=loaded.reading(200, 20)).fit(list(texts), list(labels))
+    made.save_pretrained(tmp_path / "model")
+    compile_model(FewShotClassifier.from_pretrained(tmp_path / "model"), "onnx", tmp_path / "model")
+    light = LightClassifier.of_folder(tmp_path / "model", "onnx")
+    assert (light.max_length, light.windows.size) == (200, 20)
+    np.testing.assert_allclose(light.predict_proba(long), made.predict_proba(long), atol=1e-5)
+
+
 @slow
 def test_views_share_the_weights_that_adapters_do_not_change(cache, loaded):
     compile_encoder(ScaledEncoder(loaded, (1.0,)), "float32")

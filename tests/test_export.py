@@ -16,7 +16,7 @@ from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import DataWarning, NLPMetaError
 from nlpmeta.export import export
 from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.logistic import LogisticHead
@@ -157,6 +157,16 @@ def test_a_head_that_is_not_linear_is_refused_before_anything_is_written(head, e
     with pytest.raises(NLPMetaError, match="is not linear"):
         export(made, tmp_path / "out", "transformers")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_says_that_it_reads_one_window(encoder_folder, pool, tmp_path):
+    encoder = TextEncoder.from_pretrained(str(encoder_folder), max_length=60, window=16)
+    model = FewShotClassifier("ridge", encoder=encoder).fit(pool.texts[::3], pool.names()[::3])
+    with pytest.warns(DataWarning, match="reads the first 16 tokens of a text; this model reads 60, in windows"):
+        export(model, tmp_path / "out", "transformers")
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == 16
 
 
 def test_a_wrong_head_would_be_noticed(encoder_folder, pool):

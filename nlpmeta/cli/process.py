@@ -122,7 +122,12 @@ Device = Annotated[
 ]
 MaxLength = Annotated[
     int | None,
-    typer.Option(help="Maximum length of a text in tokens; longer texts are truncated. 128 by default.", min=4),
+    typer.Option(
+        help="Maximum length of a text in tokens; longer texts are truncated. By default 128; adapt reads more if "
+        "support texts are longer.",
+        min=4,
+        max=8192,
+    ),
 ]
 
 

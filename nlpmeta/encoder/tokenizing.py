@@ -26,6 +26,8 @@ WIDTH = 8192
 MOST = 1 << 20
 """Characters that are read of a text at most: so far come only texts whose first million makes fewer tokens than fit in
 the encoder, such as a million line breaks."""
+MOST_READ = 8192
+"""Tokens that are read of a text at most: a dozen pages."""
 BATCH_TOKENS = 1024
 """Padded tokens of one forward pass. On two CPU cores 512 to 1,024 came closest to the matrix-product ceiling."""
 BEYOND = 256
@@ -150,7 +152,7 @@ class Cut:
         n_cut: how many are.
         n_texts: of how many.
         max_length: the tokens that are read of a text, special ones included.
-        most: the tokens that the encoder could read; ``None`` if it does not say.
+        most: the tokens that could go through the encoder at once; ``None`` if it does not say.
     """
 
     n_cut: int
@@ -181,10 +183,13 @@ class Cut:
 
     def advice(self, option: str) -> str:
         """What to do about it."""
-        if self.most is not None and self.most <= self.max_length:
-            return "This encoder reads no more: shorten the texts, or put first what tells the classes apart."
-        more = f"{option} {self.most}" if "--" in option else f"{option}={self.most}"
-        return f"Read more with {more if self.most is not None else option}."
+        if self.max_length >= MOST_READ:
+            return "No more is read of a text: shorten them, or put first what tells the classes apart."
+        if self.most is None:
+            return f"Read more with {option}."
+        more = self.most if self.most > self.max_length else min(2 * self.max_length, MOST_READ)
+        how = "" if self.most > self.max_length else ", in windows,"
+        return f"Read more{how} with {option} {more}." if "--" in option else f"Read more{how} with {option}={more}."
 
 
 @contextmanager

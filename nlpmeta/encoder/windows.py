@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from nlpmeta.encoder.tokenizing import cut_texts, frame_of
+from nlpmeta.encoder.tokenizing import MOST_READ, Reader, cut_texts, frame_of
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.progress import Advance
 
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from nlpmeta.encoder.text_encoder import TextEncoder
-
-MOST_READ = 8192
-"""Tokens that are read of a text at most: a dozen pages."""
 WINDOW = 128
 """Tokens of a window where the length is chosen from the texts."""
 MOST_CHOSEN = 512
@@ -159,6 +155,16 @@ class Split:
         return means
 
 
+class ReadsMore(Reader, Protocol):
+    """What an encoder needs to provide for a choice of how much it reads."""
+
+    def reading(self, max_length: int, window: int | None = None) -> ReadsMore:
+        """The same encoder that reads so many tokens of a text."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """The embeddings of texts."""
+
+
 @dataclass(frozen=True)
 class Longer:
     """That texts are read beyond the usual length, since many of those to learn from are longer.
@@ -180,7 +186,7 @@ class Longer:
     lengths: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, encoder: TextEncoder, texts: Sequence[str]) -> Longer | None:
+    def of(cls, encoder: ReadsMore, texts: Sequence[str]) -> Longer | None:
         """How much of texts such as ``texts`` is to be read; ``None`` for what ``encoder`` reads.
 
         The least of twice, four and eight times as much, at most ``MOST_CHOSEN`` tokens, that holds nearly all texts.
@@ -202,7 +208,7 @@ class Longer:
         window = min(max_length, WINDOW, encoder.most_tokens or WINDOW)
         return cls(n_long, len(texts), usual, max_length, window, tuple(min(n, max_length) for n in lengths))
 
-    def seconds(self, encoder: TextEncoder, n_texts: int) -> float:
+    def seconds(self, encoder: ReadsMore, n_texts: int) -> float:
         """How much longer it takes to embed so many texts; ``encoder`` is tried on a text of the usual length."""
         words = " ".join(["a"] * self.usual)
         spent = min(_seconds(encoder, f"{number} {words}") for number in range(3))
@@ -223,7 +229,7 @@ class Longer:
         return {**facts, "max_length": self.max_length, "window": self.window}
 
 
-def _seconds(encoder: TextEncoder, text: str) -> float:
+def _seconds(encoder: ReadsMore, text: str) -> float:
     start = time.perf_counter()
     encoder.encode([text])
     return time.perf_counter() - start

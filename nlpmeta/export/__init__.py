@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.files import POOLED
 from nlpmeta.encoder.text_encoder import TextEncoder
-from nlpmeta.errors import NLPMetaError, UnknownNameError, WorkFailedError
+from nlpmeta.errors import DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
 from nlpmeta.progress import quiet_transformers
 from nlpmeta.storage.files import copy_file, remove_folder, write_bytes, write_json, write_text
@@ -50,7 +50,14 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
         WorkFailedError: if the exported model does not give the same probabilities.
     """
     check_export(folder, form, overwrite=overwrite)
-    heads = linear_heads(classifier.learner_, classifier.state_)
+    heads, encoder = linear_heads(classifier.learner_, classifier.state_), classifier.learner_.encoder
+    if encoder.windows is not None:
+        warnings.warn(
+            f"The export reads the first {encoder.window} tokens of a text; this model reads {encoder.max_length}, in "
+            "windows. Longer texts get other probabilities.",
+            DataWarning,
+            stacklevel=2,
+        )
     with new_folder(folder, overwrite=overwrite) as temporary, quiet_transformers():
         encoders = plain_encoders(classifier.learner_, classifier.state_)
         writers = {"transformers": _transformers, "sentence-transformers": _sentences, "onnx": _onnx}
@@ -90,7 +97,7 @@ def sequence_classifier(
         normalise=heads.normalise,
         shares=heads.shares.tolist(),
         mixture_temperature=heads.temperature,
-        max_tokens=classifier.learner_.encoder.max_length,
+        max_tokens=classifier.learner_.encoder.window,
         end_tokens=end_tokens(classifier.learner_.encoder),
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
@@ -144,7 +151,7 @@ def _sentences(
         plain = folder / ".plain"
         encoder.save_pretrained(plain, state_dict=_with_pooler(encoder))
         tokenizer.save_pretrained(plain)
-        transformer = Transformer(str(plain), max_seq_length=classifier.learner_.encoder.max_length)
+        transformer = Transformer(str(plain), max_seq_length=classifier.learner_.encoder.window)
         modules: list[nn.Module] = [transformer, Pooling(encoder.config.hidden_size, "mean")]
         SentenceTransformer(modules=[*modules, *([Normalize()] if heads.normalise else [])]).save_pretrained(
             str(part), create_model_card=False
@@ -208,7 +215,7 @@ def _onnx(
         )
     whole_tokenizer(classifier.learner_.encoder).save_pretrained(folder)
     write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
-    write_text(folder / "max_tokens.txt", f"{classifier.learner_.encoder.max_length}\n")
+    write_text(folder / "max_tokens.txt", f"{classifier.learner_.encoder.window}\n")
 
 
 def whole_tokenizer(encoder: TextEncoder) -> "PreTrainedTokenizerBase":
@@ -229,7 +236,7 @@ def whole_tokenizer(encoder: TextEncoder) -> "PreTrainedTokenizerBase":
     if inner.normalizer is not None:
         steps.append(inner.normalizer)
     inner.normalizer = normalizers.Sequence(steps)
-    tokenizer.model_max_length = encoder.max_length
+    tokenizer.model_max_length = encoder.window
     return tokenizer
 
 

@@ -14,6 +14,7 @@ from nlpmeta.storage.manifest import read_manifest, whole_folder
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.device import Device
+    from nlpmeta.encoder.text_encoder import TextEncoder
 
 _CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 SHIPPED = _CHECKPOINTS / "multilingual"
@@ -130,12 +131,17 @@ def reading(learner: Learner, texts: Sequence[str]) -> tuple[Learner, Longer | N
     longer = Longer.of(learner.encoder, texts) if learner.inputs == "embeddings" else None
     if longer is None:
         return learner, None
-    twin = type(learner)(learner.encoder.reading(longer.max_length, longer.window), **learner.config())
+    return rebuilt(learner, learner.encoder.reading(longer.max_length, longer.window)), longer
+
+
+def rebuilt(learner: Learner, encoder: "TextEncoder") -> Learner:
+    """The same learner, with all that it learned, on another form of its encoder."""
+    twin = type(learner)(encoder, **learner.config())
     own = {name: value for name, value in learner.state_dict().items() if not name.startswith("encoder.")}
     twin.load_state_dict(own, strict=False)
     for weight, before in zip(twin.parameters(), learner.parameters(), strict=True):
         weight.requires_grad_(before.requires_grad)
-    return twin.train(learner.training), longer
+    return twin.train(learner.training)
 
 
 def check_names(names: Sequence[str]) -> None:
