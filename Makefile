@@ -21,6 +21,7 @@
 # make learn-auto    the priors of auto, relearned from auxiliary tasks (after a new checkpoint)
 # make bench-streams streams of unseen classes and of an unseen language, and the ablations that were trained
 # make bench-spam    spam streams with a new campaign: recovery, alarms, false alarms
+# make bench-long    long texts: the first 128 tokens, the first 512, windows over more
 # make bench-folds   ProtAugment's folds, trained on each fold's own classes
 # make bench-shift   robust weighting, task augmentation, raw text next to labels
 # make house        size, rooms, import cycles and the path of a text, measured from the code itself
@@ -37,7 +38,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-long docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -160,6 +161,9 @@ bench-spam: $(VENV)/.installed
 
 bench-errors: $(VENV)/.installed
 	$(BIN)/python benchmarks/label_errors.py --data-dir $(DATA_DIR)
+
+bench-long: $(VENV)/.installed
+	$(BIN)/python benchmarks/long_texts.py --data-dir $(DATA_DIR) --held-out
 
 bench-folds: $(VENV)/.installed
 	$(BIN)/python benchmarks/protaugment.py --data-dir $(DATA_DIR)

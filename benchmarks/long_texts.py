@@ -3,9 +3,9 @@
     python benchmarks/long_texts.py --data-dir ../shared/data            # the sets that the default was chosen on
     python benchmarks/long_texts.py --data-dir ../shared/data --held-out # the sets that are reported
 
-The choice was made on train splits alone: MasakhaNEWS in Luganda and Nigerian Pidgin, Spanish news, Swedish web
-registers and the first part of SpamAssassin. Reported are the test split of MasakhaNEWS in Swahili and Hausa, Setswana
-news, and the second part of SpamAssassin. MasakhaNEWS (https://github.com/masakhane-io/masakhane-news) is read from
+The choice was made on train splits of MasakhaNEWS (Luganda, Nigerian Pidgin). Reported are its test splits in Swahili
+and Hausa, Setswana news, and the second part of SpamAssassin, which the shipped checkpoint has seen in training.
+MasakhaNEWS (https://github.com/masakhane-io/masakhane-news) is read from
 ``masakhanews/LANG/SPLIT.jsonl`` below ``--news``, headline and text with a line break between them.
 """
 
@@ -27,9 +27,9 @@ from nlpmeta.learners.start import rebuilt, starting_learner
 from nlpmeta.metrics.scores import Interval, score_episode
 
 RESULTS = Path("results/long_texts.json")
-READINGS = {"128": (128, 128), "512": (512, 512), "512 in windows": (512, 128), "1024 in windows": (1024, 128)}
+READINGS = {"128": (128, 128), "512": (512, 512), "512 in windows": (512, 128)}
 """The tokens that are read of a text, and those that go through at once."""
-N_SHOTS, N_TEXTS = (5, 10), 120  # about so many texts a set, so that one takes minutes
+N_SHOTS, N_TEXTS, N_WAY = (5, 10), 48, 3  # few enough that a set takes minutes
 
 
 def main(
@@ -37,14 +37,15 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Folder with copies of public data sets.")],
     news: Annotated[Path, typer.Option(help="Folder with masakhanews/LANG/SPLIT.jsonl.")] = Path("../news"),
     held_out: Annotated[bool, typer.Option("--held-out", help="The sets that are reported.")] = False,
-    draws: Annotated[int, typer.Option(help="Draws of each set.")] = 10,
+    draws: Annotated[int, typer.Option(help="Draws of each set.")] = 20,
+    method: Annotated[str, typer.Option(help="The method that adapts.")] = "logistic",
     only: Annotated[str | None, typer.Option(help="Only this set.")] = None,
     out: Annotated[Path, typer.Option(help="Where the rows are written.")] = RESULTS,
 ) -> None:
     """Draw, adapt, score."""
     part = "held-out" if held_out else "chosen on"
     kept = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    plain = starting_learner("auto")
+    plain = starting_learner(method)
     for name, data in sets(data_dir, news, held_out=held_out):
         if only not in (None, name):
             continue
@@ -81,10 +82,7 @@ def sets(data_dir: Path, news: Path, *, held_out: bool) -> Iterator[tuple[str, L
     folder, spam, wide = news / "masakhanews", data_dir / "spam" / "spamassassin", data_dir / "wide"
     places = {
         "masakhanews:lug": [folder / "lug" / "train.jsonl"],
-        "spamassassin, part 1": [spam / f"{each}-1.jsonl" for each in ("easy-ham", "hard-ham", "spam")],
-        "newstopic-es": [wide / "newstopic_es" / "es" / "train.jsonl"],
         "masakhanews:pcm": [folder / "pcm" / "train.jsonl"],
-        "core-register:sv": [wide / "core_register" / "sv" / "train.jsonl"],
     }
     if held_out:
         places = {
@@ -99,10 +97,10 @@ def sets(data_dir: Path, news: Path, *, held_out: bool) -> Iterator[tuple[str, L
 
 
 def drawn(texts: list[str], names: list[str]) -> LabeledTexts:
-    """About ``N_TEXTS`` texts, as many of each of the five largest classes."""
+    """About ``N_TEXTS`` texts, as many of each of the ``N_WAY`` largest classes."""
     order = generator(0, 0).permutation(len(texts)).tolist()
     counts = {name: names.count(name) for name in sorted(set(names))}
-    largest = sorted(counts, key=lambda name: -counts[name])[:5]
+    largest = sorted(counts, key=lambda name: -counts[name])[:N_WAY]
     rows = [row for name in largest for row in [i for i in order if names[i] == name][: N_TEXTS // len(largest)]]
     return LabeledTexts.from_names([texts[row] for row in rows], [names[row] for row in rows])
 
