@@ -147,7 +147,7 @@ class Split:
         """``pooled`` for arrays ``(n_windows, n_views * dim)``, each view by itself."""
         counts = np.asarray(self.counts)[:, None]
         firsts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
-        means = (np.add.reduceat(vectors, firsts, axis=0) / counts).astype(np.float32)
+        means: NDArray[np.float32] = (np.add.reduceat(vectors, firsts, axis=0) / counts).astype(np.float32)
         if normalise:
             views = means.reshape(len(means), n_views, -1)
             lengths = np.linalg.norm(views, axis=2, keepdims=True).clip(1e-12)
