@@ -15,11 +15,9 @@ from nlpmeta.cli import (
     data,
     doctor,
     evaluate,
-    export,
     info,
     predict,
     push,
-    recipes,
     score,
     teach,
     train,
@@ -29,10 +27,7 @@ from nlpmeta.cli.process import Stopped, check_streams, flush_results, output_re
 from nlpmeta.errors import DataWarning, NLPMetaError, reason_of, visible
 
 FAILED, INTERRUPTED = 1, 130
-COMMANDS = (
-    *(adapt, classify, predict, teach, score, compile, push, export, evaluate, bench, train, recipes, data),
-    *(info, doctor),
-)
+COMMANDS = (adapt, classify, predict, teach, score, compile, push, evaluate, bench, train, data, info, doctor)
 
 app = typer.Typer(
     name="nlpmeta",

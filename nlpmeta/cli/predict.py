@@ -24,7 +24,7 @@ from nlpmeta.cli.process import (
 )
 
 if TYPE_CHECKING:
-    from nlpmeta.cli.predict_model import Predicts
+    from nlpmeta.cli.compile import Predicts
     from nlpmeta.cli.predict_output import Columns, Writer
     from nlpmeta.sources.file import Given
 
@@ -132,7 +132,7 @@ def predict(
     With --why each text is followed by the words without which its label is less probable, and by the examples that
     speak most for its label and against it, where the model was saved with them (adapt --include-support).
     """
-    from nlpmeta.cli.predict_model import load_model
+    from nlpmeta.cli.compile import load_model
     from nlpmeta.cli.predict_output import Columns
     from nlpmeta.sources.form import TableForm
 
@@ -150,8 +150,8 @@ def predict(
 
 
 def _give_reasons(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -> None:
+    from nlpmeta.cli.compile import loaded
     from nlpmeta.cli.console import out_reasons
-    from nlpmeta.cli.predict_model import loaded
     from nlpmeta.errors import NLPMetaError
 
     if columns != type(columns)() or wanted.out or wanted.keep or (wanted.texts and wanted.file):
@@ -273,8 +273,8 @@ def _predict(
     quiet: bool,
 ) -> int:
     """Answer batch after batch, and return how many texts there were."""
+    from nlpmeta.cli.compile import reads
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.predict_model import reads
     from nlpmeta.cli.predict_output import answers
     from nlpmeta.encoder.tokenizing import Cut, cut_texts
     from nlpmeta.progress import track

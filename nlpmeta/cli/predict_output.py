@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from nlpmeta.cli.compile import Predicts, loaded
 from nlpmeta.cli.console import json_line, printable
-from nlpmeta.cli.predict_model import Predicts, loaded
 from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.sources.arrow_rows import schema_of
 from nlpmeta.sources.file import Given
