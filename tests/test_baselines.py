@@ -10,8 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from nlpmeta.data import LabeledTexts
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.logistic import GRID, LogisticHead
-from nlpmeta.learners.neighbours import NearestNeighbours
-from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.prototypical import NearestNeighbours, PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
 
 SOLVER = 5e-3  # scikit-learn's default stops a little short of the optimum; a wrong penalty moves probabilities by 0.1

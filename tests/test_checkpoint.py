@@ -10,8 +10,7 @@ from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
-from nlpmeta.learners.neighbours import SiameseNetwork
-from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.prototypical import PrototypicalNetwork, SiameseNetwork
 from nlpmeta.storage.manifest import describe
 
 FACTS = {"recipe_digest": "0" * 64, "sets": ["massive"], "leave_out_langs": ["sw"], "steps": 7}

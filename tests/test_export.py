@@ -21,8 +21,7 @@ from nlpmeta.export import export
 from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.maml import MAML
-from nlpmeta.learners.neighbours import MatchingNetwork, NearestNeighbours
-from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.prototypical import MatchingNetwork, NearestNeighbours, PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* longer than the 16 tokens")

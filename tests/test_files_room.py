@@ -36,6 +36,8 @@ OURS = "our own method, which goes through the room"
 OUTSIDE = {
     ("online/files.py", "save_pretrained"): OURS,
     ("users/file.py", "sqlite3.connect"): SQLITE,
+    ("serve/store.py", "sqlite3.connect"): SQLITE,
+    ("serve/models.py", "save_pretrained"): OURS,
     ("bench/contender.py", "read_text"): KERNEL,
     ("bench/contender.py", "write_text"): KERNEL,
     ("bench/contender.py", "save_pretrained"): OURS,

@@ -10,9 +10,9 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.episodes import fingerprint
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.sources.file import FileSource
+from nlpmeta.sources.home_assistant import StarterSpam
 from nlpmeta.sources.inspection import Part, inspect_parts, parts_of
 from nlpmeta.sources.published import MirrorSource
-from nlpmeta.sources.starter import StarterSpam
 from nlpmeta.sources.tables import export
 
 PAIRS = st.lists(

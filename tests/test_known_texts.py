@@ -9,7 +9,7 @@ from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
-from nlpmeta.learners.neighbours import SiameseNetwork
+from nlpmeta.learners.prototypical import SiameseNetwork
 from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import meta_train
 from nlpmeta.training.optimise import trainable

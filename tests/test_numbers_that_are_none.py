@@ -24,8 +24,7 @@ from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.maml import MAML
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
-from nlpmeta.learners.neighbours import MatchingNetwork, SiameseNetwork
-from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.prototypical import MatchingNetwork, PrototypicalNetwork, SiameseNetwork
 from nlpmeta.learners.recurrent import RecurrentMetaLearner
 from nlpmeta.learners.ridge import RidgeHead
 from nlpmeta.training import TrainSettings
@@ -368,7 +367,7 @@ def test_a_checkpoint_of_a_run_is_judged_before_anything_is_taken_from_it(tmp_pa
 )  # fmt: skip
 @pytest.mark.parametrize("place", [0, 1, 3])
 def test_lines_of_metrics_with_any_damage_are_dropped_and_the_sound_ones_kept(tmp_path, damage, place):
-    from nlpmeta.training.journal import Journal
+    from nlpmeta.training.forecast import Journal
 
     lines = [json.dumps({"step": step, "loss": 1.0}).encode() for step in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*lines[:place], damage, *lines[place:]]) + b"\n")

@@ -17,7 +17,7 @@ import train_slowly
 
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.training import resume
-from nlpmeta.training.journal import Journal
+from nlpmeta.training.forecast import Journal
 
 pytestmark = pytest.mark.slow  # a run that has to be killed takes its time
 TIMING = ("seconds", "episodes_per_second")

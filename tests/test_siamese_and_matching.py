@@ -6,7 +6,7 @@ from meta_task import noisy_encoder, samplers
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
-from nlpmeta.learners.neighbours import MatchingNetwork, SiameseNetwork
+from nlpmeta.learners.prototypical import MatchingNetwork, SiameseNetwork
 from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import meta_train
 

@@ -11,8 +11,7 @@ from nlpmeta.encoder import device as batches
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner
-from nlpmeta.learners.neighbours import NearestNeighbours
-from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.prototypical import NearestNeighbours, PrototypicalNetwork
 from nlpmeta.settings import SettingsError
 from nlpmeta.training import TrainSettings
 from nlpmeta.training import passes as text_pass

@@ -29,6 +29,7 @@ ROWS = (
     ("classifier",),
     ("evaluation",),
     ("online", "users", "export", "bench"),
+    ("serve",),
     ("cli",),
     ("__main__",),
 )

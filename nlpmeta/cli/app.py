@@ -15,7 +15,6 @@ from nlpmeta.cli import (
     data,
     doctor,
     evaluate,
-    info,
     predict,
     push,
     score,
@@ -27,7 +26,7 @@ from nlpmeta.cli.process import Stopped, check_streams, flush_results, output_re
 from nlpmeta.errors import DataWarning, NLPMetaError, reason_of, visible
 
 FAILED, INTERRUPTED = 1, 130
-COMMANDS = (adapt, classify, predict, teach, score, compile, push, evaluate, bench, train, data, info, doctor)
+COMMANDS = (adapt, classify, predict, teach, score, compile, push, evaluate, bench, train, data, doctor)
 
 app = typer.Typer(
     name="nlpmeta",

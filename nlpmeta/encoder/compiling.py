@@ -126,14 +126,17 @@ def embedding_with(engine: Engine) -> Iterator[None]:
 
     ``onnx`` and ``onnx-int8`` compile an encoder the first time; ``auto`` takes one that is there.
     """
-    before = embed_by.set(None if engine == "torch" else partial(_embed, engine))
+    before = embed_by.set(None if engine == "torch" else partial(embedded_by, engine))
     try:
         yield
     finally:
         embed_by.reset(before)
 
 
-def _embed(engine: Engine, encoder: TextEncoder, tokens: list[list[int]], advance: Advance | None) -> Tensor | None:
+def embedded_by(
+    engine: Engine, encoder: TextEncoder, tokens: Sequence[list[int]], advance: Advance | None
+) -> Tensor | None:
+    """The embeddings of tokens by the compiled form of ``encoder``; ``None`` where PyTorch is to make them."""
     if encoder.frozen_layers is not None or (engine == "auto" and encoder.device.type != "cpu"):
         return None
     found = _kept(encoder, engine)

@@ -1,5 +1,6 @@
-"""Home Assistant's sentence templates: voice commands in over sixty languages, without a file or a network."""
+"""Sources that come in packages: Home Assistant's sentence templates in over sixty languages, the starter corpus."""
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from nlpmeta.episodes import generator
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.sources import Source, SourceFacts, SplitNames, sources
 from nlpmeta.sources.templates import Template, parse_templates
+from nlpmeta.storage.files import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,3 +177,60 @@ def _require_packages() -> None:
             "Home Assistant's intents need the packages home-assistant-intents and hassil. "
             "Install them with: pip install 'nlpmeta[offline]'"
         ) from error
+
+
+FOLDER = Path(__file__).parent.parent / "data" / "starter"
+
+
+class _Starter(Source):
+    """One folder of the starter corpus, a file a language."""
+
+    folder: Path
+
+    def languages(self) -> tuple[str, ...]:
+        return tuple(sorted(file.stem for file in self.folder.glob("*.jsonl")))
+
+    def splits(self, lang: str | None = None) -> tuple[str, ...]:
+        return ("train",)
+
+    def read(self, lang: str | None, split: str) -> LabeledTexts:
+        parts = [self._file(each) for each in ([lang] if lang else self.languages())]
+        return LabeledTexts.concatenate(parts)
+
+    def _file(self, lang: str) -> LabeledTexts:
+        lines = read_text(self.folder / f"{lang}.jsonl").splitlines()
+        rows = [json.loads(line) for line in lines]
+        return LabeledTexts.from_names(
+            [row["text"] for row in rows], [row["label"] for row in rows], langs=[lang] * len(rows)
+        )
+
+    @classmethod
+    def example(cls, folder: Path) -> "Source":
+        return cls()
+
+
+_WRITTEN = "Written for nlpmeta to try the package out; not reviewed by native speakers, no benchmark."
+
+
+@sources.register("starter")
+class StarterIntents(_Starter):
+    """Assistant, money and service intents in ten languages."""
+
+    folder = FOLDER / "intents"
+    facts = SourceFacts(
+        name="starter", title="The starter corpus", licence="Apache-2.0", citation="This package.", notes=_WRITTEN
+    )
+
+
+@sources.register("starter-spam")
+class StarterSpam(_Starter):
+    """Wanted and unwanted text messages in English and Swahili."""
+
+    folder = FOLDER / "spam"
+    facts = SourceFacts(
+        name="starter-spam",
+        title="The starter spam corpus",
+        licence="Apache-2.0",
+        citation="This package.",
+        notes=_WRITTEN,
+    )

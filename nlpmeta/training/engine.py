@@ -20,8 +20,7 @@ from nlpmeta.sources.catalogue import CatalogueEntry, catalogue
 from nlpmeta.storage.files import Json, disk_errors_said_plainly, read_json, write_json
 from nlpmeta.storage.folders import only_one
 from nlpmeta.training import Recipe, TrainSettings
-from nlpmeta.training.forecast import forecast_memory
-from nlpmeta.training.journal import check_trackers
+from nlpmeta.training.forecast import check_trackers, forecast_memory
 from nlpmeta.training.optimise import DivergedError, trainable
 from nlpmeta.training.resume import refuse_old_run
 from nlpmeta.training.run import Run, TrainResult

@@ -18,7 +18,7 @@ from nlpmeta.storage.files import read_json, remove_folder, sha256, write_bytes,
 from nlpmeta.storage.folders import new_folder
 from nlpmeta.storage.tensors import read_tensors
 from nlpmeta.training import TrainSettings
-from nlpmeta.training.journal import METRICS_FILE
+from nlpmeta.training.forecast import METRICS_FILE
 from nlpmeta.training.optimise import MovingAverage, put
 
 FOLDER, _TENSORS, _FACTS = "checkpoints", "state.safetensors", "state.json"

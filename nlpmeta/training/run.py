@@ -17,8 +17,7 @@ from nlpmeta.episodes.clusters import Vectors, cluster_samplers
 from nlpmeta.learners.base import Learner
 from nlpmeta.progress import track
 from nlpmeta.training import TrainSettings
-from nlpmeta.training.forecast import forecast_states
-from nlpmeta.training.journal import Journal
+from nlpmeta.training.forecast import Journal, forecast_states
 from nlpmeta.training.optimise import DivergedError, MovingAverage, make_optimizer, put, trainable
 from nlpmeta.training.passes import HeldOut, Measurement, TokenCache
 from nlpmeta.training.resume import Checkpoints, Progress, refuse_old_run

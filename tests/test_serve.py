@@ -1,0 +1,359 @@
+"""``nlpmeta serve``: what is predicted, taught, limited and refused over HTTP."""
+
+import io
+import json
+import threading
+import time
+import zipfile
+
+import pytest
+from conftest import TOPICS, make_encoder
+from starlette.testclient import TestClient
+
+from nlpmeta import FewShotClassifier
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.base import learners
+from nlpmeta.serve import Settings, create_app
+from nlpmeta.serve.batching import Batcher, Embedder
+from nlpmeta.serve.guard import Limits, read_tokens
+
+CLASSES = [{"label": name, "description": words} for name, words in TOPICS.items()]
+TOKEN = "a-token-of-more-than-sixteen-characters"  # noqa: S105
+EVERYWHERE = "0.0.0.0"  # noqa: S104
+
+
+def client_of(folder, *, encoder=None, **options):
+    settings = Settings(folder, engine="torch", **options)
+    app = create_app(settings, learner=learners["auto"](encoder or make_encoder()).eval())
+    return TestClient(app, base_url="http://127.0.0.1:8000")
+
+
+@pytest.fixture
+def client(tmp_path):
+    with client_of(tmp_path / "models") as found:
+        yield found
+
+
+def make(client, name="topics"):
+    answer = client.post("/v1/models", json={"name": name, "classes": CLASSES})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def teach(client, pairs, name="topics"):
+    examples = [{"text": text, "label": label} for text, label in pairs]
+    answer = client.post(f"/v1/models/{name}/examples", json={"examples": examples})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def settled(client, name="topics"):
+    for _ in range(200):
+        found = client.get(f"/v1/models/{name}").json()
+        if not found["learning"]:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("the model never learned")
+
+
+PAIRS = [(f"{a} {b}", topic) for topic, words in TOPICS.items() for a, b in [words.split()[:2], words.split()[2:]]]
+
+
+def test_a_model_of_names_predicts_learns_examples_and_forgets_the_last_change(client):
+    assert make(client)["version"] == 1
+    before = client.post("/v1/models/topics/predict", json={"texts": ["ball goal"], "top": 3}).json()
+    assert before["version"] == 1 and len(before["answers"][0]["top"]) == 3
+    taught = teach(client, PAIRS)
+    assert taught["version"] == 2 and len(taught["added"]) == 6
+    now = settled(client)
+    assert now["version"] == 2 and [each["examples"] for each in now["classes"]] == [2, 2, 2]
+    after = client.post("/v1/models/topics/predict", json={"texts": [text for text, _ in PAIRS]}).json()
+    assert after["version"] == 2
+    assert [each["label"] for each in after["answers"]] == [label for _, label in PAIRS]
+    assert client.post("/v1/models/topics/undo", json={}).json()["version"] == 3
+    assert settled(client)["examples"] == []
+    again = client.post("/v1/models/topics/undo", json={})
+    assert again.status_code == 409 and "no change" in again.json()["detail"]
+
+
+def test_predictions_are_those_of_a_classifier_fitted_by_hand(client):
+    make(client)
+    teach(client, PAIRS)
+    settled(client)
+    texts = ["ball", "soup bread", "cash loan bank", "team rice"]
+    by_hand = FewShotClassifier(encoder=make_encoder()).fit(
+        [text for text, _ in PAIRS], [label for _, label in PAIRS], descriptions=dict(TOPICS)
+    )
+    answers = client.post("/v1/models/topics/predict", json={"texts": texts, "top": 3}).json()["answers"]
+    for row, each in zip(by_hand.predict_proba(texts), answers, strict=True):
+        expected = dict(zip(by_hand.classes_, row, strict=True))
+        assert {top["label"]: top["probability"] for top in each["top"]} == pytest.approx(expected, abs=1e-5)
+
+
+def test_classify_needs_no_model(client):
+    body = {"texts": ["ball goal", "rice soup"], "labels": list(TOPICS), "descriptions": TOPICS, "abstain": 0.9}
+    answers = client.post("/v1/classify", json=body).json()["answers"]
+    assert [each["label"] in TOPICS for each in answers] == [True, True]
+    assert all(isinstance(each["unsure"], bool) for each in answers)
+    assert client.get("/v1/models").json()["models"] == []
+
+
+def test_a_known_text_with_another_label_is_corrected_and_an_example_can_go(client):
+    make(client)
+    added = teach(client, [("ball goal", "food"), ("rice soup", "food")])["added"]
+    changed = teach(client, [("ball goal", "sport"), ("rice soup", "food")])
+    assert [each["label"] for each in changed["replaced"]] == ["food"] and changed["known"] == 1
+    assert client.delete(f"/v1/models/topics/examples/{added[1]['id']}").status_code == 200
+    assert [each["text"] for each in settled(client)["examples"]] == ["ball goal"]
+    assert client.delete("/v1/models/topics/examples/999").status_code == 404
+
+
+def test_classes_come_with_examples_or_words_and_go(client):
+    make(client)
+    assert teach(client, [("cash rate", "weather")])["new_classes"] == ["weather"]
+    wordless = client.post("/v1/models/topics/examples", json={"classes": [{"label": "0"}]})
+    assert wordless.status_code == 422 and "says nothing" in wordless.json()["detail"]
+    assert client.delete("/v1/models/topics/classes/weather").status_code == 200
+    assert [each["label"] for each in settled(client)["classes"]] == list(TOPICS)
+    client.delete("/v1/models/topics/classes/food")
+    last = client.delete("/v1/models/topics/classes/money")
+    assert last.status_code == 409 and "at least two" in last.json()["detail"]
+
+
+def test_the_report_measures_by_cross_validation_and_keeps_a_curve(client):
+    make(client)
+    assert client.get("/v1/models/topics/report").json()["accuracy"] is None
+    wrong = [*PAIRS, ("goal team", "food")]
+    teach(client, wrong)
+    report = client.get("/v1/models/topics/report").json()
+    assert report["held_out"] == 7 and 0 <= report["accuracy"] <= 1
+    assert all(each["label"] != each["rather"] for each in report["suspects"])
+    assert client.get("/v1/models/topics").json()["curve"][-1]["examples"] == 7
+
+
+def test_suggested_texts_are_unlabelled_ones_that_are_kept(client):
+    make(client)
+    texts = [f"{a} {b}" for a in TOPICS["sport"].split() for b in TOPICS["food"].split()]
+    kept = client.put("/v1/models/topics/texts", json={"texts": [*texts, *texts]}).json()["kept"]
+    assert kept == 16 and client.get("/v1/models/topics/texts").json()["texts"] == texts
+    teach(client, [(texts[0], "sport")])
+    found = client.post("/v1/models/topics/suggest", json={"most": 5}).json()["suggestions"]
+    assert len(found) == 5 and texts[0] not in [each["text"] for each in found]
+    assert all(texts[each["place"]] == each["text"] for each in found)
+    assert len(client.post("/v1/models/topics/suggest", json={"texts": ["ball"]}).json()["suggestions"]) == 1
+
+
+def test_what_was_taught_is_there_after_a_restart_and_a_deleted_model_is_not(client, tmp_path):
+    make(client)
+    make(client, "other")
+    teach(client, PAIRS)
+    before = client.post("/v1/models/topics/predict", json={"texts": ["ball goal"]}).json()["answers"]
+    assert client.delete("/v1/models/other").status_code == 204
+    with client_of(tmp_path / "models") as again:
+        assert [each["name"] for each in again.get("/v1/models").json()["models"]] == ["topics"]
+        assert len(again.get("/v1/models/topics").json()["examples"]) == 6
+        after = again.post("/v1/models/topics/predict", json={"texts": ["ball goal"]}).json()["answers"]
+        assert after[0]["label"] == before[0]["label"]
+        assert again.post("/v1/models/other/predict", json={"texts": ["a"]}).status_code == 404
+
+
+def test_a_downloaded_model_is_a_folder_that_predicts_the_same(tmp_path, encoder_folder):
+    with client_of(tmp_path / "models", encoder=TextEncoder.from_pretrained(str(encoder_folder))) as client:
+        make(client)
+        teach(client, PAIRS)
+        settled(client)
+        content = client.get("/v1/models/topics/download").content
+        served = client.post("/v1/models/topics/predict", json={"texts": ["ball rice"]}).json()["answers"][0]
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        assert all(name.startswith("topics/") for name in file.namelist())
+        file.extractall(tmp_path)
+    loaded = FewShotClassifier.from_pretrained(tmp_path / "topics")
+    assert loaded.predict_proba(["ball rice"]).max() == pytest.approx(served["probability"], abs=1e-5)
+    assert len(loaded.examples_.texts) == 6
+
+
+def test_saved_models_are_served_by_the_names_of_their_folders_and_taught_without_changing_them(
+    tmp_path, encoder_folder
+):
+    classifier = FewShotClassifier(encoder=str(encoder_folder)).fit([t for t, _ in PAIRS], [n for _, n in PAIRS])
+    classifier.save_pretrained(tmp_path / "models" / "saved", include_support=True)
+    classifier.save_pretrained(tmp_path / "bare")
+    expected = classifier.predict_proba(["ball"])[0].max()
+    with client_of(tmp_path / "models", folders=(tmp_path / "bare",)) as client:
+        for name in ("saved", "bare"):
+            found = client.post(f"/v1/models/{name}/predict", json={"texts": ["ball"]}).json()["answers"][0]
+            assert found["probability"] == pytest.approx(expected, abs=1e-5)
+        assert teach(client, [("rate", "money")], "saved")["version"] == 2
+        assert len(settled(client, "saved")["examples"]) == 7
+        refused = client.post("/v1/models/bare/examples", json={"examples": [{"text": "rate", "label": "money"}]})
+        assert refused.status_code == 409 and "without its examples" in refused.json()["detail"]
+        assert client.delete("/v1/models/saved").status_code == 204
+        assert not client.get("/v1/models/saved").json()["taught"]
+    assert len(FewShotClassifier.from_pretrained(tmp_path / "models" / "saved").examples_.texts) == 6
+
+
+def test_why_names_words(client):
+    make(client)
+    teach(client, PAIRS)
+    settled(client)
+    body = {"texts": ["ball goal rice"], "why": True}
+    why = client.post("/v1/models/topics/predict", json=body).json()["answers"][0]["why"]
+    assert {each["word"] for each in why["words"]} == {"ball", "goal", "rice"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/v1/models/topics/predict", {"texts": []}, 422, "texts"),
+        ("/v1/models/topics/predict", {"texts": ["  "]}, 422, "texts.0"),
+        ("/v1/models/topics/predict", {"texts": "ball"}, 422, "texts"),
+        ("/v1/models/topics/predict", {"texts": ["a"], "topp": 1}, 422, "topp"),
+        ("/v1/models/topics/predict", {"texts": ["a"], "top": 0}, 422, "top"),
+        ("/v1/models/topics/predict", {"texts": ["a"], "abstain": 2}, 422, "abstain"),
+        ("/v1/models/nobody/predict", {"texts": ["a"]}, 404, "nobody"),
+        ("/v1/models/..%2f..%2fetc/predict", {"texts": ["a"]}, 404, ""),
+        ("/v1/models/.hidden/predict", {"texts": ["a"]}, 422, "name"),
+        ("/v1/classify", {"texts": ["a"], "labels": ["x y", "x y"]}, 422, "x y"),
+        ("/v1/classify", {"texts": ["a"], "labels": ["x", "y"], "descriptions": {"z": "no"}}, 422, "descriptions"),
+        ("/v1/classify", {"texts": ["a"], "labels": ["0", "1"]}, 422, "0"),
+        ("/v1/models", {"name": "../up", "classes": CLASSES}, 422, "name"),
+        ("/v1/models", {"name": "topics", "classes": CLASSES}, 409, "already"),
+        ("/v1/models", {"name": "one", "classes": CLASSES[:1]}, 422, "two"),
+        ("/v1/models/topics/examples", {}, 422, "examples"),
+        ("/v1/models/topics/predict", {"texts": ["a"], "user": "u"}, 409, "users"),
+    ],
+)
+def test_what_cannot_be_used_is_a_problem_that_names_it(client, path, body, status, said):
+    make(client)
+    answer = client.post(path, json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found["status"] == status and said in json.dumps(found)
+
+
+def test_what_is_no_json_is_refused_in_json(client):
+    make(client)
+    headers = {"content-type": "application/json"}
+    for content in (b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"texts": ["\\ud800"]}', b'{"texts": [1e999]}', b"null"):
+        answer = client.post("/v1/models/topics/predict", content=content, headers=headers)
+        assert 400 <= answer.status_code < 500, (content[:20], answer.text)
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert client.post("/v1/classify", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
+
+
+def test_limits_give_413(tmp_path):
+    limits = Limits(body_bytes=2000, texts=2, characters=10)
+    with client_of(tmp_path, limits=limits) as client:
+        make(client)
+        for body in ({"texts": ["a"] * 3}, {"texts": ["a" * 11]}, {"texts": ["a" * 3000]}):
+            answer = client.post("/v1/models/topics/predict", json=body)
+            assert answer.status_code == 413, answer.text
+
+        def drip():
+            for _ in range(300):
+                yield b" " * 10
+
+        headers = {"content-type": "application/json"}
+        assert client.post("/v1/models/topics/predict", content=drip(), headers=headers).status_code == 413
+
+
+def test_a_full_queue_is_503_with_a_time_to_try_again(client, monkeypatch):
+    make(client)
+    service = client.app.state.service
+    monkeypatch.setattr(service.batcher, "_most", 1)
+    release = threading.Event()
+    monkeypatch.setattr(Embedder, "tokens", lambda self, text: release.wait(10) and 1)
+    found = []
+
+    def ask():
+        found.append(client.post("/v1/models/topics/predict", json={"texts": ["ball"] * 2}))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for each in threads:
+        each.start()
+    time.sleep(0.3)
+    release.set()
+    for each in threads:
+        each.join()
+    assert {each.status_code for each in found} <= {200, 503} and 200 in {each.status_code for each in found}
+    for each in found:
+        assert each.status_code == 200 or int(each.headers["retry-after"]) >= 1
+
+
+def test_a_token_is_asked_for_where_there_is_one_and_the_page_is_open(tmp_path):
+    (tmp_path / "tokens.txt").write_text(f"{TOKEN}\n")
+    tokens = read_tokens(tmp_path / "tokens.txt")
+    with client_of(tmp_path / "models", tokens=tokens, host=EVERYWHERE) as client:
+        for headers in ({}, {"authorization": "Bearer no"}, {"authorization": TOKEN}, {"authorization": "Bearer é"}):
+            sent = {name: value.encode() for name, value in headers.items()}
+            for path in ("/v1/models", "/metrics", "/openapi.json"):
+                answer = client.get(path, headers=sent)
+                assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+        assert client.get("/v1/models", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert client.get("/").status_code == client.get("/healthz").status_code == 200
+
+
+def test_an_address_that_others_reach_needs_a_token(tmp_path):
+    with pytest.raises(NLPMetaError, match="--token-file"):
+        Settings(tmp_path, host=EVERYWHERE)
+    Settings(tmp_path, host=EVERYWHERE, open_to_all=True)
+    (tmp_path / "short").write_text("short")
+    with pytest.raises(NLPMetaError, match="fewer than 16"):
+        read_tokens(tmp_path / "short")
+
+
+def test_other_origins_and_other_host_names_are_refused_and_headers_are_strict(client):
+    assert client.get("/v1/models", headers={"origin": "https://elsewhere.example"}).status_code == 403
+    assert client.get("/v1/models", headers={"host": "elsewhere.example"}).status_code == 421
+    preflight = client.options(
+        "/v1/models", headers={"origin": "http://x.example", "access-control-request-method": "POST"}
+    )
+    assert preflight.status_code == 403 and "access-control-allow-origin" not in preflight.headers
+    answer = client.get("/")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert client.get("/v1/models").headers["cache-control"] == "no-store"
+
+
+def test_no_answer_names_a_path_of_this_machine(client, tmp_path):
+    make(client)
+    pages = ["/", "/docs", "/openapi.json", "/v1/models", "/v1/models/topics", "/metrics", "/page/none.js", "/nothing"]
+    for page in pages:
+        assert str(tmp_path) not in client.get(page).text
+
+
+def test_it_says_when_it_is_ready_and_what_it_did(client):
+    assert client.get("/healthz").text == "ok"
+    for _ in range(100):
+        if client.get("/readyz").status_code == 200:
+            break
+        time.sleep(0.05)
+    make(client)
+    client.post("/v1/models/topics/predict", json={"texts": ["ball", "rice"]})
+    metrics = client.get("/metrics").text
+    assert 'nlpmeta_requests_total{method="POST",route="/v1/models/{name}/predict",status="200"} 1.0' in metrics
+    assert "nlpmeta_texts_total 2.0" in metrics
+
+
+def test_requests_that_wait_together_share_a_pass_and_a_huge_one_does_not_hold_up_a_small_one(client):
+    make(client)
+    served = client.app.state.service.models.get("topics")
+    passes, begun = [], threading.Event()
+
+    def on_pass(n_requests, n_texts, seconds):
+        passes.append((n_requests, n_texts))
+        begun.set()
+
+    batcher = Batcher(most_waiting=100_000, on_pass=on_pass)
+    huge = batcher.submit(served, [f"ball goal rice {i}" for i in range(4000)])
+    begun.wait(10)
+    small = [batcher.submit(served, ["soup bread"]) for _ in range(8)]
+    for each in small:
+        assert len(each.future.result(timeout=60)) == 1
+    assert not huge.future.done()
+    huge.future.cancel()
+    batcher.close()
+    assert max(n for n, _ in passes) >= 8
+    assert sum(n for _, n in passes) < 4000
