@@ -38,9 +38,9 @@ from .learners.checkpoint import save_checkpoint as save_checkpoint
 from .learners.logistic import LogisticHead as LogisticHead
 from .learners.maml import MAML as MAML
 from .learners.mann import MemoryAugmentedNetwork as MemoryAugmentedNetwork
-from .learners.neighbours import MatchingNetwork as MatchingNetwork
-from .learners.neighbours import SiameseNetwork as SiameseNetwork
+from .learners.prototypical import MatchingNetwork as MatchingNetwork
 from .learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
+from .learners.prototypical import SiameseNetwork as SiameseNetwork
 from .learners.recurrent import RecurrentMetaLearner as RecurrentMetaLearner
 from .learners.ridge import RidgeHead as RidgeHead
 from .metrics import OUT_OF_SCOPE as OUT_OF_SCOPE

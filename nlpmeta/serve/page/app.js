@@ -102,26 +102,27 @@ async function answerAll(current) {
 /** One change of what the model knows. */
 async function change(method, path, body, said) {
   const done = await attempt(() => call(method, at(state.model, path), body));
-  if (!done) return;
   await learnState();
-  announce(said);
+  if (done) announce(said);
   showTexts();
   update();
 }
 
-async function label(text, name) {
+/** Labels a text: it shows at once, and goes to the server after what was labelled before. */
+function label(text, name) {
   if (text === undefined) return;
-  const place = list.current;
-  await change("POST", "/examples", { examples: [{ text, label: name }] }, `Labelled ${name}`);
-  if (list.items[place] === text) list.focus(place + 1);
+  state.labels.set(text, { text, label: name });
+  list.focus(list.current + 1);
+  const send = () => change("POST", "/examples", { examples: [{ text, label: name }] }, `Labelled ${name}`);
+  state.sending = (state.sending ?? Promise.resolve()).then(send);
 }
 
 async function unlabel(text) {
   const example = state.labels.get(text);
-  if (example) await change("DELETE", `/examples/${example.id}`, undefined, "Label removed");
+  if (example?.id) await change("DELETE", `/examples/${example.id}`, undefined, "Label removed");
 }
 
-const undo = () => change("POST", "/undo", {}, "Undone");
+const undo = () => (state.info.changes ? change("POST", "/undo", {}, "Undone") : announce("Nothing to undo"));
 
 async function addTexts(texts) {
   const all = [...new Set([...state.texts, ...texts])];

@@ -11,7 +11,7 @@ export function drawAccuracy(report, curve) {
   const place = byId("accuracy");
   if (!report || report.accuracy === null) {
     place.replaceChildren(element("p", { class: "quiet" },
-      "Not known yet: label at least two texts of two classes. Until then the model goes by names and descriptions."));
+      "Not known yet. Label a few texts of each class; until then the model goes by names and descriptions."));
     return;
   }
   const few = report.held_out < 30 ? " Few examples: this is rough." : "";
