@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from nlpmeta.errors import WorkFailedError
 from nlpmeta.storage.files import read_bytes
 
-_BLOCK = 32  # weights that share one scale
-_Q4 = np.dtype([("scale", "<f2"), ("codes", "u1", _BLOCK // 2)])
+BLOCK = 32  # weights that share one scale
+_Q4 = np.dtype([("scale", "<f2"), ("codes", "u1", BLOCK // 2)])
 _MOST, _MOST_LAYERS = 1 << 24, 1 << 10  # sizes above these are damage
 _BLOCKS_AT_ONCE = 1 << 16  # 8 MB of decoded weights
 
@@ -34,7 +34,7 @@ class EncoderShape:
     def __post_init__(self) -> None:
         sizes = (self.hidden, self.layers, self.heads, self.inner, self.rows, self.positions, self.token_types)
         possible = min(sizes) > 0 and max(sizes) < _MOST and self.layers < _MOST_LAYERS
-        if not possible or self.hidden % self.heads or self.hidden % _BLOCK or self.inner % _BLOCK:
+        if not possible or self.hidden % self.heads or self.hidden % BLOCK or self.inner % BLOCK:
             raise WorkFailedError(f"the header holds impossible sizes ({', '.join(map(str, sizes))})")
 
 
@@ -84,15 +84,34 @@ class PackedEncoder:
         if not tensor.quantised:
             yield np.frombuffer(self.content, "<f4", tensor.elements, tensor.start)
             return
-        blocks = np.frombuffer(self.content, _Q4, tensor.elements // _BLOCK, tensor.start)
+        blocks = np.frombuffer(self.content, _Q4, tensor.elements // BLOCK, tensor.start)
         for first in range(0, len(blocks), _BLOCKS_AT_ONCE):
             part = blocks[first : first + _BLOCKS_AT_ONCE]
-            weights = np.empty((len(part), 2, _BLOCK // 2), np.float32)
+            weights = np.empty((len(part), 2, BLOCK // 2), np.float32)
             weights[:, 0] = part["codes"] & 15
             weights[:, 1] = part["codes"] >> 4
             weights -= 8
             weights *= part["scale"].astype(np.float32)[:, None, None]
             yield weights.reshape(-1)
+
+
+def four_bit_blocks(table: NDArray[np.float32]) -> "tuple[NDArray[np.uint8], NDArray[np.float32]] | None":
+    """The codes and scales that a table ``(n, dim)`` was decoded from; ``None`` if it is not exactly of such blocks.
+
+    Returns:
+        Codes from -8 to 7 as pairs of nibbles, the first of two weights in the low one, ``(n, dim / 2)``, and the scales
+        ``(n, dim / 32)``: a weight is its code times its scale, to the last bit.
+    """
+    if table.ndim != 2 or table.dtype != np.float32 or table.shape[1] % BLOCK:
+        return None
+    blocks = table.reshape(len(table), -1, BLOCK)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(2, keepdims=True), 2)
+    scales = largest / -8  # the largest weight of a block has the code -8
+    codes = np.divide(blocks, scales, out=np.zeros_like(blocks), where=scales != 0)
+    if not (codes == np.rint(codes)).all() or codes.max() > 7 or not (codes * scales == blocks).all():
+        return None
+    nibbles = codes.astype(np.int8).astype(np.uint8).reshape(table.shape) & 15
+    return nibbles[:, 0::2] | (nibbles[:, 1::2] << 4), scales.squeeze(2)
 
 
 def stored_names(shape: EncoderShape) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -188,8 +207,8 @@ def _header(at: _Cursor) -> EncoderShape:
         raise WorkFailedError(f"it has format version {version}; this release of nlpmeta reads version 1")
     hidden, layers, heads, inner, rows, positions, token_types = (int(size) for size in at.take("sizes", "<i4", 7))
     epsilon = float(at.take("epsilon", "<f4", 1)[0])
-    if (block := at.number("block", "<i4")) != _BLOCK:
-        raise WorkFailedError(f"its blocks hold {block} weights instead of {_BLOCK}")
+    if (block := at.number("block", "<i4")) != BLOCK:
+        raise WorkFailedError(f"its blocks hold {block} weights instead of {BLOCK}")
     exact = float(f"{epsilon:.6g}")  # 1e-12, which float32 cannot hold
     return EncoderShape(hidden, layers, heads, inner, rows, positions, token_types, exact)
 
@@ -232,7 +251,7 @@ def _check_tensors(shape: EncoderShape, tensors: dict[str, StoredTensor], size: 
         if name not in tensors:
             raise WorkFailedError(f"tensor {name!r} is missing")
         tensor, elements = tensors[name], math.prod(dimensions)
-        length = elements // _BLOCK * _Q4.itemsize if tensor.quantised else elements * 4
+        length = elements // BLOCK * _Q4.itemsize if tensor.quantised else elements * 4
         if (tensor.elements, tensor.length) != (elements, length):
             raise WorkFailedError(
                 f"tensor {name!r} should hold {elements} values in {length} bytes, "
