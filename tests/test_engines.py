@@ -23,7 +23,9 @@ from nlpmeta.cli.compile import load_model
 from nlpmeta.encoder import compiling, vocabulary
 from nlpmeta.encoder.compiling import compile_encoder, compiled_name, embedding_with
 from nlpmeta.encoder.engines import FACTS, GRAPH, Agreement, CompiledEncoder, check_engine, script_sentences
+from nlpmeta.encoder.graphs import write_graph
 from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.packaged.e5s1 import four_bit_blocks
 from nlpmeta.encoder.tokenizing import token_ids
 from nlpmeta.errors import DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import compile_model
@@ -108,6 +110,53 @@ def test_views_share_the_weights_that_adapters_do_not_change(cache, loaded):
     folders = [each for each in (cache / "compiled").iterdir() if each.is_dir()]
     both = max(sum(file.stat().st_size for file in each.glob(f"{GRAPH}.data")) for each in folders)
     assert both < 1.7 * alone
+
+
+def four_bit_table(rng, rows=1200, dim=64):
+    """A table of exactly such blocks, each with a code -8, as rounding to four bits leaves it."""
+    codes = rng.integers(-8, 8, (rows, dim // 32, 32)).astype(np.float32)
+    codes[..., 5] = -8
+    codes[3] = 0  # a row of padding
+    scales = rng.normal(size=(rows, dim // 32, 1)).astype(np.float16).astype(np.float32)
+    return (codes * scales).reshape(rows, dim)
+
+
+def test_a_table_of_four_bit_blocks_is_taken_apart_to_the_last_bit_and_another_is_not():
+    table = four_bit_table(np.random.default_rng(0))
+    pairs, scales = four_bit_blocks(table)
+    codes = np.stack([pairs & 15, pairs >> 4], 2).reshape(table.shape).astype(np.int8)
+    codes[codes > 7] -= 16
+    assert np.array_equal((codes.reshape(1200, 2, 32) * scales[..., None]).reshape(table.shape), table)
+    assert (pairs.nbytes + scales.nbytes) * 5 < table.nbytes
+    other = table.copy()
+    other[700, 9] += 1e-3
+    assert four_bit_blocks(other) is None
+    assert four_bit_blocks(table[:, :50]) is None
+    assert four_bit_blocks(table.astype(np.float64)) is None
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_graph_keeps_such_a_table_in_four_bits_and_gives_the_same_numbers(tmp_path, int8):
+    import onnxruntime
+
+    table = four_bit_table(np.random.default_rng(1))
+
+    class LookUp(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding.from_pretrained(torch.from_numpy(table))
+
+        def forward(self, input_ids, attention_mask):
+            return (self.table(input_ids) * attention_mask.unsqueeze(2)).sum(1)
+
+    write_graph(LookUp(), tmp_path / "g.onnx", output="sums", int8=int8, in_one_file=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["g.onnx"]
+    assert (tmp_path / "g.onnx").stat().st_size < table.nbytes / 5
+    ids = np.array([[3, 700, 5], [1199, 0, 1]])
+    mask = np.array([[1, 1, 1], [1, 0, 1]])
+    run = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"])
+    found = run.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    np.testing.assert_array_equal(found, (table[ids] * mask[..., None]).astype(np.float32).sum(1))
 
 
 def test_other_weights_scales_and_numbers_have_another_name(cache, loaded):

@@ -133,7 +133,6 @@ def test_a_folder_of_sentence_transformers_gives_the_same_probabilities(made, tm
 @pytest.mark.filterwarnings("ignore")
 def test_an_onnx_file_gives_the_same_probabilities(encoder_folder, pool, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     from transformers import AutoTokenizer
 
     made = on_both(encoder_folder, pool)
@@ -147,6 +146,45 @@ def test_an_onnx_file_gives_the_same_probabilities(encoder_folder, pool, tmp_pat
         alone = tokenizer([text], return_tensors="np", truncation=True)
         found = session.run(None, {name: alone[name].astype(np.int64) for name in names})[0]
         np.testing.assert_allclose(found[0], made.predict_proba(TEXTS)[row], atol=1e-4, rtol=0)
+
+
+ALONE = """import importlib.abc, runpy, sys
+class Nothing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "transformers", "nlpmeta", "sklearn", "scipy", "safetensors", "pandas"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Nothing())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["onnx", "onnx-int8"])
+def test_the_program_in_an_onnx_folder_needs_no_other_package_and_gives_the_same_labels(
+    form, encoder_folder, pool, tmp_path
+):
+    pytest.importorskip("onnxruntime")
+    made = on_both(encoder_folder, pool)
+    export(made, tmp_path / "out", form)
+    program = tmp_path / "out" / "predict.py"
+    assert len(program.read_text().splitlines()) <= 60
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE, str(program), *TEXTS], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert run.returncode == 0, run.stderr[-1000:]
+    rows = [line.split("\t") for line in run.stdout.splitlines()]
+    assert [row[0] for row in rows] == made.predict(TEXTS).tolist()
+    assert [row[2] for row in rows] == TEXTS
+    theirs = np.asarray([float(row[1]) for row in rows])
+    atol = 0.0006 if form == "onnx" else 0.05
+    np.testing.assert_allclose(theirs, made.predict_proba(TEXTS).max(1), atol=atol, rtol=0)
+
+
+def test_int8_goes_with_onnx_alone(tmp_path, capsys):
+    assert main(["export", str(tmp_path), str(tmp_path / "out"), "--int8"]) == 2
+    assert "--int8 goes with --to onnx, not with --to transformers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("head", [NearestNeighbours, MatchingNetwork])
@@ -189,7 +227,7 @@ def test_the_command_exports_and_says_where(encoder_folder, pool, tmp_path, caps
     assert "exists and was kept" in capsys.readouterr().err
     assert main([*arguments, "--overwrite"]) == 0
     assert main([*arguments[:-1], "tensorflow"]) == 2
-    assert "Known: onnx, sentence-transformers, transformers" in capsys.readouterr().err
+    assert "Known: onnx, onnx-int8, sentence-transformers, transformers" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")

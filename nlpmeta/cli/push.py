@@ -28,6 +28,8 @@ EXPORT_EXAMPLES = """Examples:
   nlpmeta export my-model for-search --to sentence-transformers
 
   nlpmeta export user/alarm-or-music small-server --to onnx
+
+  nlpmeta export my-model phone --to onnx --int8
 """
 
 
@@ -112,7 +114,8 @@ def export(
     model: Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     *,
-    to: Annotated[str, typer.Option(help="transformers, sentence-transformers or onnx.")] = "transformers",
+    to: Annotated[str, typer.Option(help="transformers, sentence-transformers, onnx or onnx-int8.")] = "transformers",
+    int8: Annotated[bool, typer.Option("--int8", help="For onnx: weights of eight bits.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is in the folder.")] = False,
     quiet: Quiet = False,
@@ -121,7 +124,8 @@ def export(
     """Write a model for another library; its probabilities are the same to 1e-4, which is checked.
 
     The encoder is part of the folder, so it has some hundred MB. --overwrite replaces an export of ours; a folder that
-    holds anything else stays as it is.
+    holds anything else stays as it is. An onnx folder also holds predict.py, which needs onnxruntime, tokenizers and
+    numpy alone; with --int8 probabilities differ from the model's.
     """
     import warnings
     from typing import cast
@@ -129,10 +133,13 @@ def export(
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.cli.console import out as say_result
     from nlpmeta.cli.console import out_json
-    from nlpmeta.errors import DataWarning
+    from nlpmeta.errors import DataWarning, NLPMetaError
     from nlpmeta.export import Form, check_export
     from nlpmeta.export import export as write
 
+    if int8 and to != "onnx":
+        raise NLPMetaError(f"--int8 goes with --to onnx, not with --to {to}.")
+    to = "onnx-int8" if int8 else to
     check_export(out, to, overwrite=overwrite)
     with warnings.catch_warnings():
         if quiet:

@@ -1,11 +1,9 @@
 """Compiles an encoder: one graph with adapters, pooling and scaling in it, compared with PyTorch before it is kept."""
 
 import copy
-import hashlib
 import json
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.encoder.engines import (
@@ -32,6 +29,7 @@ from nlpmeta.encoder.engines import (
     script_sentences,
     session,
 )
+from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.lora import adapter_weights, digest_of
 from nlpmeta.encoder.merged import merged_backbone, scales_with, with_attention
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -76,7 +74,7 @@ def compile_encoder(encoder: TextEncoder, precision: Precision) -> Agreement:
     if (name := compiled_name(encoder, precision)) is None:
         raise NLPMetaError("This encoder was built in memory; only one that was loaded can be compiled.")
     with cached_folder(name.folder, partial(CompiledEncoder.is_sound, name)) as work:
-        _write_graph(encoder, precision, work)
+        _write(encoder, precision, work)
         write_vocabulary(encoder.tokenizer, work)
         blank = encoder.tokenizer.pad_token_id or 0
         made = CompiledEncoder(work, {"blank": blank})
@@ -174,82 +172,20 @@ def _view(encoder: TextEncoder, scale: float | None) -> str:
     return digest_of(adapter_weights(encoder).items(), json.dumps(scales))[:32] if any(scales) else FROZEN
 
 
-class _Embedder(nn.Module):
-    """Token ids and mask ``(n, width)`` to embeddings ``(n, n_views * dim)``."""
-
-    def __init__(self, backbones: "Sequence[PreTrainedModel]", *, normalise: bool) -> None:
-        super().__init__()
-        self.backbones, self.normalise = nn.ModuleList(backbones), normalise
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        parts = []
-        for backbone in self.backbones:
-            hidden = backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            weights = attention_mask.unsqueeze(2).to(hidden.dtype)
-            pooled = (hidden * weights).sum(1) / weights.sum(1)
-            parts.append(F.normalize(pooled, dim=1) if self.normalise else pooled)
-        return torch.cat(parts, dim=1)
-
-
-def _write_graph(encoder: TextEncoder, precision: Precision, work: Path) -> None:
+def _write(encoder: TextEncoder, precision: Precision, work: Path) -> None:
     """``GRAPH`` in ``work``, optimised for this machine's kind of processor, with its weights beside it."""
-    plain, small = work / "plain.onnx", work / "small.onnx"
-    with _quiet():
-        _export(encoder, plain)
-        if precision == "int8":
-            from onnxruntime.quantization import quantize_dynamic
-
-            # Seven bits a weight: sums of products of eight saturate on processors without VNNI.
-            quantize_dynamic(plain, small, ["MatMul", "Gemm", "Gather"], per_channel=True, reduce_range=True)
-        session(small if precision == "int8" else plain, optimised=False, save=work / GRAPH)
-    for file in work.iterdir():
-        if not file.name.startswith(GRAPH):
-            remove_file(file)
-
-
-def _export(encoder: TextEncoder, path: Path) -> None:
-    merged = [cast("PreTrainedModel", merged_backbone(encoder.backbone, each)) for each in _scales(encoder)]
-    backbones = [with_attention(each, "eager") for each in merged]
-    module = _Embedder(backbones, normalise=encoder.normalise).eval()
-    module = module if encoder.device.type == "cpu" else copy.deepcopy(module).to("cpu")  # the encoder stays there
-    example = torch.ones(2, 5, dtype=torch.long, device="cpu")
-    names = ["input_ids", "attention_mask"]
-    with torch.no_grad():  # tracing takes a fraction of a second where the other exporter takes twelve
-        torch.onnx.export(
-            module,
-            (example, example.clone()),
-            str(path),
-            input_names=names,
-            output_names=["embeddings"],
-            dynamic_axes={name: {0: "texts", 1: "tokens"} for name in names} | {"embeddings": {0: "texts"}},
-            dynamo=False,
-        )
-    if len(backbones) > 1:
-        _share_weights(path)
-
-
-def _share_weights(path: Path) -> None:
-    """Keep one of each weight that several views have: all but those that adapters change."""
-    import onnx
-
-    model = onnx.load(str(path))
-    first: dict[tuple[object, ...], str] = {}
-    named: dict[str, str] = {}
-    kept = []
-    for weight in model.graph.initializer:
-        numbers = (
-            hashlib.sha256(weight.raw_data).digest() if weight.raw_data else weight.name
-        )  # small ones are kept otherwise
-        named[weight.name] = first.setdefault((weight.data_type, tuple(weight.dims), numbers), weight.name)
-        if named[weight.name] == weight.name:
-            kept.append(weight)
-    for node in model.graph.node:
-        node.input[:] = [named.get(each, each) for each in node.input]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    for file in path.parent.glob(f"{path.name}*"):
+    plain = work / "plain.onnx"
+    write_graph(embedder(encoder), plain, output="embeddings", int8=precision == "int8")
+    session(plain, optimised=False, save=work / GRAPH)
+    for file in work.glob(f"{plain.name}*"):
         remove_file(file)
-    onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
+
+
+def embedder(encoder: TextEncoder) -> Embedder:
+    """What embeds as ``encoder`` does now, on the CPU, in a form that can be traced."""
+    merged = [cast("PreTrainedModel", merged_backbone(encoder.backbone, each)) for each in _scales(encoder)]
+    module = Embedder([with_attention(each, "eager") for each in merged], normalise=encoder.normalise).eval()
+    return module if encoder.device.type == "cpu" else copy.deepcopy(module).to("cpu")  # the encoder stays there
 
 
 @torch.no_grad()
@@ -271,16 +207,3 @@ def _agreement(encoder: TextEncoder, made: CompiledEncoder, precision: Precision
             f"(at most {100 * MOST_CHANGED:.0f} % are accepted); it was not kept. Use float32."
         )
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter and the quantizer log and warn of."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -1,4 +1,4 @@
-"""ONNX graphs: a module traced, weights that several views share kept once, tables kept in four bits, layers in eight."""
+"""ONNX graphs: modules traced, shared weights kept once, tables kept in four bits, layers on request in eight."""
 
 import hashlib
 import logging
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,17 +39,18 @@ class Embedder(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def write_graph(module: nn.Module, path: Path, *, output: str, int8: bool = False) -> None:
+def write_graph(module: nn.Module, path: Path, *, output: str, int8: bool = False, in_one_file: bool = False) -> None:
     """Write what ``module`` does with ``input_ids`` and ``attention_mask`` ``(n, width)`` as an ONNX graph.
 
-    Weights that are there several times are kept once. A table of embeddings whose rows are exactly blocks of four bits,
-    as in the packaged encoder, is kept in four bits: the same numbers in a sixth of the bytes.
+    Weights that are there several times are kept once. A table of embeddings whose rows are exactly blocks of four
+    bits, as in the packaged encoder, is kept in four bits: the same numbers in a sixth of the bytes.
 
     Args:
         module: on the CPU, in evaluation mode; its encoders use the attention implementation ``eager``.
-        path: of the graph; its weights lie beside it, in a file of the same name and ``.data``.
+        path: of the graph.
         output: the name of what comes out.
         int8: whether the layers' weights are kept in eight bits, a scale for each channel.
+        in_one_file: whether the weights are in the graph's file; else they lie beside it, under its name and ``.data``.
     """
     import onnx
 
@@ -59,10 +59,9 @@ def write_graph(module: nn.Module, path: Path, *, output: str, int8: bool = Fals
         _trace(module, traced, output)
         model = onnx.load(str(traced))
         share_weights(model)
-        if int8:
-            model = _quantised(model, traced)
         pack_tables(model)
-        onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
+        model = _quantised(model, traced) if int8 else model
+        onnx.save(model, str(path), save_as_external_data=not in_one_file, location=f"{path.name}.data")
     for file in path.parent.glob(f"{traced.name}*"):
         remove_file(file)
 
@@ -83,15 +82,17 @@ def _trace(module: nn.Module, path: Path, output: str) -> None:
 
 
 def _quantised(model: "ModelProto", place: Path) -> "ModelProto":
-    """The graph with the weights of its layers, and of tables that cannot be packed, in eight bits."""
+    """The graph with the weights of its layers in eight bits, a scale for each channel."""
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
-    # Seven bits a weight: sums of products of eight saturate on processors without VNNI.
-    kinds = ["MatMul", "Gemm"] if any(_packed(each) for each in _tables(model)) else ["MatMul", "Gemm", "Gather"]
     whole, small = place.with_name(f"{place.name}.whole"), place.with_name(f"{place.name}.small")
     onnx.save(model, str(whole), save_as_external_data=True, location=f"{whole.name}.data")
-    quantize_dynamic(whole, small, kinds, per_channel=True, reduce_range=True)
+    # Seven bits a weight: sums of products of eight saturate on processors without VNNI. A packed table gives float32,
+    # which the quantizer cannot infer.
+    options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+    kinds = ["MatMul", "Gemm", "Gather"]
+    quantize_dynamic(whole, small, kinds, per_channel=True, reduce_range=True, extra_options=options)
     return onnx.load(str(small))
 
 
@@ -105,10 +106,16 @@ def share_weights(model: "ModelProto") -> None:
         named[weight.name] = first.setdefault((weight.data_type, tuple(weight.dims), numbers), weight.name)
         if named[weight.name] == weight.name:
             kept.append(weight)
+    nodes = []
     for node in model.graph.node:
         node.input[:] = [named.get(each, each) for each in node.input]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+        if node.op_type == "Identity" and node.input[0] in named:  # another name that the exporter gave a weight
+            named[node.output[0]] = node.input[0]
+        else:
+            nodes.append(node)
+    for field, some in ((model.graph.initializer, kept), (model.graph.node, nodes)):
+        del field[:]
+        field.extend(some)
 
 
 def pack_tables(model: "ModelProto") -> None:
@@ -139,8 +146,7 @@ def pack_tables(model: "ModelProto") -> None:
 def _tables(model: "ModelProto") -> list[str]:
     """The names of the large tables that nothing is done with but to look rows up."""
     large = [each.name for each in model.graph.initializer if len(each.dims) == 2 and each.dims[0] >= _SMALLEST_TABLE]
-    looked_up = {name: [node.op_type == "Gather" and node.input[0] == name for node in _users(model, name)] for name in large}
-    return [name for name, each in looked_up.items() if each and all(each)]
+    return [name for name in large if all(each.op_type == "Gather" for each in _users(model, name))]
 
 
 def _users(model: "ModelProto", name: str) -> "list[NodeProto]":

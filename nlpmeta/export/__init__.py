@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.files import POOLED
+from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
 
     from nlpmeta.export.modeling import NLPMetaForSequenceClassification
 
-Form = Literal["transformers", "sentence-transformers", "onnx"]
+Form = Literal["transformers", "sentence-transformers", "onnx", "onnx-int8"]
 TOLERANCE = 1e-4
 """What probabilities may differ by; every export is compared before it is written."""
 HEAD_FILE = "head.safetensors"
-_NEEDS = {"sentence-transformers": ("sentence_transformers",), "onnx": ("onnx", "onnxscript")}
+_RUNTIME = ("onnx", "onnxruntime")
+_NEEDS = {"sentence-transformers": ("sentence_transformers",), "onnx": _RUNTIME, "onnx-int8": _RUNTIME}
 _ADVICE = {
     "sentence-transformers": "pip install 'sentence-transformers>=6.2'",
     "onnx": "pip install 'nlpmeta[onnx]'",
+    "onnx-int8": "pip install 'nlpmeta[onnx]'",
 }
 
 
@@ -60,7 +63,8 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
         )
     with new_folder(folder, overwrite=overwrite) as temporary, quiet_transformers():
         encoders = plain_encoders(classifier.learner_, classifier.state_)
-        writers = {"transformers": _transformers, "sentence-transformers": _sentences, "onnx": _onnx}
+        writers = {"transformers": _transformers, "sentence-transformers": _sentences}
+        writers |= {"onnx": _onnx, "onnx-int8": _onnx_int8}
         writers[form](classifier, heads, encoders, temporary)
         write_manifest(temporary, {"kind": EXPORT, "form": form})
 
@@ -182,40 +186,47 @@ def _with_pooler(encoder: "PreTrainedModel") -> dict[str, Tensor]:
 class _Probabilities(nn.Module):
     """Token ids and mask ``(n, width)`` to probabilities ``(n, n_way)``."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, encoders: "Sequence[PreTrainedModel]", heads: LinearHeads) -> None:
         super().__init__()
-        self.model = model
+        self.embedder, self.heads = Embedder(encoders, normalise=heads.normalise), heads
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = self.model(input_ids, attention_mask).logits
-        return logits.softmax(1)
+        return self.heads.logits(self.embedder(input_ids, attention_mask)).softmax(1)
 
 
 def _onnx(
     classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
 ) -> None:
-    model = sequence_classifier(classifier, heads, encoders)
+    _write_onnx(classifier, heads, encoders, folder, int8=False)
+
+
+def _onnx_int8(
+    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
+) -> None:
+    _write_onnx(classifier, heads, encoders, folder, int8=True)
+
+
+def _write_onnx(
+    classifier: FewShotClassifier,
+    heads: LinearHeads,
+    encoders: "Sequence[PreTrainedModel]",
+    folder: Path,
+    *,
+    int8: bool,
+) -> None:
+    """One graph from tokens to probabilities, the tokenizer, the labels, and a program that reads these alone."""
+    sequence_classifier(classifier, heads, encoders)  # only to compare
     for encoder in encoders:
         encoder.set_attn_implementation("eager")
-    model.config.max_tokens = 1 << 30  # the tokenizer cuts; a graph does not branch
-    batch, width = torch.export.Dim("texts", min=1), torch.export.Dim("tokens", min=2)
-    example = torch.ones(2, 5, dtype=torch.long)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Probabilities(model).eval(),
-            (example, example.clone()),
-            str(folder / "model.onnx"),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["probabilities"],
-            dynamic_shapes=({0: batch, 1: width}, {0: batch, 1: width}),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    whole_tokenizer(classifier.learner_.encoder).save_pretrained(folder)
+    module = _Probabilities(encoders, heads).eval()
+    write_graph(module, folder / "model.onnx", output="probabilities", int8=int8, in_one_file=True)
+    tokenizer = whole_tokenizer(classifier.learner_.encoder)
+    tokenizer.save_pretrained(folder)
+    inner = tokenizer.backend_tokenizer
+    inner.enable_truncation(classifier.learner_.encoder.window)
+    write_text(folder / "tokenizer.json", inner.to_str())
     write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
-    write_text(folder / "max_tokens.txt", f"{classifier.learner_.encoder.window}\n")
+    copy_file(Path(__file__).parent / "predict.py.txt", folder / "predict.py")
 
 
 def whole_tokenizer(encoder: TextEncoder) -> "PreTrainedTokenizerBase":

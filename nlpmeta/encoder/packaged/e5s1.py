@@ -99,19 +99,20 @@ def four_bit_blocks(table: NDArray[np.float32]) -> "tuple[NDArray[np.uint8], NDA
     """The codes and scales that a table ``(n, dim)`` was decoded from; ``None`` if it is not exactly of such blocks.
 
     Returns:
-        Codes from -8 to 7 as pairs of nibbles, the first of two weights in the low one, ``(n, dim / 2)``, and the scales
-        ``(n, dim / 32)``: a weight is its code times its scale, to the last bit.
+        Codes from -8 to 7 as pairs of nibbles, the first of two weights in the low one, ``(n, dim / 2)``, and the
+        scales ``(n, dim / 32)``: a weight is its code times its scale, to the last bit.
     """
     if table.ndim != 2 or table.dtype != np.float32 or table.shape[1] % BLOCK:
         return None
     blocks = table.reshape(len(table), -1, BLOCK)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(2, keepdims=True), 2)
-    scales = largest / -8  # the largest weight of a block has the code -8
+    scales: NDArray[np.float32] = largest / np.float32(-8)  # the largest weight of a block has the code -8
     codes = np.divide(blocks, scales, out=np.zeros_like(blocks), where=scales != 0)
     if not (codes == np.rint(codes)).all() or codes.max() > 7 or not (codes * scales == blocks).all():
         return None
-    nibbles = codes.astype(np.int8).astype(np.uint8).reshape(table.shape) & 15
-    return nibbles[:, 0::2] | (nibbles[:, 1::2] << 4), scales.squeeze(2)
+    nibbles: NDArray[np.uint8] = codes.astype(np.int8).view(np.uint8).reshape(table.shape) & np.uint8(15)
+    pairs: NDArray[np.uint8] = nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
+    return pairs, scales.squeeze(2)
 
 
 def stored_names(shape: EncoderShape) -> dict[str, tuple[str, tuple[int, ...]]]:
