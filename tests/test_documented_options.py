@@ -9,10 +9,10 @@ from documents import ROOT, documents
 
 from nlpmeta.cli.app import app
 
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z_-]*[a-z]")
-DECLARED = re.compile(r"[\"'](--[a-z][a-z-]*[a-z])[\"']")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
+DECLARED = re.compile(r"[\"'](--[a-z][a-z0-9-]*[a-z0-9])[\"']")
 COMMAND = re.compile(r"\bnlpmeta ((?:[a-z]+ )?[a-z]+)")
-ELSEWHERE = {"docs/data.md": {"--repo-type"}}  # hf download
+ELSEWHERE = {"docs/data.md": {"--repo-type"}, "docs/cli.md": {"--num_processes"}}  # hf download, accelerate launch
 """Options of programs that are not ours, by page."""
 
 
