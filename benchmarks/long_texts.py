@@ -19,8 +19,8 @@ import torch
 import typer
 
 from nlpmeta import KShotSampler, LabeledTexts
+from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
-from nlpmeta.encoder.windows import Longer
 from nlpmeta.episodes import generator
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import rebuilt, starting_learner

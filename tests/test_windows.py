@@ -14,8 +14,8 @@ from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.cli.app import app, main
 from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.parts import OVERLAP, Longer, Windows
 from nlpmeta.encoder.table import EmbeddingTable, state_digest
-from nlpmeta.encoder.windows import OVERLAP, Longer, Windows
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.start import reading
 from nlpmeta.storage.manifest import read_manifest
@@ -136,9 +136,9 @@ def test_how_much_is_read_follows_from_the_texts(n_long, words, expected):
 
 
 def test_the_price_is_the_tokens_beyond_the_usual_ones(monkeypatch):
-    from nlpmeta.encoder import windows
+    from nlpmeta.encoder import parts
 
-    monkeypatch.setattr(windows, "_seconds", lambda encoder, text: 0.5)
+    monkeypatch.setattr(parts, "_seconds", lambda encoder, text: 0.5)
     found = Longer.of(make_encoder(), ["ball " * 64] * 10 + ["rice"] * 10)
     assert found.seconds(make_encoder(), 100) == 25
     said = found.message("--max-length", 25)

@@ -105,7 +105,7 @@ class AutoHead(Learner):
 
     @property
     def reads_names(self) -> bool:
-        return True
+        return not self.encoder.pairs  # a name is no pair that others could be compared with
 
     @torch.no_grad()
     def adapt(self, support: Support) -> TaskState:

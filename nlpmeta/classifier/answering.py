@@ -9,7 +9,7 @@ import torch
 from typing_extensions import Self
 
 from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
-from nlpmeta.classifier.given import checked_pairs
+from nlpmeta.classifier.given import check_kind, checked_pairs
 from nlpmeta.classifier.persistence import KeptClassifier, known_examples
 from nlpmeta.classifier.several import gives_sets, label_sets_of, several_given, thresholds_of
 from nlpmeta.data.inputs import checked_texts
@@ -128,15 +128,15 @@ class AnsweringClassifier(KeptClassifier):
 
         predictor = self.fitted_.predictor
         with self._embedding():
-            found = out_of_scope_scores(predictor, predictor.queries(checked_texts(X)))
+            found = out_of_scope_scores(predictor, predictor.queries(_texts_for(self.fitted_, X)))
         scores: NDArray[np.float32] = found.float().cpu().numpy()
         return scores
 
-    def explain(self, text: str, *, label: "Label | None" = None) -> "Explanation":
+    def explain(self, text: "str | tuple[str, str]", *, label: "Label | None" = None) -> "Explanation":
         """Why a text gets its label: the words without which the label is less probable, and what the examples add.
 
         Args:
-            text: the text; each of its words costs a pass of a text through the encoder.
+            text: the text, or the pair of texts; each of its words costs a pass of a text through the encoder.
             label: the label to explain; by default the most probable one.
 
         Raises:
@@ -145,7 +145,7 @@ class AnsweringClassifier(KeptClassifier):
         """
         from nlpmeta.classifier.explaining import explain
 
-        return explain(self.fitted_, text, label=label)
+        return explain(self.fitted_, _texts_for(self.fitted_, [text])[0], label=label)
 
     def suspects(
         self,
@@ -166,7 +166,9 @@ class AnsweringClassifier(KeptClassifier):
 
         if X is None or y is None:
             return suspects(self.fitted_, known_examples(self.fitted_))
-        return suspects(self.fitted_, Examples.of(*checked_pairs(X, y)))
+        texts, labels = checked_pairs(X, y)
+        check_kind(self.fitted_.learner, texts)
+        return suspects(self.fitted_, Examples.of(texts, labels))
 
     def task_report(self) -> "TaskReport":
         """What the examples say of the task: the accuracy to expect, labels and classes to look at, warnings.
@@ -182,7 +184,7 @@ class AnsweringClassifier(KeptClassifier):
 
     @torch.no_grad()
     def _scores(self, fitted: Fitted, X: "Sequence[str] | ArrayLike") -> torch.Tensor:  # noqa: N803
-        texts = checked_texts(X)
+        texts = _texts_for(fitted, X)
         with cut_texts_said(texts, fitted.learner.encoder), self._embedding():
             return fitted.predictor.logits(fitted.predictor.queries(texts))
 
@@ -193,6 +195,12 @@ class AnsweringClassifier(KeptClassifier):
         from nlpmeta.encoder.compiling import embedding_with
 
         return embedding_with(check_engine(self.engine))
+
+
+def _texts_for(fitted: Fitted, X: object) -> tuple[str, ...]:  # noqa: N803
+    texts = checked_texts(X, pairs=True)
+    check_kind(fitted.learner, texts)
+    return texts
 
 
 def _probabilities(fitted: Fitted, scores: torch.Tensor) -> "NDArray[np.float32]":

@@ -7,7 +7,7 @@ import numpy as np
 
 from nlpmeta.classifier.answering import AnsweringClassifier
 from nlpmeta.classifier.fitted import Examples, Fitted
-from nlpmeta.classifier.given import at_least_two, checked_pairs, given_examples, learned
+from nlpmeta.classifier.given import at_least_two, check_kind, checked_pairs, given_examples, learned
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.classifier.several import gives_sets, more_marked, takes_several
 from nlpmeta.classifier.streaming import ReadStream, as_batch, written
@@ -63,7 +63,7 @@ class FewShotClassifier(AnsweringClassifier):
         """Adapt to ``X``, a text for each label in ``y``.
 
         Args:
-            X: the texts.
+            X: the texts; or pairs of texts, ``[("a", "b"), …]``, to classify together (with one label each).
             y: their labels; or a list of labels for each text (empty where it has none), or a 0/1 matrix ``(n_texts,
                 n_labels)``: the answers are then lists, or such a matrix, and probabilities are independent (``auto``).
             sample_weight: how many texts each counts as; a text of weight 0 is left out. ``logistic``, ``prototypical``
@@ -166,6 +166,7 @@ class FewShotClassifier(AnsweringClassifier):
             return self._learned(learner, examples, before=before.state)
 
         learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner_for(texts)
+        check_kind(learner, texts)
         with cut_texts_said(texts, learner.encoder):
             return self._change(taught)
 
@@ -195,7 +196,7 @@ class FewShotClassifier(AnsweringClassifier):
         described: dict[object, str | Sequence[str]] | None = None if description is None else {label: description}
         if texts is None:
             return self._change(lambda before: self._with_class(before or self.fitted_, label, described))
-        checked = checked_texts(texts)
+        checked = checked_texts(texts, pairs=True)
         labels = [[label]] * len(checked) if self._fitted_ and gives_sets(self._fitted_) else [label] * len(checked)
         return self.partial_fit(checked, labels, descriptions=described)
 

@@ -11,6 +11,7 @@ import torch
 from nlpmeta.classifier.fitted import Examples, Fitted
 from nlpmeta.classifier.given import at_least_two, held_out_probabilities, support_of
 from nlpmeta.classifier.several import gives_sets
+from nlpmeta.data.inputs import BETWEEN
 from nlpmeta.data.labels import words_of
 from nlpmeta.errors import DataError, NLPMetaError
 
@@ -101,7 +102,7 @@ def explain(fitted: Fitted, text: str, *, label: object = None) -> Explanation:
         raise DataError(f"Only a text that says something can be explained; got {text!r}.")
     words, whole = _distinct(text), [text]
     kept = {word: _without(text, spans) for word, spans in list(words.items())[:MOST_WORDS]}
-    told = [(word, rest) for word, rest in kept.items() if words_in(rest)]
+    told = [(word, rest) for word, rest in kept.items() if all(map(words_in, rest.split(BETWEEN)))]
     probabilities = _probabilities(fitted, whole + [rest for _, rest in told])
     order = probabilities[0].argsort(descending=True, stable=True).tolist()
     chosen = order[0] if label is None else fitted.number(label)
@@ -194,7 +195,8 @@ def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
     for start, end in spans:
         parts.append(text[place:start])
         place = end
-    return " ".join("".join([*parts, text[place:]]).split())
+    left = "".join([*parts, text[place:]]).split(BETWEEN)
+    return BETWEEN.join(" ".join(part.split()) for part in left)
 
 
 def _probabilities(fitted: Fitted, texts: Sequence[str]) -> torch.Tensor:

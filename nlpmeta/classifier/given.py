@@ -17,12 +17,12 @@ from nlpmeta.classifier.several import (
     several_learned,
 )
 from nlpmeta.classifier.streaming import LabelsFile
-from nlpmeta.data.inputs import checked_texts, is_unicode, values_of
+from nlpmeta.data.inputs import checked_texts, holds_pairs, is_unicode, values_of
 from nlpmeta.data.labels import checked_labels, like, plain
 from nlpmeta.data.multilabel import gives_several, named_classes
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
-from nlpmeta.learners.abilities import Readapts, check_described
+from nlpmeta.learners.abilities import Readapts, check_described, check_pairs
 from nlpmeta.learners.base import Embed, Learner, Support, TaskState
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors
@@ -50,7 +50,7 @@ def checked_pairs(
     Raises:
         DataError: if a text or label cannot be used, or there are not as many of the one as of the other.
     """
-    texts, labels = checked_texts(X), checked_labels(y)
+    texts, labels = checked_texts(X, pairs=True), checked_labels(y)
     if len(texts) != len(labels):
         raise DataError(f"X has {len(texts)} texts but y has {len(labels)} labels.")
     return texts, labels
@@ -98,6 +98,18 @@ def given_examples(
     return Examples.of(texts, labels, by_name=by_name)
 
 
+def check_kind(learner: Learner, texts: Sequence[str]) -> None:
+    """See that a model of pairs is given pairs, and one of texts is given texts.
+
+    Raises:
+        DataError: if it is not.
+    """
+    if learner.encoder.pairs and not holds_pairs(texts):
+        raise DataError('This model classifies pairs of texts; give it pairs, such as ("a", "b").')
+    if holds_pairs(texts) and not learner.encoder.pairs:
+        raise DataError("X holds pairs of texts, but this model was fitted to single texts.")
+
+
 @torch.no_grad()
 def learned(
     learner: Learner,
@@ -119,6 +131,7 @@ def learned(
     at_least_two(examples.classes)
     if isinstance(examples, SeveralExamples):
         return several_learned(learner, examples, embed or learner.encoder.encode, names=embed or names)
+    check_pairs(learner, examples.data())
     check_described(learner, examples.data())
     if learner.inputs == "embeddings":
         examples = examples.embedded(embed or learner.encoder.encode)

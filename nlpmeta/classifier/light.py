@@ -17,8 +17,8 @@ import numpy as np
 from nlpmeta._version import __version__
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.engines import CompiledEncoder, CompiledName, Engine, compiled_home, precision_of
+from nlpmeta.encoder.parts import Windows
 from nlpmeta.encoder.tokenizing import collected_cuts
-from nlpmeta.encoder.windows import Windows
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.storage.files import LARGEST_JSON, read_bytes, write_bytes
 from nlpmeta.storage.manifest import MANIFEST, read_manifest

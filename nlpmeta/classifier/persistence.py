@@ -10,13 +10,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from typing_extensions import Self
 
 from nlpmeta.classifier.fitted import Described, Examples, Fitted, HasFitted
+from nlpmeta.data.inputs import holds_pairs
 from nlpmeta.encoder.device import check_place
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import Footprint, ReadsStreams
 from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.checkpoint import read_learner, write_learner
-from nlpmeta.learners.start import reading, starting_learner
+from nlpmeta.learners.start import of_pairs, reading, starting_learner
 from nlpmeta.storage.files import Json, temporary_folder, write_bytes, write_json
 from nlpmeta.storage.folders import new_folder
 from nlpmeta.storage.manifest import read_manifest, write_manifest
@@ -248,7 +249,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
 
     def _learner_for(self, texts: Sequence[str]) -> Learner:
         """The learner to start from, which reads enough of texts such as ``texts`` unless told how much to read."""
-        learner = self._learner()
+        learner = of_pairs(self._learner()) if holds_pairs(texts) else self._learner()
         fixed = self.max_length is not None or isinstance(self.method, Learner) or not isinstance(self.encoder, str)
         return learner if fixed else reading(learner, texts)[0]
 

@@ -1,13 +1,51 @@
 """Columns of values as people have them (lists, arrays, series, Arrow, one column of a table), and texts among them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
 
 from nlpmeta.errors import DataError, visible
 
+BETWEEN = "\x1f"
+"""What stands between the texts of a pair: the unit separator of ASCII."""
+PAIR_COLUMNS = ("text_a", "text_b")
+"""The columns of a table of pairs."""
+ORDER = ("first", "second")
 _MOST_NAMED = 8  # columns or keys, in a message
+
+
+class Pair(str):
+    """Two texts that are classified together, as one string: files, tables and folds then treat it as a text."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, first: str, second: str) -> "Pair":
+        """The two as one.
+
+        Raises:
+            DataError: if one of them holds what stands between them.
+        """
+        if BETWEEN in first or BETWEEN in second:
+            raise DataError(f"A text of a pair holds the control character {BETWEEN!r}; remove it.")
+        return cls(f"{first}{BETWEEN}{second}")
+
+    @property
+    def halves(self) -> tuple[str, str]:
+        """The two texts."""
+        first, _, second = self.partition(BETWEEN)
+        return first, second
+
+
+def shown(text: str) -> str:
+    """A text for a person to read; a pair with a bar between its texts."""
+    return text.replace(BETWEEN, " | ")
+
+
+def holds_pairs(texts: Sequence[str]) -> bool:
+    """Whether checked texts are pairs."""
+    return bool(texts) and isinstance(texts[0], Pair)
 
 
 def values_of(given: object, *, name: str, what: str) -> list[object]:
@@ -45,28 +83,62 @@ def values_of(given: object, *, name: str, what: str) -> list[object]:
     return _listed_out(given, name, what)
 
 
-def checked_texts(X: object) -> tuple[str, ...]:  # noqa: N803
+def checked_texts(X: object, *, pairs: bool = False) -> tuple[str, ...]:  # noqa: N803
     """The texts of ``X``, checked; a table of one column is that column.
+
+    Args:
+        X: the texts.
+        pairs: whether they may be pairs of texts: a tuple or list of two each, an array ``(n, 2)``, or a table with the
+            columns ``PAIR_COLUMNS``. What is returned then are ``Pair``.
 
     Raises:
         DataError: if ``X`` is no column of texts, or one of them is missing, empty or no text.
     """
-    values = values_of(X, name="X", what="texts")
+    values = _pairs_in(X) if pairs else None
+    if values is None:
+        values = values_of(X, name="X", what="texts")
     if not values:
         raise DataError("X holds no texts.")
-    texts: list[str] = []
-    for row, value in enumerate(values):
-        if is_missing(value):
-            raise DataError(f"X must hold texts; row {row} is missing ({visible(repr(value))}).")
-        if not isinstance(value, str):
-            shown = f"{visible(repr(value))[:60]} ({type(value).__name__})"
-            raise DataError(f"X must hold strings; row {row} is {shown}.")
-        if not value.strip():
-            raise DataError(f"X must hold texts; row {row} is empty.")
-        if not is_unicode(value):
-            raise DataError(f"X must hold texts; row {row} is not Unicode text (it contains a lone surrogate).")
-        texts.append(value)
-    return tuple(texts)
+    if not pairs or not any(isinstance(value, tuple | list | Pair) for value in values):
+        return tuple(_checked(value, f"row {row}") for row, value in enumerate(values))
+    return tuple(_checked_pair(value, row) for row, value in enumerate(values))
+
+
+def _pairs_in(given: object) -> list[object] | None:
+    """The rows of a table or an array of pairs; ``None`` if ``given`` is neither."""
+    columns = _columns_of(given)
+    if columns is not None and set(PAIR_COLUMNS) <= set(columns):
+        parts = [values_of(given[name], name=name, what="texts") for name in PAIR_COLUMNS]  # type: ignore[index]
+        return list(zip(*parts, strict=True))
+    shape = getattr(given, "shape", None)
+    is_rows = columns is None and isinstance(shape, tuple) and len(shape) == 2 and shape[1] == 2
+    return cast("list[object]", given.tolist()) if is_rows else None  # type: ignore[attr-defined]
+
+
+def _checked_pair(value: object, row: int) -> Pair:
+    if isinstance(value, Pair):
+        return value
+    if not isinstance(value, tuple | list):
+        raise DataError(f"X mixes pairs and texts: row {row} is {visible(repr(value))[:60]}, not a pair of texts.")
+    if len(value) != 2:
+        raise DataError(f"X holds pairs, but row {row} has {len(value)} texts: {visible(repr(value))[:60]}.")
+    first, second = (_checked(part, f"the {name} text of row {row}") for part, name in zip(value, ORDER, strict=True))
+    return Pair.of(first, second)
+
+
+def _checked(value: object, where: str) -> str:
+    if is_missing(value):
+        raise DataError(f"X must hold texts; {where} is missing ({visible(repr(value))}).")
+    if not isinstance(value, str):
+        pair = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+        advice = " Pairs of texts are taken by FewShotClassifier, with one label a pair." if pair else ""
+        found = f"{visible(repr(value))[:60]} ({type(value).__name__})"
+        raise DataError(f"X must hold strings; {where} is {found}.{advice}")
+    if not value.strip():
+        raise DataError(f"X must hold texts; {where} is empty.")
+    if not is_unicode(value):
+        raise DataError(f"X must hold texts; {where} is not Unicode text (it contains a lone surrogate).")
+    return value
 
 
 def is_unicode(text: str) -> bool:
@@ -115,10 +187,10 @@ def _listed_out(given: object, name: str, what: str) -> list[object]:
     try:
         return list(cast("Iterable[object]", given))
     except TypeError as error:
-        shown = visible(repr(given))[:60]
-        raise DataError(f"{name} must be a sequence of {what}; it is {shown} ({type(given).__name__}).") from error
+        found = visible(repr(given))[:60]
+        raise DataError(f"{name} must be a sequence of {what}; it is {found} ({type(given).__name__}).") from error
 
 
 def _listed(names: Iterable[object]) -> str:
-    shown = [str(each) for each in names]
-    return visible(", ".join(shown[:_MOST_NAMED])) + (" …" if len(shown) > _MOST_NAMED else "") if shown else "none"
+    found = [str(each) for each in names]
+    return visible(", ".join(found[:_MOST_NAMED])) + (" …" if len(found) > _MOST_NAMED else "") if found else "none"

@@ -32,6 +32,7 @@ from nlpmeta.encoder.engines import (
 from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.lora import adapter_weights, digest_of
 from nlpmeta.encoder.merged import merged_backbone, scales_with, with_attention
+from nlpmeta.encoder.parts import halves_of, paired
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.encoder.vocabulary import check_same_ids, write_vocabulary
@@ -140,7 +141,9 @@ def embedded_by(
     found = _kept(encoder, engine)
     if found is None:
         return None
-    return torch.from_numpy(found.embed(tokens, windows=encoder.windows, advance=advance)).to(encoder.device)
+    parts = halves_of(tokens) if encoder.pairs else tokens
+    vectors = torch.from_numpy(found.embed(parts, windows=encoder.windows, advance=advance)).to(encoder.device)
+    return paired(vectors, n_views=len(_scales(encoder))) if encoder.pairs else vectors
 
 
 _guard = Guard()

@@ -1,12 +1,12 @@
 """Where an encoder runs: which devices there are, in what precision they embed, and how much goes through at a time."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.errors import NLPMetaError, WorkFailedError
@@ -39,6 +39,16 @@ class Placed(Protocol):
     def window(self) -> int: ...
     @property
     def backbone(self) -> "PreTrainedModel": ...
+
+
+class FrozenLayers(Protocol):
+    """Layers below the adapters whose states are known already, see ``frozen_layers.frozen_layer_cache``."""
+
+    def hidden(self, tokens: list[list[int]], mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The last hidden states of padded texts, ``(n, width, dim)``; ``mask`` ``(n, width)`` marks real tokens."""
+
+    def on(self, backbone: nn.Module) -> "FrozenLayers | None":
+        """The same states under a copy of the transformer with other weights above the cut; None if it has others."""
 
 
 def resolve_device(asked: Device = "auto") -> torch.device:

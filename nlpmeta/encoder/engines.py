@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from nlpmeta.encoder.files import file_digest
+from nlpmeta.encoder.parts import Windows
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.vocabulary import Vocabulary
-from nlpmeta.encoder.windows import Windows
 from nlpmeta.errors import ModelFolderError, NLPMetaError, UnknownNameError
 from nlpmeta.progress import Advance
 from nlpmeta.storage.files import inside, is_regular, read_json, read_text, user_cache

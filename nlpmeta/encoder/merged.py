@@ -259,3 +259,13 @@ def _part(module: nn.Module, name: str) -> nn.Module:
     part = module._modules[name]
     assert part is not None  # noqa: S101  # the path was read from this module
     return part
+
+
+def weights_of(
+    adapter: Mapping[str, Tensor] | None, adapter_of: Tensor | None, group: Sequence[int]
+) -> Mapping[str, Tensor] | None:
+    """The weights for the texts of a group: one set for all, or one for each."""
+    if adapter is None or adapter_of is None:
+        return adapter
+    which = adapter_of[torch.tensor(group, device=adapter_of.device)]
+    return {name: weight.index_select(0, which) for name, weight in adapter.items()}

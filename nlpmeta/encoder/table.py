@@ -167,7 +167,8 @@ def state_digest(encoder: TextEncoder) -> str:
 def reading_facts(encoder: TextEncoder) -> list[object]:
     """What decides, beside the weights, what ``encoder`` makes of a text."""
     facts = [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "scales", None)]
-    return facts if encoder.windows is None else [*facts, astuple(encoder.windows)]
+    facts += [] if encoder.windows is None else [astuple(encoder.windows)]
+    return [*facts, "pairs"] if encoder.pairs else facts
 
 
 def _sum_of_bits(weight: Tensor) -> int:

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.encoder.device import Device, embed_in_batches, precision, resolve_device, tokens_at_once
+from nlpmeta.data.inputs import BETWEEN
+from nlpmeta.encoder.device import Device, FrozenLayers, embed_in_batches, precision, resolve_device, tokens_at_once
 from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.files import load_folder
-from nlpmeta.encoder.merged import merged_backbone, with_attention, with_weights
+from nlpmeta.encoder.merged import merged_backbone, weights_of, with_attention, with_weights
+from nlpmeta.encoder.parts import BREAK, PAIR_WIDTH, Windows, checked_reading, halves_of, paired
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, check_numbers, resolve
-from nlpmeta.encoder.windows import Windows, checked_reading
 from nlpmeta.errors import ModelFolderError
 from nlpmeta.progress import Advance, track
 
@@ -27,16 +28,6 @@ MAX_LENGTH = 128
 """Default maximum length in tokens: room for a paragraph, at a cost that stays small."""
 
 
-class FrozenLayers(Protocol):
-    """Layers below the adapters whose states are known already, see ``frozen_layers.frozen_layer_cache``."""
-
-    def hidden(self, tokens: Tokens, mask: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The last hidden states of padded texts, ``(n, width, dim)``; ``mask`` ``(n, width)`` marks real tokens."""
-
-    def on(self, backbone: nn.Module) -> "FrozenLayers | None":
-        """The same states under a copy of the transformer with other weights above the cut; None if it has others."""
-
-
 class TextEncoder(nn.Module):
     """A pretrained transformer that is frozen unless adapters are added; what it returns are embeddings ``(n, dim)``.
 
@@ -44,6 +35,8 @@ class TextEncoder(nn.Module):
     arXiv:2402.05672), then L2 normalisation.
     """
 
+    pairs: bool = False
+    """Whether what it embeds are pairs of texts (``data.inputs.Pair``); see ``of_pairs``."""
     as_loaded: bool = True
     """Whether its files and adapters say what its weights are: not of a copy with the adapters merged in."""
 
@@ -156,11 +149,21 @@ class TextEncoder(nn.Module):
         Raises:
             NLPMetaError: as the constructor.
         """
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
+        twin = self._twin()
         twin.max_length, twin.window = checked_reading(max_length, window, self.most_tokens)
         cut = twin.max_length > twin.window
         twin.windows = Windows.of(self.tokenizer, self.prefix, twin.window) if cut else None
+        return twin
+
+    def of_pairs(self, pairs: bool = True) -> "TextEncoder":
+        """The same encoder, weights shared, that embeds pairs of texts (or, with ``False``, the texts of pairs)."""
+        twin = self._twin()
+        twin.pairs, twin.dim = pairs, self.dim * PAIR_WIDTH if pairs else self.dim // PAIR_WIDTH
+        return twin if pairs != self.pairs else self
+
+    def _twin(self) -> "TextEncoder":
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         return twin
 
     @property
@@ -174,9 +177,11 @@ class TextEncoder(nn.Module):
         if not texts:
             return []
         # White space at the end would become a token of its own, and move the embedding, in some tokenizers.
-        prefixed, cut = [self.prefix + text.strip() for text in texts], collected_cuts()
-        note = None if cut is None else lambda row: cut.add(texts[row])
-        return token_ids(self.tokenizer, prefixed, max_length=self.max_length, on_cut=note)
+        parts = [part.strip() for text in texts for part in text.partition(BETWEEN)[::2]] if self.pairs else texts
+        prefixed, cut = [self.prefix + part.strip() for part in parts], collected_cuts()
+        note = None if cut is None else lambda row: cut.add(texts[row // 2 if self.pairs else row])
+        ids = token_ids(self.tokenizer, prefixed, max_length=self.max_length, on_cut=note)
+        return [[*one, BREAK, *other] for one, other in zip(ids[::2], ids[1::2], strict=True)] if self.pairs else ids
 
     def forward(self, texts: Sequence[str], adapter: Mapping[str, Tensor] | None = None) -> Tensor:
         """Embeddings ``(len(texts), dim)``, with ``adapter`` in place of the stored weights of the same names."""
@@ -198,6 +203,12 @@ class TextEncoder(nn.Module):
         """
         if not tokens:
             return torch.empty(0, self.dim, device=self.device)
+        if self.pairs:
+            owners = None if adapter_of is None else adapter_of.repeat_interleave(2)
+            each = self.of_pairs(False).embed_tokens(
+                halves_of(tokens), adapter=adapter, adapter_of=owners, batch_tokens=batch_tokens, advance=advance
+            )
+            return paired(each)
         if (split := None if self.windows is None else self.windows.split(tokens)) is not None:
             owners = None if adapter_of is None else adapter_of[torch.tensor(split.owners, device=adapter_of.device)]
             each = self.embed_tokens(
@@ -209,7 +220,7 @@ class TextEncoder(nn.Module):
             batch_tokens = BATCH_TOKENS if torch.is_grad_enabled() else tokens_at_once(self)
         return embed_in_batches(
             [len(ids) for ids in tokens],
-            lambda rows: self.embed_batch([tokens[row] for row in rows], _rows(adapter, adapter_of, rows)),
+            lambda rows: self.embed_batch([tokens[row] for row in rows], weights_of(adapter, adapter_of, rows)),
             batch_tokens=batch_tokens,
             advance=advance,
         )
@@ -225,6 +236,7 @@ class TextEncoder(nn.Module):
             return self
         twin = self._on(backbone)
         twin.training, twin.dim = False, int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        twin.dim *= PAIR_WIDTH if self.pairs else 1
         return twin
 
     def differentiable_twice(self) -> "TextEncoder":
@@ -286,13 +298,3 @@ class TextEncoder(nn.Module):
     def __sklearn_clone__(self) -> "TextEncoder":
         """Scikit-learn's ``clone`` shares the encoder instead of copying hundreds of megabytes."""
         return self
-
-
-def _rows(
-    adapter: Mapping[str, Tensor] | None, adapter_of: Tensor | None, group: Sequence[int]
-) -> Mapping[str, Tensor] | None:
-    """The weights for the texts of a group: one set for all, or one for each."""
-    if adapter is None or adapter_of is None:
-        return adapter
-    which = adapter_of[torch.tensor(group, device=adapter_of.device)]
-    return {name: weight.index_select(0, which) for name, weight in adapter.items()}

@@ -9,9 +9,9 @@ import torch
 from nlpmeta.auto.answers import adapted_with_report, gives_report, most_worth_labelling
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.encoder.windows import Longer
 from nlpmeta.episodes import fingerprint
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
 from nlpmeta.evaluation.trial import Stopwatch, Trial, run_trial

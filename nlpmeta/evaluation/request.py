@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.encoder.windows import Longer
 from nlpmeta.episodes import fingerprint
 from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
 from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes

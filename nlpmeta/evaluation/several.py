@@ -12,8 +12,8 @@ from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.several import SeveralExamples, gives_sets, several_learned, thresholds_of
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts
+from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
-from nlpmeta.encoder.windows import Longer
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.accounts import check_apart
 from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot

@@ -53,6 +53,8 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
         WorkFailedError: if the exported model does not give the same probabilities.
     """
     check_export(folder, form, overwrite=overwrite)
+    if classifier.learner_.encoder.pairs:
+        raise NLPMetaError("This model classifies pairs of texts, which has no form in other libraries.")
     heads, encoder = linear_heads(classifier.learner_, classifier.state_), classifier.learner_.encoder
     if encoder.windows is not None:
         warnings.warn(

@@ -142,7 +142,8 @@ def compile_model(classifier: FewShotClassifier, engine: Engine, folder: Path | 
     if name is None or encoder.files is None:
         raise NLPMetaError("This encoder was built in memory; only one that was loaded can be compiled.")
     found = None if CompiledEncoder.is_sound(name) else compile_encoder(encoder, precision_of(engine))
-    if folder is not None and not gives_sets(classifier.fitted_) and _names_encoder(folder, encoder.files.digest):
+    one = not encoder.pairs and not gives_sets(classifier.fitted_)
+    if folder is not None and one and _names_encoder(folder, encoder.files.digest):
         try:
             linear = linear_heads(learner, state)
         except NLPMetaError:  # neighbours and the like: predictions load PyTorch, and embed with what was compiled

@@ -106,6 +106,25 @@ class ScoresForOwners(Protocol):
         """As the function ``logits_of_owners``."""
 
 
+def takes_pairs(kind: type[Learner]) -> bool:
+    """Whether learners of this kind classify pairs of texts: those that need nothing but embeddings of any width."""
+    reads_streams = hasattr(kind, "footprint")
+    return kind.inputs == "embeddings" and not kind.needs_meta_training and not reads_streams
+
+
+def check_pairs(learner: Learner, data: LabeledTexts) -> None:
+    """See that ``learner`` can learn from ``data`` if its texts are pairs.
+
+    Raises:
+        NLPMetaError: if some class is to be known by its name or a description.
+    """
+    if learner.encoder.pairs and (data.by_name or any(data.descriptions or ())):
+        raise NLPMetaError(
+            "The name or the description of a class cannot be compared with a pair of texts. Give examples of each "
+            "class, and no descriptions."
+        )
+
+
 def check_described(learner: Learner, data: LabeledTexts) -> None:
     """See that the descriptions of the classes of ``data``, if there are any, are read.
 

@@ -71,7 +71,7 @@ def read_learner(
         if is_adapted:
             load_adapter(encoder, folder)
             encoder.trained = _training_facts(manifest)
-        learner = kind(encoder, **options)
+        learner = kind(encoder.of_pairs() if facts.get("pairs") is True else encoder, **options)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
         if isinstance(error, NLPMetaError):
             raise
@@ -215,6 +215,7 @@ def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:
         "prefix": encoder.prefix,
         "max_length": encoder.max_length,
         **({} if encoder.windows is None else {"window": encoder.window}),
+        **({"pairs": True} if encoder.pairs else {}),
         "normalise": encoder.normalise,
     }
 

@@ -67,7 +67,7 @@ class LogisticHead(Learner):
 
     @property
     def reads_names(self) -> bool:
-        return self.name_weight > 0
+        return self.name_weight > 0 and not self.encoder.pairs
 
     def adapt(self, support: Support) -> TaskState:
         features, weighed = self.embed(support), support.labels

@@ -75,7 +75,7 @@ class PrototypicalNetwork(Learner):
 
     @property
     def reads_names(self) -> bool:
-        return self.log_name_weight is not None
+        return self.log_name_weight is not None and not self.encoder.pairs
 
     @property
     def name_weight(self) -> float | None:
@@ -118,7 +118,7 @@ class PrototypicalNetwork(Learner):
         return with_rows(found * F.one_hot(labels, support.n_way).to(found), support)
 
     def config(self) -> dict[str, Option]:
-        return {"metric": self.metric, "names": self.reads_names}
+        return {"metric": self.metric, "names": self.log_name_weight is not None}
 
 
 _SMOOTHING = 1e-3  # votes: a class without a neighbour keeps a small probability

@@ -5,9 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.encoder.windows import Longer
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.abilities import takes_pairs
 from nlpmeta.learners.base import Learner, Option, learners
 from nlpmeta.learners.checkpoint import load_checkpoint, read_learner, shared_encoder
 from nlpmeta.storage.manifest import read_manifest, whole_folder
@@ -132,6 +133,23 @@ def reading(learner: Learner, texts: Sequence[str]) -> tuple[Learner, Longer | N
     if longer is None:
         return learner, None
     return rebuilt(learner, learner.encoder.reading(longer.max_length, longer.window)), longer
+
+
+def of_pairs(learner: Learner) -> Learner:
+    """The learner for pairs of texts.
+
+    Raises:
+        NLPMetaError: if it takes none.
+    """
+    if learner.encoder.pairs:
+        return learner
+    if not takes_pairs(type(learner)):
+        able = ", ".join(name for name in learners if takes_pairs(learners[name]))
+        raise NLPMetaError(f"{learners.name_of(type(learner))} takes no pairs of texts; these methods do: {able}.")
+    try:
+        return rebuilt(learner, learner.encoder.of_pairs())
+    except RuntimeError as error:
+        raise NLPMetaError(f"What {learners.name_of(type(learner))} learned of texts does not fit pairs.") from error
 
 
 def rebuilt(learner: Learner, encoder: "TextEncoder") -> Learner:

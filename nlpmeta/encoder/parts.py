@@ -1,4 +1,4 @@
-"""Texts longer than what goes through an encoder at once: overlapping windows, whose embeddings are averaged."""
+"""Texts that go through an encoder in parts: windows of one that is too long, and the two of a pair."""
 
 from __future__ import annotations
 
@@ -155,6 +155,40 @@ class Split:
         return means
 
 
+BREAK = -1
+"""What stands between the tokens of the two texts of a pair; no tokenizer gives it."""
+PAIR_WIDTH = 4
+"""How many times as wide as that of a text the embedding of a pair is."""
+APART, ALIKE = 2.0, 1.0
+
+
+def halves_of(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The tokens of both texts of each pair, one after the other."""
+    found = list[list[int]]()
+    for ids in tokens:
+        place = list(ids).index(BREAK)
+        found += [list(ids[:place]), list(ids[place + 1 :])]
+    return found
+
+
+def paired(vectors: Tensor, *, n_views: int = 1) -> Tensor:
+    """The embeddings of pairs ``(n, n_views * 4 * dim)`` from those of their texts ``(2 n, n_views * dim)``, in turns.
+
+    For each view both embeddings, their absolute difference and their product side by side, after Conneau et al.
+    (EMNLP 2017, section 3.1, arXiv:1705.02364). Where we differ: the difference and the product are scaled, the latter
+    by the root of ``dim``, so that a step along the cosine of two texts costs a linear head what one along a single
+    number of an embedding of unit length does.
+    """
+    import torch
+
+    parts: list[Tensor] = []
+    for view in vectors.chunk(n_views, dim=1):
+        first, second = view[0::2], view[1::2]
+        root = float(view.size(1)) ** 0.5
+        parts += [first, second, APART * (first - second).abs(), ALIKE * root * first * second]
+    return torch.cat(parts, dim=1)
+
+
 class ReadsMore(Reader, Protocol):
     """What an encoder needs to provide for a choice of how much it reads."""
 
@@ -197,7 +231,8 @@ class Longer:
         if usual >= most or not texts or not long:
             return None
         with cut_texts():
-            counted = dict(zip(long, map(len, encoder.reading(most + 1).tokenize(list(long))), strict=True))
+            ids = encoder.reading(most + 1).tokenize(list(long))
+        counted = dict(zip(long, map(_length, ids), strict=True))
         lengths = [counted.get(text, 0) for text in texts]
         allowed = int(MAY_BE_LONGER * len(texts))
         n_long, max_length = sum(length > usual for length in lengths), usual
@@ -227,6 +262,11 @@ class Longer:
         """For reports."""
         facts = {"texts": self.n_long, "of": self.n_texts, "longer_than": self.usual}
         return {**facts, "max_length": self.max_length, "window": self.window}
+
+
+def _length(ids: Sequence[int]) -> int:
+    """The tokens of a text, or of the longer one of a pair."""
+    return max(map(len, halves_of([ids]))) if BREAK in ids else len(ids)
 
 
 def _seconds(encoder: ReadsMore, text: str) -> float:

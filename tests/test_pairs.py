@@ -1,0 +1,149 @@
+"""Pairs of texts: both embeddings, their difference and their product, through the learners that texts go through."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import TOPICS, make_encoder
+
+from nlpmeta import FewShotClassifier
+from nlpmeta.auto.heads import ScaledEncoder
+from nlpmeta.data.inputs import BETWEEN, Pair, checked_texts
+from nlpmeta.encoder.table import EmbeddingTable, state_digest
+from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.learners.base import learners
+
+TAKES = ["auto", "knn", "logistic", "matching", "prototypical", "ridge"]
+
+
+@pytest.fixture(scope="module")
+def task():
+    """Whether two words are of one topic."""
+    rng, topics = np.random.default_rng(0), {name: words.split() for name, words in TOPICS.items()}
+    pairs, names = [], []
+    for number in range(48):
+        first, other = rng.choice(sorted(topics), 2, replace=False)
+        second = first if number % 2 else other
+        pairs.append((str(rng.choice(topics[first])) + " a", str(rng.choice(topics[second])) + " b"))
+        names.append("same" if number % 2 else "different")
+    return pairs, names
+
+
+def test_the_embedding_of_a_pair_is_both_their_difference_and_their_product():
+    plain = make_encoder()
+    encoder, pairs = plain.of_pairs(), [Pair.of("ball goal", "rice"), Pair.of("soup", "soup")]
+    found = encoder.encode(pairs)
+    first, second = plain.encode(["ball goal", "soup"]), plain.encode(["rice", "soup"])
+    expected = torch.cat([first, second, 2 * (first - second).abs(), 4 * first * second], dim=1)
+    torch.testing.assert_close(found, expected)
+    assert encoder.dim == found.size(1) == 4 * plain.dim
+    torch.testing.assert_close(EmbeddingTable(encoder)(pairs), found)
+    assert torch.equal(encoder.of_pairs(False).encode(["rice"]), plain.encode(["rice"]))
+    assert state_digest(encoder) != state_digest(plain)
+
+
+def test_long_texts_of_a_pair_are_read_in_windows():
+    plain = make_encoder().reading(200, 20)
+    long = "ball goal rice soup " * 20
+    found = plain.of_pairs().encode([Pair.of(long, "rice")])
+    torch.testing.assert_close(found[:, :16], plain.encode([long]))
+
+
+@pytest.mark.parametrize("method", TAKES)
+def test_a_learner_of_embeddings_fits_predicts_and_is_saved(method, encoder_folder, task, tmp_path):
+    pairs, names = task
+    model = FewShotClassifier(method, encoder=str(encoder_folder)).fit(pairs, names)
+    assert model.predict(pairs[:3]).tolist() == model.predict([list(pair) for pair in pairs[:3]]).tolist()
+    assert model.predict_proba(pairs).shape == (48, 2)
+    model.save_pretrained(tmp_path / "m", include_support=True)
+    loaded = FewShotClassifier.from_pretrained(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.predict_proba(pairs), model.predict_proba(pairs))
+    loaded.partial_fit([("soup a", "rice b")], ["same"])
+    assert len(loaded.examples_.texts) == 49
+    loaded.add_class("unclear", [("zzz", "ball"), ("yyy", "rice")])
+    assert loaded.predict_proba(pairs[:1]).shape == (1, 3)
+
+
+def test_the_order_of_arguments_is_kept_and_a_pair_is_no_bag_of_words(encoder_folder):
+    pairs = [("ball", "rice"), ("goal", "soup"), ("rice", "ball"), ("soup", "goal")]
+    names = ["sport first", "sport first", "food first", "food first"]
+    model = FewShotClassifier("logistic", encoder=str(encoder_folder)).fit(pairs, names)
+    assert model.predict(pairs).tolist() == names
+
+
+@pytest.mark.parametrize("given", [
+    lambda pairs: np.array(pairs), lambda pairs: pd.DataFrame(pairs, columns=["text_a", "text_b"]),
+    lambda pairs: pd.DataFrame(pairs, columns=["text_a", "text_b"]).assign(other=1), lambda pairs: iter(pairs),
+    lambda pairs: pd.Series(pairs),
+])  # fmt: skip
+def test_pairs_come_as_lists_arrays_and_tables(given):
+    pairs = [("ball", "rice"), ("goal", "soup")]
+    found = checked_texts(given(pairs), pairs=True)
+    assert [each.halves for each in found] == pairs
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ([("a", "b"), "c"], "mixes pairs and texts: row 1 is 'c'"), (["c", ("a", "b")], "mixes pairs and texts: row 0"),
+    ([("a", "b", "c")], "row 0 has 3 texts"), ([("a",)], "row 0 has 1 texts"),
+    ([("a", " ")], "second text of row 0 is empty"),
+    ([("", "b")], "first text of row 0 is empty"), ([("a", None)], "second text of row 0 is missing"),
+    ([("a", 3)], "second text of row 0 is 3"), ([("a", f"b{BETWEEN}")], "control character"),
+    ([("a", "\ud800")], "lone surrogate"),
+])  # fmt: skip
+def test_what_is_no_pair_is_refused_with_its_row(given, message):
+    with pytest.raises(DataError, match=message):
+        FewShotClassifier("ridge", encoder=make_encoder()).fit(given, ["x"] * len(given))
+
+
+@pytest.mark.parametrize("method", sorted(set(learners) - set(TAKES)))
+def test_other_learners_say_that_they_take_no_pairs(method, encoder_folder, task):
+    if method not in ("maml", "anil", "metasgd", "reptile", "mann", "rnn", "snail"):
+        pytest.skip("a learner of embeddings")
+    with pytest.raises(NLPMetaError, match=f"{method} takes no pairs of texts; these methods do: .*logistic"):
+        FewShotClassifier(method, encoder=str(encoder_folder), checkpoint="none").fit(*task)
+
+
+def test_a_model_of_pairs_takes_pairs_and_one_of_texts_takes_texts(encoder_folder, task, pool, tmp_path):
+    of_pairs = FewShotClassifier("ridge", encoder=str(encoder_folder)).fit(*task)
+    of_texts = FewShotClassifier("ridge", encoder=str(encoder_folder)).fit(pool.texts, pool.names())
+    for work in (of_pairs.predict, of_pairs.predict_proba, lambda texts: of_pairs.partial_fit(texts, ["same"])):
+        with pytest.raises(DataError, match="classifies pairs of texts"):
+            work(["rice"])
+    with pytest.raises(DataError, match="fitted to single texts"):
+        of_texts.predict([("a", "b")])
+    with pytest.raises(NLPMetaError, match="no form in other libraries"):
+        from nlpmeta.export import export
+
+        export(of_pairs, tmp_path / "out", "transformers")
+
+
+def test_names_and_descriptions_are_not_compared_with_pairs(encoder_folder, task):
+    pairs, names = task
+    model = FewShotClassifier(encoder=str(encoder_folder), checkpoint="none")
+    with pytest.raises(NLPMetaError, match="cannot be compared with a pair"):
+        model.fit(pairs, names, classes=["same", "different", "unclear"])
+    with pytest.raises(NLPMetaError, match="cannot be compared with a pair"):
+        model.fit(pairs, names, descriptions={"same": "they mean the same"})
+    with pytest.raises(DataError, match="one label a pair"):
+        model.fit(pairs, [[name] for name in names], multilabel=True)
+    assert not model.fit(pairs, names).learner_.reads_names
+
+
+def test_a_pair_is_explained_and_suspects_are_pairs(encoder_folder, task):
+    pairs, names = task
+    model = FewShotClassifier("logistic", encoder=str(encoder_folder)).fit(pairs, names)
+    found = model.explain(("ball team", "rice soup"))
+    assert {each.word for each in found.words} == {"ball", "team", "rice", "soup"} and found.examples
+    assert len(model.suspects()) == len(pairs)
+    assert model.suspects(pairs, names)[0].text in {Pair.of(*pair) for pair in pairs}
+
+
+def test_views_of_an_adapted_encoder_stand_side_by_side(encoder_folder):
+    from test_windows import adapted
+
+    plain, pairs = adapted(), [Pair.of("ball", "rice"), Pair.of("soup", "goal")]
+    views = ScaledEncoder(plain.of_pairs())
+    found = views.encode(pairs)
+    assert found.size(1) == views.dim == 8 * plain.dim
+    torch.testing.assert_close(found[:, : 4 * plain.dim], plain.of_pairs().encode(pairs))
+    torch.testing.assert_close(found[:, 4 * plain.dim :], make_encoder().of_pairs().encode(pairs))
