@@ -22,6 +22,7 @@
 # make bench-streams streams of unseen classes and of an unseen language, and the ablations that were trained
 # make bench-spam    spam streams with a new campaign: recovery, alarms, false alarms
 # make bench-long    long texts: the first 128 tokens, the first 512, windows over more
+# make bench-pairs   pairs of texts: do two questions ask for the same?
 # make bench-folds   ProtAugment's folds, trained on each fold's own classes
 # make bench-shift   robust weighting, task augmentation, raw text next to labels
 # make house        size, rooms, import cycles and the path of a text, measured from the code itself
@@ -38,7 +39,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-long docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-long bench-pairs docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -164,6 +165,9 @@ bench-errors: $(VENV)/.installed
 
 bench-long: $(VENV)/.installed
 	$(BIN)/python benchmarks/long_texts.py --data-dir $(DATA_DIR) --held-out
+
+bench-pairs: $(VENV)/.installed
+	$(BIN)/python benchmarks/pairs.py --data-dir $(DATA_DIR) --held-out
 
 bench-folds: $(VENV)/.installed
 	$(BIN)/python benchmarks/protaugment.py --data-dir $(DATA_DIR)

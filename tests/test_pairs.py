@@ -1,13 +1,17 @@
 """Pairs of texts: both embeddings, their difference and their product, through the learners that texts go through."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import TOPICS, make_encoder
+from typer.testing import CliRunner
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto.heads import ScaledEncoder
+from nlpmeta.cli.app import app, main
 from nlpmeta.data.inputs import BETWEEN, Pair, checked_texts
 from nlpmeta.encoder.table import EmbeddingTable, state_digest
 from nlpmeta.errors import DataError, NLPMetaError
@@ -147,3 +151,75 @@ def test_views_of_an_adapted_encoder_stand_side_by_side(encoder_folder):
     assert found.size(1) == views.dim == 8 * plain.dim
     torch.testing.assert_close(found[:, : 4 * plain.dim], plain.of_pairs().encode(pairs))
     torch.testing.assert_close(found[:, 4 * plain.dim :], make_encoder().of_pairs().encode(pairs))
+
+
+def written(folder, task, ending, names=("text_a", "text_b")):
+    pairs, labels = task
+    table = pd.DataFrame(pairs, columns=list(names)).assign(label=labels, id=range(len(labels)))
+    path = folder / f"pairs{ending}"
+    match ending:
+        case ".csv":
+            table.to_csv(path, index=False)
+        case ".jsonl":
+            table.to_json(path, orient="records", lines=True)
+        case _:
+            table.to_parquet(path)
+    return path
+
+
+def run(*words):
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_tables_with_two_columns_are_adapted_to_and_predicted(ending, encoder_folder, task, tmp_path):
+    path, model = written(tmp_path, task, ending), tmp_path / "m"
+    how = ["--encoder", encoder_folder, "--method", "logistic", "--shots", 6, "--draws", 2, "--include-support"]
+    done = run("adapt", "--data", path, "--out", model, *how)
+    assert done.exit_code == 0, done.output
+    assert BETWEEN not in done.output
+    said = run("predict", model, "--file", path, "--out", tmp_path / "answers.csv")
+    assert said.exit_code == 0, said.output
+    answers = pd.read_csv(tmp_path / "answers.csv")
+    assert answers.text_a.tolist() == [first for first, _ in task[0]] and set(answers.predicted_label) <= set(task[1])
+
+
+def test_the_commands_know_pairs(encoder_folder, task, tmp_path):
+    path, model = written(tmp_path, task, ".csv", names=("question 1", "question 2")), tmp_path / "m"
+    columns = ["--text-column", "question 1,question 2"]
+    how = ["--encoder", encoder_folder, "--method", "logistic", "--shots", "all", "--include-support"]
+    assert isinstance(run("adapt", "--data", path, "--out", model, *how).exception, DataError)
+    done = run("adapt", "--data", path, "--out", model, *how, *columns)
+    assert done.exit_code == 0, done.output
+    scored = run("score", model, "--data", path, *columns, "--json")
+    assert scored.exit_code == 0 and json.loads(scored.stdout)["n_texts"] == 48, scored.output
+    said = run("predict", model, "ball team\trice soup", "--json")
+    assert said.exit_code == 0 and json.loads(said.stdout)["text"] == "ball team | rice soup", said.output
+    assert run("predict", model, "ball team\trice soup", "--why").stdout.count("ball team | rice soup") == 1
+    for lost in ("ball team", "a\tb\tc", "a\t "):
+        refused = run("predict", model, lost).exception
+        assert isinstance(refused, DataError) and "pairs of texts" in str(refused)
+    taught = run("teach", model, "--data", path, *columns, "--out", tmp_path / "m2")
+    assert taught.exit_code == 0, taught.output
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["adapt", "--shots", "0"], "cannot be compared with a pair"), (["adapt", "--method", "maml"], "takes no pairs"),
+    (["evaluate", "ridge", "--shots", "2", "--episodes", "2"], "single texts are read"),
+])  # fmt: skip
+def test_what_pairs_do_not_go_with_ends_with_two(words, message, encoder_folder, task, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("NLPMETA_EMBEDDINGS", str(tmp_path / "kept"))
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, task, ".csv")
+    assert main([*words, "--data", str(path), "--encoder", str(encoder_folder)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_rows_with_an_empty_text_are_skipped_and_counted(tmp_path):
+    from nlpmeta import load_source
+
+    path = tmp_path / "p.csv"
+    path.write_text("text_a,text_b,label\na,b,x\n,b,x\nc, ,y\nc,d,y\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"2 rows with an empty text \(first: line 3\)"):
+        found = load_source(str(path)).load(None)
+    assert [each.halves for each in found.texts] == [("a", "b"), ("c", "d")]

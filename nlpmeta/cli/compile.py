@@ -1,6 +1,7 @@
 """``nlpmeta compile``: an encoder compiled once; and what ``nlpmeta predict`` loads, compiled where possible."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.light import LightClassifier
     from nlpmeta.encoder.engines import Agreement, Engine
+    from nlpmeta.sources.file import Given
 
 Predicts: TypeAlias = "FewShotClassifier | LightClassifier"
 
@@ -143,6 +145,33 @@ def reads(classifier: Predicts) -> tuple[int, int | None]:
         return reader.max_length, reader.most_tokens
     encoder = loaded(classifier).learner_.encoder
     return encoder.max_length, encoder.most_tokens
+
+
+def as_pairs(classifier: Predicts, batch: "list[Given]") -> "list[Given]":
+    """Texts as pairs if the model classifies pairs: in a line a tab stands between the two texts.
+
+    Raises:
+        DataError: if a line is no pair.
+    """
+    from nlpmeta.classifier.light import LightClassifier
+    from nlpmeta.data.inputs import Pair
+    from nlpmeta.errors import DataError, visible
+
+    found: list[Given] = []
+    if isinstance(classifier, LightClassifier) or not loaded(classifier).learner_.encoder.pairs:
+        return batch
+    for given in batch:
+        parts = [part.strip() for part in given.text.split("\t")]
+        if not given.text or isinstance(given.text, Pair):
+            found.append(given)
+            continue
+        if len(parts) != 2 or not all(parts):
+            raise DataError(
+                f"This model classifies pairs of texts, but text {given.line} is {visible(repr(given.text))[:60]}. "
+                "Write a tab between the two, or give a table with the columns text_a and text_b."
+            )
+        found.append(replace(given, text=Pair.of(*parts)))
+    return found
 
 
 def loaded(classifier: Predicts) -> "FewShotClassifier":

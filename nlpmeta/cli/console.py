@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING
 
+from nlpmeta.data.inputs import shown
 from nlpmeta.errors import escaped
 from nlpmeta.progress import clear_status
 
@@ -182,7 +183,7 @@ def out_reasons(
             answer: dict[str, object] = {"label": None, "probability": None, "why": None}
             if found is not None:
                 answer = {"label": found.label, "probability": found.probability, "why": found.json()}
-            out_json({"text": given.text, **answer})
+            out_json({"text": shown(given.text), **answer})
         elif found is not None:
             _show_reasons(found, colours=sys.stdout.isatty())
             if found.note and found.note not in noted and not quiet:
@@ -231,7 +232,7 @@ def _marked(found: "Explanation") -> str:
 
 
 def _one_line(text: str) -> str:
-    return printable(text).replace("\n", "\\n")
+    return printable(shown(text)).replace("\n", "\\n")
 
 
 def show_yields(yields: "Sequence[LanguageYield]") -> None:

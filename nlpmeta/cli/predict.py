@@ -150,14 +150,15 @@ def predict(
 
 
 def _give_reasons(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -> None:
-    from nlpmeta.cli.compile import loaded
+    from nlpmeta.cli.compile import as_pairs, loaded
     from nlpmeta.cli.console import out_reasons
     from nlpmeta.errors import NLPMetaError
 
     if columns != type(columns)() or wanted.out or wanted.keep or (wanted.texts and wanted.file):
         raise NLPMetaError("--why goes with texts or --file, and with --json; give it without other kinds of answers.")
     batches = given_texts(wanted.texts, wanted.file, wanted.text_column, wanted.form).batches
-    out_reasons(loaded(load()), batches, as_json=wanted.json, quiet=wanted.quiet)
+    classifier = loaded(load())
+    out_reasons(classifier, map(partial(as_pairs, classifier), batches), as_json=wanted.json, quiet=wanted.quiet)
 
 
 def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -> None:
@@ -273,7 +274,7 @@ def _predict(
     quiet: bool,
 ) -> int:
     """Answer batch after batch, and return how many texts there were."""
-    from nlpmeta.cli.compile import reads
+    from nlpmeta.cli.compile import as_pairs, reads
     from nlpmeta.cli.console import say
     from nlpmeta.cli.predict_output import answers
     from nlpmeta.encoder.tokenizing import Cut, cut_texts
@@ -283,6 +284,7 @@ def _predict(
     with track("Predicting", None, show=not quiet) as advance:
         for batch in batches:
             with cut_texts() as cut:
+                batch = as_pairs(classifier, batch)
                 write(list(zip(batch, answers(classifier, [each.text for each in batch], columns), strict=True)))
             n_cut += sum(each.text in cut for each in batch)
             blank = [each.line for each in batch if not each.text]

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from nlpmeta.cli.compile import Predicts, loaded
 from nlpmeta.cli.console import json_line, printable
+from nlpmeta.data.inputs import shown
 from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.sources.arrow_rows import schema_of
 from nlpmeta.sources.file import Given
@@ -178,7 +179,7 @@ class Layout:
 
     def row(self, given: Given, answer: Answer) -> dict[str, object]:
         """One row by the names of its columns."""
-        row: dict[str, object] = {"text": given.text} if self.text else {}
+        row: dict[str, object] = {"text": shown(given.text)} if self.text else {}
         row |= {name: given.row.get(name) for name in self.kept}
         return row | {self.added[name]: value for name, value in answer.items()}
 
@@ -240,7 +241,7 @@ def _tabbed(layout: Layout) -> Callable[[Given, Answer], str]:
 
     def line(given: Given, answer: Answer) -> str:
         cells = [_cell(value) for name, value in answer.items() if name not in ("unsure", "coverage")]
-        cells += [given.text, *(_cell(given.row.get(name)) for name in layout.kept)]
+        cells += [shown(given.text), *(_cell(given.row.get(name)) for name in layout.kept)]
         return "\t".join(printable(cell).replace("\n", "\\n") for cell in cells) + "\n"
 
     return line
@@ -261,8 +262,8 @@ def schema_for(layout: Layout, table: Path | None, form: TableForm, classes: "Se
     kinds: dict[str, DataType] = {"text": pyarrow.string()} if layout.text else {}
     if table is not None:
         kinds |= _types_of(table, form, layout.kept)
-    for name, shown in layout.added.items():
-        kinds[shown] = _type_of_answer(name, classes)
+    for name, title in layout.added.items():
+        kinds[title] = _type_of_answer(name, classes)
     return pyarrow.schema([(name, kinds[name]) for name in layout.columns])
 
 

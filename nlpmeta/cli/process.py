@@ -145,7 +145,7 @@ def check_device(asked: str) -> None:
         resolve_device(asked)
 
 
-TextColumn = Annotated[str | None, typer.Option(help="Text column, if not obvious.")]
+TextColumn = Annotated[str | None, typer.Option(help="Text column, if not obvious; two with a comma for pairs.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Label column, if not obvious.")]
 LangColumn = Annotated[str | None, typer.Option(help="Language column, if not obvious.")]
 Delimiter = Annotated[str | None, typer.Option(help="Column delimiter: ';', 'tab', …; detected by default.")]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlpmeta.data.inputs import BETWEEN
+from nlpmeta.data.inputs import BETWEEN, holds_pairs
 from nlpmeta.encoder.device import Device, FrozenLayers, embed_in_batches, precision, resolve_device, tokens_at_once
 from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.files import load_folder
@@ -16,7 +16,7 @@ from nlpmeta.encoder.merged import merged_backbone, weights_of, with_attention, 
 from nlpmeta.encoder.parts import BREAK, PAIR_WIDTH, Windows, checked_reading, halves_of, paired
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, check_numbers, resolve
-from nlpmeta.errors import ModelFolderError
+from nlpmeta.errors import DataError, ModelFolderError
 from nlpmeta.progress import Advance, track
 
 if TYPE_CHECKING:
@@ -174,8 +174,8 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """The token ids of each text, prefix and special tokens included, cut to ``max_length``."""
-        if not texts:
-            return []
+        if holds_pairs(texts) and not self.pairs:
+            raise DataError("Pairs of texts go to FewShotClassifier or nlpmeta adapt; here single texts are read.")
         # White space at the end would become a token of its own, and move the embedding, in some tokenizers.
         parts = [part.strip() for text in texts for part in text.partition(BETWEEN)[::2]] if self.pairs else texts
         prefixed, cut = [self.prefix + part.strip() for part in parts], collected_cuts()

@@ -87,6 +87,8 @@ def token_ids(
     of tokens after the cut does not change what comes before it. ``on_cut`` is called with the number of each text
     that is cut.
     """
+    if not texts:
+        return []
     found: list[list[int]] = []
     width = WIDTH if tokenizer.is_fast and tokenizer.truncation_side == "right" else None
     batch = _cut(tokenizer, [text[:width] for text in texts], max_length)

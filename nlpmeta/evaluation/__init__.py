@@ -9,14 +9,17 @@ import torch
 from nlpmeta.auto.answers import adapted_with_report, gives_report, most_worth_labelling
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.data.inputs import holds_pairs
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes import fingerprint
+from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
 from nlpmeta.evaluation.trial import Stopwatch, Trial, run_trial
-from nlpmeta.learners.abilities import check_described
+from nlpmeta.learners.abilities import check_described, check_pairs
 from nlpmeta.learners.base import Learner, Texts
+from nlpmeta.learners.start import of_pairs
 from nlpmeta.metrics.scores import Interval, Proportion, says_little
 from nlpmeta.storage.files import Json
 from nlpmeta.training.unlabelled import FromTexts, learn_from_texts
@@ -88,7 +91,7 @@ def adapt_and_measure(
     read = Material.of(request, say=say) if material is None else material
     watch, task = read.watch, read.task
     with watch.stage("import_and_load"):
-        learner = request.learner()
+        learner = _learner(request, read)
         check_described(learner, task.support)
     learned = None
     if read.unlabelled is not None:
@@ -176,6 +179,21 @@ def notes_on_figures(trial: Trial, found: TaskReport | None) -> list[str]:
 
 def _interval(interval: Interval | Proportion | None) -> Json:
     return {"mean": None, "ci95": None} if interval is None else interval.json()
+
+
+def _learner(request: AdaptRequest, read: Material) -> Learner:
+    """The learner that is started from, which reads pairs where the data holds pairs of texts.
+
+    Raises:
+        NLPMetaError: if it takes no pairs, or what was requested goes with single texts.
+    """
+    learner = request.learner()
+    if holds_pairs(read.pool.texts):
+        learner = of_pairs(learner)
+        check_pairs(learner, read.task.support)
+        if read.unlabelled is not None:
+            raise NLPMetaError("--unlabelled goes with single texts; this data holds pairs of texts.")
+    return learner
 
 
 def _learn_from_texts(

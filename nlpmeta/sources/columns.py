@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from nlpmeta.data import Column, LabeledTexts
-from nlpmeta.data.inputs import is_missing
-from nlpmeta.data.labels import folded, kind_of, label_name
+from nlpmeta.data.inputs import PAIR_COLUMNS, Pair, is_missing
+from nlpmeta.data.labels import WRITTEN_MISSING, folded, kind_of, label_name
 from nlpmeta.data.multilabel import label_set_name
 from nlpmeta.errors import DataError, DataWarning, visible
 from nlpmeta.sources.arrow_rows import Row
@@ -54,6 +54,45 @@ def choose(kind: str, asked: str | None, usual: Sequence[str], found: Sequence[s
         missing = f"no column that is obviously the {kind}" if asked is None else f"no column {visible(repr(asked))}"
         raise DataError(f"{where} has {missing}; it has {_shown(found)}. Name one with --{kind}-column.")
     return chosen
+
+
+def text_columns(asked: str | None, found: Sequence[str], *, where: str) -> tuple[str, ...]:
+    """The column of the texts, or the two columns of pairs of texts.
+
+    These are ``text_a`` and ``text_b`` if the table has them and no column was requested, or two requested names with a
+    comma between them.
+
+    Raises:
+        DataError: if there is none; the message lists the columns found.
+    """
+    if asked is None or ("," in asked and find([asked], found, where=where) is None):
+        names = PAIR_COLUMNS if asked is None else [name.strip() for name in asked.split(",")]
+        two = tuple(name for name in (find([name], found, where=where) for name in names) if name is not None)
+        if len(two) == len(names) == 2:
+            return two
+    return (choose("text", asked, TEXT_NAMES, found, where=where),)
+
+
+def text_in(row: Row, columns: Sequence[str]) -> object:
+    """The text in a row, or the pair; ``None`` if a text of the pair is missing or empty."""
+    values = [row.get(column) for column in columns]
+    if len(values) == 1:
+        return values[0]
+    whole = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    return Pair.of(*whole) if len(whole) == len(values) else None
+
+
+def unusable(value: object, kind: str) -> str | None:
+    """Why a value cannot be the ``kind`` (text, label) of an example; ``None`` if it can."""
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        return f"an empty {kind}"
+    if kind == "label" and isinstance(value, str) and value in WRITTEN_MISSING:
+        return f"the label {value!r}, a missing value written as text"
+    if kind == "text" and not isinstance(value, str):
+        return "a text that is not a string"
+    if kind == "label" and not isinstance(value, str | int | float):
+        return "a label that is neither a string nor a number"
+    return None
 
 
 def others_of(found: Sequence[str], *, where: str, lang_column: str | None = None) -> dict[Column, str]:

@@ -3,7 +3,7 @@
 import codecs
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BufferedIOBase
@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Final
 
 from nlpmeta.data import COLUMNS, Column, LabeledTexts
-from nlpmeta.data.inputs import is_missing
-from nlpmeta.data.labels import WRITTEN_MISSING
+from nlpmeta.data.inputs import Pair, is_missing
 from nlpmeta.errors import DataError, DataWarning
 from nlpmeta.sources import Source, SourceFacts, SourceRequest, SplitNames, sources
 from nlpmeta.sources.arrow_rows import Row, saved_splits
-from nlpmeta.sources.columns import LABEL_NAMES, TEXT_NAMES, LabelColumn, choose, ids_name_sentences, others_of
+from nlpmeta.sources.columns import (
+    LABEL_NAMES,
+    LabelColumn,
+    choose,
+    ids_name_sentences,
+    others_of,
+    text_columns,
+    text_in,
+    unusable,
+)
 from nlpmeta.sources.form import LONGEST_LINE, RECOGNISED, TableForm, TextFile, recognised
 from nlpmeta.sources.tables import ARROW, JSON, columns_of, is_table, kind_of, refuse_foreign, refuse_nested, rows_of
 from nlpmeta.storage.files import make_folder, write_text
@@ -54,7 +62,7 @@ class FileSource(Source):
         )
         self._parts = {split: self.path / split for split in saved_splits(self.path)} or {"train": self.path}
         found, where = columns_of(next(iter(self._parts.values())), form), str(self.path)
-        self._text = choose("text", text_column, TEXT_NAMES, found, where=where)
+        self._text = text_columns(text_column, found, where=where)
         self._label = choose("label", label_column, LABEL_NAMES, found, where=where)
         self._others = others_of(found, where=where, lang_column=lang_column)
         self._data: dict[tuple[str, bool], LabeledTexts] = {}
@@ -111,7 +119,7 @@ class FileSource(Source):
     def _parse(self, path: Path, several: bool) -> LabeledTexts:
         rows = _Rows(str(path), LabelColumn(separator=self.form.label_separator), several=several)
         for line, row in rows_of(path, self.form):
-            for kind, column in (("text", self._text), ("label", self._label)):
+            for kind, column in (*(("text", column) for column in self._text), ("label", self._label)):
                 if kind == "text" or not (several and isinstance(row.get(column), list | tuple)):
                     refuse_nested(row.get(column), f"{path}, line {line}", kind, column)
             rows.add(line, row, self._text, self._label, self._others)
@@ -154,15 +162,15 @@ class _Rows:
     first_line: dict[str, int] = field(default_factory=dict)
     several: bool = False
 
-    def add(self, line: int, row: Row, text: str, label: str, others: Mapping[Column, str]) -> None:
-        given, spread = row.get(label), self.several and self.column.separator is not None
+    def add(self, line: int, row: Row, columns: Sequence[str], label: str, others: Mapping[Column, str]) -> None:
+        text, given, spread = text_in(row, columns), row.get(label), self.several and self.column.separator is not None
         takes = spread or (self.several and not is_missing(given))
-        reason = _unusable(row.get(text), "text") or (None if takes else _unusable(given, "label"))
+        reason = unusable(text, "text") or (None if takes else unusable(given, "label"))
         if reason:
             self.skipped[reason] += 1
             self.first_line.setdefault(reason, line)
             return
-        self.texts.append(str(row[text]).strip())
+        self.texts.append(text if isinstance(text, Pair) else str(text).strip())
         named = self.column.set_name if self.several else self.column.name
         self.names.append(named("" if spread and is_missing(given) else given, line=line, where=self.where))
         for name, column in others.items():
@@ -175,18 +183,6 @@ class _Rows:
             f"{count} row{'s' * (count > 1)} with {reason} (first: line {self.first_line[reason]})"
             for reason, count in self.skipped.items()
         )
-
-
-def _unusable(value: object, kind: str) -> str | None:
-    if is_missing(value) or (isinstance(value, str) and not value.strip()):
-        return f"an empty {kind}"
-    if kind == "label" and isinstance(value, str) and value in WRITTEN_MISSING:
-        return f"the label {value!r}, a missing value written as text"
-    if kind == "text" and not isinstance(value, str):
-        return "a text that is not a string"
-    if kind == "label" and not isinstance(value, str | int | float):
-        return "a label that is neither a string nor a number"
-    return None
 
 
 _AT_ONCE: Final = 1 << 20  # bytes
@@ -209,20 +205,16 @@ def given_of_file(path: Path, text_column: str | None = None, form: TableForm = 
     """
     if not is_table(path):
         return _given_lines(path, text_column, form)
-    return _given_rows(path, text_column_of(path, text_column, form), form)
+    return _given_rows(path, _columns_of_texts(path, text_column, form), form)
 
 
-def text_column_of(path: Path, asked: str | None, form: TableForm = RECOGNISED) -> str:
-    """The column of the texts of a table: the one asked for, else the first that is obvious.
-
-    Raises:
-        DataError: if there is none.
-    """
+def _columns_of_texts(path: Path, asked: str | None, form: TableForm) -> tuple[str, ...]:
+    """The columns of the texts of a table: those requested, else the first that are obvious."""
     found = columns_of(path, form)
     if asked is None and not form.header and len(found) == 1:
-        return found[0]
+        return (found[0],)
     try:
-        return choose("text", asked, TEXT_NAMES, found, where=str(path))
+        return text_columns(asked, found, where=str(path))
     except DataError as error:
         if asked is not None or not form.header or len(found) > 1:
             raise
@@ -281,11 +273,13 @@ def _given_lines(path: Path, text_column: str | None, form: TableForm) -> Iterat
     return (Given(line.strip(), number) for number, line in enumerate(file.lines(), start=1))
 
 
-def _given_rows(path: Path, column: str, form: TableForm) -> Iterator[Given]:
+def _given_rows(path: Path, columns: Sequence[str], form: TableForm) -> Iterator[Given]:
     for line, row in rows_of(path, form):
-        text = row.get(column)
-        refuse_nested(text, f"{path}, line {line}", "text", column)
-        yield Given(text.strip() if isinstance(text, str) else "", line, row)
+        for column in columns:
+            refuse_nested(row.get(column), f"{path}, line {line}", "text", column)
+        text = text_in(row, columns)
+        whole = text if isinstance(text, Pair) else text.strip() if isinstance(text, str) else ""
+        yield Given(whole, line, row)
 
 
 def _filled(given: Iterator[Given], path: Path) -> Iterator[str]:
