@@ -30,7 +30,7 @@ from nlpmeta.encoder.engines import (
     session,
 )
 from nlpmeta.encoder.graphs import Embedder, write_graph
-from nlpmeta.encoder.lora import adapter_weights, digest_of
+from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.merged import merged_backbone, scales_with, with_attention
 from nlpmeta.encoder.parts import halves_of, paired
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -40,6 +40,7 @@ from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFail
 from nlpmeta.progress import Advance
 from nlpmeta.storage.files import remove_file, sha256, write_json
 from nlpmeta.storage.folders import cached_folder
+from nlpmeta.storage.tensors import digest_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

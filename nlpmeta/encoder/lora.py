@@ -1,26 +1,24 @@
 """LoRA adapters on an encoder: a few trainable matrices beside the frozen weights."""
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from nlpmeta.encoder.lora_config import read_config
 from nlpmeta.encoder.merged import ADAPTER as NAME
-from nlpmeta.encoder.merged import adapted_layers
+from nlpmeta.encoder.merged import adapted_layers, read_rows
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.settings import Settings
-from nlpmeta.storage.tensors import from_int8, read_tensors, to_int8
+from nlpmeta.storage.files import read_json
+from nlpmeta.storage.tensors import digest_of, from_int8, read_tensors, to_int8
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from torch import Tensor
 
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -75,7 +73,7 @@ def add_adapter(encoder: TextEncoder, settings: AdapterSettings, *, seed: int) -
         raise NLPMetaError(
             f"No linear layer of this encoder is named {' or '.join(settings.modules)}; it has {', '.join(known)}."
         ) from error
-    _read_rows(encoder)
+    read_rows(encoder.backbone)
     generator = torch.Generator("cpu").manual_seed(seed)
     for name, weight in adapter_weights(encoder).items():
         with torch.no_grad():
@@ -93,14 +91,6 @@ def has_adapter(encoder: TextEncoder) -> bool:
 def adapter_weights(encoder: TextEncoder) -> dict[str, nn.Parameter]:
     """The adapters' weights by their names in the backbone, in a fixed order."""
     return {name: weight for name, weight in encoder.backbone.named_parameters() if ".lora_" in name}
-
-
-def digest_of(weights: Iterable[tuple[str, Tensor]], more: str = "") -> str:
-    """SHA-256, in hexadecimal digits, of named weights in float32, and of what else is said in ``more``."""
-    digest = hashlib.sha256(more.encode())
-    for name, weight in weights:
-        digest.update(name.encode() + weight.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def lowest_trained_layer(encoder: TextEncoder) -> int:
@@ -207,7 +197,7 @@ def load_adapter(encoder: TextEncoder, folder: Path) -> None:
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ModelFolderError(f"The adapter in {folder} is damaged or not for this encoder: {error}") from error
-    _read_rows(encoder)
+    read_rows(encoder.backbone)
     _fill(adapter_weights(encoder), stored, folder)
     encoder.eval()
 
@@ -224,24 +214,6 @@ def _fill(weights: Mapping[str, nn.Parameter], stored: Mapping[str, Tensor], fol
             if weight.shape != stored[names[name]].shape:
                 raise ModelFolderError(f"{names[name]} in {folder} has the shape of another encoder.")
             weight.copy_(stored[names[name]])
-
-
-class RowLinear(nn.Linear):
-    """A linear layer whose weight may be one for every row of a batch: ``(n, out, in)`` for inputs ``(n, width, in)``.
-
-    Weights of that shape come from ``functional_call``: the texts of many tasks, each with the adapter of its task, go
-    through the frozen weights in one product.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) if self.weight.dim() == 2 else input @ self.weight.transpose(1, 2)
-
-
-def _read_rows(encoder: TextEncoder) -> None:
-    """Let the thin matrices of the adapters take a weight for every row."""
-    for layer in adapted_layers(encoder.backbone).values():
-        for thin in (layer.lora_A[NAME], layer.lora_B[NAME]):
-            thin.__class__ = RowLinear  # peft built them; all but ``forward`` stays
 
 
 def _peft_config(encoder: TextEncoder, settings: AdapterSettings) -> "LoraConfig":
@@ -268,3 +240,57 @@ def _config_json(encoder: TextEncoder) -> dict[str, object]:
     values: dict[str, object] = config.to_dict()  # type: ignore[no-untyped-call]
     values["inference_mode"] = True
     return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+
+
+_FREE = ("peft_type", "task_type", "inference_mode", "revision", "peft_version", "auto_mapping")
+"""Words about the adapter that change nothing in how it is computed."""
+
+
+def read_config(path: Path, stored: Mapping[str, Tensor]) -> "LoraConfig":
+    """The configuration in ``path`` for the weights ``stored``.
+
+    Patterns, modules to import and other kinds of adapters are refused: a pattern can take for ever to match, and
+    peft imports the modules that some keys name.
+
+    Raises:
+        ModelFolderError: if it is damaged, not plain LoRA, or does not fit the weights.
+    """
+    from peft import LoraConfig
+
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("peft_type") != "LORA":
+        raise ModelFolderError(f"{path} is not the configuration of a LoRA adapter.")
+    usual: dict[str, object] = LoraConfig().to_dict()  # type: ignore[no-untyped-call]
+    for key, value in values.items():
+        harmless = value in (None, False, {}, []) or value == usual.get(key)
+        if key not in (*_PlainLora.model_fields, *_FREE) and not harmless:
+            raise ModelFolderError(f"{path} sets {key[:60]!r}, which is not part of plain LoRA; it was not loaded.")
+    try:
+        plain = _PlainLora.model_validate(values)
+    except ValidationError as error:
+        raise ModelFolderError(f"{path} is damaged ({error.error_count()} values). Save the model again.") from error
+    ranks = {tensor.shape[0] for name, tensor in stored.items() if name.endswith("lora_A.weight") and tensor.ndim == 2}
+    if ranks != {plain.r}:
+        raise ModelFolderError(f"{path} does not fit the weights beside it. Save the model again.")
+    return LoraConfig(
+        r=plain.r,
+        lora_alpha=plain.lora_alpha,  # type: ignore[arg-type]  # peft annotates int and takes any number
+        lora_dropout=plain.lora_dropout,
+        target_modules=plain.target_modules,
+        layers_to_transform=plain.layers_to_transform,
+        use_rslora=plain.use_rslora,
+        task_type="FEATURE_EXTRACTION",
+        base_model_name_or_path=plain.base_model_name_or_path,
+    )
+
+
+class _PlainLora(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    r: int = Field(ge=1, le=4096)
+    lora_alpha: float = Field(gt=0, le=1e6)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[Annotated[str, Field(pattern=r"^\w[\w.]{0,199}$")]] = Field(min_length=1, max_length=1000)
+    layers_to_transform: list[Annotated[int, Field(ge=0, le=10_000)]] | None = None
+    use_rslora: bool = False
+    base_model_name_or_path: str | None = None

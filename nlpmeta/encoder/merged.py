@@ -269,3 +269,21 @@ def weights_of(
         return adapter
     which = adapter_of[torch.tensor(group, device=adapter_of.device)]
     return {name: weight.index_select(0, which) for name, weight in adapter.items()}
+
+
+class RowLinear(nn.Linear):
+    """A linear layer whose weight may be one for every row of a batch: ``(n, out, in)`` for inputs ``(n, width, in)``.
+
+    Weights of that shape come from ``functional_call``: the texts of many tasks, each with the adapter of its task, go
+    through the frozen weights in one product.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if self.weight.dim() == 2 else input @ self.weight.transpose(1, 2)
+
+
+def read_rows(backbone: nn.Module) -> None:
+    """Let the thin matrices of the adapters take a weight for every row."""
+    for layer in adapted_layers(backbone).values():
+        for thin in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]):
+            thin.__class__ = RowLinear  # peft built them; all but ``forward`` stays

@@ -170,7 +170,8 @@ def _key(row: Mapping[str, Json]) -> str:
 
 def _adapter_digest(encoder: "TextEncoder") -> str | None:
     """Twelve hexadecimal digits that tell one training from another; ``None`` without adapters."""
-    from nlpmeta.encoder.lora import adapter_weights, digest_of
+    from nlpmeta.encoder.lora import adapter_weights
+    from nlpmeta.storage.tensors import digest_of
 
     weights = adapter_weights(encoder)
     return digest_of(weights.items())[:12] if weights else None

@@ -1,7 +1,9 @@
 """Tensors in files: what a safetensors file claims is checked; eight bits a number where that is enough."""
 
+import hashlib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,14 @@ def to_int8(rows: "Tensor", *, half: bool = False) -> "tuple[Tensor, Tensor]":
 def from_int8(rows: "Tensor", scale: "Tensor") -> "Tensor":
     """What ``to_int8`` was given, to within half a step of each row."""
     return rows.float() * scale.float()
+
+
+def digest_of(weights: Iterable[tuple[str, "Tensor"]], more: str = "") -> str:
+    """SHA-256, in hexadecimal digits, of named weights in float32, and of what else is said in ``more``."""
+    digest = hashlib.sha256(more.encode())
+    for name, weight in weights:
+        digest.update(name.encode() + weight.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _check_header(path: Path) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from nlpmeta.data import Label
 from nlpmeta.data.labels import plain
-from nlpmeta.encoder.lora import adapter_weights, digest_of
+from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.table import reading_facts, state_digest
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError, visible
 from nlpmeta.learners.base import Learner, TaskState, learners
-from nlpmeta.storage.tensors import from_int8, problem_of, to_int8
+from nlpmeta.storage.tensors import digest_of, from_int8, problem_of, to_int8
 
 if TYPE_CHECKING:
     import numpy as np
