@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nlpmeta.data import readable_names
-from nlpmeta.episodes.clues import ClueSampler, ClueShares
+from nlpmeta.episodes.clusters import ClueSampler, ClueShares
 from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork

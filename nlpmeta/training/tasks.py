@@ -10,8 +10,7 @@ import numpy as np
 from nlpmeta import languages
 from nlpmeta.data import LabeledTexts, readable_names
 from nlpmeta.episodes import Range, Sampler, fingerprint, generator, sentences_of
-from nlpmeta.episodes.clues import ClueSampler, ClueShares
-from nlpmeta.episodes.clusters import ClusterSampler
+from nlpmeta.episodes.clusters import ClueSampler, ClueShares, ClusterSampler
 from nlpmeta.episodes.index import Index
 from nlpmeta.episodes.many_sets import ManySetsSampler, ManySetsShape, SetPart
 from nlpmeta.episodes.pools import language_code, leave_out, split_by, split_classes
