@@ -2,12 +2,20 @@
 
 import io
 import json
+import random
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 import zipfile
 
+import httpx2 as httpx
 import pytest
+import serve_fuzzing
 from conftest import TOPICS, make_encoder
+from serving import served, serving_process
 from starlette.testclient import TestClient
 
 from nlpmeta import FewShotClassifier
@@ -17,6 +25,8 @@ from nlpmeta.learners.base import learners
 from nlpmeta.serve import Settings, create_app
 from nlpmeta.serve.batching import Batcher, Embedder
 from nlpmeta.serve.guard import Limits, read_tokens
+from nlpmeta.serve.learning import UsersHeads
+from nlpmeta.users import AdapterStore
 
 CLASSES = [{"label": name, "description": words} for name, words in TOPICS.items()]
 TOKEN = "a-token-of-more-than-sixteen-characters"  # noqa: S105
@@ -357,3 +367,122 @@ def test_requests_that_wait_together_share_a_pass_and_a_huge_one_does_not_hold_u
     batcher.close()
     assert max(n for n, _ in passes) >= 8
     assert sum(n for _, n in passes) < 4000
+
+
+def test_malformed_requests_get_problems_and_never_a_failure(client):
+    make(client)
+    statuses = set()
+    for request in serve_fuzzing.requests(seed=0, n=300):
+        begun = time.monotonic()
+        answer = client.request(**request)
+        assert not serve_fuzzing.complaint(request, answer, time.monotonic() - begun)
+        statuses.add(answer.status_code)
+    assert {404, 405, 415, 422} <= statuses
+
+
+def test_a_body_that_does_not_arrive_is_given_up(tmp_path):
+    learner = learners["auto"](make_encoder()).eval()
+    with served(tmp_path, learner, limits=Limits(body_seconds=0.3)) as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            start = f"POST /v1/classify HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{start}Content-Length: 100\r\n\r\n{{".encode())
+            assert b"408" in connection.recv(4096).partition(b"\r\n")[0]
+
+
+def test_a_client_that_goes_away_costs_no_further_pass(tmp_path):
+    learner = learners["auto"](make_encoder()).eval()
+    with served(tmp_path, learner) as (url, app):
+        service = app.state.service
+        service.models.create("topics", TOPICS, [])
+        host, port = url.removeprefix("http://").split(":")
+        body = json.dumps({"texts": [f"ball goal {i}" for i in range(2000)]}).encode()
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            start = (
+                f"POST /v1/models/topics/predict HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            )
+            connection.sendall(f"{start}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            while not service.batcher.n_waiting:
+                time.sleep(0.002)
+        for _ in range(500):
+            if not service.batcher.n_waiting:
+                break
+            time.sleep(0.01)
+        assert not service.batcher.n_waiting
+        answered = [each for each in app_metrics(app) if each.startswith("nlpmeta_texts_total")]
+        assert float(answered[0].split()[1]) < 2000
+
+
+def app_metrics(app):
+    with TestClientWithoutLifespan(app) as client:
+        return client.get("/metrics").text.splitlines()
+
+
+class TestClientWithoutLifespan(TestClient):
+    """Asks a running application, which another server started."""
+
+    __test__ = False
+
+    def __init__(self, app):
+        super().__init__(app, base_url="http://127.0.0.1")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+def test_heads_of_users_are_asked_as_the_model_users(tmp_path):
+    learner = learners["logistic"](make_encoder()).eval()
+    store = AdapterStore(tmp_path / "users.sqlite", learner)
+    store.adapt("ann", ["ball goal", "rice soup"], ["play", "eat"])
+    store.adapt("bob", ["bank loan", "rice soup"], ["money", "food"])
+    with client_of(tmp_path / "models") as client:
+        service = client.app.state.service
+        service.users = UsersHeads(store, service.models.embedder_of(learner.encoder))
+        for user in ("ann", "bob"):
+            body = {"texts": ["soup", "loan ball"], "user": user, "top": 2}
+            answers = client.post("/v1/models/users/predict", json=body).json()["answers"]
+            expected = store.predict_proba([user] * 2, body["texts"])
+            assert [each["label"] for each in answers] == [each.label for each in expected]
+        unknown = client.post("/v1/models/users/predict", json={"texts": ["a"], "user": "eve"})
+        assert unknown.status_code == 404 and "ann" not in unknown.text
+
+
+@pytest.mark.slow
+def test_a_started_server_says_where_it_is_drains_and_ends_at_a_signal(tmp_path, encoder_folder):
+    with serving_process(tmp_path, encoder_folder) as (process, url):
+        with httpx.Client(base_url=url, timeout=60) as client:
+            assert client.get("/healthz").text == "ok"
+            make(client)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        busy = subprocess.run(
+            [sys.executable, "-m", "nlpmeta", "serve", "--models", tmp_path, "--host", "192.0.2.1", "--no-auth"],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert busy.returncode == 1 and "192.0.2.1" in busy.stderr and "Traceback" not in busy.stderr
+
+
+@pytest.mark.slow
+def test_no_confirmed_example_is_lost_when_the_server_is_killed(tmp_path, encoder_folder):
+    confirmed, draw = {}, random.Random(0)
+    for _ in range(3):
+        with (
+            serving_process(tmp_path, encoder_folder) as (process, url),
+            httpx.Client(base_url=url, timeout=60) as client,
+        ):
+            if not confirmed:
+                make(client)
+            threading.Timer(draw.uniform(0.2, 2), process.kill).start()
+            try:
+                while True:
+                    text, label = f"ball {len(confirmed)} {draw.random()}", draw.choice(list(TOPICS))
+                    teach(client, [(text, label)])
+                    confirmed[text] = label
+            except httpx.TransportError:
+                pass
+    with client_of(tmp_path) as client:
+        kept = {each["text"]: each["label"] for each in settled(client)["examples"]}
+    assert confirmed and confirmed.items() <= kept.items()

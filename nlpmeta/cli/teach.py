@@ -206,6 +206,7 @@ def serve(
     Without --token-file it answers on this machine alone. What is taught is on disk (in --models) before it is
     confirmed. Ctrl-C answers what is under way and ends.
     """
+    from nlpmeta.cli.console import say
     from nlpmeta.cli.process import check_device
     from nlpmeta.encoder.engines import check_engine
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
@@ -219,4 +220,4 @@ def serve(
         tokens=() if token_file is None else read_tokens(token_file), engine=check_engine(engine),
         encoder=encoder or DEFAULT_ENCODER, checkpoint=checkpoint,
     )  # fmt: skip
-    answer(settings)
+    answer(settings, on_address=lambda url: say(f"Serving on {url} (the page to teach on is there). Ctrl-C ends it."))

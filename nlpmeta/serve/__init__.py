@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from nlpmeta.errors import NLPMetaError, WorkFailedError, reason_of
 
 try:
     from fastapi import FastAPI, Request
-    from fastapi.responses import PlainTextResponse, Response
+    from fastapi.responses import JSONResponse, PlainTextResponse, Response
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
@@ -226,6 +226,10 @@ def _add_pages(app: FastAPI, metrics: Metrics) -> None:
     async def docs() -> Response:
         return page("docs.html")
 
+    @app.get("/page/state", include_in_schema=False)
+    async def state(request: Request) -> Response:
+        return JSONResponse({"ready": request.app.state.ready, "failed": request.app.state.failed})
+
     @app.get("/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
         return page(name) if name in pages else problem(404, "The page has no such part.")
@@ -246,8 +250,12 @@ def _add_pages(app: FastAPI, metrics: Metrics) -> None:
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, on_address: Callable[[str], object] | None = None) -> None:
     """Serve until a signal asks for the end; what is under way is answered first.
+
+    Args:
+        settings: what is served.
+        on_address: told where, once requests are taken.
 
     Raises:
         WorkFailedError: if the address cannot be used.
@@ -263,4 +271,7 @@ def serve(settings: Settings) -> None:
     except (OSError, SystemExit) as error:
         reason = reason_of(error) if isinstance(error, OSError) else "it is in use or not of this machine"
         raise WorkFailedError(f"{settings.host}:{settings.port} cannot be served on: {reason}.") from error
+    if on_address is not None:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        on_address(f"http://{host}:{socket.getsockname()[1]}")
     uvicorn.Server(config).run([socket])

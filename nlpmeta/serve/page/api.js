@@ -47,9 +47,9 @@ export async function save(path, name) {
 /** Waits until the server has loaded its models. */
 export async function ready(waiting) {
   for (;;) {
-    const answer = await fetch("/readyz").catch(() => null);
-    if (answer?.ok) return;
-    waiting();
+    const state = await call("GET", "/page/state").catch((problem) => ({ problem }));
+    if (state.ready) return;
+    waiting(state.failed ? "The models cannot be loaded; the log of the server says why." : state.problem?.message);
     await new Promise((done) => setTimeout(done, 700));
   }
 }

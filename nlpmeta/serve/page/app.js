@@ -93,7 +93,7 @@ async function answerAll(current) {
     if (!found || !current()) return;
     texts.forEach((text, i) => state.answers.set(text, found.answers[i]));
     const done = Math.min(place + size, waiting.length);
-    byId("learning").textContent = done < waiting.length ? `answering ${percent(done / waiting.length)}` : "";
+    byId("learning").textContent = done < waiting.length ? `answering ${percent(done / waiting.length)}` : "measuring …";
     if (place === 0 || done === waiting.length || byId("order").value === "given") showTexts();
     else drawNow();
   }
@@ -300,7 +300,7 @@ function wire() {
 
 async function begin() {
   wire();
-  await ready(() => announce("The model is being loaded …"));
+  await ready((problem) => announce(problem ?? "The encoder is being loaded …", { wrong: Boolean(problem) }));
   announce("");
   const last = localStorage.getItem("nlpmeta-model");
   const names = await drawModels(last);
