@@ -3,7 +3,7 @@
 # make test-fast   the default ones alone, as plain pytest runs them
 # make test-slow   the slow ones alone: documents run as written, kills, two processes, fuzzing, exports
 # make quality     ruff with its security rules, formatting, types, known vulnerabilities of the locked versions
-# make fuzz        20,000 mutated files for every loader, and 20,000 whose digests were recomputed
+# make fuzz        20,000 mutated files for every loader, and 20,000 whose digests were recomputed; malformed requests
 # make bench         our methods and other packages: results/bench, its report, the tables of README.md and docs/results.md
 # make bench-tuning  plain LoRA and full fine-tuning added to the same results (hours)
 # make bench-setfit  SetFit with its full schedule, where that takes minutes, added to the same results
@@ -15,6 +15,7 @@
 # make docs          docs/api.md and docs/cli.md from the code, and the site in build/site
 # make bench-predict the cost of a prediction beyond the encoder's own forward pass
 # make bench-speed  cold starts, latency and throughput by engine (torch, onnx, onnx-int8)
+# make bench-serve the server under 64 clients against the bulk rate, and taught while it answers
 # make bench-maml    tasks per second and memory of MAML, ours and other packages'
 # make bench-auto    how auto does on held-out tasks, and whether its self-assessment is correct
 # make bench-uneven  imbalanced supports, and the gain from suggested labels
@@ -39,7 +40,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-long bench-pairs docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-serve bench-long bench-pairs docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -75,6 +76,7 @@ house: $(VENV)/.installed
 fuzz: $(VENV)/.installed
 	$(BIN)/python benchmarks/fuzz_loaders.py
 	$(BIN)/python benchmarks/fuzz_loaders.py --signed
+	$(BIN)/python benchmarks/fuzz_serve.py
 
 # Each step leaves a stamp and runs again only when what it read has changed.
 $(VENV)/.created:
@@ -171,6 +173,9 @@ bench-pairs: $(VENV)/.installed
 
 bench-folds: $(VENV)/.installed
 	$(BIN)/python benchmarks/protaugment.py --data-dir $(DATA_DIR)
+
+bench-serve: $(VENV)/.installed
+	$(BIN)/python benchmarks/serve.py
 
 bench-shift: $(VENV)/.installed
 	$(BIN)/python benchmarks/task_shift.py --part augmentation --data-dir $(DATA_DIR)

@@ -1,4 +1,3 @@
-from ._version import __version__ as __version__
 from .classifier.classifier import FewShotClassifier as FewShotClassifier
 from .classifier.teaching import teach as teach
 from .data import Episode as Episode
@@ -67,3 +66,5 @@ from .training.engine import run_recipe as run_recipe
 from .training.recipe_files import load_recipe as load_recipe
 from .training.unlabelled import learn_from_texts as learn_from_texts
 from .users import AdapterStore as AdapterStore
+
+__version__: str

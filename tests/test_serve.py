@@ -136,6 +136,7 @@ def test_the_report_measures_by_cross_validation_and_keeps_a_curve(client):
     assert client.get("/v1/models/topics/report").json()["accuracy"] is None
     wrong = [*PAIRS, ("goal team", "food")]
     teach(client, wrong)
+    settled(client)
     report = client.get("/v1/models/topics/report").json()
     assert report["held_out"] == 7 and 0 <= report["accuracy"] <= 1
     assert all(each["label"] != each["rather"] for each in report["suspects"])

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 MOST_FILE_LINES, MOST_FUNCTION_LINES = 300, 60
 ROWS = (
     ("errors",),
-    ("languages", "progress", "settings", "_version"),
+    ("languages", "progress", "settings"),
     ("data", "storage"),
     ("episodes", "encoder"),
     ("sources", "learners"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from nlpmeta._version import __version__
+from nlpmeta import __version__
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.engines import CompiledEncoder, CompiledName, Engine, compiled_home, precision_of
 from nlpmeta.encoder.parts import Windows

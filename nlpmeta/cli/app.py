@@ -41,7 +41,7 @@ for _command in COMMANDS:
 
 def _version(asked: bool) -> None:
     if asked:
-        from nlpmeta._version import __version__
+        from nlpmeta import __version__
 
         typer.echo(f"nlpmeta {__version__}")
         raise typer.Exit

@@ -78,7 +78,7 @@ def _looked(look: "Callable[[], Finding]") -> Finding:
 
 
 def _python() -> Finding:
-    from nlpmeta._version import __version__
+    from nlpmeta import __version__
 
     said = f"nlpmeta {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     return Finding("python", "ok", said)

@@ -96,7 +96,7 @@ class Row:
 
     def json(self) -> dict[str, Json]:
         """The row as it is printed and stored; shares are fractions of 1, differences too."""
-        from nlpmeta._version import __version__
+        from nlpmeta import __version__
 
         row: dict[str, Json] = {name: value for name, value in asdict(self.setting).items()}
         row["encoder"] = self.setting.encoder.json()

@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise NLPMetaError("Serving needs FastAPI, uvicorn and prometheus-client: pip install 'nlpmeta[serve]'") from error
 
-from nlpmeta._version import __version__
+from nlpmeta import __version__
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.serve.batching import Batcher
 from nlpmeta.serve.guard import LOOPBACK, Guard, Limits, add_problems, problem
@@ -187,7 +187,7 @@ def create_app(settings: Settings, *, learner: "Learner | None" = None) -> FastA
 
     app.include_router(router)
     _add_pages(app, metrics)
-    hosts = (*LOOPBACK, settings.host) if settings.host in LOOPBACK else ()
+    hosts = LOOPBACK if settings.host in LOOPBACK and not settings.tokens else ()
     app.add_middleware(Guard, limits=settings.limits, tokens=settings.tokens, hosts=hosts)
     app.add_middleware(Measured, metrics=metrics)
     return app

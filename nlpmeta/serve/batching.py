@@ -56,7 +56,8 @@ class Embedder:
             return [key in self._rows for key in keys]
 
     def _embed(self, encoder: TextEncoder, tokens: Sequence[list[int]], advance: Advance | None) -> Tensor | None:
-        if encoder.backbone is not self.encoder.backbone:
+        scales, own = (getattr(each, "scales", None) for each in (encoder, self.encoder))
+        if encoder.backbone is not self.encoder.backbone or (scales is None) != (own is None):
             return embedded_by(self._engine, encoder, tokens, advance)
         keys = [_key(ids) for ids in tokens]
         found: dict[bytes, Tensor] = {}
@@ -71,7 +72,6 @@ class Embedder:
             found |= dict(zip(new, made, strict=True))
             self._keep(dict(zip(new, made.cpu(), strict=True)))
         rows = torch.stack([found[key] for key in keys]).to(self.encoder.device)
-        scales: tuple[float, ...] | None = getattr(encoder, "scales", None)
         if scales is None or rows.size(1) == encoder.dim:
             return rows
         columns: Callable[[float], slice] = self.encoder.columns  # type: ignore[assignment]

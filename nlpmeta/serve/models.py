@@ -63,6 +63,7 @@ class Models:
         self._lock, self._load_lock = threading.Lock(), threading.RLock()
         self._starting: Learner | None = None
         self._teacher = ThreadPoolExecutor(1, thread_name_prefix="nlpmeta-teach")
+        self._reporter = ThreadPoolExecutor(1, thread_name_prefix="nlpmeta-report")  # no refit waits for it
         self.problems: dict[str, str] = {}
         """Why the last refit of a model failed, by its name."""
 
@@ -86,6 +87,10 @@ class Models:
             if key not in self._embedders:
                 self._embedders[key] = Embedder(encoder, self._engine, most_bytes=self._cache_bytes)
             return self._embedders[key]
+
+    def loaded(self, name: str) -> Served | None:
+        """A model, if it was asked for before."""
+        return self._served.get(name)
 
     def get(self, name: str) -> Served:
         """A model, loaded if it was not.
@@ -163,8 +168,8 @@ class Models:
         return self._teacher.submit(self._refit, name)
 
     def report(self, name: str) -> "Future[Report]":
-        """What the examples of a model say of it; measured once for each version, after the refits that wait."""
-        return self._teacher.submit(self._report, name)
+        """What the examples of a model say of it; measured once for each version."""
+        return self._reporter.submit(self._report, name)
 
     def keep_texts(self, name: str, texts: Sequence[str]) -> None:
         """Keep unlabelled texts with a model."""
@@ -216,7 +221,8 @@ class Models:
 
     def close(self) -> None:
         """Wait for the refits under way, and close the file."""
-        self._teacher.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._teacher, self._reporter):
+            pool.shutdown(wait=True, cancel_futures=True)
         self.store.close()
 
     def _refit(self, name: str) -> Served:

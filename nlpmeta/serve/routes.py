@@ -124,14 +124,16 @@ async def predict(request: Request, name: ModelName, body: PredictBody, service:
     check_texts(body.texts, service.limits)
     if body.user is not None:
         return await _predict_for_user(request, name, body, service)
-    served = await away(lambda: service.models.get(name))
+    served = service.models.loaded(name)
+    if served is None:
+        served = await away(lambda: service.models.get(name))
     if body.why:
         within(service.limits.explained, len(body.texts), "texts")
     rows = await service.answers(request, served, body.texts)
     found = _answers(served, rows, top=body.top, abstain=body.abstain)
     if body.why:
         for each, text in zip(found, body.texts, strict=True):
-            each["why"] = await away(lambda text=text: _explained(served, text))  # type: ignore[misc]
+            each["why"] = await asyncio.to_thread(_explained, served, text)
     return JSONResponse({"model": name, "version": served.version, "answers": found})
 
 

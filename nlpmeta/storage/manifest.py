@@ -48,7 +48,7 @@ _MEMORY = ("n_bytes", "n_way", "max_way", "bytes_per_class", "n_rows", "rows_in_
 
 def write_manifest(folder: Path, facts: Mapping[str, Json]) -> None:
     """Write ``nlpmeta.json`` last: the facts, the format version, and the checksum of every other file."""
-    from nlpmeta._version import __version__
+    from nlpmeta import __version__
 
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     checksums = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
