@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from auto_tasks import Family
-from nlpmeta.episodes.base import generator
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from nlpmeta.episodes import generator
 from nlpmeta.learners.base import class_means
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.storage.files import write_json

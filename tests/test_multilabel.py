@@ -327,7 +327,7 @@ def test_the_heads_that_are_learned_are_one_vs_rest_and_sound(encoder):
     )
     predictor = AutoHead(encoder).predictor(state)
     assert isinstance(predictor, OneVsRest) and predictor.problem() == ""
-    assert predictor.thresholds.shape == (3,)
+    assert state[THRESHOLDS].shape == (3,)
 
 
 def _pool():

@@ -198,3 +198,10 @@ def test_answers_need_one_label_in_common():
     other = Answers.of("two", np.asarray(["b", "c"]), LabeledTexts(("x", "y"), (0, 1), ("a", "b")), np.ones((2, 2)) / 2)
     with pytest.raises(DataError, match="both one and two"):
         compare(Answers("one", one.classes, np.asarray([0, -1]), ("a", "z"), np.ones((2, 2)) / 2), other)
+
+
+def test_an_interval_that_spans_all_there_is_is_not_shown():
+    from nlpmeta.metrics.scores import Interval
+
+    assert Interval.of([0.5, 0.7]).percent() == "60.0"
+    assert Interval.of([0.60, 0.61, 0.62]).percent().startswith("61.0 ± ")

@@ -32,9 +32,10 @@ from nlpmeta.auto.judging import (
 )
 from nlpmeta.auto.mixture import Mixture, usual_likeness
 from nlpmeta.auto.priors import shipped_priors
-from nlpmeta.auto.several import OneVsRest, is_several, learn_several
+from nlpmeta.auto.several import OneVsRest, learn_several
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.lora import has_adapter
+from nlpmeta.learners.abilities import is_several
 from nlpmeta.learners.base import (
     Embed,
     Learner,

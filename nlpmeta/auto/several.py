@@ -34,11 +34,6 @@ _PREFIX = "several/"
 _LARGEST = 12.0  # log-odds of a probability that is as good as 0 or 1
 
 
-def is_several(state: TaskState) -> bool:
-    """Whether a state is of a task with several labels a text."""
-    return THRESHOLDS in state
-
-
 @dataclass(frozen=True, eq=False)
 class OneVsRest(Predictor):
     """Log-odds of each label, by itself, and the log-odds from which on it is given.
@@ -62,11 +57,6 @@ class OneVsRest(Predictor):
     @property
     def adapter_scales(self) -> tuple[float, ...]:
         return self.scales
-
-    @property
-    def thresholds(self) -> Tensor:
-        """The probability from which on each label is given, ``(n_labels,)``."""
-        return self.state[THRESHOLDS].sigmoid()
 
     def logits(self, queries: Texts) -> Tensor:
         features = self.learner.encoder.encode(queries.texts) if queries.features is None else queries.features

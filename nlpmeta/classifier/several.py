@@ -11,7 +11,7 @@ from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import checked_labels, classes_of, joined, kind_of, words_of
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts, checked_marks, gives_several
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.learners.abilities import THRESHOLDS, GivesSeveral
+from nlpmeta.learners.abilities import THRESHOLDS, GivesSeveral, is_several
 from nlpmeta.learners.base import Embed, Learner, learners
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def more_marked(known: Examples | None, X: object, y: object, classes: object) -
 
 def gives_sets(fitted: Fitted) -> bool:
     """Whether a classifier answers with several labels a text."""
-    return THRESHOLDS in fitted.state
+    return is_several(fitted.state)
 
 
 def label_sets_of(fitted: Fitted, probabilities: "NDArray[np.float32]") -> "NDArray[np.int64] | list[list[object]]":

@@ -120,7 +120,8 @@ def _score_several(
         each = [{"model": name, **figures, "unseen_labels": unseen} for name, (figures, unseen) in found.items()]
         out_json({"data": data, "n_texts": len(texts), "several": True, "models": each})
         return
-    print_line(printable(f"{len(models)} models on {len(texts)} texts of {data}, each as it was saved"))
+    many = "1 model" if len(models) == 1 else f"{len(models)} models"
+    print_line(printable(f"{many} on {len(texts)} texts of {data}, {'' if len(models) == 1 else 'each '}as saved"))
     rows = [(name, *(percent(figures[metric]) for metric in FIGURES)) for name, (figures, _) in found.items()]
     out_table(("model", *(f"{title}, %" for title in FIGURES.values())), rows)
     for name, (_, unseen) in found.items():

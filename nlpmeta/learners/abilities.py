@@ -20,6 +20,11 @@ THRESHOLDS = "several/thresholds"
 no other state has one."""
 
 
+def is_several(state: TaskState) -> bool:
+    """Whether a state is of a task with several labels a text."""
+    return THRESHOLDS in state
+
+
 @dataclass(frozen=True)
 class Footprint:
     """The size of a stream's memory: the same after the first write and after the ten-thousandth but for its classes.

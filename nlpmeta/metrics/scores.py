@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 RESAMPLES = 10_000
 FEWEST_TEXTS = 30
 """Scored texts below which a share says little: its interval is then 35 points wide."""
+MOST_SAID = 0.5
+"""Half the width of an interval that says nothing of a share: it spans a hundred points."""
 _DRAWS_AT_ONCE = 1_000_000
 
 
@@ -49,8 +51,8 @@ class Interval:
         return {"mean": _plain(self.mean), "ci95": _plain(self.ci95)}
 
     def percent(self) -> str:
-        """``84.0 ± 1.2``, in percent."""
-        half = "" if math.isnan(self.ci95) else f" ± {100 * self.ci95:.1f}"
+        """``84.0 ± 1.2``, in percent; without the interval where that spans more than all there is, as of two draws."""
+        half = "" if math.isnan(self.ci95) or self.ci95 > MOST_SAID else f" ± {100 * self.ci95:.1f}"
         return f"{100 * self.mean:.1f}{half}"
 
 

@@ -143,4 +143,4 @@ def _name(value: object, names: Sequence[str], where: str) -> str | None:
 
 def _damaged(path: Path, error: Exception) -> str:
     kind = "a saved data set" if path.is_dir() else {".parquet": "Parquet"}.get(path.suffix.lower(), "Arrow")
-    return f"{path} cannot be read as {kind}: {visible(str(error))}."
+    return f"{path} cannot be read as {kind}: {visible(str(error)).rstrip('.')}."
