@@ -3,8 +3,8 @@
     python benchmarks/long_texts.py --data-dir ../shared/data            # train splits
     python benchmarks/long_texts.py --data-dir ../shared/data --held-out # held-out sets
 
-Without the option: train splits of MasakhaNEWS (Luganda, Nigerian Pidgin). With it: its test splits in Swahili and Hausa,
-Setswana news, and the second part of SpamAssassin, which the shipped checkpoint has seen in training.
+Without the option: train splits of MasakhaNEWS (Luganda, Nigerian Pidgin). With it: its test splits in Swahili and
+Hausa, Setswana news, and the second part of SpamAssassin, which the shipped checkpoint has seen in training.
 MasakhaNEWS (https://github.com/masakhane-io/masakhane-news) is read from
 ``masakhanews/LANG/SPLIT.jsonl`` below ``--news``, headline and text with a line break between them.
 """
