@@ -63,7 +63,8 @@ def begin(page, classes, texts, name="assistant"):
             page.click("#more")
         page.locator(".draft .label").nth(place).fill(label)
         page.locator(".draft .said").nth(place).fill(said)
-    page.fill("#paste", "\n".join(texts))
+    if texts:
+        page.fill("#paste", "\n".join(texts))
     page.click("#begin")
     page.wait_for_selector("#work:not([hidden])")
     learned(page)
@@ -161,7 +162,7 @@ def test_five_thousand_texts_of_a_file_are_a_few_rows_in_the_document(tmp_path):
         page.set_input_files("#file", str(table))
         while not page.input_value("#paste"):
             page.wait_for_timeout(50)
-        begin(page, TOPICS, page.input_value("#paste").splitlines())
+        begin(page, TOPICS, [])
         assert page.locator("#shown").text_content() == "5,000 texts"
         assert page.locator(".row").first.locator(".words").text_content() == f'{texts[0]}, "so"'
         assert page.locator(".row").count() < 60
