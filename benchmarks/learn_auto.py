@@ -33,6 +33,7 @@ from nlpmeta.storage.files import write_json
 
 STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 TAILS = (0.05, 0.95)  # of the accuracies of tasks lie below and above the band
+POOR = 0.1  # above guessing
 CLEAN = 0.02  # of clean tasks may look as if their labels were random
 
 
@@ -103,6 +104,11 @@ def scope_weights(mixtures: Sequence[Mixture], views: ScaledEncoder | None, over
     return tuple(float(each) for each in model.coef_[0])
 
 
+def was_learned(task: Observed) -> bool:
+    """Whether the task ended at least halfway from guessing to always right."""
+    return float(1 / (1 + np.exp(-task.truth[0]))) >= (1 / task.size.n_way + 1) / 2
+
+
 def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
     """All that is learned, and the mixtures that it was learned from."""
     study = Study.of(auto, tasks)
@@ -110,7 +116,8 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
     mixtures = study.mixtures(strength)
     over = temperature(mixtures)
     accuracy, band = fit_mean(observed_accuracy(mixtures), tails=TAILS)
-    held_out = [each for each in observed_accuracy(mixtures) if each.estimate is not None]
+    # Labels look random where held-out texts are classified worse than in nearly all tasks that were learned.
+    held_out = [each for each in observed_accuracy(mixtures) if each.estimate is not None and was_learned(each)]
     known = np.asarray([float(each.estimate[0]) for each in held_out if each.estimate is not None])
     learned = replace(
         blank(list(auto.candidates), prior(tasks, study.parts, list(auto.candidates)), strength, study.one_shot),
@@ -169,7 +176,7 @@ def _unseen_kind(kind: str, own: Sequence[Mixture], others: Sequence[Mixture]) -
         widths.append(high - low)
         named.append(low < 1 / size.n_way + NEAR_GUESSING)
     error = float(error_of_bins(np.sum(bins, axis=0)))
-    poor = [share < 1 / each.seen.size.n_way + 0.1 for share, each in zip(right, own, strict=True)]
+    poor = [share < 1 / each.seen.size.n_way + POOR for share, each in zip(right, own, strict=True)]
     return UnseenKind(
         kind=kind,
         n_tasks=len(own),
