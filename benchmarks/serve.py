@@ -23,6 +23,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
+import torch
 import uvicorn
 
 from nlpmeta.serve import Settings, create_app
@@ -90,7 +91,7 @@ def bulk_rate(model: object, n: int = 256) -> float:
     texts = mixed_texts(random.Random(1), n)  # noqa: S311
     embedder = Embedder(model.embedder.encoder, model.embedder._engine, most_bytes=0)
     begun = time.perf_counter()
-    with embedder.embedding():
+    with torch.no_grad(), embedder.embedding():
         model.answers(texts, [])
     return n / (time.perf_counter() - begun)
 
@@ -98,7 +99,7 @@ def bulk_rate(model: object, n: int = 256) -> float:
 def wrong_answers(model: object, answers: list[tuple[str, str, float]]) -> dict[str, object]:
     """How many labels differ from those of one thread, and the largest difference of a probability."""
     embedder = Embedder(model.embedder.encoder, model.embedder._engine, most_bytes=0)
-    with embedder.embedding():
+    with torch.no_grad(), embedder.embedding():
         rows = [scores.softmax(0).numpy() for scores in model.answers([text for text, _, _ in answers], [])]
     names = model.fitted.classes.tolist()
     apart = [abs(float(row[names.index(label)]) - share) for row, (_, label, share) in zip(rows, answers, strict=True)]
