@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import IO, TYPE_CHECKING
 
-from nlpmeta.data.inputs import shown
 from nlpmeta.errors import escaped
 from nlpmeta.progress import clear_status
 
@@ -176,6 +175,8 @@ def out_reasons(
     classifier: "FewShotClassifier", batches: "Iterable[list[Given]]", *, as_json: bool, quiet: bool
 ) -> None:
     """Texts, their labels, and what each label hangs on; with colours on a terminal."""
+    from nlpmeta.data.inputs import shown
+
     noted: set[str] = set()
     for given in (each for batch in batches for each in batch):
         found = classifier.explain(given.text) if given.text.strip() else None
@@ -232,6 +233,8 @@ def _marked(found: "Explanation") -> str:
 
 
 def _one_line(text: str) -> str:
+    from nlpmeta.data.inputs import shown
+
     return printable(shown(text)).replace("\n", "\\n")
 
 
