@@ -62,7 +62,7 @@ REFUSED = {
     "bytes": (b"ball goal", "not one bytes value"),
     "array without a dimension": (np.array("ball goal"), r"its shape is \(\)"),
     "array of two dimensions": (np.array([ASKED]), r"its shape is \(1, 3\)"),
-    "nested lists": ([ASKED, ASKED], r"row 0 is .* \(list\)"),
+    "nested lists": ([ASKED, ASKED], r"X holds pairs, but row 0 has 3 texts"),
     "rows of a table": ([{"text": "ball"}], r"row 0 is .* \(dict\)"),
     "list of bytes": ([b"ball"], r"row 0 is b'ball' \(bytes\)"),
     "nothing": (None, "NoneType"),
