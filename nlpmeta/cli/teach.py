@@ -41,7 +41,7 @@ _FEW = 30  # scored examples: below this a figure says little
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(epilog=EXAMPLES)(loads_encoder(teach))
-    app.command(epilog=SERVE_EXAMPLES)(serve)
+    app.command(epilog=SERVE_EXAMPLES)(loads_encoder(serve))
 
 
 def teach(
