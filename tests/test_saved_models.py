@@ -1,8 +1,8 @@
 """What earlier releases saved is read by this one and answers the same.
 
-The files in ``saved_models`` were written by release 0.1.0 (see ``tools/make_saved_models.py``) and stay as they are. Of
-the answers, the label sets of ``auto`` alone follow the thresholds that a release has learned from auxiliary tasks; they
-were renewed with those.
+The files in ``saved_models`` were written by release 0.1.0 (see ``tools/make_saved_models.py``) and stay as they are.
+Of the answers, the label sets of ``auto`` alone follow the thresholds that a release has learned from auxiliary tasks;
+they were renewed with those.
 """
 
 import json
