@@ -102,14 +102,20 @@ def encoders_from(ground: Ground) -> Iterator[None]:
     before = checkpoint.own_encoder, checkpoint.shared_encoder
 
     def given(
-        name: str, *, max_length: int, prefix: str, normalise: bool, revision: str | None, device: str = "auto"
+        name: str,
+        *,
+        max_length: int,
+        prefix: str,
+        normalise: bool,
+        revision: str | None,
+        device: str = "auto",
+        window: int | None = None,
     ) -> TextEncoder:
+        asked = {"max_length": max_length, "prefix": prefix, "normalise": normalise, "window": window}
         if name != ground.encoder.files.name:
-            return before[0](name, revision=revision, prefix=prefix, max_length=max_length, normalise=normalise)
+            return before[0](name, revision=revision, **asked)
         made = copy.deepcopy(ground.encoder)
-        return TextEncoder(
-            made.backbone, made.tokenizer, prefix=prefix, max_length=max_length, normalise=normalise, files=made.files
-        )
+        return TextEncoder(made.backbone, made.tokenizer, files=made.files, **asked)
 
     checkpoint.own_encoder = checkpoint.shared_encoder = given
     try:
