@@ -63,6 +63,16 @@ def new_folder(path: Path, *, overwrite: bool = False, also: Collection[str] = (
         WorkFailedError: if the disk is full or does not allow the write.
     """
     path = check_new_folder(path, overwrite=overwrite, also=also)
+    with _folder_beside(path) as temporary:
+        yield temporary
+        _settle(temporary)
+        check_new_folder(path, overwrite=overwrite, also=also)
+        _swap(temporary, path, also)
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path``, gone at the end of the block unless it was moved."""
     with disk_errors_said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
@@ -70,9 +80,6 @@ def new_folder(path: Path, *, overwrite: bool = False, also: Collection[str] = (
         temporary.mkdir()
         try:
             yield temporary
-            _settle(temporary)
-            check_new_folder(path, overwrite=overwrite, also=also)
-            _swap(temporary, path, also)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -87,23 +94,16 @@ def cached_folder(path: Path, is_sound: Callable[[], bool]) -> Iterator[Path]:
     Raises:
         WorkFailedError: if the disk is full or does not allow the write.
     """
-    with disk_errors_said_plainly(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
-        temporary = temporary_beside(path)
-        temporary.mkdir()
-        try:
-            yield temporary
-            _settle(temporary)
-            if not path.exists():
-                with suppress(OSError):  # another process was quicker
-                    temporary.rename(path)
-            if temporary.exists() and not is_sound() and not exchange(temporary, path):
-                remove_folder(path)
+    with _folder_beside(path) as temporary:
+        yield temporary
+        _settle(temporary)
+        if not path.exists():
+            with suppress(OSError):  # another process was quicker
                 temporary.rename(path)
-            sync_folder(path.parent)
-        finally:
-            remove_folder(temporary)
+        if temporary.exists() and not is_sound() and not exchange(temporary, path):
+            remove_folder(path)
+            temporary.rename(path)
+        sync_folder(path.parent)
 
 
 def check_new_folder(path: Path, *, overwrite: bool = False, also: Collection[str] = ()) -> Path:
