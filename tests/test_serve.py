@@ -451,6 +451,12 @@ def test_heads_of_users_are_asked_as_the_model_users(tmp_path):
         assert unknown.status_code == 404 and "ann" not in unknown.text
 
 
+def test_a_file_of_users_that_is_not_there_is_refused_and_none_is_made(tmp_path):
+    with pytest.raises(NLPMetaError, match=r"There is no file .*nobodys\.sqlite"):
+        Settings(tmp_path / "models", users=tmp_path / "nobodys.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_started_server_says_where_it_is_drains_and_ends_at_a_signal(tmp_path, encoder_folder):
     with serving_process(tmp_path, encoder_folder) as (process, url):

@@ -79,7 +79,8 @@ class Settings:
         """Check them.
 
         Raises:
-            NLPMetaError: if others could reach the server and no token is asked for, or a folder is no model.
+            NLPMetaError: if others could reach the server and no token is asked for, a folder is no model, or there is no
+                file of users.
         """
         check_engine(self.engine)
         if self.host not in LOOPBACK and not self.tokens and not self.open_to_all:
@@ -87,6 +88,8 @@ class Settings:
                 f"{self.host} can be reached by others. Give --token-file FILE with a token a line, or --no-auth "
                 "if whoever reaches it may read and teach the models."
             )
+        if self.users is not None and not self.users.is_file():
+            raise NLPMetaError(f"There is no file {self.users}; AdapterStore(FILE) makes one and adapts users' heads.")
         for folder in self.folders:
             if folder.name not in saved_models(folder.parent):
                 raise NLPMetaError(f"{folder} is not the folder of a saved model; nlpmeta adapt --out makes one.")
