@@ -79,8 +79,8 @@ class Settings:
         """Check them.
 
         Raises:
-            NLPMetaError: if others could reach the server and no token is asked for, a folder is no model, or there is no
-                file of users.
+            NLPMetaError: if others could reach the server and no token is asked for, a folder is no model, or the
+                file of users is not there.
         """
         check_engine(self.engine)
         if self.host not in LOOPBACK and not self.tokens and not self.open_to_all:
