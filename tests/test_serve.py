@@ -451,6 +451,23 @@ def test_heads_of_users_are_asked_as_the_model_users(tmp_path):
         assert unknown.status_code == 404 and "ann" not in unknown.text
 
 
+def test_a_full_disk_is_one_answer_and_what_comes_after_it_is_taught(client, caplog):
+    make(client)
+    teach(client, PAIRS[:2])
+    store = client.app.state.service.models.store
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then finds its disk full
+    many = [{"text": f"ball goal {'match ' * 300}{number}", "label": "sport"} for number in range(200)]
+    full = client.post("/v1/models/topics/examples", json={"examples": many})
+    assert full.status_code == 500 and full.json()["detail"].startswith("The work failed here")
+    assert "could not be written, and is as it was: database or disk is full" in caplog.text
+    assert len(store.known("topics").examples) == 2
+    assert client.post("/v1/models/topics/predict", json={"texts": ["ball"]}).status_code == 200
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    assert len(teach(client, PAIRS[2:4])["added"]) == 2
+    assert len(store.known("topics").examples) == 4
+
+
 def test_a_file_of_users_that_is_not_there_is_refused_and_none_is_made(tmp_path):
     with pytest.raises(NLPMetaError, match=r"There is no file .*nobodys\.sqlite"):
         Settings(tmp_path / "models", users=tmp_path / "nobodys.sqlite")

@@ -117,15 +117,21 @@ class Store:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is on disk when the block is left, or none."""
+        """A transaction: all of it is on disk when the block is left, or none.
+
+        Raises:
+            WorkFailedError: if the disk is full or does not allow the write.
+        """
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+                self._connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise WorkFailedError(f"{self.path} could not be written, and is as it was: {error}.") from error
+            finally:
+                if self._connection.in_transaction:  # SQLite may have rolled back by itself
+                    self._connection.execute("ROLLBACK")
 
     def _read(self, question: str, *values: object) -> list[tuple[object, ...]]:
         with self._lock:
