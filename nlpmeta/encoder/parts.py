@@ -159,7 +159,8 @@ BREAK = -1
 """What stands between the tokens of the two texts of a pair; no tokenizer gives it."""
 PAIR_WIDTH = 4
 """How many times as wide as that of a text the embedding of a pair is."""
-APART, ALIKE = 2.0, 1.0
+APART = 2.0
+"""How much the difference of the texts of a pair is stretched."""
 
 
 def halves_of(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -185,7 +186,7 @@ def paired(vectors: Tensor, *, n_views: int = 1) -> Tensor:
     for view in vectors.chunk(n_views, dim=1):
         first, second = view[0::2], view[1::2]
         root = float(view.size(1)) ** 0.5
-        parts += [first, second, APART * (first - second).abs(), ALIKE * root * first * second]
+        parts += [first, second, APART * (first - second).abs(), root * first * second]
     return torch.cat(parts, dim=1)
 
 
