@@ -117,11 +117,7 @@ class Store:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is on disk when the block is left, or none.
-
-        Raises:
-            WorkFailedError: if the disk is full or does not allow the write.
-        """
+        """A transaction: all of it is on disk when the block is left, or none. Raises WorkFailedError on a full disk."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -183,7 +179,7 @@ class Store:
             new_classes = tuple(
                 dict.fromkeys(label for label in [*described, *new.values()] if label not in before.classes)
             )
-            other = {label: said for label, said in described.items() if before.classes.get(label) != said}
+            other = [label for label, said in described.items() if before.classes.get(label) != said]
             if not new and not other:
                 return Changed(before.version, known=len(wanted))
             gone = [(number, each.id) for each in replaced]
@@ -206,11 +202,7 @@ class Store:
             return Changed(version)
 
     def remove_class(self, name: str, label: str) -> Changed:
-        """Take a class and its examples away.
-
-        Raises:
-            NLPMetaError: if the model has no such class, or one class would be left.
-        """
+        """Take a class and its examples away. Raises NLPMetaError if there is no such class, or one would be left."""
         with self._change() as at:
             number, before = _version(at, name) + 1, _known(at, name)
             if label not in before.classes:
