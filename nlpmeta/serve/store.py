@@ -117,7 +117,7 @@ class Store:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is on disk when the block is left, or none. Raises WorkFailedError on a full disk."""
+        """A transaction: all of it is on disk when the block is left, or none; WorkFailedError if the disk is full."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
