@@ -35,7 +35,7 @@ N_SHOTS, N_TEXTS, N_WAY = (5, 10), 48, 3  # few enough that a set takes minutes
 def main(
     *,
     data_dir: Annotated[Path, typer.Option(help="Folder with copies of public data sets.")],
-    news: Annotated[Path, typer.Option(help="Folder with masakhanews/LANG/SPLIT.jsonl.")] = Path("../news"),
+    news: Annotated[Path, typer.Option("--news", help="Folder with masakhanews/LANG/SPLIT.jsonl.")] = Path("../news"),
     held_out: Annotated[bool, typer.Option("--held-out", help="The sets that are reported.")] = False,
     draws: Annotated[int, typer.Option(help="Draws of each set.")] = 20,
     method: Annotated[str, typer.Option(help="The method that adapts.")] = "logistic",
