@@ -10,7 +10,8 @@
 # make bench-scaling adaptation time and memory against ways and shots: results/scaling
 # make bench-meta    results/meta.json: the shipped checkpoint against the frozen encoder
 # make bench-wide    results/wide.json: the same on held-out datasets of many kinds
-# make bench-frozen bench-multilabel  results/frozen.json: the baselines on the frozen encoder
+# make bench-names   results/names.json: no examples, the names of the classes alone or with a sentence about each
+# make bench-frozen  results/frozen.json: the baselines on the frozen encoder
 # make bench-multilabel results/multilabel.json: several labels a text against one-vs-rest logistic regression
 # make docs          docs/api.md and docs/cli.md from the code, and the site in build/site
 # make bench-predict the cost of a prediction beyond the encoder's own forward pass
@@ -40,7 +41,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-serve bench-long bench-pairs docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-multilabel bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-serve bench-long bench-pairs docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -133,6 +134,9 @@ bench-meta: $(VENV)/.installed
 
 bench-wide: $(VENV)/.installed
 	$(BIN)/python benchmarks/wide.py
+
+bench-names: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/names.py --data-dir $(DATA_DIR)
 
 bench-multilabel: $(VENV)/.installed
 	$(BIN)/python benchmarks/multilabel.py --data-dir $(DATA_DIR)

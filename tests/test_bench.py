@@ -29,8 +29,9 @@ from nlpmeta.bench.summary import groups_of
 from nlpmeta.cli.app import main
 from nlpmeta.cli.bench import _tasks
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError, WorkFailedError
+from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.metrics import calibration_error
-from nlpmeta.metrics.scores import paired_difference
+from nlpmeta.metrics.scores import paired_difference, score_episode
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +320,9 @@ def test_peers_that_are_unknown_or_not_installed_are_said_before_the_work(monkey
         (["--methods", "prototypcial"], "prototypical"),
         (["--methods", "none", "--peers", "none"], "Name methods or peers"),
         (["--methods", "logistic,logistic", "--peers", "none"], "once"),
-        (["--shots", "0"], "--shots"),
+        (["--shots", "-1"], "--shots"),
+        (["--shots", "0"], "logistic needs examples of each class"),
+        (["--shots", "0,1", "--methods", "auto,knn", "--peers", "lora"], "knn, lora need examples of each class"),
         (["--data", "no-such-set"], "no-such-set"),
         (["--methods", "auto@nowhere"], "nowhere"),
     ],
@@ -342,6 +345,18 @@ def test_the_command_prints_a_table_or_json(bench, store, capsys):
     captured = capsys.readouterr()
     rows = json.loads(captured.out)["rows"]
     assert [row["draws"] for row in rows] == [2, 2] and rows[0]["artefact_bytes"] > 0 and not captured.err
+
+
+def test_names_alone_are_one_cell_that_our_methods_adapt_to(bench, encoder, encoder_folder):
+    (job, _) = replace(bench, n_shots=(0, 1)).jobs()
+    assert job.cells == (Cell(0, 0), Cell(1, 0), Cell(1, 1))
+    tasks = job.task.tasks(0, 1)
+    episode = tasks.sampler.episode(0)
+    assert len(episode.support) == 0 and len(episode.query) == 20
+    contender = OurMethod(str(encoder_folder), None, method="prototypical")
+    found = measure_cell(contender, episode, seed=0)
+    learner = PrototypicalNetwork(encoder, metric="cosine").eval()
+    assert (found.n_support, found.accuracy) == (0, score_episode(learner, episode).accuracy)
 
 
 def test_a_table_is_read_as_the_options_say_and_the_results_name_them(encoder_folder, pool, tmp_path, capsys):

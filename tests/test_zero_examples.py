@@ -326,3 +326,48 @@ def test_classify_refuses_what_it_cannot_use(run, tmp_path, options, message):
     options = [str(said) if each == "SAID" else each for each in options]
     code, out, err = run("classify", *options, *([] if "--file" in options else ["rice soup"]))
     assert code == 2 and message in err and not out
+
+
+def test_evaluate_without_shots_scores_the_names_alone(run, table, tmp_path):
+    given = ("evaluate", "auto,prototypical", "--data", table, "--json", "--quiet")
+    code, out, err = run(*given, "--shots", "0,1")
+    assert code == 0, err
+    rows = json.loads(out)["rows"]
+    assert [(row["n_shot"], row["episodes"], row["n_query"]) for row in rows][:2] == [(0, 1, 6)] * 2
+    assert [(row["n_shot"], row["episodes"]) for row in rows][2:] == [(1, 5)] * 2
+    assert rows[0]["accuracy"]["ci95"] is None
+    run("adapt", "--data", table, "--shots", "0", "--out", tmp_path / "model")
+    measured = json.loads((tmp_path / "model" / "report.json").read_text())["accuracy"]["mean"]
+    assert [row["accuracy"]["mean"] for row in rows[:2]] == pytest.approx([measured] * 2)
+    assert json.loads(run(*given, "--shots", "0", "--max-query", "4")[1])["rows"][0]["n_query"] == 4
+    shown = run("evaluate", "prototypical", "--data", table, "--shots", "0,1")[1]
+    assert "kshot-all, 5 episodes" in shown and "±" in shown
+
+
+def test_evaluate_without_shots_reads_descriptions_and_a_test_file(run, tmp_path):
+    data, test, said = tmp_path / "data.csv", tmp_path / "test.csv", tmp_path / "said.csv"
+    write_table(data, TEXTS, ["1"] * 3 + ["0"] * 3)
+    test.write_text("text,label\nball soup,0\nteam goal,1\nwhat,2\n")
+    said.write_text("label,text\n0,food\n1,sport\n")
+    given = ("evaluate", "auto", "--data", data, "--shots", "0")
+    code, _, err = run(*given)
+    assert code == 2 and "The class '0' has no example, and its name says nothing" in err
+    code, out, err = run(*given, "--descriptions", said, "--test-data", test, "--json")
+    assert code == 0 and "1 query texts of classes without support are left out" in err
+    assert json.loads(out)["rows"][0]["n_query"] == 2
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "message"),
+    [
+        ("auto,ridge", [], "ridge needs examples of each class, and there are none with --shots 0"),
+        ("logistic,knn", [], "logistic, knn need examples of each class"),
+        ("auto", ["--protocol", "n-way"], "n-way takes examples of each class"),
+        ("auto", ["--ways", "2"], "n-way takes examples of each class"),
+        ("auto", ["--protocol", "mteb-8shot"], "leave --shots and --ways out"),
+        ("auto", ["--shots", "-1"], "--shots takes whole numbers from 0"),
+    ],
+)
+def test_evaluate_without_shots_refuses_what_needs_examples(run, table, methods, options, message):
+    code, out, err = run("evaluate", methods, "--data", table, "--shots", "0", *options)
+    assert code == 2 and message in err and not out

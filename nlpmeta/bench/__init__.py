@@ -41,7 +41,8 @@ class Bench:
     def jobs(self) -> list[Job]:
         """All that there is to do, task by task."""
         digest = resolve(self.encoder).digest
-        cells = tuple(Cell(n_shot, draw) for n_shot in self.n_shots for draw in range(self.n_draws))
+        draws = {n_shot: self.n_draws if n_shot else 1 for n_shot in self.n_shots}  # without examples all are the same
+        cells = tuple(Cell(n_shot, draw) for n_shot in self.n_shots for draw in range(draws[n_shot]))
         return [
             Job(
                 task=task,

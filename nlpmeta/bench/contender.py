@@ -145,8 +145,8 @@ class OurMethod(Contender):
         return self._learner
 
     def adapt(self, support: LabeledTexts) -> _OurModel:
-        names = support.names()
-        classifier = FewShotClassifier(self.learner).fit(list(support.texts), names)
+        classes = support.label_names if support.by_name else None
+        classifier = FewShotClassifier(self.learner).fit(list(support.texts), support.names(), classes=classes)
         place = {label: i for i, label in enumerate(classifier.classes_.tolist())}
         return _OurModel(classifier, [place[name] for name in support.label_names])
 

@@ -9,6 +9,7 @@ from nlpmeta.bench.contender import OURS, contenders, peer
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation.protocols import KSHOT_ALL, Tasks, TaskSize
 from nlpmeta.evaluation.runs import DataChoice
+from nlpmeta.learners.abilities import needs_examples
 from nlpmeta.learners.base import learners
 from nlpmeta.learners.start import find_checkpoint
 from nlpmeta.sources.form import TableForm
@@ -169,12 +170,19 @@ class Job:
 
 
 def entries_of(
-    methods: Sequence[str], peers: Sequence[str], *, encoder: str, max_steps: int | None
+    methods: Sequence[str], peers: Sequence[str], *, encoder: str, max_steps: int | None, least: int = 1
 ) -> tuple[Entry, ...]:
     """Our methods and the peers, each checked before any work.
 
+    Args:
+        methods: ``METHOD`` or ``METHOD@CHECKPOINT``.
+        peers: their names.
+        encoder: what all of them use.
+        max_steps: training steps of the peers that train.
+        least: the fewest shots that they get; with 0 they have the names of the classes alone.
+
     Raises:
-        NLPMetaError: if one is unknown, not installed or named twice, or there is none.
+        NLPMetaError: if one is unknown, not installed, named twice or needs examples, or there is none.
     """
     ours = [Entry.ours(name, encoder=encoder) for name in methods]
     others = [Entry.of_peer(name, max_steps=max_steps) for name in peers]
@@ -183,6 +191,9 @@ def entries_of(
         raise NLPMetaError(f"Name methods or peers to compare; peers are: {', '.join(k for k in contenders)}.")
     if len(set(names)) < len(names):
         raise NLPMetaError(f"Each method can be named once; got {', '.join(names)}.")
+    able = {name for name in methods if learners[name.partition("@")[0]].learns_from_names}
+    if least == 0 and set(names) != able:
+        raise needs_examples([name for name in names if name not in able])
     return tuple(ours + others)
 
 

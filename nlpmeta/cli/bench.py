@@ -19,6 +19,7 @@ from nlpmeta.cli.process import (
     TextColumn,
     check_device,
     loads_encoder,
+    whole_numbers,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ EXAMPLES = """Examples:
 
 Data = Annotated[str, typer.Option(help="Comma-separated data sets, each NAME or NAME:LANG.")]
 Lang = Annotated[str | None, typer.Option(help="Languages of data sets given without one, comma-separated.")]
-Shots = Annotated[str, typer.Option(help="Shots: support texts per class; several, comma-separated.")]
+Shots = Annotated[str, typer.Option(help="Support texts per class, comma-separated; 0: the names alone.")]
 Methods = Annotated[str, typer.Option(help="Our methods, METHOD (frozen encoder) or METHOD@CHECKPOINT; or 'none'.")]
 Peers = Annotated[
     str | None, typer.Option(help="setfit, adaptive-classifier, lora, fine-tuning, or 'none'; installed packages.")
@@ -100,13 +101,13 @@ def bench(
     from nlpmeta.bench import Bench, scaling_benches
     from nlpmeta.bench.plan import BenchTask, entries_of
     from nlpmeta.bench.store import Store
-    from nlpmeta.cli.process import whole_numbers
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
     chosen = encoder or DEFAULT_ENCODER
-    entries = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None)
+    wanted = tuple(whole_numbers(shots, "--shots", least=0))
+    entries = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None, least=min(wanted))
     form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
     task = BenchTask(
         data=data, data_dir=None if data_dir is None else str(data_dir), max_query=max_query, seed=seed,
@@ -114,7 +115,7 @@ def bench(
         encoding=form.encoding, header=form.header,
     )  # fmt: skip
     tasks = _tasks(data, lang, task)
-    store, wanted = Store(out), tuple(whole_numbers(shots, "--shots"))
+    store = Store(out)
     whole = Bench(
         tasks=tasks, entries=entries, n_shots=wanted, n_draws=draws, encoder=chosen, max_length=max_length,
         device=device, limit=limit or None,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-  nlpmeta evaluate logistic,auto@default --data mine.csv --shots 1,5 --descriptions labels.csv
+  nlpmeta evaluate auto@default,prototypical --data mine.csv --shots 0,1,5 --descriptions labels.csv
 
   nlpmeta evaluate logistic,auto@default --data long-texts.csv --max-length 512 --device cuda
 
@@ -59,7 +59,7 @@ Lang = Annotated[str | None, typer.Option(help="Comma-separated languages, or 'a
 ProtocolName = Annotated[
     str | None, typer.Option(help="kshot-all, n-way, protaugment, mteb-8shot, clinc-oos or stream.")
 ]
-Shots = Annotated[str | None, typer.Option(help="Shots: support texts per class; several, comma-separated.")]
+Shots = Annotated[str | None, typer.Option(help="Support texts per class, comma-separated; 0: the names alone.")]
 WaysOption = Annotated[str | None, typer.Option(help="Classes per episode: 'all', or a number.")]
 Episodes = Annotated[int | None, typer.Option(help="Number of episodes (of each fold).", min=1)]
 MaxQuery = Annotated[int | None, typer.Option(help="Maximum number of query texts.", min=1)]
@@ -239,7 +239,7 @@ def _ways(asked: str | None) -> "list[Ways] | None":
 
 
 def _shots(asked: str | None) -> list[int] | None:
-    return None if asked is None else whole_numbers(asked, "--shots")
+    return None if asked is None else whole_numbers(asked, "--shots", least=0)
 
 
 def _command(context: typer.Context) -> str:
@@ -290,7 +290,7 @@ def _show(rows: "Sequence[Row]", protocol: "Protocol") -> None:
         columns[f"over {first.method}"] = lambda row: row.gains[0].percent() if row.gains else ""
     where = first.data if several or first.lang is None else f"{first.data}, {first.lang}"
     what = "streams" if protocol.presentations else "episodes"
-    out(f"{where}: {protocol.name}, {first.episodes} {what}, seed {first.seed}")
+    out(f"{where}: {protocol.name}, {max(row.setting.episodes for row in rows)} {what}, seed {first.seed}")
     out_table(tuple(columns), [[cell(row) for cell in columns.values()] for row in rows])
     out(f"±, brackets: 95 % intervals over {what}. ECE: expected calibration error.")
 

@@ -167,24 +167,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
 
 
-def whole_numbers(asked: str, option: str) -> list[int]:
-    """Whole numbers from 1, between commas.
+def whole_numbers(asked: str, option: str, *, least: int = 1) -> list[int]:
+    """Whole numbers from ``least``, between commas.
 
     Raises:
         NLPMetaError: if one is none.
     """
-    return [whole_number(part, option) for part in asked.split(",")]
+    return [whole_number(part, option, least=least) for part in asked.split(",")]
 
 
-def whole_number(asked: str, option: str) -> int:
-    """A whole number from 1.
+def whole_number(asked: str, option: str, *, least: int = 1) -> int:
+    """A whole number from ``least``.
 
     Raises:
         NLPMetaError: if it is none.
     """
     text = asked.strip()
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise NLPMetaError(f"{option} takes whole numbers from 1, between commas; got {asked!r}.")
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise NLPMetaError(f"{option} takes whole numbers from {least}, between commas; got {asked!r}.")
     return int(text)
 
 

@@ -1,7 +1,7 @@
 """Published protocols: what is drawn, how often, with which options."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from nlpmeta.data import LabeledTexts
 from nlpmeta.episodes import Sampler, generator
 from nlpmeta.episodes.index import Index
-from nlpmeta.episodes.kshot import KShotSampler
+from nlpmeta.episodes.kshot import KShotSampler, NamesAlone
 from nlpmeta.episodes.pools import InTurn, ShuffledDraws, StreamSampler, WithOutOfScope
 from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError
@@ -38,7 +38,7 @@ class TaskSize:
     """The size of the tasks that are drawn; ``n_episodes`` are drawn of each fold where there are folds.
 
     Raises:
-        NLPMetaError: if a size is not positive, or fewer than two ways are asked for.
+        NLPMetaError: if a size is not positive (shots may be 0), or fewer than two ways are asked for.
     """
 
     n_way: Ways
@@ -50,10 +50,10 @@ class TaskSize:
     def __post_init__(self) -> None:
         if self.n_way != "all" and self.n_way < 2:
             raise NLPMetaError(f"A task has at least 2 ways; got {self.n_way}.")
-        if self.n_shot < 1 or self.n_episodes < 1 or (self.max_query is not None and self.max_query < 1):
+        if self.n_shot < 0 or self.n_episodes < 1 or (self.max_query is not None and self.max_query < 1):
             raise NLPMetaError(
-                f"Shots, episodes and query texts must be at least 1; got {self.n_shot}, {self.n_episodes} "
-                f"and {self.max_query}."
+                "Shots must be at least 0, episodes and query texts at least 1; got "
+                f"{self.n_shot}, {self.n_episodes} and {self.max_query}."
             )
 
 
@@ -109,6 +109,8 @@ class Protocol:
         """
         if self.fixed and (n_ways, n_shots) != (self.n_ways, self.n_shots):
             raise NLPMetaError(f"{self.name} is {self.summary}; leave --shots and --ways out.")
+        if 0 in n_shots and self.draw not in (kshot_all, clinc_oos):
+            raise NLPMetaError(f"{self.name} takes examples of each class; --shots 0 goes with --protocol kshot-all.")
         if self.n_ways == ("all",) and n_ways != self.n_ways:
             raise NLPMetaError(f"{self.name} takes all classes; for episodes with fewer use --protocol n-way.")
 
@@ -122,9 +124,7 @@ def kshot_all(material: Material, shape: TaskSize) -> Tasks:
     """All classes, support from the pool, scored on the test texts; without these, on the rest of the pool."""
     pool, test = _given(material.pool), material.test
     picked = test if test is None else _at_most(test, shape.max_query, shape.seed)
-    sampler = KShotSampler(
-        pool, n_shot=shape.n_shot, seed=shape.seed, test=picked, rare="keep", max_query=shape.max_query
-    )
+    sampler = _sampler(pool, picked, shape)
     notes = []
     if sampler.left_out:
         notes.append(f"{sum(sampler.left_out.values())} query texts of classes without support are left out.")
@@ -142,8 +142,7 @@ def clinc_oos(material: Material, shape: TaskSize) -> Tasks:
     if not material.out_of_scope:
         raise DataError("This protocol needs texts out of scope, and the data set has none.")
     test = _at_most(_given(material.test), shape.max_query, shape.seed)
-    sampler = KShotSampler(_given(material.pool), n_shot=shape.n_shot, seed=shape.seed, test=test, rare="keep")
-    return _listed(WithOutOfScope(sampler, material.out_of_scope), shape)
+    return _listed(WithOutOfScope(_sampler(_given(material.pool), test, shape), material.out_of_scope), shape)
 
 
 def n_way(material: Material, shape: TaskSize) -> Tasks:
@@ -189,9 +188,17 @@ def _episodes(pools: tuple[LabeledTexts, ...], shape: TaskSize) -> Tasks:
     )
 
 
+def _sampler(pool: LabeledTexts, test: LabeledTexts | None, shape: TaskSize) -> KShotSampler | NamesAlone:
+    """All classes with their examples or, with 0 shots, by their names, scored on ``test`` or on what is left."""
+    if shape.n_shot == 0:
+        return NamesAlone(pool, test=_at_most(pool, shape.max_query, shape.seed) if test is None else test)
+    return KShotSampler(pool, n_shot=shape.n_shot, seed=shape.seed, test=test, rare="keep", max_query=shape.max_query)
+
+
 def _listed(sampler: Sampler, shape: TaskSize, notes: Sequence[str] = ()) -> Tasks:
-    """Few, large episodes: their texts are listed by drawing them."""
+    """Few, large episodes: their texts are listed by drawing them; without examples there is one only."""
     first, texts = sampler.episode(0), dict[str, None]()
+    shape = replace(shape, n_episodes=shape.n_episodes if shape.n_shot else 1)
     for index in range(shape.n_episodes):
         texts.update(dict.fromkeys(sampler.episode(index).texts()))
     short = [name for name, count in first.support.counts().items() if count < shape.n_shot]

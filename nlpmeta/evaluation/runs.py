@@ -14,6 +14,7 @@ from nlpmeta.evaluation.measure import Summary, Tables, cuts_of, cuts_said, meas
 from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Tasks, TaskSize, Ways
 from nlpmeta.evaluation.results import EncoderUse, Row, Setting
 from nlpmeta.evaluation.streams import measure_streams
+from nlpmeta.learners.abilities import check_names_alone
 from nlpmeta.learners.base import Learner
 from nlpmeta.sources import Source
 from nlpmeta.sources.catalogue import POOL_SPLIT, LabelFold, folds
@@ -227,6 +228,8 @@ class ProtocolRun:
 
         ``note`` is called with what a reader should know about the tasks.
         """
+        if any(shape.n_shot == 0 for shape in shapes):
+            check_names_alone(self.methods)
         for lang in langs:
             material, tables = self.choice.material(self.protocol, lang), Tables(self.folder)
             spelled = self.choice.spelling(lang)

@@ -162,6 +162,26 @@ def without_names(learners: Mapping[str, Learner]) -> list[str]:
     return found
 
 
+def check_names_alone(learners_by_name: Mapping[str, Learner]) -> None:
+    """See that all of them can do without examples.
+
+    Raises:
+        NLPMetaError: names those that cannot.
+    """
+    need = [name for name, learner in learners_by_name.items() if not learner.learns_from_names]
+    if need:
+        raise needs_examples(need)
+
+
+def needs_examples(methods: Sequence[str]) -> NLPMetaError:
+    """The error for methods that cannot do without examples."""
+    able = ", ".join(name for name in learners if learners[name].learns_from_names)
+    return NLPMetaError(
+        f"{', '.join(methods)} {'need' if len(methods) > 1 else 'needs'} examples of each class, and there are none "
+        f"with --shots 0. These methods can do with the names of the classes: {able}."
+    )
+
+
 def reads_no_names(learner: Learner) -> NLPMetaError:
     """The error for descriptions that ``learner`` would ignore."""
     return NLPMetaError(
