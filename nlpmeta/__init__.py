@@ -5,6 +5,6 @@ Each public name (``__init__.pyi`` lists them) is imported on first use: ``impor
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]

@@ -8,7 +8,7 @@ from nlpmeta.metrics import accuracy, calibration_bins, calibration_error, macro
 
 OURS = Entry(name="auto@default", contender="nlpmeta", digest="abc")
 SETFIT = Entry(name="setfit", contender="setfit", max_steps=25)
-SETTING = {"threads": 2, "cores": 2, "torch": "2.13.0", "package": "nlpmeta", "version": "0.1.0"}
+SETTING = {"threads": 2, "cores": 2, "torch": "2.13.0", "package": "nlpmeta", "version": "0.2.0"}
 
 
 def make_job(entry, *, data="topics", lang="sw", n_way=None, cells=()):

@@ -274,6 +274,7 @@ def serve(settings: Settings, *, on_address: Callable[[str], object] | None = No
     except (OSError, SystemExit) as error:
         reason = reason_of(error) if isinstance(error, OSError) else "it is in use or not of this machine"
         raise WorkFailedError(f"{settings.host}:{settings.port} cannot be served on: {reason}.") from error
+    socket.listen(config.backlog)  # who comes at once waits for the first answer and is not turned away
     if on_address is not None:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         on_address(f"http://{host}:{socket.getsockname()[1]}")
