@@ -4,14 +4,14 @@
     python benchmarks/names.py --data-dir ../shared/data --only massive
     python benchmarks/names.py --show                                 # the tables again
 
-Texts are those of the test split, of all there are without one, and of the train split for the wide sets that
-recipes/wide.yaml reserves for model selection. The sentences in benchmarks/descriptions were written from the names of
-the classes alone; no text of the data was read for them.
+Texts are 2,000 at most of the test split, of all there are without one, and 500 of the train split for the wide sets
+that recipes/wide.yaml reserves for model selection. The sentences in benchmarks/descriptions were written from the
+names of the classes alone; no text of the data was read for them.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -20,27 +20,23 @@ from rich.console import Console
 from rich.table import Table
 from wide import held_out_sets
 
-from nlpmeta import LabeledTexts, load_source
+from nlpmeta import Episode, LabeledTexts, load_source
+from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
+from nlpmeta.data import wordless
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.kshot import NamesAlone
-from nlpmeta.errors import DataError
-from nlpmeta.learners.base import Learner
+from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.metrics.scores import score_episode
-from nlpmeta.sources.catalogue import catalogue
 from nlpmeta.sources.loading import Descriptions
 from nlpmeta.storage.files import write_json
 
 RESULTS = Path("results/names.json")
 SAID = Path(__file__).parent / "descriptions"
 SETS = ("injongo:swa", "massive:sw", "massive:en", "sib200:swh_Latn", "banking77", "clinc150", "sms-spam")
-COLUMNS = {
-    "frozen": ("prototypical", "none"),
-    "prototypical@default": ("prototypical", "default"),
-    "auto@default": ("auto", "default"),
-}
-"""Method and checkpoint by the name of a column; without examples ``auto`` on the frozen encoder is its prototypes."""
+COLUMNS = ("frozen", "prototypical@default", "auto@default")
+MOST, MOST_WIDE = 2000, 500
 Row = dict[str, object]
 
 
@@ -48,67 +44,70 @@ def main(
     *,
     data_dir: Annotated[Path, typer.Option(help="Folder with copies of public data sets.")] = Path("../shared/data"),
     only: Annotated[str, typer.Option(help="Only sets whose name contains this.")] = "",
-    max_query: Annotated[int, typer.Option(help="Texts at most of each set.")] = 5000,
     show: Annotated[bool, typer.Option("--show", help="Print the tables and measure nothing.")] = False,
     out: Annotated[Path, typer.Option(help="Where the rows are written.")] = RESULTS,
 ) -> None:
     """Measure what is missing, a row at a time, and print the tables."""
     rows: list[Row] = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
     done = {(row["set"], row["described"]) for row in rows}
-    learners = {} if show else {name: starting_learner(m, checkpoint=c) for name, (m, c) in COLUMNS.items()}
+    views = {} if show else seen()
     for name in () if show else (each for each in (*SETS, *held_out_sets()) if only in each):
         said = SAID / f"{name.partition(':')[0]}.csv"
         for described in (False, True) if said.exists() else (False,):
             if (name, described) in done:
                 continue
-            data = texts_of(name, data_dir, max_query)
+            pool, scored = texts_of(name, data_dir)
             if described:
-                data = Descriptions.of_file(said).added_to(data)
-            rows.append(measured(name, data, learners, described=described))
+                pool = Descriptions.of_file(said).added_to(pool)
+            without = wordless(pool.label_names, pool.descriptions)  # such a class cannot be known by its name
+            kept = pool.with_classes([each for each in pool.label_names if each not in without])
+            row: Row = {"set": name, "wide": name in held_out_sets(), "described": described, "without": list(without)}
+            rows.append(row | measured(name, NamesAlone(kept, test=scored).episode(0), views))
             write_json(out, {"rows": rows})
     show_tables(rows)
 
 
-def texts_of(name: str, data_dir: Path, max_query: int) -> LabeledTexts:
-    """What is scored of a set: its classes, and at most so many of their texts."""
+def seen() -> dict[str, tuple[Learner, Embed]]:
+    """The learner of each column and where its embeddings come from: one table, as ``auto`` reads both views."""
+    auto = starting_learner("auto")
+    table, encoder = EmbeddingTable(auto.encoder, embeddings_folder()), cast("ScaledEncoder", auto.encoder)
+
+    def view(scale: float) -> Embed:
+        return lambda texts: table(texts)[:, encoder.columns(scale)]
+
+    frozen = starting_learner("prototypical", checkpoint="none")
+    found = (frozen, view(FROZEN)), (starting_learner("prototypical"), view(ADAPTED)), (auto, table)
+    return dict(zip(COLUMNS, found, strict=True))
+
+
+def texts_of(name: str, data_dir: Path) -> tuple[LabeledTexts, LabeledTexts]:
+    """The train split of a set, for its classes, and what is scored: part of its test split, or of all there is."""
     data, _, lang = name.partition(":")
-    source = load_source(data, data_dir=data_dir)
-    held_back = data in catalogue() and catalogue()[data].collection == "wide"
-    found = source.load(lang or None, "test" if "test" in source.splits() and not held_back else "train")
-    if len(found) <= max_query:
-        return found
-    picked = generator(0, 0).choice(len(found), max_query, replace=False)
-    return found.select(np.sort(picked).tolist())
+    source, wide = load_source(data, data_dir=data_dir), data in held_out_sets()
+    pool = found = source.load(lang or None, "train")
+    if "test" in source.splits() and not wide:
+        found = source.load(lang or None, "test")
+    most = MOST_WIDE if wide else MOST
+    if len(found) > most:
+        found = found.select(np.sort(generator(0, 0).choice(len(found), most, replace=False)).tolist())
+    return pool, found
 
 
-def measured(name: str, data: LabeledTexts, learners: dict[str, Learner], *, described: bool) -> Row:
-    """One row: what each column reaches. Without a name that says something there is nothing to reach."""
-    episode = NamesAlone(data).episode(0)
-    wide = name in held_out_sets()
-    row: Row = {
-        "set": name,
-        "wide": wide,
-        "described": described,
-        "n_way": episode.n_way,
-        "n_texts": len(episode.query),
-    }
+def measured(name: str, episode: Episode, views: dict[str, tuple[Learner, Embed]]) -> Row:
+    """What each column reaches."""
     reached: dict[str, dict[str, float]] = {}
-    for column, learner in learners.items():
-        try:
-            score = score_episode(learner, episode, EmbeddingTable(learner.encoder, embeddings_folder()))
-        except DataError as error:
-            print(f"{name}: {error}", flush=True)
-            return row | {"reached": {}, "why": str(error)}
+    for column, (learner, embed) in views.items():
+        score = score_episode(learner, episode, embed)
         reached[column] = {"accuracy": score.accuracy, "macro_f1": score.macro_f1}
     said = ", ".join(f"{column} {100 * found['accuracy']:.1f}" for column, found in reached.items())
-    print(f"{name}{', described' if described else ''}, {len(episode.query)} texts: {said}", flush=True)
-    return row | {"reached": reached}
+    print(f"{name}, {len(episode.query)} texts: {said}", flush=True)
+    return {"n_way": episode.n_way, "n_texts": len(episode.query), "reached": reached}
 
 
 def show_tables(rows: list[Row]) -> None:
     """A line for each set, and the mean of those without descriptions; accuracy and macro-F1 in %."""
     table = Table("set", "classes", "texts", "read", *(f"{column} (F1)" for column in COLUMNS), box=None)
-    for row in (row for row in rows if row["reached"]):
+    for row in rows:
         read = "names and sentences" if row["described"] else "names"
         cells = [f"{100 * e['accuracy']:.1f} ({100 * e['macro_f1']:.1f})" for e in row["reached"].values()]
         table.add_row(row["set"], str(row["n_way"]), str(row["n_texts"]), read, *cells)

@@ -5,7 +5,7 @@
 
 Each pair holds two texts of the test split (of the train split where the choice is made) with the same intent or with
 two intents. Methods learn from K pairs of each kind and are scored on pairs of intents that none of these has. Beside
-them: logistic regression on both embeddings alone, and on their cosine alone.
+them: logistic regression on both embeddings alone, and on their cosine alone. Each text is embedded once for all.
 """
 
 import json
@@ -18,9 +18,11 @@ import typer
 from sklearn.linear_model import LogisticRegression
 
 from nlpmeta import LabeledTexts, load_source
-from nlpmeta.data.inputs import Pair
-from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.data.inputs import BETWEEN, Pair
+from nlpmeta.encoder.parts import paired, view_width
+from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.episodes import generator
+from nlpmeta.learners.base import Embed
 from nlpmeta.learners.start import of_pairs, starting_learner
 from nlpmeta.metrics.scores import Interval
 
@@ -39,23 +41,21 @@ def main(
     """Draw pairs, adapt, score."""
     name, lang, split = ("banking77", "en", "test") if held_out else ("massive", "en", "train")
     data = load_source(name, data_dir=data_dir).load(lang, split)
-    tables: dict[str, EmbeddingTable] = {}
     found: dict[str, dict[int, list[float]]] = {}
     learners = {method: of_pairs(starting_learner(method)) for method in METHODS}
-    encoder = learners["logistic"].encoder
+    width, embed = starting_learner("logistic").encoder.dim, embedded()
+    embeds = {method: embed if method == "auto" else first_view(embed, width) for method in METHODS}
     for draw in range(draws):
         support, query = drawn(data, draw)
         for n_shot in N_SHOTS:
             part = first(support, n_shot)
             for method, learner in learners.items():
-                table = tables.setdefault(method, EmbeddingTable(learner.encoder))
-                state = learner.adapt(learner.support(part, table))
-                guesses = learner.logits(state, learner.support(query, table)).argmax(1).cpu().numpy()
+                state = learner.adapt(learner.support(part, embeds[method]))
+                guesses = learner.logits(state, learner.support(query, embeds[method])).argmax(1).cpu().numpy()
                 found.setdefault(method, {}).setdefault(n_shot, []).append(float((guesses == query.labels).mean()))
-            table = tables["logistic"]
             for plain, rows in (("both embeddings alone", both), ("cosine alone", cosine)):
-                head = LogisticRegression(C=100, max_iter=2000).fit(rows(table(part.texts), encoder.dim), part.labels)
-                right = head.score(rows(table(query.texts), encoder.dim), query.labels)
+                head = LogisticRegression(C=100, max_iter=2000).fit(rows(embed(part.texts), width), part.labels)
+                right = head.score(rows(embed(query.texts), width), query.labels)
                 found.setdefault(plain, {}).setdefault(n_shot, []).append(float(right))
     for method, each in found.items():
         typer.echo(f"{method}: " + ", ".join(f"{n} pairs {Interval.of(each[n]).percent()} %" for n in N_SHOTS))
@@ -64,14 +64,25 @@ def main(
     out.write_text(json.dumps({**kept, f"{name} {lang} {split}": found}, indent=1), encoding="utf-8")
 
 
-def both(features: torch.Tensor, dim: int) -> "np.ndarray":
-    """The embeddings of both texts."""
-    return features[:, : dim // 2].cpu().numpy()
+def embedded() -> Embed:
+    """The embeddings of pairs as ``auto`` gets them: in the adapted view, then in the frozen one."""
+    table = EmbeddingTable(starting_learner("auto").encoder, embeddings_folder())
+    return lambda pairs: paired(table([half for pair in pairs for half in pair.split(BETWEEN)]), n_views=2)
 
 
-def cosine(features: torch.Tensor, dim: int) -> "np.ndarray":
+def first_view(embed: Embed, width: int) -> Embed:
+    """The adapted view alone; ``width`` is that of a text."""
+    return lambda pairs: embed(pairs)[:, : view_width(width, True)]
+
+
+def both(features: torch.Tensor, width: int) -> "np.ndarray":
+    """The embeddings of both texts, each so wide."""
+    return features[:, : 2 * width].cpu().numpy()
+
+
+def cosine(features: torch.Tensor, width: int) -> "np.ndarray":
     """The cosine of both texts."""
-    one, other = features[:, : dim // 4], features[:, dim // 4 : dim // 2]
+    one, other = features[:, :width], features[:, width : 2 * width]
     return (one * other).sum(1, keepdim=True).cpu().numpy()
 
 

@@ -13,9 +13,11 @@ from nlpmeta import FewShotClassifier
 from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.cli.app import app, main
 from nlpmeta.data.inputs import BETWEEN, Pair, checked_texts
+from nlpmeta.encoder.parts import ALIKE
 from nlpmeta.encoder.table import EmbeddingTable, state_digest
-from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import learners
+from nlpmeta.storage.manifest import MANIFEST, write_manifest
 
 TAKES = ["auto", "knn", "logistic", "matching", "prototypical", "ridge"]
 
@@ -38,9 +40,11 @@ def test_the_embedding_of_a_pair_is_both_their_difference_and_their_product():
     encoder, pairs = plain.of_pairs(), [Pair.of("ball goal", "rice"), Pair.of("soup", "soup")]
     found = encoder.encode(pairs)
     first, second = plain.encode(["ball goal", "soup"]), plain.encode(["rice", "soup"])
-    expected = torch.cat([first, second, 2 * (first - second).abs(), 4 * first * second], dim=1)
+    cosine = ALIKE * (first * second).sum(1, keepdim=True)
+    expected = torch.cat([first, second, 2 * (first - second).abs(), 4 * first * second, cosine], dim=1)
     torch.testing.assert_close(found, expected)
-    assert encoder.dim == found.size(1) == 4 * plain.dim
+    assert encoder.dim == found.size(1) == 4 * plain.dim + 1
+    assert encoder.of_pairs(False).dim == plain.dim
     torch.testing.assert_close(EmbeddingTable(encoder)(pairs), found)
     assert torch.equal(encoder.of_pairs(False).encode(["rice"]), plain.encode(["rice"]))
     assert state_digest(encoder) != state_digest(plain)
@@ -66,6 +70,19 @@ def test_a_learner_of_embeddings_fits_predicts_and_is_saved(method, encoder_fold
     assert len(loaded.examples_.texts) == 49
     loaded.add_class("unclear", [("zzz", "ball"), ("yyy", "rice")])
     assert loaded.predict_proba(pairs[:1]).shape == (1, 3)
+
+
+@pytest.mark.parametrize("form", [True, 1, 3, "2", None])
+def test_a_model_of_another_form_of_pairs_is_refused(encoder_folder, task, tmp_path, form):
+    FewShotClassifier("ridge", encoder=str(encoder_folder)).fit(*task).save_pretrained(tmp_path / "m")
+    manifest = json.loads((tmp_path / "m" / MANIFEST).read_text())
+    manifest["encoder"]["pairs"] = form
+    (tmp_path / "m" / MANIFEST).unlink()
+    write_manifest(
+        tmp_path / "m", {k: v for k, v in manifest.items() if k not in ("files", "format_version", "nlpmeta")}
+    )
+    with pytest.raises(ModelFolderError, match="embeddings of another form"):
+        FewShotClassifier.from_pretrained(tmp_path / "m")
 
 
 def test_the_order_of_arguments_is_kept_and_a_pair_is_no_bag_of_words(encoder_folder):
@@ -148,9 +165,10 @@ def test_views_of_an_adapted_encoder_stand_side_by_side(encoder_folder):
     plain, pairs = adapted(), [Pair.of("ball", "rice"), Pair.of("soup", "goal")]
     views = ScaledEncoder(plain.of_pairs())
     found = views.encode(pairs)
-    assert found.size(1) == views.dim == 8 * plain.dim
-    torch.testing.assert_close(found[:, : 4 * plain.dim], plain.of_pairs().encode(pairs))
-    torch.testing.assert_close(found[:, 4 * plain.dim :], make_encoder().of_pairs().encode(pairs))
+    assert found.size(1) == views.dim == 2 * plain.of_pairs().dim
+    torch.testing.assert_close(found[:, views.columns(1.0)], plain.of_pairs().encode(pairs))
+    torch.testing.assert_close(found[:, views.columns(0.0)], make_encoder().of_pairs().encode(pairs))
+    assert ScaledEncoder(plain).of_pairs().dim == views.dim and views.of_pairs(False).dim == 2 * plain.dim
 
 
 def written(folder, task, ending, names=("text_a", "text_b")):

@@ -7,7 +7,7 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from nlpmeta.encoder.parts import PAIR_WIDTH
+from nlpmeta.encoder.parts import view_width
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Support, Texts
@@ -33,7 +33,7 @@ class ScaledEncoder(TextEncoder):
         self.window, self.windows = encoder.window, encoder.windows
         self.scales, self.frozen_layers, self.training, self.trained = tuple(scales), None, False, encoder.trained
         self.pairs = encoder.pairs
-        self.dim = len(self.scales) * int(encoder.backbone.config.hidden_size) * (PAIR_WIDTH if self.pairs else 1)
+        self.dim = len(self.scales) * view_width(int(encoder.backbone.config.hidden_size), self.pairs)
 
     def select(self, scales: Sequence[float]) -> "ScaledEncoder":
         """The same encoder seen with these scales."""

@@ -157,10 +157,17 @@ class Split:
 
 BREAK = -1
 """What stands between the tokens of the two texts of a pair; no tokenizer gives it."""
-PAIR_WIDTH = 4
-"""How many times as wide as that of a text the embedding of a pair is."""
+PAIR_FORM = 2
+"""The form of the embeddings of pairs, to be raised when they change: what was learned of the old ones is lost."""
 APART = 2.0
 """How much the difference of the texts of a pair is stretched."""
+ALIKE = 5.0
+"""How much the cosine of the texts of a pair is stretched."""
+
+
+def view_width(width: int, pairs: bool) -> int:
+    """The length of the embedding of a text, ``width``, or of a pair, as one view of an encoder has it."""
+    return 4 * width + 1 if pairs else width
 
 
 def halves_of(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -173,20 +180,22 @@ def halves_of(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def paired(vectors: Tensor, *, n_views: int = 1) -> Tensor:
-    """The embeddings of pairs ``(n, n_views * 4 * dim)`` from those of their texts ``(2 n, n_views * dim)``, in turns.
+    """Embeddings of pairs ``(n, n_views * (4 * dim + 1))`` from those of their texts ``(2 n, n_views * dim)``.
 
-    For each view both embeddings, their absolute difference and their product side by side, after Conneau et al.
-    (EMNLP 2017, section 3.1, arXiv:1705.02364). Where we differ: the difference and the product are scaled, the latter
-    by the root of ``dim``, so that a step along the cosine of two texts costs a linear head what one along a single
-    number of an embedding of unit length does.
+    Texts take turns. For each view both embeddings, their absolute difference and their product side by side, after
+    Conneau et al. (EMNLP 2017, section 3.1, arXiv:1705.02364), and their cosine. Where we differ: the difference, the
+    product (by the root of ``dim``) and the cosine are scaled; the cosine alone decides many such tasks, and a few
+    examples find one wide column more easily than a direction in ``4 * dim``.
     """
     import torch
+    import torch.nn.functional as F
 
     parts: list[Tensor] = []
     for view in vectors.chunk(n_views, dim=1):
         first, second = view[0::2], view[1::2]
         root = float(view.size(1)) ** 0.5
-        parts += [first, second, APART * (first - second).abs(), root * first * second]
+        cosine = F.cosine_similarity(first, second, dim=1).unsqueeze(1)
+        parts += [first, second, APART * (first - second).abs(), root * first * second, ALIKE * cosine]
     return torch.cat(parts, dim=1)
 
 

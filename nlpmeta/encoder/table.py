@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nlpmeta.encoder.device import embeds_in_bf16
+from nlpmeta.encoder.parts import PAIR_FORM
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.errors import DataWarning
@@ -168,7 +169,7 @@ def reading_facts(encoder: TextEncoder) -> list[object]:
     """What decides, beside the weights, what ``encoder`` makes of a text."""
     facts = [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "scales", None)]
     facts += [] if encoder.windows is None else [astuple(encoder.windows)]
-    return [*facts, "pairs"] if encoder.pairs else facts
+    return [*facts, f"pairs {PAIR_FORM}"] if encoder.pairs else facts
 
 
 def _sum_of_bits(weight: Tensor) -> int:

@@ -13,7 +13,7 @@ from nlpmeta.encoder.device import Device, FrozenLayers, embed_in_batches, preci
 from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.files import load_folder
 from nlpmeta.encoder.merged import merged_backbone, weights_of, with_attention, with_weights
-from nlpmeta.encoder.parts import BREAK, PAIR_WIDTH, Windows, checked_reading, halves_of, paired
+from nlpmeta.encoder.parts import BREAK, Windows, checked_reading, halves_of, paired, view_width
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, check_numbers, resolve
 from nlpmeta.errors import DataError, ModelFolderError
@@ -157,8 +157,8 @@ class TextEncoder(nn.Module):
 
     def of_pairs(self, pairs: bool = True) -> "TextEncoder":
         """The same encoder, weights shared, that embeds pairs of texts (or, with ``False``, the texts of pairs)."""
-        twin = self._twin()
-        twin.pairs, twin.dim = pairs, self.dim * PAIR_WIDTH if pairs else self.dim // PAIR_WIDTH
+        twin, width = self._twin(), int(self.backbone.config.hidden_size)
+        twin.pairs, twin.dim = pairs, self.dim // view_width(width, self.pairs) * view_width(width, pairs)
         return twin if pairs != self.pairs else self
 
     def _twin(self) -> "TextEncoder":
@@ -235,8 +235,8 @@ class TextEncoder(nn.Module):
         if backbone is self.backbone:
             return self
         twin = self._on(backbone)
-        twin.training, twin.dim = False, int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
-        twin.dim *= PAIR_WIDTH if self.pairs else 1
+        twin.training, width = False, int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        twin.dim = view_width(width, self.pairs)
         return twin
 
     def differentiable_twice(self) -> "TextEncoder":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, Storage, has_adapter, load_adapter, save_adapter
+from nlpmeta.encoder.parts import PAIR_FORM
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.storage.files import Json, write_bytes
@@ -71,7 +72,7 @@ def read_learner(
         if is_adapted:
             load_adapter(encoder, folder)
             encoder.trained = _training_facts(manifest)
-        learner = kind(encoder.of_pairs() if facts.get("pairs") is True else encoder, **options)
+        learner = kind(encoder.of_pairs() if _of_pairs(facts, folder) else encoder, **options)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
         if isinstance(error, NLPMetaError):
             raise
@@ -215,9 +216,26 @@ def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:
         "prefix": encoder.prefix,
         "max_length": encoder.max_length,
         **({} if encoder.windows is None else {"window": encoder.window}),
-        **({"pairs": True} if encoder.pairs else {}),
+        **({"pairs": PAIR_FORM} if encoder.pairs else {}),
         "normalise": encoder.normalise,
     }
+
+
+def _of_pairs(facts: Mapping[str, Json], folder: Path) -> bool:
+    """Whether a model classifies pairs of texts.
+
+    Raises:
+        ModelFolderError: if it learned from embeddings of another form.
+    """
+    form = facts.get("pairs", False)
+    if form is False:
+        return False
+    if form is True or form != PAIR_FORM:
+        raise ModelFolderError(
+            f"{folder} classifies pairs of texts and learned from embeddings of another form than those of this "
+            "release. Fit it again to its examples."
+        )
+    return True
 
 
 def _training_facts(manifest: Mapping[str, Json]) -> dict[str, Json] | None:

@@ -1,0 +1,236 @@
+"""Learning curves, from the names of the classes alone to all examples: results/curves.json and docs/curves.png.
+
+    python benchmarks/curves.py --data-dir ../shared/data              # make bench-curves; what is done is not repeated
+    python benchmarks/curves.py --shots 0,1,5 --only massive           # some of it
+    python benchmarks/curves.py --methods lora --lora-steps 60         # adds plain LoRA, capped in steps
+    python benchmarks/curves.py --prime                                # embeds all texts beforehand and stops
+    python benchmarks/curves.py --show                                 # table and picture again
+
+Every method gets the same supports, and a larger support of a draw holds the smaller ones. Scored are 500 texts of the
+test split, or of the train split, from whose supports they are then kept out; of the wide sets the test split stays
+unread. Supports of up to ten texts a class are drawn three times. Seconds are those of one core beyond the embedding.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from names import seen, texts_of
+from rich.console import Console
+from rich.table import Table
+
+from nlpmeta import Episode, KShotSampler, LabeledTexts
+from nlpmeta.bench.drawing import canvas, method_colours, picture
+from nlpmeta.bench.peers import LoraFineTuning
+from nlpmeta.encoder.weights import DEFAULT_ENCODER
+from nlpmeta.episodes.kshot import NamesAlone
+from nlpmeta.learners.base import Embed, Learner
+from nlpmeta.learners.start import starting_learner
+from nlpmeta.metrics import accuracy, macro_f1
+from nlpmeta.metrics.scores import score_episode
+from nlpmeta.storage.files import write_bytes, write_json
+
+RESULTS, PICTURE = Path("results/curves.json"), Path("docs/curves.png")
+WIDE = {
+    "kazsandra-sentiment": "sentiment, Kazakh",
+    "korean-hate": "hate speech, Korean",
+    "3i4k-speech-intention": "speech intentions, Korean",
+}
+SETS = {
+    "sib200:swh_Latn": "SIB-200 Swahili, topics",
+    "sms-spam": "SMS spam",
+    **WIDE,
+    "massive:sw": "MASSIVE Swahili, 60 intents",
+    "banking77": "BANKING77, 77 intents",
+    "clinc150": "CLINC150, 150 intents",
+}
+"""Data sets, the small ones first, and what they are called in the picture."""
+SHOTS = ("0", "1", "2", "5", "10", "20", "50", "100", "all")
+MOST_QUERY, MOST_SHOTS, DRAWN_OFTEN, DRAWS = 500, 100, 10, 3
+METHODS = {"auto": "nlpmeta", "logistic": "logistic regression, frozen encoder", "lora": "LoRA"}
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """What is compared: ``auto`` on the shipped checkpoint, logistic regression on the frozen encoder, plain LoRA."""
+
+    learners: Mapping[str, tuple[Learner, Embed]]
+    lora_steps: int
+    encoder: str = DEFAULT_ENCODER
+
+    @classmethod
+    def shipped(cls, lora_steps: int) -> "Contenders":
+        """Those on the packaged encoder, all with embeddings of one table."""
+        views = seen()
+        auto, frozen = views["auto@default"], views["frozen"][1]
+        return cls({"auto": auto, "logistic": (starting_learner("logistic", checkpoint="none"), frozen)}, lora_steps)
+
+    def measured(self, method: str, episode: Episode) -> Row:
+        """Accuracy, macro-F1 and the seconds of adaptation."""
+        if method == "lora":
+            return self._tuned(episode)
+        learner, embed = self.learners[method]
+        embed(learner.texts_of(episode.support) + episode.query.texts)
+        start = time.process_time()
+        score = score_episode(learner, episode, embed)
+        return _row(episode, score.predictions, time.process_time() - start) | {"chosen": score.chosen}
+
+    def _tuned(self, episode: Episode) -> Row:
+        peer = LoraFineTuning(self.encoder, self.lora_steps)
+        peer.prepare(0)
+        start = time.process_time()
+        with torch.enable_grad():
+            model = peer.adapt(episode.support)
+        seconds = time.process_time() - start
+        return _row(episode, model.probabilities(episode.query.texts).argmax(1).tolist(), seconds) | model.facts()
+
+
+def _row(episode: Episode, predictions: Sequence[int], seconds: float) -> Row:
+    right, found = list(episode.query.labels), list(predictions)
+    sizes = {"n_way": episode.n_way, "n_support": len(episode.support), "n_query": len(right)}
+    return {**sizes, "accuracy": accuracy(right, found), "macro_f1": macro_f1(right, found), "seconds": seconds}
+
+
+def material(name: str, data_dir: Path) -> tuple[LabeledTexts, LabeledTexts]:
+    """Where supports are drawn from, and what is scored."""
+    pool, scored = texts_of(name, data_dir)
+    step = max(1, len(scored) // MOST_QUERY)
+    return pool, scored.select(list(range(0, len(scored), step))[:MOST_QUERY])
+
+
+def episodes(pool: LabeledTexts, scored: LabeledTexts, shots: str) -> Iterable[Episode]:
+    """The draws with so many examples a class; the first of a draw are those of its smaller supports."""
+    if shots == "0":
+        yield NamesAlone(pool, test=scored).episode(0)
+    elif shots == "all":
+        yield KShotSampler(pool, n_shot=None, seed=0, test=scored, rare="keep").episode(0)
+    else:
+        sampler = KShotSampler(pool, n_shot=MOST_SHOTS, seed=0, test=scored, rare="keep")
+        for draw in range(DRAWS if int(shots) <= DRAWN_OFTEN else 1):
+            whole = sampler.episode(draw)
+            yield Episode(first(whole.support, int(shots)), whole.query)
+
+
+def first(support: LabeledTexts, n_shot: int) -> LabeledTexts:
+    """The first so many texts of each class."""
+    met = [0] * support.n_way
+    rows: list[int] = []
+    for row, label in enumerate(support.labels):
+        met[label] += 1
+        rows += [row] if met[label] <= n_shot else []
+    return support.select(rows)
+
+
+def measure(
+    contenders: Contenders,
+    sets: Mapping[str, tuple[LabeledTexts, LabeledTexts]],
+    shots: Sequence[str],
+    methods: Sequence[str],
+    rows: list[Row],
+    out: Path,
+) -> None:
+    """Add what is missing to ``rows`` and ``out``, few shots first."""
+    done = {(row["set"], row["shots"], row["draw"], row["method"]) for row in rows}
+    for n_shot in shots:
+        for name, (pool, scored) in sets.items():
+            for draw, episode in enumerate(episodes(pool, scored, n_shot)):
+                for method in methods:
+                    key = {"set": name, "shots": n_shot, "draw": draw, "method": method}
+                    if tuple(key.values()) in done or (n_shot == "0" and method != "auto"):
+                        continue
+                    rows.append(key | contenders.measured(method, episode))
+                    write_json(out, {"rows": rows})
+                    found = rows[-1]
+                    said = f"{100 * float(str(found['accuracy'])):.1f} %, {float(str(found['seconds'])):.1f} s"
+                    print(f"{name}, {n_shot} shots, draw {draw}, {method}: {said}", flush=True)
+
+
+def means(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
+    """By set and method: the mean accuracy in % for each number of shots."""
+    values: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        each = values.setdefault((str(row["set"]), str(row["method"])), {})
+        each.setdefault(str(row["shots"]), []).append(100 * float(str(row["accuracy"])))
+    return {key: {n: float(np.mean(each[n])) for n in SHOTS if n in each} for key, each in values.items()}
+
+
+def show(rows: Sequence[Row]) -> None:
+    """A line for each set and method."""
+    table = Table("set", "method", *SHOTS, box=None)
+    found = means(rows)
+    for name in SETS:
+        for method in METHODS:
+            each = found.get((name, method), {})
+            if each:
+                table.add_row(name, method, *(f"{each[n]:.1f}" if n in each else "" for n in SHOTS))
+    Console(width=140).print(table)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """A panel a set."""
+    found = means(rows)
+    names = [name for name in SETS if any(key[0] == name for key in found)]
+    methods = [method for method in METHODS if any(key[1] == method for key in found)]
+    colours = method_colours([METHODS[method] for method in methods])
+    with canvas(10.0, 2.4 * -(-len(names) // 4) + 0.5) as figure:
+        grid = np.atleast_1d(figure.subplots(-(-len(names) // 4), min(4, len(names)), squeeze=False)).ravel()
+        for axes, name in zip(grid, names, strict=False):
+            for method in methods:
+                each = found.get((name, method), {})
+                colour, marker = colours[METHODS[method]]
+                places = [SHOTS.index(n) for n in each]
+                axes.plot(places, list(each.values()), color=colour, marker=marker, markersize=4, label=METHODS[method])
+            axes.set_title(SETS[name], fontsize=9)
+            axes.set_xticks(range(len(SHOTS)), SHOTS, fontsize=7)
+            axes.set_ylim(0, 100)
+            axes.grid(axis="y")
+        for axes in grid[len(names) :]:
+            axes.set_visible(False)
+        figure.supylabel("accuracy, %")
+        figure.supxlabel("examples of each class")
+        handles = {line.get_label(): line for axes in grid for line in axes.get_lines()}
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False)
+        made = picture(figure, name="curves", title="Learning curves", caption="", alt="Learning curves.")
+    write_bytes(path, made.png)
+
+
+def main(
+    *,
+    data_dir: Annotated[Path, typer.Option(help="Folder with copies of public data sets.")] = Path("../shared/data"),
+    only: Annotated[str, typer.Option(help="Only sets whose name contains one of these words.")] = "",
+    shots: Annotated[str, typer.Option(help="Examples of each class, comma-separated.")] = ",".join(SHOTS),
+    methods: Annotated[str, typer.Option(help="auto, logistic, lora.")] = "auto,logistic",
+    lora_steps: Annotated[int, typer.Option(help="Training steps of LoRA.")] = 60,
+    prime: Annotated[bool, typer.Option("--prime", help="Embed the texts and stop.")] = False,
+    show_only: Annotated[bool, typer.Option("--show", help="Table and picture of what there is.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the rows are written.")] = RESULTS,
+    png: Annotated[Path, typer.Option(help="Where the picture is drawn.")] = PICTURE,
+) -> None:
+    """Measure what is missing, a row at a time; then table and picture."""
+    rows: list[Row] = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    if not show_only:
+        names = [name for name in SETS if any(word in name for word in only.split(","))]
+        sets = {name: material(name, data_dir) for name in names}
+        contenders = Contenders.shipped(lora_steps)
+        if prime:
+            for n_shot in shots.split(","):
+                for name, (pool, scored) in sets.items():
+                    for episode in episodes(pool, scored, n_shot):
+                        contenders.learners["auto"][1](episode.texts())
+                    print(f"{name}, {n_shot} shots: embedded", flush=True)
+            return
+        measure(contenders, sets, shots.split(","), methods.split(","), rows, out)
+    show(rows)
+    draw(rows, png)
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        typer.run(main)
