@@ -19,7 +19,7 @@ from nlpmeta.errors import DataWarning
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 WIDTH = 8192
 """Characters of a text that are tokenized at first; twice as many, and so on, while they do not make enough tokens."""
@@ -74,8 +74,34 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
 _guard = Guard()  # a fast tokenizer keeps in itself where it cuts
 
 
+class Batch(Protocol):
+    """What a tokenizer makes of some texts; ``encodings`` is ``None`` from a tokenizer in Python."""
+
+    @property
+    def encodings(self) -> "list[Encoding] | None": ...
+    def __getitem__(self, key: str, /) -> list[list[int]]: ...
+
+
+class Tokenizes(Protocol):
+    """What is needed of a tokenizer here, as those of ``transformers`` have it."""
+
+    @property
+    def is_fast(self) -> bool: ...
+    @property
+    def truncation_side(self) -> str: ...
+    def __call__(
+        self,
+        text: str | list[str],
+        /,
+        *,
+        truncation: bool = ...,
+        max_length: int | None = ...,
+        return_attention_mask: bool | None = ...,
+    ) -> Batch: ...
+
+
 def token_ids(
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizes,
     texts: Sequence[str],
     *,
     max_length: int,
@@ -95,7 +121,7 @@ def token_ids(
     for row, text in enumerate(texts):
         ids, read = batch, width
         place = row
-        while read is not None and read < min(len(text), MOST) and not _is_enough(ids.encodings[place]):  # type: ignore[index]
+        while read is not None and read < min(len(text), MOST) and not _is_enough(ids, place):
             read, place = 2 * read, 0
             ids = _cut(tokenizer, [text[:read]], max_length)
         found.append(ids["input_ids"][place])
@@ -106,10 +132,9 @@ def token_ids(
     return found
 
 
-def _cut(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int) -> "BatchEncoding":
+def _cut(tokenizer: Tokenizes, texts: list[str], max_length: int) -> Batch:
     with _guard:
-        batch: BatchEncoding = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)
-    return batch
+        return tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)
 
 
 def frame_of(tokenizer: "PreTrainedTokenizerBase", prefix: str) -> tuple[int, int]:
@@ -121,7 +146,7 @@ def frame_of(tokenizer: "PreTrainedTokenizerBase", prefix: str) -> tuple[int, in
     return kept[0] + len(words), max(0, len(marks) - kept[-1] - 1)
 
 
-def _loses(tokenizer: "PreTrainedTokenizerBase", batch: "BatchEncoding", place: int, text: str) -> bool:
+def _loses(tokenizer: Tokenizes, batch: Batch, place: int, text: str) -> bool:
     """Whether a text that was read whole makes more tokens than were kept."""
     if batch.encodings is not None:
         return bool(batch.encodings[place].overflowing)
@@ -129,9 +154,9 @@ def _loses(tokenizer: "PreTrainedTokenizerBase", batch: "BatchEncoding", place: 
         return len(tokenizer(text)["input_ids"]) > len(batch["input_ids"][place])
 
 
-def _is_enough(encoding: "Encoding") -> bool:
+def _is_enough(batch: Batch, place: int) -> bool:
     """Whether so many tokens were cut off that more text could not change those that were kept."""
-    return sum(len(part.ids) for part in encoding.overflowing) >= BEYOND
+    return batch.encodings is None or sum(len(part.ids) for part in batch.encodings[place].overflowing) >= BEYOND
 
 
 class Reader(Protocol):

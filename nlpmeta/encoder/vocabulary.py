@@ -96,7 +96,7 @@ class Vocabulary:
     ) -> list[list[int]]:
         """The ids of each text, special tokens included, cut to ``max_length``; as ``token_ids``."""
         if self._words is None:
-            return token_ids(self._plain(), texts, max_length=max_length, on_cut=on_cut)  # type: ignore[arg-type]
+            return token_ids(self._plain(), texts, max_length=max_length, on_cut=on_cut)
         found = []
         for row, text in enumerate(texts):
             note = None if on_cut is None else (lambda _, row=row: on_cut(row))
@@ -109,7 +109,7 @@ class Vocabulary:
             part = text[:width]
             normalised = words.normalised(part)
             if any(each in part or each in normalised for each in self._added):  # they are cut out before all else
-                return token_ids(self._plain(), [text], max_length=max_length, on_cut=note)[0]  # type: ignore[arg-type]
+                return token_ids(self._plain(), [text], max_length=max_length, on_cut=note)[0]
             ids = words.ids(normalised, most=room + BEYOND)
             if width >= min(len(text), MOST) or len(ids) >= room + BEYOND:
                 break
@@ -217,12 +217,20 @@ class _Plain:
 
         self._tokenizer = Tokenizer.from_str(read_text(path, most=_LARGEST))
 
-    def __call__(self, texts: list[str], *, max_length: int, **_: object) -> "_Batch":
-        self._tokenizer.enable_truncation(max_length)
-        return _Batch(self._tokenizer.encode_batch(texts))
+    def __call__(self, text: str | list[str], /, *, max_length: int | None = None, **_: object) -> "_Batch":
+        if max_length is None:
+            self._tokenizer.no_truncation()
+        else:
+            self._tokenizer.enable_truncation(max_length)
+        return _Batch(self._tokenizer.encode_batch([text] if isinstance(text, str) else text))
 
 
 class _Batch(dict[str, list[list[int]]]):
     def __init__(self, encodings: "list[Encoding]") -> None:
         super().__init__(input_ids=[list(each.ids) for each in encodings])
-        self.encodings = encodings
+        self._encodings = encodings
+
+    @property
+    def encodings(self) -> "list[Encoding] | None":
+        """All that is known of each text."""
+        return self._encodings
