@@ -30,7 +30,7 @@ class ScaledEncoder(TextEncoder):
         nn.Module.__init__(self)
         self.backbone, self.tokenizer, self.files = encoder.backbone, encoder.tokenizer, encoder.files
         self.prefix, self.max_length, self.normalise = encoder.prefix, encoder.max_length, encoder.normalise
-        self.window, self.windows = encoder.window, encoder.windows
+        self.window, self.windows, self.pooling = encoder.window, encoder.windows, encoder.pooling
         self.scales, self.frozen_layers, self.training, self.trained = tuple(scales), None, False, encoder.trained
         self.pairs = encoder.pairs
         self.dim = len(self.scales) * view_width(int(encoder.backbone.config.hidden_size), self.pairs)

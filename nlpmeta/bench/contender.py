@@ -21,6 +21,8 @@ from nlpmeta.settings import Registry
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nlpmeta.encoder.files import Pooling
+
 
 class Adapted(ABC):
     """What adaptation made of one support set."""
@@ -161,6 +163,7 @@ class EncoderForPeers:
     folder: Path
     prefix: str
     max_length: int
+    pooling: "Pooling" = "mean"
 
     @classmethod
     def of(cls, name: str, max_length: int | None = None) -> "EncoderForPeers":
@@ -169,7 +172,8 @@ class EncoderForPeers:
         from nlpmeta.encoder.weights import resolve
 
         files = resolve(name)
-        return cls(files.folder, files.prefix, max_length or min(MAX_LENGTH, files.max_length or MAX_LENGTH))
+        most = max_length or min(MAX_LENGTH, files.max_length or MAX_LENGTH)
+        return cls(files.folder, files.prefix, most, files.pooling)
 
     def texts(self, texts: Sequence[str]) -> list[str]:
         """The texts as the encoder wants them."""

@@ -56,7 +56,7 @@ class AdaptiveClassifier(Contender):
         self._model = Package(
             str(self._encoder.folder),
             device=str(resolve_device(self.device)),
-            config={"max_length": self._encoder.max_length, "pooling": "mean"},
+            config={"max_length": self._encoder.max_length, "pooling": self._encoder.pooling},
             seed=seed,
             use_onnx=False,
         )
@@ -136,11 +136,12 @@ class SetFit(Contender):
 
 
 def _modules(encoder: EncoderForPeers) -> list["Module"]:
-    """Transformer, mean pooling and unit length, as our encoder."""
+    """Transformer, pooling and unit length, as our encoder."""
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     transformer = Transformer(str(encoder.folder), max_seq_length=encoder.max_length)
-    return [transformer, Pooling(transformer.get_embedding_dimension()), Normalize()]
+    pooling = "lasttoken" if encoder.pooling == "last" else encoder.pooling
+    return [transformer, Pooling(transformer.get_embedding_dimension(), pooling), Normalize()]
 
 
 STEPS, BATCH = 200, 16

@@ -103,7 +103,10 @@ class LightClassifier:
         heads = LightHeads(tensors["weight"], tensors["bias"], tensors["shares"], float(facts["temperature"]))
         if heads.weight.shape[:2] != heads.bias.shape:
             return None
-        name = CompiledName(facts["encoder"], tuple(facts["views"]), bool(facts["normalise"]), precision_of(engine))
+        views, pooling = tuple(facts["views"]), facts.get("pooling", "mean")
+        name = CompiledName(
+            facts["encoder"], views, bool(facts["normalise"]), precision_of(engine), pooling=pooling
+        )  # fmt: skip
         classes = np.asarray(facts["classes"], dtype=facts["dtype"])
         windows = None if facts.get("windows") is None else Windows(*facts["windows"])
         return cls(heads, classes, name, facts["prefix"], facts["max_length"], facts["most_tokens"], windows)
@@ -150,6 +153,7 @@ def write_light(
         "encoder": name.encoder,
         "views": list(name.views),
         "normalise": name.normalise,
+        **({} if name.pooling == "mean" else {"pooling": name.pooling}),
         "classes": classes.tolist(),
         "dtype": classes.dtype.str,
     }

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
+from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, cast
 
 import typer
 
@@ -102,18 +103,41 @@ def _discard_results() -> None:
 def loads_encoder(command: Callable[P, R]) -> Callable[P, R]:
     """The same command with a line on the terminal until it says something itself.
 
-    Nobody sees it who pipes standard error away, or asked for --quiet or --json.
+    Nobody sees it who pipes standard error away, or asked for --quiet or --json. A command that takes --encoder also
+    takes --pooling and --prefix.
     """
+    own = signature(command)
+    more = list(_OF_ENCODERS) if "encoder" in own.parameters else []
 
     @wraps(command)
     def shown(*args: P.args, **options: P.kwargs) -> R:
         show_status(LOADING, show=not (options.get("quiet") or options.get("json")))
         try:
+            pooling, prefix = (cast("str | None", options.pop(each.name, None)) for each in _OF_ENCODERS)
+            if pooling is not None or prefix is not None:
+                from nlpmeta.encoder.weights import DEFAULT_ENCODER, encoder_named
+
+                named = cast("str", options["encoder"] or DEFAULT_ENCODER)
+                options["encoder"] = encoder_named(named, pooling=pooling, prefix=prefix)
             return command(*args, **options)
         finally:
             clear_status()
 
+    place = [*own.parameters].index("encoder") + 1 if more else 0
+    taken = [*own.parameters.values()]
+    shown.__signature__ = own.replace(parameters=[*taken[:place], *more, *taken[place:]])  # type: ignore[attr-defined]
+    shown.__annotations__ = {**command.__annotations__, **{each.name: each.annotation for each in more}}
     return shown
+
+
+_OF_ENCODERS = tuple(
+    Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, typer.Option(help=said)])
+    for name, said in (
+        ("pooling", "Pooling of the encoder's tokens: mean, cls or last; by default its own."),
+        ("prefix", "Prefix or instruction before every text; by default the encoder's own."),
+    )
+)
+"""What is said of an encoder beside its name."""
 
 
 Device = Annotated[

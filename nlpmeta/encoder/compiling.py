@@ -59,7 +59,7 @@ def compiled_name(encoder: TextEncoder, precision: Precision) -> CompiledName | 
     if encoder.files is None or not encoder.as_loaded or runtime_version() is None:
         return None
     views = tuple(_view(encoder, scale) for scale in _scales(encoder))
-    return CompiledName(encoder.files.digest, views, encoder.normalise, precision)
+    return CompiledName(encoder.files.digest, views, encoder.normalise, precision, pooling=encoder.pooling)
 
 
 def compile_encoder(encoder: TextEncoder, precision: Precision) -> Agreement:
@@ -188,7 +188,8 @@ def _write(encoder: TextEncoder, precision: Precision, work: Path) -> None:
 def embedder(encoder: TextEncoder) -> Embedder:
     """What embeds as ``encoder`` does now, on the CPU, in a form that can be traced."""
     merged = [cast("PreTrainedModel", merged_backbone(encoder.backbone, each)) for each in _scales(encoder)]
-    module = Embedder([with_attention(each, "eager") for each in merged], normalise=encoder.normalise).eval()
+    views = [with_attention(each, "eager") for each in merged]
+    module = Embedder(views, normalise=encoder.normalise, pooling=encoder.pooling).eval()
     return module if encoder.device.type == "cpu" else copy.deepcopy(module).to("cpu")  # the encoder stays there
 
 

@@ -1,6 +1,6 @@
 """Engines: what embeds tokens without gradients. PyTorch, or a compiled encoder that ONNX Runtime runs without it.
 
-A compiled encoder is a folder of the user's cache: the graph of the transformer with its adapters in the weights, mean
+A compiled encoder is a folder of the user's cache: the graph of the transformer with its adapters in the weights,
 pooling and scaling to unit length included, and the vocabulary. Its name is a digest of all that it depends on, so it
 is never out of date, and every model on the same checkpoint finds the same one. Nothing here imports torch.
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
-from nlpmeta.encoder.files import file_digest
+from nlpmeta.encoder.files import Pooling, file_digest
 from nlpmeta.encoder.parts import Windows
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.vocabulary import Vocabulary
@@ -99,6 +99,7 @@ class CompiledName:
         precision: of the weights.
         runtime: the version of ONNX Runtime, which optimised the graph.
         format: of the folder.
+        pooling: of the tokens.
     """
 
     encoder: str
@@ -107,6 +108,7 @@ class CompiledName:
     precision: Precision = "float32"
     runtime: str | None = None
     format: int = FORMAT
+    pooling: Pooling = "mean"
 
     @property
     def folder(self) -> Path:
@@ -116,7 +118,8 @@ class CompiledName:
 
     def json(self) -> dict[str, object]:
         """For its file, and for the digest."""
-        return {**asdict(self), "views": list(self.views), "runtime": self.runtime or runtime_version()}
+        facts = {**asdict(self), "views": list(self.views), "runtime": self.runtime or runtime_version()}
+        return {key: value for key, value in facts.items() if (key, value) != ("pooling", "mean")}
 
 
 class CompiledEncoder:

@@ -8,18 +8,27 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.progress import quiet_transformers
-from nlpmeta.storage.files import read_text, sha256, user_cache, write_json
+from nlpmeta.storage.files import inside, read_text, sha256, user_cache, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+Pooling = Literal["mean", "cls", "last"]
+"""How the vectors of a text's tokens become one: their mean, that of the first token, or that of the last."""
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FAST_TOKENIZER = "tokenizer.json"
 _SLOW_TOKENIZERS = ("vocab.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json")
+_POOLING = "1_Pooling/config.json"
+"""What sentence-transformers writes beside a model."""
+_WRITTEN_AS: dict[str, Pooling] = {
+    **{"mean": "mean", "pooling_mode_mean_tokens": "mean", "cls": "cls", "pooling_mode_cls_token": "cls"},
+    **{"lasttoken": "last", "pooling_mode_lasttoken": "last"},
+}
+_LONGEST_PREFIX = 1000  # characters
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _REMEMBERED = 1 << 20  # bytes; smaller files are read again every time
 POOLED = ("bert", "roberta", "xlm-roberta", "camembert")
@@ -79,7 +88,9 @@ def check_sizes(folder: Path) -> None:
 
 
 def is_model_file(name: str) -> bool:
-    """Whether ``transformers`` needs this file of a Hub repository: in the top folder, no pickles or other formats."""
+    """Whether a file of a Hub repository is needed: of the top folder, or how it pools; no pickles or other formats."""
+    if name == _POOLING:
+        return True
     if "/" in name or name.startswith("."):
         return False
     if name.endswith(".safetensors"):
@@ -112,6 +123,40 @@ def max_length(folder: Path) -> int | None:
     limits = (positions, _read_json(folder / "tokenizer_config.json").get("model_max_length"))
     sensible = [limit for limit in limits if type(limit) is int and 2 < limit < _NO_LIMIT]
     return min(sensible, default=None)
+
+
+def pooling_of(folder: Path) -> Pooling:
+    """How a model pools: as sentence-transformers wrote beside it, or else as its kind wants it.
+
+    A decoder, which reads from left to right, has read the whole text at the last token only; of any other the mean
+    is taken.
+    """
+    written = _read_json(inside(folder, _POOLING))
+    on = {str(written.get("pooling_mode")), *(key for key, value in written.items() if value is True)}
+    found = {_WRITTEN_AS[key] for key in on if key in _WRITTEN_AS}
+    if len(found) == 1:
+        return found.pop()
+    return "last" if is_decoder(_read_json(folder / "config.json").get("model_type")) else "mean"
+
+
+def is_decoder(kind: object) -> bool:
+    """Whether models of this kind read from left to right and can do nothing else."""
+    if kind in POOLED or not isinstance(kind, str):
+        return False
+    from transformers.models.auto import modeling_auto as known
+
+    return kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def written_prefix(folder: Path) -> str:
+    """What sentence-transformers puts before a text to classify, or before every text; empty if nothing is written."""
+    written = _read_json(folder / "config_sentence_transformers.json")
+    prompts = written.get("prompts")
+    for name in ("classification", "Classification", written.get("default_prompt_name")):
+        prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
+        if isinstance(prompt, str) and len(prompt) <= _LONGEST_PREFIX:
+            return prompt
+    return ""
 
 
 def file_digest(path: Path) -> str:
@@ -167,6 +212,8 @@ def load_folder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase
         backbone, found = AutoModel.from_pretrained(folder, **options, **_no_pooler(folder), output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     _check_weights(folder, found)
+    if is_decoder(backbone.config.model_type):
+        backbone.config.use_cache = False  # keys and values of each layer, to generate with, which nobody here does
     return backbone, tokenizer
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nlpmeta.encoder.files import Pooling
 from nlpmeta.encoder.packaged.e5s1 import BLOCK, four_bit_blocks
 from nlpmeta.storage.files import remove_file
 
@@ -22,20 +23,33 @@ if TYPE_CHECKING:
 _SMALLEST_TABLE = 1000  # rows; below, nothing is won
 
 
-class Embedder(nn.Module):
-    """Token ids and mask ``(n, width)`` to embeddings ``(n, n_views * dim)``: the mean over the tokens of each view."""
+def pooled(hidden: Tensor, mask: Tensor, pooling: Pooling, *, normalise: bool) -> Tensor:
+    """One vector a text, ``(n, dim)``, of those of its tokens, ``(n, width, dim)``; ``mask`` marks the real ones.
 
-    def __init__(self, backbones: "Sequence[PreTrainedModel]", *, normalise: bool) -> None:
+    ``mean`` is over all real tokens, special ones included; ``cls`` and ``last`` are the first and the last of them.
+    """
+    if pooling == "mean":
+        weights = mask.unsqueeze(2).to(hidden.dtype)
+        vectors = (hidden * weights).sum(1) / weights.sum(1)
+    else:
+        real = mask.long()
+        place = (real if pooling == "cls" else real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
+        vectors = hidden.gather(1, place.view(-1, 1, 1).expand(-1, 1, hidden.shape[2])).squeeze(1)
+    return F.normalize(vectors, dim=1) if normalise else vectors
+
+
+class Embedder(nn.Module):
+    """Token ids and mask ``(n, width)`` to embeddings ``(n, n_views * dim)``: the pooled tokens of each view."""
+
+    def __init__(self, backbones: "Sequence[PreTrainedModel]", *, normalise: bool, pooling: Pooling = "mean") -> None:
         super().__init__()
-        self.backbones, self.normalise = nn.ModuleList(backbones), normalise
+        self.backbones, self.normalise, self.pooling = nn.ModuleList(backbones), normalise, pooling
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         parts = []
         for backbone in self.backbones:
             hidden = backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            weights = attention_mask.unsqueeze(2).to(hidden.dtype)
-            pooled = (hidden * weights).sum(1) / weights.sum(1)
-            parts.append(F.normalize(pooled, dim=1) if self.normalise else pooled)
+            parts.append(pooled(hidden, attention_mask, self.pooling, normalise=self.normalise))
         return torch.cat(parts, dim=1)
 
 

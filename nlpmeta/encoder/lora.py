@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from nlpmeta.encoder.merged import ADAPTER as NAME
-from nlpmeta.encoder.merged import adapted_layers, read_rows
+from nlpmeta.encoder.merged import adapted_layers, last_names, linear_layers, read_rows
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.settings import Settings
@@ -20,12 +20,8 @@ from nlpmeta.storage.tensors import digest_of, from_int8, read_tensors, to_int8
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-_PEFT_PREFIX = "base_model.model."
-
-_SCALE = ".scale"
-
+_PEFT_PREFIX, _SCALE = "base_model.model.", ".scale"
 Storage = Literal["exact", "float16", "int8"]
 
 
@@ -38,8 +34,8 @@ class AdapterSettings(Settings):
     rank: int = Field(16, ge=1, le=4096, description="columns of the two thin matrices of each adapted weight")
     alpha: float = Field(32.0, gt=0, le=1e6, description="the product of the two is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before each adapter while training")
-    modules: tuple[str, ...] = Field(
-        ("query", "key", "value", "dense"), min_length=1, description="last names of the linear layers that are adapted"
+    modules: tuple[str, ...] | None = Field(
+        None, min_length=1, description="last names of the linear layers that are adapted; null for all in the layers"
     )
     layers: int | None = Field(
         None,
@@ -67,12 +63,11 @@ def add_adapter(encoder: TextEncoder, settings: AdapterSettings, *, seed: int) -
         ):  # peft draws a start of its own, which is replaced below
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
     except ValueError as error:
-        known = sorted(
-            {name.rpartition(".")[2] for name, m in encoder.backbone.named_modules() if isinstance(m, nn.Linear)}
+        named, known = (
+            " or ".join(settings.modules or ()),
+            ", ".join(last_names(linear_layers(encoder.backbone))) or "none",
         )
-        raise NLPMetaError(
-            f"No linear layer of this encoder is named {' or '.join(settings.modules)}; it has {', '.join(known)}."
-        ) from error
+        raise NLPMetaError(f"No linear layer of this encoder is named {named}; it has {known}.") from error
     read_rows(encoder.backbone)
     generator = torch.Generator("cpu").manual_seed(seed)
     for name, weight in adapter_weights(encoder).items():
@@ -222,12 +217,20 @@ def _peft_config(encoder: TextEncoder, settings: AdapterSettings) -> "LoraConfig
     depth = int(encoder.backbone.config.num_hidden_layers)
     if settings.layers is not None and settings.layers > depth:
         raise NLPMetaError(f"Adapters in the top {settings.layers} layers were requested; this encoder has {depth}.")
+    paths = linear_layers(encoder.backbone)
+    modules = list(settings.modules or last_names(paths))
+    if not modules:
+        kind = type(encoder.backbone).__name__
+        raise NLPMetaError(f"The {depth} layers of {kind} have no linear layers that adapters could be put into.")
     top = None if settings.layers is None else list(range(depth - settings.layers, depth))
+    if top and paths and paths[0].split(".")[1].isdigit():  # layers.0: peft only finds layers that are in something
+        chosen = [path for path in paths if _layer_of(path) in top and path.rpartition(".")[2] in modules]
+        modules, top = chosen or modules, None
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft annotates int and takes any number
         lora_dropout=settings.dropout,
-        target_modules=list(settings.modules),
+        target_modules=modules,
         layers_to_transform=top,
         task_type="FEATURE_EXTRACTION",
         base_model_name_or_path=encoder.files.name if encoder.files is not None else None,

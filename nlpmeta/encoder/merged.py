@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
-
 Module = TypeVar("Module", bound=nn.Module)
 _Value = TypeVar("_Value")
 ADAPTER = "default"
@@ -32,6 +31,18 @@ def adapted_layers(backbone: nn.Module) -> "dict[str, LoraLayer]":
         for path, module in backbone.named_modules()
         if hasattr(module, "lora_A") and ADAPTER in getattr(module, "scaling", {})
     }
+
+
+def linear_layers(backbone: "PreTrainedModel") -> list[str]:
+    """The paths of the linear layers within the layers of the transformer."""
+    depth, every = int(backbone.config.num_hidden_layers), dict(backbone.named_modules())
+    lists = tuple(f"{path}." for path, each in every.items() if isinstance(each, nn.ModuleList) and len(each) == depth)
+    return [path for path, each in every.items() if isinstance(each, nn.Linear) and path.startswith(lists)]
+
+
+def last_names(paths: Sequence[str]) -> list[str]:
+    """The distinct names at the ends of paths, by name."""
+    return sorted({path.rpartition(".")[2] for path in paths})
 
 
 def merged_backbone(backbone: nn.Module, scale: float | None = None) -> nn.Module:

@@ -169,6 +169,7 @@ def reading_facts(encoder: TextEncoder) -> list[object]:
     """What decides, beside the weights, what ``encoder`` makes of a text."""
     facts = [encoder.prefix, encoder.max_length, encoder.normalise, encoder.dim, getattr(encoder, "scales", None)]
     facts += [] if encoder.windows is None else [astuple(encoder.windows)]
+    facts += [] if encoder.pooling == "mean" else [encoder.pooling]
     return [*facts, f"pairs {PAIR_FORM}"] if encoder.pairs else facts
 
 

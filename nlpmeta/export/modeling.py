@@ -1,4 +1,4 @@
-"""Sequence classification on a mean-pooled encoder, for ``transformers``; exported models carry a copy of this file.
+"""Sequence classification on a pooled encoder, for ``transformers``; exported models carry a copy of this file.
 
 It needs torch and transformers and nothing else. ``import nlpmeta.export.modeling`` makes it known to the Auto classes.
 """
@@ -15,8 +15,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 class NLPMetaConfig(PretrainedConfig):
     """A configuration for each encoder and what happens around them.
 
-    ``normalise``: embeddings have unit length; ``max_tokens``: what a text is cut to, its last ``end_tokens`` kept;
-    ``shares``: of each linear layer, whose probabilities are averaged; ``mixture_temperature``: of that mean.
+    ``normalise``: embeddings have unit length; ``pooling``: ``mean``, ``cls`` or ``last``; ``max_tokens``: what a text
+    is cut to, its last ``end_tokens`` kept; ``shares``: of each linear layer, whose probabilities are averaged;
+    ``mixture_temperature``: of that mean.
     """
 
     model_type = "nlpmeta"
@@ -26,6 +27,7 @@ class NLPMetaConfig(PretrainedConfig):
         encoders: Sequence[dict[str, Any]] = (),
         encoder_options: dict[str, Any] | None = None,
         normalise: bool = True,
+        pooling: str = "mean",
         max_tokens: int = 128,
         end_tokens: int = 1,
         shares: Sequence[float] = (1.0,),
@@ -34,12 +36,13 @@ class NLPMetaConfig(PretrainedConfig):
     ) -> None:
         self.encoders, self.encoder_options = list(encoders), dict(encoder_options or {})
         self.normalise, self.max_tokens, self.end_tokens = normalise, max_tokens, end_tokens
+        self.pooling = pooling
         self.shares, self.mixture_temperature = list(shares), mixture_temperature
         super().__init__(**kwargs)
 
 
 class NLPMetaForSequenceClassification(PreTrainedModel):
-    """Linear layers on the embeddings of one or two encoders: the mean over real tokens, scaled to unit length."""
+    """Linear layers on the embeddings of one or two encoders: their tokens pooled, scaled to unit length."""
 
     config_class = NLPMetaConfig
     base_model_prefix = "encoders"
@@ -79,8 +82,13 @@ class NLPMetaForSequenceClassification(PreTrainedModel):
 
     def _embed(self, encoder: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         hidden = encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        weights = mask.unsqueeze(2).to(hidden.dtype)
-        pooled = (hidden * weights).sum(1) / weights.sum(1)
+        if self.config.pooling == "mean":
+            weights = mask.unsqueeze(2).to(hidden.dtype)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+        else:
+            last = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+            place = (mask if self.config.pooling == "cls" else mask * last).argmax(1)
+            pooled = hidden[torch.arange(len(hidden), device=mask.device), place]
         return nn.functional.normalize(pooled, dim=1) if self.config.normalise else pooled
 
     def _cut(self, input_ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,8 +4,9 @@ import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
+from nlpmeta.encoder.files import Pooling
 from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, Storage, has_adapter, load_adapter, save_adapter
 from nlpmeta.encoder.parts import PAIR_FORM
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
@@ -67,6 +68,7 @@ def read_learner(
             max_length=_number(facts["max_length"]) if max_length is None else max_length,
             window=_number(facts["window"]) if max_length is None and "window" in facts else None,
             normalise=bool(facts["normalise"]),
+            pooling=_pooling(facts.get("pooling", "mean")),
             device=device,
         )
         if is_adapted:
@@ -150,12 +152,13 @@ def shared_encoder(
     max_length: int | None = None,
     window: int | None = None,
     normalise: bool = True,
+    pooling: "Pooling | None" = None,
     device: "Device" = "auto",
 ) -> "TextEncoder":
     """``own_encoder``, loaded once a process and device: frozen weights can be shared."""
     from nlpmeta.encoder.device import resolve_device
 
-    return _shared(name, revision, prefix, max_length, window, normalise, str(resolve_device(device)))
+    return _shared(name, revision, prefix, max_length, window, normalise, pooling, str(resolve_device(device)))
 
 
 @lru_cache(maxsize=2)
@@ -166,6 +169,7 @@ def _shared(
     max_length: int | None,
     window: int | None,
     normalise: bool,
+    pooling: "Pooling | None",
     device: str,
 ) -> "TextEncoder":
     return own_encoder(
@@ -175,6 +179,7 @@ def _shared(
         max_length=max_length,
         window=window,
         normalise=normalise,
+        pooling=pooling,
         device=device,
     )
 
@@ -187,6 +192,7 @@ def own_encoder(
     max_length: int | None = None,
     window: int | None = None,
     normalise: bool = True,
+    pooling: "Pooling | None" = None,
     device: "Device" = "auto",
 ) -> "TextEncoder":
     """``TextEncoder.from_pretrained``: an encoder that adapters can be put into."""
@@ -199,6 +205,7 @@ def own_encoder(
         max_length=max_length,
         window=window,
         normalise=normalise,
+        pooling=pooling,
         device=device,
     )
 
@@ -218,6 +225,7 @@ def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:
         **({} if encoder.windows is None else {"window": encoder.window}),
         **({"pairs": PAIR_FORM} if encoder.pairs else {}),
         "normalise": encoder.normalise,
+        **({} if encoder.pooling == "mean" else {"pooling": encoder.pooling}),
     }
 
 
@@ -266,6 +274,12 @@ def _options(value: Json) -> dict[str, Any]:
         elif option is not None and not isinstance(option, int | float):
             raise TypeError(f"the option {name[:60]!r} is not a plain value")
     return options
+
+
+def _pooling(value: Json) -> "Pooling":
+    if value not in get_args(Pooling):
+        raise ValueError(f"there is no pooling {str(value)[:60]!r}")
+    return cast("Pooling", value)
 
 
 def _word(value: Json) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
+from nlpmeta.encoder.files import Pooling
 from nlpmeta.encoder.lora import AdapterSettings, Storage
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, lasting_name
 from nlpmeta.episodes import Range
@@ -245,6 +246,10 @@ class EncoderChoice(Settings):
     )
     revision: str | None = Field(None, description="a commit of the Hub; null for what is on this machine")
     max_length: int = Field(128, ge=4, le=100_000, description="tokens kept of each text")
+    pooling: Pooling | None = Field(None, description="mean, cls or last; null for what the model says")
+    prefix: str | None = Field(
+        None, max_length=1000, description="what goes before every text; null for what the model says"
+    )
 
 
 class Recipe(TrainSettings):
@@ -281,4 +286,6 @@ class Recipe(TrainSettings):
 
     def digest(self) -> str:
         """SHA-256 of all settings, in hexadecimal; the same for recipes that train alike."""
-        return hashlib.sha256(self.model_dump_json(exclude={"out"}).encode()).hexdigest()
+        unsaid = {name for name in ("pooling", "prefix") if getattr(self.encoder, name) is None}
+        found = self.model_dump_json(exclude={"out": True, "encoder": unsaid})
+        return hashlib.sha256(found.encode()).hexdigest()

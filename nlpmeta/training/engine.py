@@ -205,8 +205,9 @@ def build_learner(recipe: Recipe) -> Learner:
     kind, choice = learners[recipe.learner], recipe.encoder
     # On the CPU, where adapters are drawn; training moves it.
     encoder = TextEncoder.from_pretrained(
-        choice.name, revision=choice.revision, max_length=choice.max_length, device="cpu"
-    )
+        choice.name, revision=choice.revision, prefix=choice.prefix, max_length=choice.max_length,
+        pooling=choice.pooling, device="cpu",
+    )  # fmt: skip
     if recipe.start is not None:
         load_adapter(encoder, checkpoint_folder(recipe.start))
         if recipe.adapter is None:
