@@ -11,7 +11,7 @@ from browser import PATH, browser_page
 from nlpmeta.bench import Growth, series_of
 from nlpmeta.bench.drawing import Maps
 from nlpmeta.bench.plan import Cell
-from nlpmeta.bench.report import confusion_counts, make_report
+from nlpmeta.bench.report import confusion, confusion_counts, make_report
 from nlpmeta.bench.store import Store
 from nlpmeta.bench.summary import BEGIN, END, groups_of, markdown
 from nlpmeta.cli.app import main
@@ -76,6 +76,46 @@ def test_the_page_holds_all_it_shows(read, page):
 def test_no_two_elements_of_the_page_have_one_id_and_every_link_leads_somewhere(read):
     assert len(read.ids) == len(set(read.ids))
     assert {link[1:] for link in read.links if link.startswith("#")} <= set(read.ids)
+
+
+def test_the_page_opens_with_the_best_method_and_the_means_of_all(store, page):
+    head = page.read_text(encoding="utf-8").partition("<nav")[0]
+    means = {
+        name: [
+            100 * np.mean([g.accuracy.mean for g in groups_of(store.lines()) if (g.method.name, g.task.n_shot) == key])
+            for key in ((name, 1), (name, 5), (name, 10))
+        ]
+        for name in ("auto@default", "setfit")
+    }
+    assert "Best on the mean of 3 datasets: auto@default" in head
+    for name, values in means.items():
+        assert name in head
+        for value in values:
+            assert f"{value:.1f}" in head
+    leads = [f"{ours - theirs:+.1f}" for ours, theirs in zip(*means.values(), strict=True)]
+    assert f"{', '.join(leads)} points against setfit" in head
+
+
+def test_the_page_explains_the_methods_and_gives_the_commands_that_measured_it(read):
+    shown = " ".join(" ".join(read.text).split())
+    assert "on the shipped checkpoint" in shown and "at most 25 training steps" in shown
+    for options in (
+        "nlpmeta bench --data injongo:swa,injongo:kin,banking77 --shots 1,5,10 --draws 3 --max-query 500 --seed 0 "
+        "--methods auto@default --peers none --max-steps 0 --out FOLDER",
+        "--methods none --peers setfit --max-steps 25 --out FOLDER",
+    ):
+        assert options in shown
+
+
+def test_a_matrix_too_large_to_read_is_shown_with_its_worst_classes_and_whole(store, page):
+    content = page.read_text(encoding="utf-8")
+    for name in ("confusion-banking77-auto-default-worst", "confusion-banking77-auto-default"):
+        assert f'id="picture-{name}"' in content
+    assert "the 20 classes with the most mistakes of 77" in content
+    assert "confusion-injongo-swa-auto-default-worst" not in content
+    group = next(g for g in groups_of(store.lines()) if g.task.data == "banking77" and g.method.name == "auto@default")
+    worst = confusion(group, store.query_sets(), name="some", most=20)
+    assert worst.folded and worst.alt.startswith("Confusion matrix of 20 classes")
 
 
 def test_every_picture_of_the_results_is_there_and_is_a_file_too(store, page):
@@ -242,6 +282,7 @@ def test_a_phone_shows_the_page_without_complaint_or_sideways_scroll(page, tmp_p
     with browser_page(tmp_path / "profile") as tab:
         for width in (390, 1280):
             tab.open(page.as_uri(), width=width, scheme=scheme)
+            tab.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
             assert tab.complaints() == []
             assert tab.requests() in ([page.as_uri()], [page.as_uri(), "data:,"])
             assert tab.evaluate("document.documentElement.scrollWidth") <= width

@@ -41,7 +41,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 class Picture:
     """A drawn figure: ``svg`` for the page, ``png`` for a file.
 
-    ``alt`` says in words what is seen; a ``wide`` one scrolls inside the page, because its labels need the room.
+    ``alt`` says in words what is seen; a ``wide`` one scrolls inside the page, because its labels need the room; a
+    ``folded`` one is shown once it is opened.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Picture:
     svg: str
     png: bytes
     wide: bool = False
+    folded: bool = False
 
     def write(self, folder: Path) -> None:
         """Write it to ``folder`` as a PNG file."""
@@ -87,7 +89,9 @@ def canvas(width: float, height: float) -> "Iterator[Figure]":
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def picture(figure: "Figure", *, name: str, title: str, caption: str, alt: str, wide: bool = False) -> Picture:
+def picture(
+    figure: "Figure", *, name: str, title: str, caption: str, alt: str, wide: bool = False, folded: bool = False
+) -> Picture:
     """Draw ``figure``, as SVG without a background and as PNG."""
     from matplotlib import rc_context
 
@@ -98,7 +102,7 @@ def picture(figure: "Figure", *, name: str, title: str, caption: str, alt: str, 
         figure.savefig(vector, format="svg", transparent=True, metadata=nothing)
         figure.savefig(raster, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     svg = _for_page(vector.getvalue(), name=name, alt=alt)
-    return Picture(name, title, caption, alt, svg, raster.getvalue(), wide)
+    return Picture(name, title, caption, alt, svg, raster.getvalue(), wide, folded)
 
 
 def method_colours(titles: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -197,6 +197,7 @@ def embedding_map(found: TaskMaps, *, name: str) -> Picture:
             caption=f"{len(maps.frozen.label_names)} of the classes; large marks are support texts, small ones query "
             "texts. Two principal components of each encoder's own embeddings.",
             alt=f"Support and query texts of {found.title} in two dimensions, before and after meta-training.",
+            folded=True,
         )
 
 

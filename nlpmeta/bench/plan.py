@@ -203,3 +203,41 @@ def _digest(folder: Path) -> str:
 
     each = [f"{path.name} {sha256(path)}" for path in sorted(folder.iterdir()) if path.suffix == ".safetensors"]
     return hashed("\n".join(each).encode()).hexdigest()[:12]
+
+
+def explained(name: str, max_steps: int | None) -> str:
+    """What a method in results is, in a phrase: the first sentence of its class, and what it starts from."""
+    method, _, checkpoint = name.partition("@")
+    if method in learners:
+        start = {"": "the frozen encoder", "default": "the shipped checkpoint"}
+        found = f"{_first_sentence(learners[method])}, on {start.get(checkpoint, f'the checkpoint {checkpoint}')}"
+    else:
+        found = _first_sentence(contenders[method]) if method in contenders else "a method of another version"
+    return found if max_steps is None else f"{found}; at most {max_steps} training steps"
+
+
+def commands_of(keys: Sequence[Mapping[str, Plain]]) -> list[str]:
+    """The commands that measure the same again, one for each limit of steps; runs of scaling are left out."""
+    found: dict[tuple[Plain, ...], dict[str, dict[str, None]]] = {}
+    for key in keys:
+        if key["n_way"] is None:
+            ours = str(key["method"]).partition("@")[0] in learners
+            group = found.setdefault((key["max_query"], key["seed"], key["max_steps"]), {})
+            data = str(key["data"]) if key["lang"] is None else f"{key['data']}:{key['lang']}"
+            words = {"data": data, "shots": str(key["n_shot"]), "draw": str(key["draw"])}
+            words["methods" if ours else "peers"] = str(key["method"])
+            for option, word in words.items():
+                group.setdefault(option, {})[word] = None
+    return [
+        f"nlpmeta bench --data {','.join(words['data'])} --shots {','.join(words['shots'])} "
+        f"--draws {len(words['draw'])} --max-query {max_query} --seed {seed} "
+        f"--methods {','.join(words.get('methods', ['none']))} --peers {','.join(words.get('peers', ['none']))} "
+        f"--max-steps {max_steps or 0} --out FOLDER"
+        for (max_query, seed, max_steps), words in found.items()
+    ]
+
+
+def _first_sentence(kind: type) -> str:
+    text = " ".join((kind.__doc__ or kind.__name__).split())
+    sentence = text.split(". ")[0].replace("``", "").rstrip(".")
+    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() else sentence

@@ -18,8 +18,9 @@ from nlpmeta.bench.pictures import (
     reliability,
     scaling,
 )
+from nlpmeta.bench.plan import commands_of, explained
 from nlpmeta.bench.store import QuerySet, Store
-from nlpmeta.bench.summary import Group, groups_of
+from nlpmeta.bench.summary import Comparable, Group, groups_of
 from nlpmeta.errors import DataError
 from nlpmeta.storage.files import read_text, write_text
 
@@ -33,10 +34,15 @@ _HEADERS = (
 
 
 def page(store: Store, groups: Sequence[Group], pictures: Sequence[Picture], *, title: str) -> str:
-    """The whole page."""
-    links = "".join(f'<a href="#{_id(each)}">{escape(each.title)}</a>' for each in pictures)
-    body = "\n".join(_figure(each) for each in pictures)
-    table = f"<h2>All figures</h2>\n{_table(groups)}" if groups else ""
+    """The whole page: the answer first, then pictures, then what is folded away until it is opened."""
+    shown, folded = ([each for each in pictures if each.folded is folds] for folds in (False, True))
+    links = "".join(f'<a href="#{_id(each)}">{escape(each.title)}</a>' for each in shown)
+    body = "\n".join(_figure(each) for each in shown)
+    details = "\n".join(
+        f"<details><summary>{escape(each.title)}</summary>\n{_figure(each)}</details>" for each in folded
+    )
+    details = f"<h2>Maps and mistakes</h2>\n{details}" if folded else ""
+    table = f"<details><summary>All figures</summary>\n{_table(groups)}</details>" if groups else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -50,9 +56,14 @@ def page(store: Store, groups: Sequence[Group], pictures: Sequence[Picture], *, 
 <body>
 <main>
 <h1>{escape(title)}</h1>
+{_answer(groups)}
 <p>{escape(_said(store, groups))}</p>
+{_how(store, groups)}
 <nav aria-label="Pictures">{links}</nav>
+<div class="pictures">
 {body}
+</div>
+{details}
 {table}
 </main>
 </body>
@@ -69,7 +80,65 @@ def _said(store: Store, groups: Sequence[Group]) -> str:
     versions = sorted({f"{line.setting['package']} {line.setting['version']}" for line in lines})
     what = f"{methods} methods on {tasks} data sets, the same support sets, queries and encoder weights for all. "
     intro = what if groups else ""
-    return f"{intro}{len(lines)} support sets were adapted to. Run with {', '.join(cores)}; {', '.join(versions)}."
+    days = sorted({str(line.setting["date"]) for line in lines if "date" in line.setting})
+    when = f" Measured from {days[0]} to {days[-1]}." if days else ""
+    return (
+        f"{intro}{len(lines)} support sets were adapted to. Run with {', '.join(cores)}; {', '.join(versions)}.{when}"
+    )
+
+
+def _answer(groups: Sequence[Group]) -> str:
+    """The winner in a sentence, and the means of all methods over the tasks that they share."""
+    same, found = Comparable.of(groups), {(group.task, group.method): group for group in groups}
+    shots = sorted({task.n_shot for task in same.tasks})
+    if not shots or len(same.methods) < 2:
+        return ""
+    means = {
+        method: [
+            100 * float(np.mean([found[task, method].accuracy.mean for task in same.tasks if task.n_shot == n_shot]))
+            for n_shot in shots
+        ]
+        for method in same.methods
+    }
+    ranked = sorted(means, key=lambda method: -float(np.mean(means[method])))
+    first, second = ranked[:2]
+    leads = ", ".join(f"{ours - theirs:+.1f}" for ours, theirs in zip(means[first], means[second], strict=True))
+    n_sets = len({(task.data, task.lang) for task in same.tasks})
+    counts = ", ".join(map(str, shots))
+    sentence = (
+        f"Best on the mean of {n_sets} datasets: {first.title}, {leads} points against {second.title} "
+        f"with {counts} examples per class."
+    )
+    head = "".join(
+        f'<th scope="col">{cell}</th>' for cell in ("mean accuracy, %", *(f"{n} shot{'s' * (n != 1)}" for n in shots))
+    )
+    best = [max(column) for column in zip(*means.values(), strict=True)]
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(method.title)}</th>'
+        + "".join(
+            f"<td>{'<strong>' if value == top else ''}{value:.1f}{'</strong>' if value == top else ''}</td>"
+            for value, top in zip(means[method], best, strict=True)
+        )
+        + "</tr>"
+        for method in ranked
+    )
+    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>"
+    return f'<p class="answer">{escape(sentence)}</p>\n{table}'
+
+
+def _how(store: Store, groups: Sequence[Group]) -> str:
+    """What the methods are, and the commands that measure the same again."""
+    if not groups:
+        return ""
+    methods = dict.fromkeys(group.method for group in groups)
+    terms = "".join(
+        f"<dt>{escape(each.title)}</dt><dd>{escape(explained(each.name, each.max_steps))}</dd>" for each in methods
+    )
+    commands = escape("\n".join(commands_of([line.key for line in store.lines()])))
+    return (
+        f"<details><summary>Methods, datasets and commands</summary>\n<dl>{terms}</dl>\n"
+        f'<pre class="scroll" tabindex="0"><code>{commands}</code></pre></details>'
+    )
 
 
 def _figure(each: Picture) -> str:
@@ -104,42 +173,52 @@ def _id(each: Picture) -> str:
 
 CELL = 0.17
 """Inches of a row: room for a label of 8 points."""
+READABLE, WORST = 30, 20
+"""A matrix of more classes than this is also drawn with the worst ones alone."""
 
 
-def confusion(group: Group, query_sets: Mapping[str, QuerySet], *, name: str) -> Picture:
-    """Counts over all draws of ``group``: right answers in the one colour, mistakes in the other."""
-    first = next(iter(group.lines.values()))
-    names = query_sets[first.task].label_names
+def confusion(group: Group, query_sets: Mapping[str, QuerySet], *, name: str, most: int | None = None) -> Picture:
+    """Counts over all draws of ``group``: right answers in the one colour, mistakes in the other.
+
+    Args:
+        group: the draws of a method on a task.
+        query_sets: the classes and true labels of its queries.
+        name: of the picture.
+        most: only the classes with the most mistakes, at most so many, in the order of their names; ``None`` for all.
+    """
+    names = query_sets[next(iter(group.lines.values())).task].label_names
     counts = confusion_counts(group, query_sets)
-    size = CELL * len(names)
-    longest = max(len(shortened(each)) for each in names) * 0.075
+    worst = _worst(counts, names)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = (counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()).argsort(kind="stable")[::-1]
+    kept = np.sort(wrong[:most])
+    counts, share, labels = counts[np.ix_(kept, kept)], share[np.ix_(kept, kept)], [shortened(names[i]) for i in kept]
+    size, longest = CELL * len(labels), max(map(len, labels)) * 0.075
     with canvas(max(4.0, size + longest + 0.6), max(3.6, size + longest + 0.6)) as figure:
         axes = figure.subplots()
-        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         for true, guess in zip(*np.nonzero(counts), strict=True):
             colour = COLOURS[0] if true == guess else COLOURS[1]
-            strength = 0.15 + 0.85 * float(share[true, guess])
-            axes.add_patch(_square(int(guess), int(true), colour, strength))
-        axes.set_xlim(0, len(names))
-        axes.set_ylim(len(names), 0)
+            axes.add_patch(_square(int(guess), int(true), colour, 0.15 + 0.85 * float(share[true, guess])))
+        axes.set_xlim(0, len(labels))
+        axes.set_ylim(len(labels), 0)
         axes.set_aspect("equal")
-        labels = [shortened(each) for each in names]
-        axes.set_xticks(np.arange(len(names)) + 0.5, labels, rotation=90, fontsize=8)
-        axes.set_yticks(np.arange(len(names)) + 0.5, labels, fontsize=8)
-        axes.set_xticks(np.arange(len(names) + 1), minor=True)
-        axes.set_yticks(np.arange(len(names) + 1), minor=True)
+        axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=90, fontsize=8)
+        axes.set_yticks(np.arange(len(labels)) + 0.5, labels, fontsize=8)
+        axes.set_xticks(np.arange(len(labels) + 1), minor=True)
+        axes.set_yticks(np.arange(len(labels) + 1), minor=True)
         axes.grid(which="minor", color=FAINT, linewidth=0.3)
         axes.tick_params(which="both", length=0)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        worst = _worst(counts, names)
+        some = "" if most is None else f", the {len(labels)} classes with the most mistakes of {len(names)}"
         return picture(
             figure,
             name=name,
-            title=f"Mistakes: {group.task.title}, {group.task.n_shot} shots, {group.method.title}",
+            title=f"Mistakes: {group.task.title}, {group.task.n_shot} shots, {group.method.title}{some}",
             caption=f"Rows are true classes; the darker, the larger the share of the row. Most often: {worst}.",
-            alt=f"Confusion matrix of {len(names)} classes; most often {worst}.",
+            alt=f"Confusion matrix of {len(labels)} classes; most often {worst}.",
             wide=True,
+            folded=True,
         )
 
 
@@ -200,7 +279,10 @@ def pictures_of(store: Store, groups: list[Group]) -> list[Picture]:
     found.append(scaling(series_of(store.lines())))
     queries = store.query_sets()
     for group in _most_shots(groups):
-        found.append(confusion(group, queries, name=_name("confusion", group.task.title, group.method.name)))
+        name = _name("confusion", group.task.title, group.method.name)
+        if len(queries[next(iter(group.lines.values())).task].label_names) > READABLE:
+            found.append(confusion(group, queries, name=f"{name}-worst", most=WORST))
+        found.append(confusion(group, queries, name=name))
     return [each for each in found if each is not None]
 
 

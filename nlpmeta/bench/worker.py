@@ -54,6 +54,7 @@ def _line(contender: Contender, job: Job, cell: Cell, episode: Episode) -> dict[
 
 def _setting(contender: Contender) -> dict[str, object]:
     """What figures of time depend on."""
+    from datetime import date
     from importlib.metadata import version
 
     import torch
@@ -62,6 +63,7 @@ def _setting(contender: Contender) -> dict[str, object]:
     return {
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "date": date.today().isoformat(),
         "torch": version("torch"),
         "package": "nlpmeta" if package is None else package,
         "version": version(package or "nlpmeta"),
