@@ -12,6 +12,7 @@
 # make bench-wide    results/wide.json: the same on held-out datasets of many kinds
 # make bench-names   results/names.json: no examples, the names of the classes alone or with a sentence about each
 # make bench-curves  results/curves.json, docs/curves.png: from no example to all of them (hours)
+# make bench-kinds   results/kinds.json: short trainings without a kind of task, measured on that kind
 # make bench-frozen  results/frozen.json: the baselines on the frozen encoder
 # make bench-multilabel results/multilabel.json: several labels a text against one-vs-rest logistic regression
 # make docs          docs/api.md and docs/cli.md from the code, and the site in build/site
@@ -42,7 +43,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-curves bench-multilabel bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-serve bench-long bench-pairs docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-curves bench-multilabel bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-serve bench-long bench-pairs bench-kinds docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -141,6 +142,9 @@ bench-names: $(VENV)/.installed
 
 bench-curves: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curves.py --data-dir $(DATA_DIR)
+
+bench-kinds: $(VENV)/.installed
+	$(BIN)/python benchmarks/kinds.py --data-dir $(DATA_DIR)
 
 bench-multilabel: $(VENV)/.installed
 	$(BIN)/python benchmarks/multilabel.py --data-dir $(DATA_DIR)

@@ -1,10 +1,10 @@
 """What transfers between kinds of tasks: training with and without a kind, measured on datasets of that kind.
 
-    python benchmarks/kinds.py --data-dir ../shared/data     # make bench-kinds; an hour on one core
+    python benchmarks/kinds.py --data-dir ../shared/data     # make bench-kinds; half an hour on one core
     python benchmarks/kinds.py --show                        # reprint the table
 
 Every run continues from the second stage of the shipped checkpoint (runs/multilingual-names), which saw intents and
-topics and some spam, for the same short number of steps on the data of recipes/wide-more.yaml: all of them, or all but
+topics and some spam, for the same 40 steps on the data of recipes/wide-more.yaml: all of them, or all but
 those of one kind. Prototypes are scored as in compare_checkpoints.py, on datasets that recipes/wide.yaml holds out.
 Checkpoints are kept below runs/kinds: what is trained is not trained again.
 """
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--start", default=START, help="the checkpoint that every run continues from")
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--show", action="store_true", help="print the table of the existing results")
     asked = parser.parse_args()
     if not asked.show:

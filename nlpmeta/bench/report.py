@@ -38,10 +38,8 @@ def page(store: Store, groups: Sequence[Group], pictures: Sequence[Picture], *, 
     shown, folded = ([each for each in pictures if each.folded is folds] for folds in (False, True))
     links = "".join(f'<a href="#{_id(each)}">{escape(each.title)}</a>' for each in shown)
     body = "\n".join(_figure(each) for each in shown)
-    details = "\n".join(
-        f"<details><summary>{escape(each.title)}</summary>\n{_figure(each)}</details>" for each in folded
-    )
-    details = f"<h2>Maps and mistakes</h2>\n{details}" if folded else ""
+    opened = (f"<details><summary>{escape(each.title)}</summary>\n{_figure(each)}</details>" for each in folded)
+    details = "\n".join(["<h2>Maps and mistakes</h2>", *opened]) if folded else ""
     table = f"<details><summary>All figures</summary>\n{_table(groups)}</details>" if groups else ""
     return f"""<!doctype html>
 <html lang="en">
@@ -135,10 +133,8 @@ def _how(store: Store, groups: Sequence[Group]) -> str:
         f"<dt>{escape(each.title)}</dt><dd>{escape(explained(each.name, each.max_steps))}</dd>" for each in methods
     )
     commands = escape("\n".join(commands_of([line.key for line in store.lines()])))
-    return (
-        f"<details><summary>Methods, datasets and commands</summary>\n<dl>{terms}</dl>\n"
-        f'<pre class="scroll" tabindex="0"><code>{commands}</code></pre></details>'
-    )
+    listed = f'<pre class="scroll" tabindex="0"><code>{commands}</code></pre>'
+    return f"<details><summary>Methods, datasets and commands</summary>\n<dl>{terms}</dl>\n{listed}</details>"
 
 
 def _figure(each: Picture) -> str:
