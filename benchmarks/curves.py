@@ -21,7 +21,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from names import seen, texts_of
+from names import known_by_words, seen, texts_of
 from rich.console import Console
 from rich.table import Table
 
@@ -108,7 +108,7 @@ def material(name: str, data_dir: Path) -> tuple[LabeledTexts, LabeledTexts]:
 def episodes(pool: LabeledTexts, scored: LabeledTexts, shots: str) -> Iterable[Episode]:
     """The draws with so many examples a class; the first of a draw are those of its smaller supports."""
     if shots == "0":
-        yield NamesAlone(pool, test=scored).episode(0)
+        yield NamesAlone(known_by_words(pool)[0], test=scored).episode(0)
     elif shots == "all":
         yield KShotSampler(pool, n_shot=None, seed=0, test=scored, rare="keep").episode(0)
     else:

@@ -59,8 +59,7 @@ def main(
             pool, scored = texts_of(name, data_dir)
             if described:
                 pool = Descriptions.of_file(said).added_to(pool)
-            without = wordless(pool.label_names, pool.descriptions)  # such a class cannot be known by its name
-            kept = pool.with_classes([each for each in pool.label_names if each not in without])
+            kept, without = known_by_words(pool)
             row: Row = {"set": name, "wide": name in held_out_sets(), "described": described, "without": list(without)}
             rows.append(row | measured(name, NamesAlone(kept, test=scored).episode(0), views))
             write_json(out, {"rows": rows})
@@ -91,6 +90,12 @@ def texts_of(name: str, data_dir: Path) -> tuple[LabeledTexts, LabeledTexts]:
     if len(found) > most:
         found = found.select(np.sort(generator(0, 0).choice(len(found), most, replace=False)).tolist())
     return pool, found
+
+
+def known_by_words(pool: LabeledTexts) -> tuple[LabeledTexts, tuple[str, ...]]:
+    """The classes that can be known without an example, and the names of the others: they say nothing, such as w2."""
+    without = wordless(pool.label_names, pool.descriptions)
+    return pool.with_classes([name for name in pool.label_names if name not in without]), without
 
 
 def measured(name: str, episode: Episode, views: dict[str, tuple[Learner, Embed]]) -> Row:
