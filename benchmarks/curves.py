@@ -22,8 +22,6 @@ import numpy as np
 import torch
 import typer
 from names import known_by_words, seen, texts_of
-from rich.console import Console
-from rich.table import Table
 
 from nlpmeta import Episode, KShotSampler, LabeledTexts
 from nlpmeta.bench.drawing import canvas, method_colours, picture
@@ -48,9 +46,9 @@ SETS = {
     **WIDE,
     "massive:sw": "MASSIVE Swahili, 60 intents",
     "banking77": "BANKING77, 77 intents",
-    "clinc150": "CLINC150, 150 intents",
+    "clinc150": "CLINC150, 150 intents (seen)",
 }
-"""Data sets, the small ones first, and what they are called in the picture."""
+"""Data sets, the small ones first, and what they are called in the picture; meta-training has seen CLINC150."""
 SHOTS = ("0", "1", "2", "5", "10", "20", "50", "100", "all")
 MOST_QUERY, MOST_SHOTS, DRAWN_OFTEN, DRAWS = 500, 100, 10, 3
 METHODS = {"auto": "nlpmeta", "logistic": "logistic regression, frozen encoder", "lora": "LoRA"}
@@ -105,7 +103,7 @@ def material(name: str, data_dir: Path) -> tuple[LabeledTexts, LabeledTexts]:
     return pool, scored.select(list(range(0, len(scored), step))[:MOST_QUERY])
 
 
-def episodes(pool: LabeledTexts, scored: LabeledTexts, shots: str) -> Iterable[Episode]:
+def episodes(pool: LabeledTexts, scored: LabeledTexts, shots: str, draws: int = DRAWS) -> Iterable[Episode]:
     """The draws with so many examples a class; the first of a draw are those of its smaller supports."""
     if shots == "0":
         yield NamesAlone(known_by_words(pool)[0], test=scored).episode(0)
@@ -113,7 +111,7 @@ def episodes(pool: LabeledTexts, scored: LabeledTexts, shots: str) -> Iterable[E
         yield KShotSampler(pool, n_shot=None, seed=0, test=scored, rare="keep").episode(0)
     else:
         sampler = KShotSampler(pool, n_shot=MOST_SHOTS, seed=0, test=scored, rare="keep")
-        for draw in range(DRAWS if int(shots) <= DRAWN_OFTEN else 1):
+        for draw in range(draws if int(shots) <= DRAWN_OFTEN else 1):
             whole = sampler.episode(draw)
             yield Episode(first(whole.support, int(shots)), whole.query)
 
@@ -135,12 +133,13 @@ def measure(
     methods: Sequence[str],
     rows: list[Row],
     out: Path,
+    draws: int = DRAWS,
 ) -> None:
     """Add what is missing to ``rows`` and ``out``, few shots first."""
     done = {(row["set"], row["shots"], row["draw"], row["method"]) for row in rows}
     for n_shot in shots:
         for name, (pool, scored) in sets.items():
-            for draw, episode in enumerate(episodes(pool, scored, n_shot)):
+            for draw, episode in enumerate(episodes(pool, scored, n_shot, draws)):
                 for method in methods:
                     key = {"set": name, "shots": n_shot, "draw": draw, "method": method}
                     if tuple(key.values()) in done or (n_shot == "0" and method != "auto"):
@@ -162,15 +161,15 @@ def means(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """A line for each set and method."""
-    table = Table("set", "method", *SHOTS, box=None)
+    """Markdown: a line for each set and method; accuracy in %."""
+    print(f"| set | method | {' | '.join(SHOTS)} |")
+    print("|---" * (2 + len(SHOTS)) + "|")
     found = means(rows)
-    for name in SETS:
-        for method in METHODS:
+    for name, title in SETS.items():
+        for method, called in METHODS.items():
             each = found.get((name, method), {})
             if each:
-                table.add_row(name, method, *(f"{each[n]:.1f}" if n in each else "" for n in SHOTS))
-    Console(width=140).print(table)
+                print(f"| {title} | {called} | {' | '.join(f'{each[n]:.1f}' if n in each else '' for n in SHOTS)} |")
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -208,6 +207,7 @@ def main(
     shots: Annotated[str, typer.Option(help="Examples of each class, comma-separated.")] = ",".join(SHOTS),
     methods: Annotated[str, typer.Option(help="auto, logistic, lora.")] = "auto,logistic",
     lora_steps: Annotated[int, typer.Option(help="Training steps of LoRA.")] = 60,
+    draws: Annotated[int, typer.Option(help="Supports of up to ten texts a class.")] = DRAWS,
     prime: Annotated[bool, typer.Option("--prime", help="Embed the texts and stop.")] = False,
     show_only: Annotated[bool, typer.Option("--show", help="Table and picture of what there is.")] = False,
     out: Annotated[Path, typer.Option(help="Where the rows are written.")] = RESULTS,
@@ -222,11 +222,11 @@ def main(
         if prime:
             for n_shot in shots.split(","):
                 for name, (pool, scored) in sets.items():
-                    for episode in episodes(pool, scored, n_shot):
+                    for episode in episodes(pool, scored, n_shot, draws):
                         contenders.learners["auto"][1](episode.texts())
                     print(f"{name}, {n_shot} shots: embedded", flush=True)
             return
-        measure(contenders, sets, shots.split(","), methods.split(","), rows, out)
+        measure(contenders, sets, shots.split(","), methods.split(","), rows, out, draws)
     show(rows)
     draw(rows, png)
 

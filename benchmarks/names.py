@@ -16,8 +16,6 @@ from typing import Annotated, cast
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 from wide import held_out_sets
 
 from nlpmeta import Episode, LabeledTexts, load_source
@@ -110,24 +108,27 @@ def measured(name: str, episode: Episode, views: dict[str, tuple[Learner, Embed]
 
 
 def show_tables(rows: list[Row]) -> None:
-    """A line for each set, and the mean of those without descriptions; accuracy and macro-F1 in %."""
-    table = Table("set", "classes", "texts", "read", *(f"{column} (F1)" for column in COLUMNS), box=None)
-    for row in rows:
-        read = "names and sentences" if row["described"] else "names"
-        cells = [f"{100 * e['accuracy']:.1f} ({100 * e['macro_f1']:.1f})" for e in row["reached"].values()]
-        table.add_row(row["set"], str(row["n_way"]), str(row["n_texts"]), read, *cells)
-    for title, wide in (("mean of the wide sets", True), ("mean of the others", False)):
-        some = [row["reached"] for row in rows if row["reached"] and not row["described"] and row["wide"] == wide]
+    """Markdown: a line for each set, then the means over sets; accuracy and in brackets macro-F1, in %."""
+    print("| set | classes | texts | frozen, names | names | frozen, names and sentences | names and sentences |")
+    print("|---|---|---|---|---|---|---|")
+    plain = {str(row["set"]): row for row in rows if not row["described"]}
+    said = {str(row["set"]): row["reached"] for row in rows if row["described"]}
+    for name, row in plain.items():
+        cells = [*_cells(row["reached"]), *(_cells(said[name]) if name in said else ["", ""])]
+        print(f"| {name} | {row['n_way']} | {row['n_texts']} | {' | '.join(cells)} |")
+    for title, wide in (("the wide sets", True), ("the others", False)):
+        some = [row["reached"] for row in plain.values() if row["wide"] == wide]
         if some:
-            means = [
-                " ".join(
-                    f"{100 * float(np.mean([each[column][figure] for each in some])):.1f}"
-                    for figure in ("accuracy", "macro_f1")
-                )
-                for column in COLUMNS
-            ]
-            table.add_row(f"{title} ({len(some)})", "", "", "names", *means)
-    Console(width=150).print(table)
+            print(f"| mean of {title} ({len(some)}) | | | {' | '.join(_cells(_mean(some)))} | | |")
+
+
+def _cells(reached: dict[str, dict[str, float]]) -> list[str]:
+    return [f"{100 * reached[each]['accuracy']:.1f} ({100 * reached[each]['macro_f1']:.1f})" for each in COLUMNS[:2]]
+
+
+def _mean(some: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    figures = ("accuracy", "macro_f1")
+    return {name: {each: float(np.mean([one[name][each] for one in some])) for each in figures} for name in COLUMNS}
 
 
 if __name__ == "__main__":

@@ -52,4 +52,4 @@ def test_a_run_goes_on_where_it_stopped_and_draws_what_there_is(contenders, mate
     curves.draw(rows, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     curves.show(rows)
-    assert "banking77" in capsys.readouterr().out
+    assert "BANKING77" in capsys.readouterr().out
