@@ -26,9 +26,14 @@ from nlpmeta.encoder.engines import FACTS, GRAPH, Agreement, CompiledEncoder, ch
 from nlpmeta.encoder.graphs import write_graph
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.packaged.e5s1 import four_bit_blocks
+from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import token_ids
-from nlpmeta.errors import DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
-from nlpmeta.export.head import compile_model
+from nlpmeta.errors import DataError, DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
+from nlpmeta.evaluation import adapt_and_measure
+from nlpmeta.evaluation.request import AdaptRequest
+from nlpmeta.export.head import compile_model, compile_names, has_compiled
+from nlpmeta.learners.checkpoint import save_checkpoint
+from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.storage import folders
 from nlpmeta.storage.manifest import MANIFEST
 
@@ -98,7 +103,7 @@ def test_windows_are_pooled_alike_with_and_without_pytorch(cache, loaded, tmp_pa
     made.save_pretrained(tmp_path / "model")
     compile_model(FewShotClassifier.from_pretrained(tmp_path / "model"), "onnx", tmp_path / "model")
     light = LightClassifier.of_folder(tmp_path / "model", "onnx")
-    assert (light.max_length, light.windows.size) == (200, 20)
+    assert (light.encoder.max_length, light.encoder.windows.size) == (200, 20)
     np.testing.assert_allclose(light.predict_proba(long), made.predict_proba(long), atol=1e-5)
 
 
@@ -328,25 +333,31 @@ def test_a_model_that_was_saved_again_is_not_taken_for_the_one_that_was_compiled
     assert LightClassifier.of_folder(saved, "auto") is None
 
 
-@slow
-def test_predict_compiles_says_the_same_and_then_does_so_without_torch(cache, saved, capsys):
-    assert main(["predict", str(saved), "ball team", "--engine", "torch"]) == 0
-    plain = capsys.readouterr().out
-    assert main(["predict", str(saved), "ball team", "--engine", "onnx"]) == 0
-    assert capsys.readouterr().out == plain
+def without_torch(command, cache):
+    """What a command prints in a process of its own that imports none of the large packages."""
     heavy = "torch,transformers,sklearn,scipy,pyarrow,peft,accelerate,huggingface_hub"
     code = (
         "import sys; from nlpmeta.cli.app import main; code = main(sys.argv[2:]); "
         "print([name for name in sys.argv[1].split(',') if name in sys.modules]); sys.exit(code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, heavy, "predict", str(saved), "ball team"],
+        [sys.executable, "-c", code, heavy, *command],
         env=os.environ | {"NLPMETA_CACHE": str(cache)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == plain + "[]\n"
+    assert done.stdout.endswith("[]\n")
+    return done.stdout.removesuffix("[]\n")
+
+
+@slow
+def test_predict_compiles_says_the_same_and_then_does_so_without_torch(cache, saved, capsys):
+    assert main(["predict", str(saved), "ball team", "--engine", "torch"]) == 0
+    plain = capsys.readouterr().out
+    assert main(["predict", str(saved), "ball team", "--engine", "onnx"]) == 0
+    assert capsys.readouterr().out == plain
+    assert without_torch(["predict", str(saved), "ball team"], cache) == plain
     asked = {"revision": None, "device": "auto", "probabilities_alone": True}
     assert isinstance(load_model(str(saved), engine="auto", **asked), LightClassifier)
     for other in ({"engine": "torch"}, {"engine": "auto", "probabilities_alone": False}):
@@ -422,3 +433,117 @@ def test_a_model_without_a_manifest_that_can_be_read_is_not_a_compiled_one(cache
     assert LightClassifier.of_folder(tmp_path, "auto") is None
     (tmp_path / MANIFEST).mkdir()
     assert LightClassifier.of_folder(tmp_path, "auto") is None
+
+
+def test_adapting_by_the_compiled_encoder_gives_the_same_model_and_says_what_embedded(
+    cache, table, encoder_folder, tmp_path
+):
+    def adapted(engine):
+        request = AdaptRequest(data=str(table), n_shot=2, n_draws=2, encoder=str(encoder_folder), engine=engine)
+        return adapt_and_measure(request)
+
+    plain, before = adapted("torch"), adapted("auto")
+    assert plain.json()["engine"] == before.json()["engine"] == "torch"
+    assert plain.json()["task"] == before.json()["task"]
+    compiled, found = adapted("onnx"), adapted("auto")
+    assert compiled.json()["engine"] == found.json()["engine"] == "onnx"
+    assert compiled.json()["task"] == {**plain.json()["task"], "engine": "onnx"}
+    for each in (compiled, found):
+        assert each.trial.method.accuracy == plain.trial.method.accuracy
+        assert each.trial.baseline.accuracy == plain.trial.baseline.accuracy
+        assert [point.accuracy for point in each.trial.curve] == [point.accuracy for point in plain.trial.curve]
+        theirs, ours = (one.classifier.predict_proba(TEXTS[:4]) for one in (plain, each))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_a_classifier_is_fitted_to_embeddings_of_its_engine(cache, loaded, monkeypatch):
+    texts, labels = zip(*PAIRS, strict=True)
+    plain = FewShotClassifier(encoder=loaded).fit(list(texts), list(labels)).predict_proba(TEXTS[:4])
+    compiled = FewShotClassifier(encoder=loaded, engine="onnx").fit(list(texts), list(labels))
+    monkeypatch.setattr(TextEncoder, "embed_tokens", None)  # nothing goes through PyTorch from here on
+    again = FewShotClassifier(encoder=loaded, engine="onnx").fit(list(texts), list(labels))
+    for each in (compiled, again):
+        np.testing.assert_allclose(each.predict_proba(TEXTS[:4]), plain, atol=1e-4, rtol=0)
+
+
+def test_embeddings_that_are_kept_on_disk_are_those_of_torch(cache, loaded, tmp_path):
+    for weight in loaded.parameters():
+        weight.requires_grad_(False)
+    compile_encoder(loaded, "float32")
+    with embedding_with("onnx") as used:
+        EmbeddingTable(loaded, tmp_path / "kept")(TEXTS[:2])
+        assert not used
+        EmbeddingTable(loaded)(TEXTS[:2])
+    assert used == {"onnx"}
+
+
+@slow
+def test_commands_take_an_engine(cache, loaded, saved, tmp_path, capsys):
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in PAIRS))
+    for command in (
+        ["score", str(saved), "--data", str(data)],
+        ["classify", "--labels", "sport,food", "--encoder", str(tmp_path / "encoder"), "ball team"],
+    ):
+        assert main([*command, "--engine", "torch", "--quiet"]) == 0
+        plain = capsys.readouterr().out
+        assert main([*command, "--engine", "onnx", "--quiet"]) == 0
+        assert capsys.readouterr().out == plain
+        assert main([*command, "--engine", "onnx7"]) == 2
+        assert "onnx-int8" in capsys.readouterr().err
+
+
+@pytest.fixture
+def checkpoint(loaded, tmp_path):
+    """A checkpoint that reads names, on that encoder."""
+    learner = PrototypicalNetwork(loaded, metric="cosine", temperature=0.07, names=True)
+    save_checkpoint(learner, tmp_path / "checkpoint", {})
+    return tmp_path / "checkpoint"
+
+
+def test_classes_known_by_name_alone_get_the_probabilities_of_torch_without_it(cache, checkpoint):
+    names, said = ["sport", "food", "bank", "team"], {"bank": ["money in cash", "a loan"], "food": "rice and soup"}
+    theirs = FewShotClassifier.from_names(names, descriptions=said, checkpoint=str(checkpoint))
+    assert LightClassifier.of_names(checkpoint, names, "auto") is None
+    compile_names(theirs.learner_, checkpoint, "onnx")
+    assert has_compiled(theirs)
+    for each in (names, names[:2]):
+        words = {name: said[name] for name in each if name in said}
+        full = FewShotClassifier.from_names(each, descriptions=words, checkpoint=str(checkpoint))
+        light = LightClassifier.of_names(checkpoint, each, "auto", words)
+        assert light.classes_.tolist() == full.classes_.tolist()
+        np.testing.assert_allclose(light.predict_proba(TEXTS[:4]), full.predict_proba(TEXTS[:4]), atol=1e-5, rtol=0)
+    for wrong in (["sport", "sport"], ["sport", "7"], ["sport", ""]):
+        with pytest.raises(DataError) as ours:
+            LightClassifier.of_names(checkpoint, wrong, "auto")
+        with pytest.raises(DataError) as plain:
+            FewShotClassifier.from_names(wrong, checkpoint=str(checkpoint))
+        assert str(ours.value) == str(plain.value)
+
+
+@slow
+def test_classify_compiles_says_the_same_and_then_does_so_without_torch(cache, checkpoint, capsys):
+    command = ["classify", "--labels", "sport,food", "--checkpoint", str(checkpoint), "ball team"]
+    assert main([*command, "--engine", "torch"]) == 0
+    plain = capsys.readouterr().out
+    assert main([*command, "--engine", "onnx"]) == 0
+    assert capsys.readouterr().out == plain
+    assert without_torch(command, cache) == plain
+
+
+def test_what_is_not_compiled_is_mentioned_on_a_terminal_alone(cache, saved, capsys, monkeypatch):
+    assert main(["predict", str(saved), "ball team"]) == 0
+    assert "nlpmeta compile" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["predict", str(saved), "ball team"]) == 0
+    assert f"nlpmeta compile {saved}" in capsys.readouterr().err
+    assert main(["predict", str(saved), "ball team", "--quiet"]) == 0
+    assert "nlpmeta compile" not in capsys.readouterr().err
+
+
+def test_the_heads_of_a_second_model_are_kept_once_the_encoder_is_compiled(cache, loaded, saved):
+    compile_model(FewShotClassifier.from_pretrained(saved), "onnx")
+    assert LightClassifier.of_folder(saved, "auto") is None
+    asked = {"revision": None, "device": "auto", "engine": "auto", "probabilities_alone": True}
+    assert isinstance(load_model(str(saved), **asked), FewShotClassifier)
+    assert isinstance(load_model(str(saved), **asked), LightClassifier)

@@ -188,7 +188,7 @@ class AnsweringClassifier(KeptClassifier):
         with cut_texts_said(texts, fitted.learner.encoder), self._embedding():
             return fitted.predictor.logits(fitted.predictor.queries(texts))
 
-    def _embedding(self) -> AbstractContextManager[None]:
+    def _embedding(self) -> AbstractContextManager[object]:
         """A block in which texts are embedded by the engine that was chosen."""
         if self.engine == "torch":
             return nullcontext()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from nlpmeta.encoder.device import Device
+    from nlpmeta.encoder.engines import Engine
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.metrics.scores import Embed
 
@@ -87,8 +88,9 @@ class FewShotClassifier(AnsweringClassifier):
         learner = self._learner_for(examples.texts)
         if examples.weights is not None and not learner.weighs:
             able = ", ".join(name for name in learners if learners[name].weighs)
-            name = learners.name_of(type(learner))
-            raise NLPMetaError(f"{name} does not use sample_weight; these methods do: {able}.")
+            raise NLPMetaError(
+                f"{learners.name_of(type(learner))} does not use sample_weight; these methods do: {able}."
+            )
         with cut_texts_said(examples.texts, learner.encoder):
             return self._change(lambda _: self._learned(learner, examples))
 
@@ -104,6 +106,7 @@ class FewShotClassifier(AnsweringClassifier):
         checkpoint: str = "default",
         max_length: int | None = None,
         device: "Device" = "auto",
+        engine: "Engine" = "torch",
     ) -> "FewShotClassifier":
         """A classifier that knows its classes by their names and descriptions, without an example of any.
 
@@ -119,12 +122,13 @@ class FewShotClassifier(AnsweringClassifier):
             checkpoint: what adaptation starts from.
             max_length: tokens that are read of a text.
             device: where it runs.
+            engine: what embeds.
 
         Raises:
             DataError: if a name is missing, empty, there twice, or says nothing and has no description.
             NLPMetaError: if the method needs examples.
         """
-        self = cls(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device)
+        self = cls(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device, engine=engine)
         return self.fit([], [], classes=classes, descriptions=descriptions, multilabel=multilabel)
 
     def partial_fit(  # noqa: D417  # classes is scikit-learn's
@@ -171,13 +175,8 @@ class FewShotClassifier(AnsweringClassifier):
             return self._change(taught)
 
     def _more_marked(
-        self,
-        before: Fitted | None,
-        X: object,
-        y: object,
-        classes: object,
-        descriptions: object,  # noqa: N803
-    ) -> Fitted:
+        self, before: Fitted | None, X: object, y: object, classes: object, descriptions: object  # noqa: N803
+    ) -> Fitted:  # fmt: skip
         examples = more_marked(known_examples(before) if before else None, X, y, classes).described(descriptions)
         return self._learned(self.learner_ if before else self._learner_for(examples.texts), examples)
 
@@ -294,4 +293,5 @@ class FewShotClassifier(AnsweringClassifier):
         names = self._names_
         if names is None or names.encoder is not learner.encoder:
             self._names_ = names = EmbeddingTable(learner.encoder)
-        return learned(learner, examples, names, embed=embed, before=before)
+        with self._embedding():
+            return learned(learner, examples, names, embed=embed, before=before)

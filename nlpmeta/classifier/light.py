@@ -1,26 +1,30 @@
-"""A saved model that predicts without PyTorch: a compiled encoder, and its heads as linear layers in NumPy.
+"""Predictions without PyTorch: a compiled encoder, and heads as linear layers in NumPy.
 
 The linear layers are read off a loaded model once, by ``nlpmeta compile`` or the first prediction with a compiled
 encoder, and kept in the user's cache under a digest of the model's manifest, which lists the digest of its every file.
+For classes that are known by their names alone the same is kept of a checkpoint.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from nlpmeta import __version__
+from nlpmeta.data import LabeledTexts, words_instead
 from nlpmeta.data.inputs import checked_texts
+from nlpmeta.data.labels import checked_descriptions, classes_of, words_of
+from nlpmeta.data.multilabel import named_classes
 from nlpmeta.encoder.engines import CompiledEncoder, CompiledName, Engine, compiled_home, precision_of
 from nlpmeta.encoder.parts import Windows
 from nlpmeta.encoder.tokenizing import collected_cuts
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.storage.files import LARGEST_JSON, read_bytes, write_bytes
+from nlpmeta.storage.files import LARGEST_JSON, Json, read_bytes, write_bytes, write_json
 from nlpmeta.storage.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _LARGEST = 1 << 28  # bytes
+_UNSOUND = (ModelFolderError, OSError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +56,64 @@ class LightHeads:
         return np.exp(_log_softmax(mixture)).astype(np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class LightEncoder:
+    """A compiled encoder with how texts are read for it.
+
+    Attributes:
+        name: of the compiled encoder.
+        prefix: what is put before every text.
+        max_length: the tokens that are read of a text.
+        most_tokens: the tokens that could go through at once; ``None`` if the encoder does not say.
+        windows: how texts are divided that do not go through at once.
+    """
+
+    name: CompiledName
+    prefix: str
+    max_length: int
+    most_tokens: int | None
+    windows: Windows | None = None
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], engine: Engine) -> "LightEncoder":
+        """From what ``json`` gave."""
+        name = CompiledName(
+            facts["encoder"], tuple(facts["views"]), bool(facts["normalise"]), precision_of(engine),
+            pooling=facts.get("pooling", "mean"),
+        )  # fmt: skip
+        windows = None if facts.get("windows") is None else Windows(*facts["windows"])
+        return cls(name, facts["prefix"], facts["max_length"], facts["most_tokens"], windows)
+
+    def json(self) -> dict[str, Json]:
+        """For a file."""
+        return {
+            "encoder": self.name.encoder, "views": list(self.name.views), "normalise": self.name.normalise,
+            "prefix": self.prefix, "max_length": self.max_length, "most_tokens": self.most_tokens,
+            "pooling": self.name.pooling,
+            "windows": None if self.windows is None else list(astuple(self.windows)),
+        }  # fmt: skip
+
+    @cached_property
+    def compiled(self) -> CompiledEncoder | None:
+        """The compiled encoder, ``None`` if there is none."""
+        return CompiledEncoder.from_cache(self.name)
+
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """Embeddings ``(len(texts), n_views * dim)``, each distinct text computed once.
+
+        Raises:
+            NLPMetaError: if the compiled encoder is gone.
+        """
+        if self.compiled is None:
+            raise NLPMetaError("The compiled encoder of this model is gone. Make it with: nlpmeta compile")
+        distinct, cut = list(dict.fromkeys(texts)), collected_cuts()
+        note = None if cut is None else lambda row: cut.add(distinct[row])
+        prefixed = [self.prefix + text.strip() for text in distinct]
+        tokens = self.compiled.vocabulary.ids(prefixed, max_length=self.max_length, on_cut=note)
+        row = {text: i for i, text in enumerate(distinct)}
+        return self.compiled.embed(tokens, windows=self.windows)[[row[text] for text in texts]]
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class LightClassifier:
@@ -58,18 +121,11 @@ class LightClassifier:
 
     Attributes:
         classes_: the labels, ``(n_way,)``.
-        max_length: the tokens that are read of a text.
-        most_tokens: the tokens that could go through at once; ``None`` if the encoder does not say.
-        windows: how texts are divided that do not go through at once.
     """
 
     heads: LightHeads
     classes_: "NDArray[np.generic]"
-    name: CompiledName
-    prefix: str
-    max_length: int
-    most_tokens: int | None
-    windows: Windows | None = None
+    encoder: LightEncoder
 
     @classmethod
     def of_folder(cls, folder: Path, engine: Engine) -> "LightClassifier | None":
@@ -78,18 +134,50 @@ class LightClassifier:
         Raises:
             NLPMetaError: as ``FewShotClassifier.from_pretrained``, if the folder is not that of a whole model.
         """
-        try:
-            place = _place(folder)
-        except OSError:  # it has no manifest that can be read
-            return None
-        if not place.is_file():
+        place = _place(folder, ".safetensors")
+        if place is None or not place.is_file():
             return None
         read_manifest(folder)
         try:
             found = cls._read(place, engine)
-            return found if found is not None and found._encoder is not None else None
-        except (ModelFolderError, OSError, ValueError, KeyError, TypeError):
+            return found if found is not None and found.encoder.compiled is not None else None
+        except _UNSOUND:
             return None  # the caller loads the model in full, and compiles again what is damaged
+
+    @classmethod
+    def of_names(
+        cls, checkpoint: Path, names: Sequence[str], engine: Engine, descriptions: object = None
+    ) -> "LightClassifier | None":
+        """As ``FewShotClassifier.from_names`` on ``checkpoint``, if that is compiled and sound; ``None`` otherwise.
+
+        Raises:
+            DataError: as ``FewShotClassifier.from_names``.
+        """
+        place = _place(checkpoint, ".json")
+        if place is None or not place.is_file():
+            return None
+        try:
+            facts = json.loads(read_bytes(place, most=LARGEST_JSON))
+            encoder, over = LightEncoder.of(facts, engine), float(facts["scores_over"])
+            ways, temperatures = np.log(facts["ways"]), np.asarray(facts["temperatures"], dtype=np.float64)
+            if encoder.compiled is None:
+                return None
+        except _UNSOUND:
+            return None
+        classes = classes_of(named_classes(names))
+        said = {} if descriptions is None else checked_descriptions(descriptions, classes)
+        described = tuple(said.get(each, ()) for each in classes.tolist()) if said else None
+        named = LabeledTexts((), (), words_of(classes), descriptions=described, by_name=True)
+        words = words_instead(named, range(named.n_way))
+        vectors = encoder.embed([text for each in words for text in each]).astype(np.float64)
+        ends = np.cumsum([len(each) for each in words])
+        means = np.stack([part.mean(0) for part in np.split(vectors, ends[:-1])])
+        weight = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12) / over
+        temperature = float(np.interp(np.log(named.n_way), ways, temperatures))
+        heads = LightHeads(
+            weight[None].astype(np.float32), np.zeros((1, len(weight)), np.float32), np.ones(1, np.float32), temperature
+        )
+        return cls(heads, classes, encoder)
 
     @classmethod
     def _read(cls, path: Path, engine: Engine) -> "LightClassifier | None":
@@ -103,44 +191,15 @@ class LightClassifier:
         heads = LightHeads(tensors["weight"], tensors["bias"], tensors["shares"], float(facts["temperature"]))
         if heads.weight.shape[:2] != heads.bias.shape:
             return None
-        views, pooling = tuple(facts["views"]), facts.get("pooling", "mean")
-        name = CompiledName(
-            facts["encoder"], views, bool(facts["normalise"]), precision_of(engine), pooling=pooling
-        )  # fmt: skip
-        classes = np.asarray(facts["classes"], dtype=facts["dtype"])
-        windows = None if facts.get("windows") is None else Windows(*facts["windows"])
-        return cls(heads, classes, name, facts["prefix"], facts["max_length"], facts["most_tokens"], windows)
-
-    @cached_property
-    def _encoder(self) -> CompiledEncoder | None:
-        return CompiledEncoder.from_cache(self.name)
+        return cls(heads, np.asarray(facts["classes"], dtype=facts["dtype"]), LightEncoder.of(facts, engine))
 
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
         """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
-        texts, cut = checked_texts(X), collected_cuts()
-        if self._encoder is None:
-            raise NLPMetaError("The compiled encoder of this model is gone. Make it with: nlpmeta compile")
-        distinct = list(dict.fromkeys(texts))
-        note = None if cut is None else lambda row: cut.add(distinct[row])
-        prefixed = [self.prefix + text.strip() for text in distinct]
-        tokens = self._encoder.vocabulary.ids(prefixed, max_length=self.max_length, on_cut=note)
-        row = {text: i for i, text in enumerate(distinct)}
-        return self.heads.probabilities(self._encoder.embed(tokens, windows=self.windows))[
-            [row[text] for text in texts]
-        ]
+        return self.heads.probabilities(self.encoder.embed(checked_texts(X)))
 
 
-def write_light(
-    folder: Path, heads: LightHeads, classes: "NDArray[np.generic]", name: CompiledName, facts: "dict[str, object]"
-) -> None:
+def write_light(folder: Path, heads: LightHeads, classes: "NDArray[np.generic]", encoder: LightEncoder) -> None:
     """Keep the heads of the model in ``folder`` for predictions without PyTorch.
-
-    Args:
-        folder: the model's.
-        heads: as linear layers.
-        classes: the labels.
-        name: of the compiled encoder.
-        facts: prefix, max_length, most_tokens and windows, as ``LightClassifier`` has them.
 
     Raises:
         WorkFailedError: if the cache cannot be written.
@@ -148,25 +207,46 @@ def write_light(
     from safetensors.numpy import save
 
     described = {
-        **facts,
+        **encoder.json(),
         "temperature": heads.temperature,
-        "encoder": name.encoder,
-        "views": list(name.views),
-        "normalise": name.normalise,
-        **({} if name.pooling == "mean" else {"pooling": name.pooling}),
         "classes": classes.tolist(),
         "dtype": classes.dtype.str,
     }
     tensors = {"weight": heads.weight, "bias": heads.bias, "shares": heads.shares}
     metadata = {"nlpmeta": json.dumps(described, ensure_ascii=False)}
-    write_bytes(_place(folder), save({key: np.ascontiguousarray(each) for key, each in tensors.items()}, metadata))
+    content = save({key: np.ascontiguousarray(each) for key, each in tensors.items()}, metadata)
+    if (place := _place(folder, ".safetensors")) is not None:
+        write_bytes(place, content)
 
 
-def _place(folder: Path) -> Path:
-    """Where the heads of the model in ``folder`` are kept; another release reads them off again."""
-    manifest = read_bytes(folder / MANIFEST, most=LARGEST_JSON)
+def write_names(
+    checkpoint: Path, encoder: LightEncoder, *, scores_over: float, temperatures: Mapping[float, float]
+) -> None:
+    """Keep what predictions by the names of classes alone need of ``checkpoint``, without PyTorch.
+
+    Args:
+        checkpoint: its folder.
+        encoder: what the prototypes of names are of.
+        scores_over: what cosines are divided by.
+        temperatures: what the scores are then divided by, for some numbers of classes, rising.
+
+    Raises:
+        WorkFailedError: if the cache cannot be written.
+    """
+    facts = {**encoder.json(), "scores_over": scores_over}
+    facts |= {"ways": list(temperatures), "temperatures": list(temperatures.values())}
+    if (place := _place(checkpoint, ".json")) is not None:
+        write_json(place, facts)
+
+
+def _place(folder: Path, suffix: str) -> Path | None:
+    """Where the heads of the model in ``folder`` are kept, if it is one; another release reads them off again."""
+    try:
+        manifest = read_bytes(folder / MANIFEST, most=LARGEST_JSON)
+    except OSError:
+        return None
     digest = sha256(b"%d %s " % (FORMAT, __version__.encode()) + manifest).hexdigest()
-    return compiled_home() / "models" / f"{digest[:32]}.safetensors"
+    return compiled_home() / "models" / f"{digest[:32]}{suffix}"
 
 
 def _log_softmax(scores: "NDArray[np.float64]") -> "NDArray[np.float64]":

@@ -67,8 +67,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
                 more if the texts of ``fit`` are longer. A saved model keeps it.
             device: where it runs: ``auto`` (CUDA, MPS, XPU, else the CPU; or what ``NLPMETA_DEVICE`` names), or one of
                 them by its name, such as ``cuda:1``. A loaded encoder stays where it is.
-            engine: what embeds the texts that are classified: ``torch``, ``onnx`` or ``onnx-int8`` (the compiled
-                encoder on the CPU, compiled at the first prediction), or ``auto``: the compiled one if there is one.
+            engine: what embeds where nothing trains: ``torch``, ``onnx`` or ``onnx-int8`` (the compiled encoder on the
+                CPU, compiled when first needed), or ``auto``: the compiled one if there is one.
         """
         self.method = method
         self.encoder = encoder

@@ -16,6 +16,7 @@ from nlpmeta.cli.process import (
     Device,
     EncoderName,
     Encoding,
+    EngineName,
     LabelColumn,
     LabelSeparator,
     LangColumn,
@@ -114,6 +115,7 @@ def adapt(
     checkpoint: Checkpoint = "default",
     max_length: MaxLength = None,
     device: Device = "auto",
+    engine: EngineName = "auto",
     seed: Seed = 0,
     draws: Draws = 5,
     rare: Rare = RareChoice.error,
@@ -141,6 +143,7 @@ def adapt(
 
     Where the label column holds lists, or --label-separator is given, texts may have none or several labels.
     """
+    from nlpmeta.encoder.engines import check_engine
     from nlpmeta.evaluation.request import AdaptRequest
     from nlpmeta.sources.form import TableForm
 
@@ -148,7 +151,7 @@ def adapt(
     request = AdaptRequest(
         data=data, lang=lang, n_shot=_shots(shots), test_data=test_data, data_dir=data_dir, ways=ways, rare=rare.value,
         method=method, inner_steps=inner_steps, encoder=encoder, checkpoint=checkpoint, max_length=max_length,
-        device=device, seed=seed, n_draws=draws, suggest=suggest, unlabelled=unlabelled,
+        device=device, engine=check_engine(engine), seed=seed, n_draws=draws, suggest=suggest, unlabelled=unlabelled,
         unlabelled_steps=unlabelled_steps, text_column=text_column, label_column=label_column, lang_column=lang_column,
         form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
         descriptions=descriptions,

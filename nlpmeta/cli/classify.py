@@ -1,5 +1,6 @@
 """``nlpmeta classify``: labels for texts by the names of the labels alone, without a model and without examples."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from nlpmeta.cli.process import (
     Device,
     EncoderName,
     Encoding,
+    EngineName,
     MaxLength,
     NoHeader,
     Quiet,
@@ -21,6 +23,7 @@ from nlpmeta.cli.process import (
 
 if TYPE_CHECKING:
     from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.encoder.engines import Engine
 
 EXAMPLES = """Examples:
 
@@ -66,6 +69,7 @@ def classify(
     ] = "default",
     max_length: MaxLength = None,
     device: Device = "auto",
+    engine: EngineName = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Print label, probability and text of each text, as predict does, knowing only what the labels are called.
@@ -73,6 +77,7 @@ def classify(
     A label has to say in words what it is, in any language; a description says more. Nothing is measured and nothing is
     saved: adapt --shots 0 scores names on labelled data, and adapt --shots 5 does better with five examples a class.
     """
+    from nlpmeta.cli.compile import load_names
     from nlpmeta.cli.predict import answer
     from nlpmeta.cli.predict_output import Columns
     from nlpmeta.cli.process import Wanted
@@ -87,14 +92,19 @@ def classify(
     )  # fmt: skip
     names, said = _named(labels, descriptions)
 
-    def load() -> "FewShotClassifier":
+    def full(chosen: "Engine") -> "FewShotClassifier":
         from nlpmeta.classifier.classifier import FewShotClassifier
 
         return FewShotClassifier.from_names(
             names, descriptions=said, multilabel=multilabel, method=method, encoder=encoder or DEFAULT_ENCODER,
-            checkpoint=checkpoint, max_length=max_length, device=device,
+            checkpoint=checkpoint, max_length=max_length, device=device, engine=chosen,
         )  # fmt: skip
 
+    usual = method == "auto" and encoder is None and max_length is None and not multilabel and checkpoint != "none"
+    load = partial(
+        load_names, names, said, full, checkpoint=checkpoint if usual else None, device=device, engine=engine,
+        quiet=quiet,
+    )  # fmt: skip
     answer(wanted, Columns(top=top), load)
 
 

@@ -1,7 +1,10 @@
 """``nlpmeta compile``: an encoder compiled once; and what ``nlpmeta predict`` loads, compiled where possible."""
 
 import os
+import sys
 from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
@@ -11,6 +14,8 @@ from nlpmeta.cli.process import AsJson, loads_encoder
 from nlpmeta.progress import clear_status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.light import LightClassifier
     from nlpmeta.encoder.engines import Agreement, Engine
@@ -71,21 +76,16 @@ def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | 
     from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
     from nlpmeta.encoder.compiling import compile_encoder, compiled_name
     from nlpmeta.encoder.engines import CompiledEncoder, precision_of
-    from nlpmeta.learners.start import starting_learner
+    from nlpmeta.export.head import compile_names
+    from nlpmeta.learners.start import checkpoint_folder, starting_learner
 
-    encoder = starting_learner("auto", checkpoint=checkpoint, device="cpu").encoder
-    views = {f"{checkpoint}, adapted": encoder}
-    if isinstance(encoder, ScaledEncoder):
-        views = {
-            f"{checkpoint}, adapted": encoder.select((ADAPTED,)),
-            f"{checkpoint}, adapted and frozen": encoder.select((ADAPTED, FROZEN)),
-        }
-    found: dict[str, Agreement | None] = {}
-    for what, each in views.items():
-        name = compiled_name(each, precision_of(engine))
-        found[what] = (
-            None if name is not None and CompiledEncoder.is_sound(name) else compile_encoder(each, precision_of(engine))
-        )
+    learner = starting_learner("auto", checkpoint=checkpoint, device="cpu")
+    found = {f"{checkpoint}, adapted": compile_names(learner, checkpoint_folder(checkpoint), engine)}
+    if isinstance(learner.encoder, ScaledEncoder):
+        both = learner.encoder.select((ADAPTED, FROZEN))
+        name, precision = compiled_name(both, precision_of(engine)), precision_of(engine)
+        sound = name is not None and CompiledEncoder.is_sound(name)
+        found[f"{checkpoint}, adapted and frozen"] = None if sound else compile_encoder(both, precision)
     return found
 
 
@@ -104,7 +104,9 @@ def _report(found: "dict[str, Agreement | None]", *, as_json: bool) -> None:
             out(f"{what}: compiled; largest difference {agreement.apart:.1g}, cosine {agreement.cosine:.4f}, {changed}")
 
 
-def load_model(model: str, revision: str | None, *, device: str, engine: str, probabilities_alone: bool) -> Predicts:
+def load_model(
+    model: str, revision: str | None, *, device: str, engine: str, probabilities_alone: bool, quiet: bool = False
+) -> Predicts:
     """The model by its folder or name; compiled first where ``engine`` says so.
 
     Args:
@@ -113,6 +115,7 @@ def load_model(model: str, revision: str | None, *, device: str, engine: str, pr
         device: where it runs.
         engine: what embeds the texts.
         probabilities_alone: whether nothing but class probabilities will be asked of it.
+        quiet: whether to leave out the note that compiling makes this faster.
 
     Raises:
         NLPMetaError: if it cannot be loaded, or the engine is unknown or not installed.
@@ -121,17 +124,65 @@ def load_model(model: str, revision: str | None, *, device: str, engine: str, pr
 
     chosen = check_engine(engine)
     folder = Path(model) if revision is None and Path(model).is_dir() else None
-    if folder is not None and probabilities_alone and chosen != "torch" and _on_cpu(device, chosen):
+    light = folder is not None and probabilities_alone and chosen != "torch" and _on_cpu(device, chosen)
+    if light and folder is not None:
         from nlpmeta.classifier.light import LightClassifier
 
-        if (light := LightClassifier.of_folder(folder, chosen)) is not None:
+        if (found := LightClassifier.of_folder(folder, chosen)) is not None:
             clear_status()
-            return light
+            return found
     from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.export.head import compile_model
 
     classifier = FewShotClassifier.from_pretrained(model, revision=revision, device=device, engine=chosen)
-    if folder is not None and chosen.startswith("onnx"):
-        _compile(classifier, chosen, folder)
+    if folder is not None and (light or chosen.startswith("onnx")):
+        _compile(classifier, chosen, partial(compile_model, classifier, folder=folder), str(folder), quiet=quiet)
+    clear_status()
+    return classifier
+
+
+def load_names(
+    names: "Sequence[str]",
+    descriptions: object,
+    full: "Callable[[Engine], FewShotClassifier]",
+    *,
+    checkpoint: str | None,
+    device: str,
+    engine: str,
+    quiet: bool,
+) -> Predicts:
+    """A classifier of classes that are known by their names; without PyTorch where its checkpoint is compiled.
+
+    Args:
+        names: of the classes.
+        descriptions: of classes, by their names.
+        full: loads it with PyTorch.
+        checkpoint: that ``auto`` starts from; ``None`` if it starts from something else.
+        device: where it runs.
+        engine: what embeds the texts.
+        quiet: whether to leave out the note that compiling makes this faster.
+
+    Raises:
+        NLPMetaError: if it cannot be loaded, or the engine is unknown or not installed.
+    """
+    from nlpmeta.encoder.engines import check_engine
+    from nlpmeta.storage.manifest import CHECKPOINTS, SHIPPED
+
+    chosen, folder = check_engine(engine), None
+    if checkpoint is not None and chosen != "torch" and _on_cpu(device, chosen):
+        from nlpmeta.classifier.light import LightClassifier
+
+        place = Path(checkpoint) if Path(checkpoint).is_dir() else CHECKPOINTS / checkpoint
+        folder = SHIPPED if checkpoint == "default" else place
+        if (found := LightClassifier.of_names(folder, names, chosen, descriptions)) is not None:
+            clear_status()
+            return found
+    classifier = full(chosen)
+    if folder is not None and checkpoint is not None:
+        from nlpmeta.export.head import compile_names
+
+        keep, what = partial(compile_names, classifier.learner_, folder), "" if checkpoint == "default" else checkpoint
+        _compile(classifier, chosen, keep, what, quiet=quiet)
     clear_status()
     return classifier
 
@@ -142,7 +193,7 @@ def reads(classifier: Predicts) -> tuple[int, int | None]:
 
     if isinstance(classifier, LightClassifier):
         reader = cast("LightClassifier", classifier)  # the other kind has bases of unknown type
-        return reader.max_length, reader.most_tokens
+        return reader.encoder.max_length, reader.encoder.most_tokens
     encoder = loaded(classifier).learner_.encoder
     return encoder.max_length, encoder.most_tokens
 
@@ -179,14 +230,32 @@ def loaded(classifier: Predicts) -> "FewShotClassifier":
     return cast("FewShotClassifier", classifier)
 
 
-def _compile(classifier: "FewShotClassifier", engine: "Engine", folder: Path) -> None:
-    """Compile the model for this prediction and the next ones; a cache that cannot be written is mentioned."""
+def _compile(
+    classifier: "FewShotClassifier", engine: "Engine", compiled: "Callable[[Engine], object]", what: str, *, quiet: bool
+) -> None:
+    """Compile what was loaded for this prediction and the next ones, or on a terminal mention that it can be.
+
+    Args:
+        classifier: what was loaded.
+        engine: for ``auto``, what the next prediction needs is kept where its encoder is compiled already.
+        compiled: compiles it.
+        what: the argument of ``nlpmeta compile``.
+        quiet: whether to mention nothing; a cache that cannot be written is mentioned all the same.
+    """
     from nlpmeta.cli.console import say
     from nlpmeta.errors import WorkFailedError
-    from nlpmeta.export.head import compile_model
+    from nlpmeta.export.head import has_compiled
 
+    there = True if engine.startswith("onnx") else has_compiled(classifier)
+    if there is None:  # it has no compiled form
+        return
+    if not there:
+        if not quiet and sys.stderr.isatty():
+            first = "" if find_spec("onnxruntime") else "pip install 'nlpmeta[fast]' and "
+            say(f"Tip: {first}{f'nlpmeta compile {what}'.strip()}: predictions and their start are then much faster.")
+        return
     try:
-        compile_model(classifier, engine, folder)
+        compiled("onnx" if engine == "auto" else engine)
     except WorkFailedError as error:
         if not isinstance(error.__cause__, OSError):
             raise

@@ -13,6 +13,7 @@ from nlpmeta.cli.process import (
     Delimiter,
     Device,
     Encoding,
+    EngineName,
     GivenTexts,
     LabelSeparator,
     NoHeader,
@@ -79,9 +80,6 @@ Threshold = Annotated[
 ]
 Why = Annotated[bool, typer.Option("--why", help="Show what the label hangs on: words of the text, examples.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-EngineName = Annotated[
-    str, typer.Option(help="torch, onnx, onnx-int8 (compiled at the first use), or auto: what is compiled, else torch.")
-]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
 
 
@@ -143,7 +141,7 @@ def predict(
         quiet=quiet,
     )  # fmt: skip
     alone = not why and abstain is None and not columns.may_refuse
-    load = partial(load_model, model, revision, device=device, engine=engine, probabilities_alone=alone)
+    load = partial(load_model, model, revision, device=device, engine=engine, probabilities_alone=alone, quiet=quiet)
     if why:
         return _give_reasons(wanted, columns, load)
     answer(wanted, columns, load)

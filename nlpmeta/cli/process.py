@@ -161,11 +161,9 @@ def check_device(asked: str) -> None:
     Raises:
         NLPMetaError: if it is not.
     """
-    import os
+    if asked != "auto" or os.environ.get("NLPMETA_DEVICE"):
+        from nlpmeta.encoder.device import resolve_device
 
-    from nlpmeta.encoder.device import VARIABLE, resolve_device
-
-    if asked != "auto" or os.environ.get(VARIABLE):
         resolve_device(asked)
 
 
@@ -188,6 +186,9 @@ DescriptionsFile = Annotated[
 DataFolder = Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")]
 EncoderName = Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+EngineName = Annotated[
+    str, typer.Option(help="torch, onnx, onnx-int8 (compiled at the first use), or auto: what is compiled, else torch.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
 
 

@@ -1,6 +1,7 @@
 """``nlpmeta score``: saved models on labelled data, each as it is."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from nlpmeta.cli.process import (
     Delimiter,
     Device,
     Encoding,
+    EngineName,
     LabelColumn,
     LabelSeparator,
     LangColumn,
@@ -23,6 +25,7 @@ from nlpmeta.cli.process import (
 
 if TYPE_CHECKING:
     from nlpmeta.data import LabeledTexts
+    from nlpmeta.encoder.engines import Engine
     from nlpmeta.evaluation.saved import Answers, Pair
     from nlpmeta.storage.files import Json
 
@@ -56,6 +59,7 @@ def score(
     encoding: Encoding = None,
     no_header: NoHeader = False,
     device: Device = "auto",
+    engine: EngineName = "auto",
     show: Annotated[int, typer.Option(help="Number of texts to print on which models disagree.", min=0)] = 5,
     out: Annotated[Path | None, typer.Option(help="CSV file for a row a text: label, and what each said.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
@@ -70,6 +74,7 @@ def score(
     model does not know are counted and left out of its figures.
     """
     from nlpmeta.cli.console import out_json, say
+    from nlpmeta.encoder.engines import check_engine
     from nlpmeta.errors import NLPMetaError
     from nlpmeta.evaluation.saved import compare
     from nlpmeta.sources.form import TableForm
@@ -79,21 +84,17 @@ def score(
         raise NLPMetaError("A model is named twice. Name each once.")
     if out is not None and out.exists() and not overwrite:
         raise NLPMetaError(f"{out} already exists and was kept. Pass --overwrite to replace it.")
+    form = TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator)
     source = load_source(
-        data,
-        data_dir=data_dir,
-        text_column=text_column,
-        label_column=label_column,
-        lang_column=lang_column,
-        form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
+        data, data_dir=data_dir, text_column=text_column, label_column=label_column, lang_column=lang_column, form=form
     )
     texts = source.load(lang, split, several=True) if source.several else source.load(lang, split)
     for name in models if not quiet else ():
         if _was_adapted_from(name, texts):
             say(f"Note: {name} was adapted from examples of this very data, so its figures here are too good.")
     if source.several:
-        return _score_several(models, texts, data, device, as_json=json, out=out)
-    answers = [_answers(name, texts, device=device, quiet=quiet) for name in models]
+        return _score_several(models, texts, data, device, check_engine(engine), as_json=json, out=out)
+    answers = [_answers(name, texts, device=device, engine=engine, quiet=quiet) for name in models]
     pairs = [compare(answers[0], other) for other in answers[1:]]
     if out is not None:
         _write_rows(out, texts, answers)
@@ -104,7 +105,14 @@ def score(
 
 
 def _score_several(
-    models: Sequence[str], texts: "LabeledTexts", data: str, device: str, *, as_json: bool, out: Path | None
+    models: Sequence[str],
+    texts: "LabeledTexts",
+    data: str,
+    device: str,
+    engine: "Engine",
+    *,
+    as_json: bool,
+    out: Path | None,
 ) -> None:
     """The same for texts with several labels: each model by itself."""
     from nlpmeta.classifier.classifier import FewShotClassifier
@@ -115,7 +123,8 @@ def _score_several(
 
     if out is not None:
         raise NLPMetaError("--out goes with one label a text; for several: nlpmeta predict --file DATA --out FILE")
-    found = {name: score_several(FewShotClassifier.from_pretrained(name, device=device), texts) for name in models}
+    load = partial(FewShotClassifier.from_pretrained, device=device, engine=engine)
+    found = {name: score_several(load(name), texts) for name in models}
     if as_json:
         each = [{"model": name, **figures, "unseen_labels": unseen} for name, (figures, unseen) in found.items()]
         out_json({"data": data, "n_texts": len(texts), "several": True, "models": each})
@@ -139,15 +148,15 @@ def _was_adapted_from(name: str, texts: "LabeledTexts") -> bool:
     return isinstance(task, dict) and task.get("digest") == texts.digest()
 
 
-def _answers(name: str, texts: "LabeledTexts", *, device: str, quiet: bool) -> "Answers":
+def _answers(name: str, texts: "LabeledTexts", *, device: str, engine: str, quiet: bool) -> "Answers":
     """What a saved model says of all texts."""
     import numpy as np
 
-    from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.cli.compile import load_model
     from nlpmeta.evaluation.saved import Answers, match_labels
     from nlpmeta.progress import track
 
-    classifier = FewShotClassifier.from_pretrained(name, device=device)
+    classifier = load_model(name, None, device=device, engine=engine, probabilities_alone=True, quiet=True)
     if not match_labels(texts.label_names, classifier.classes_):  # before the work
         Answers.of(name, classifier.classes_, texts, np.zeros((len(texts), len(classifier.classes_))))
     chunk, parts = 4096, []
@@ -162,12 +171,8 @@ def _report(
     texts: "LabeledTexts", answers: "Sequence[Answers]", pairs: "Sequence[Pair]", *, data: str, show: int
 ) -> "dict[str, Json]":
     """The JSON object of ``score --json``; shares are fractions of 1."""
-    return {
-        "data": data,
-        "n_texts": len(texts),
-        "models": [_model(each) for each in answers],
-        "pairs": [_pair(texts, pair, answers, show) for pair in pairs],
-    }
+    models, compared = [_model(each) for each in answers], [_pair(texts, pair, answers, show) for pair in pairs]
+    return {"data": data, "n_texts": len(texts), "models": models, "pairs": compared}
 
 
 def _show(
@@ -185,8 +190,7 @@ def _show(
             each.name,
             str(each.accuracy.n),
             each.accuracy.percent(),
-            percent(each.macro_f1),
-            percent(each.calibration_error),
+            *map(percent, (each.macro_f1, each.calibration_error)),
         )
         for each in answers
     ]
@@ -221,10 +225,8 @@ def _write_rows(path: Path, texts: "LabeledTexts", answers: "Sequence[Answers]")
 
 
 def _unseen(each: "Answers") -> str:
-    n_texts, labels = (
-        sum(each.unseen.values()),
-        ", ".join(f"{name} ({n})" for name, n in list(each.unseen.items())[:10]),
-    )
+    n_texts = sum(each.unseen.values())
+    labels = ", ".join(f"{name} ({n})" for name, n in list(each.unseen.items())[:10])
     more = f" and {len(each.unseen) - 10} more" if len(each.unseen) > 10 else ""
     return (
         f"{each.name} does not know {len(each.unseen)} of the labels: {labels}{more}. Their {n_texts} texts are not in "

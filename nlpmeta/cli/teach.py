@@ -13,6 +13,7 @@ from nlpmeta.cli.process import (
     DescriptionsFile,
     Device,
     Encoding,
+    EngineName,
     LabelColumn,
     NoHeader,
     TextColumn,
@@ -56,6 +57,7 @@ def teach(
     encoding: Encoding = None,
     no_header: NoHeader = False,
     device: Device = "auto",
+    engine: EngineName = "auto",
     out: Annotated[Path | None, typer.Option(help="New folder for the result; the model itself by default.")] = None,
     json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
@@ -71,6 +73,7 @@ def teach(
     from nlpmeta.classifier.teaching import teach as learn
     from nlpmeta.cli.console import out_json
     from nlpmeta.data.labels import checked_labels, joined
+    from nlpmeta.encoder.engines import check_engine
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.loading import Descriptions, load_source
     from nlpmeta.storage.manifest import optional_json
@@ -80,7 +83,7 @@ def teach(
     read = partial(load_source, text_column=text_column, label_column=label_column, form=form)
     said = None if descriptions is None else Descriptions.of_file(descriptions)
     new, names = _examples(texts or [], label, data, read) if texts or label or data or said is None else ([], [])
-    classifier = FewShotClassifier.from_pretrained(model, device=device)
+    classifier = FewShotClassifier.from_pretrained(model, device=device, engine=check_engine(engine))
     labels = labels_like(classifier.classes_, names)
     classes = joined(classifier.classes_, checked_labels(labels)) if labels else classifier.classes_
     taught = learn(classifier, new, labels, descriptions=None if said is None else said.of(classes))

@@ -121,14 +121,23 @@ def opened(encoder: TextEncoder, precision: Precision, *, make: bool) -> Compile
 
 
 @contextmanager
-def embedding_with(engine: Engine) -> Iterator[None]:
-    """Within the block this thread's encoders embed by ``engine`` where no gradient is asked for.
+def embedding_with(engine: Engine) -> Iterator[set[Engine]]:
+    """Within the block this thread's encoders and tables embed by ``engine`` where no gradient is asked for.
 
-    ``onnx`` and ``onnx-int8`` compile an encoder the first time; ``auto`` takes one that is there.
+    ``onnx`` and ``onnx-int8`` compile an encoder the first time; ``auto`` takes one that is there. What is yielded
+    collects the engines that embedded; it stays empty for ``torch``.
     """
-    before = embed_by.set(None if engine == "torch" else partial(embedded_by, engine))
+    used: set[Engine] = set()
+
+    def embed(encoder: TextEncoder, tokens: Sequence[list[int]], advance: Advance | None) -> Tensor | None:
+        found = embedded_by(engine, encoder, tokens, advance)
+        compiled: Engine = "onnx-int8" if engine == "onnx-int8" else "onnx"
+        used.add("torch" if found is None else compiled)
+        return found
+
+    before = embed_by.set(None if engine == "torch" else embed)
     try:
-        yield
+        yield used
     finally:
         embed_by.reset(before)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nlpmeta.encoder.device import embeds_in_bf16
+from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.parts import PAIR_FORM
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
@@ -190,7 +191,8 @@ CHUNK = 1024
 class EmbeddingTable:
     """The embeddings of an encoder, each distinct text encoded once, by any number of threads.
 
-    The encoder must not change while the table lives.
+    The encoder must not change while the table lives. Within ``compiling.embedding_with`` texts are encoded by that
+    engine, unless embeddings are kept on disk: those there are PyTorch's.
     """
 
     def __init__(self, encoder: TextEncoder, folder: Path | None = None, *, most_bytes: int | None = None) -> None:
@@ -259,12 +261,14 @@ class EmbeddingTable:
     def _encoded(self, texts: list[str], show_progress: bool) -> list[Tensor]:
         if not texts:
             return []
-        parts, encoder = list[Tensor](), self.encoder.merged()
+        parts, encoder, embed = list[Tensor](), self.encoder.merged(), embed_by.get() if self._store is None else None
         with track("Encoding", len(texts), show=show_progress) as advance:
             for start in range(0, len(texts), CHUNK):
                 chunk = texts[start : start + CHUNK]
                 tokens = encoder.tokenize(chunk)
-                parts.append(encoder.embed_tokens(tokens, advance=advance).float().to(self._vectors.device))
+                found = None if embed is None else embed(self.encoder, tokens, advance)
+                made = encoder.embed_tokens(tokens, advance=advance) if found is None else found
+                parts.append(made.float().to(self._vectors.device))
                 self.n_encoded, self.n_tokens = self.n_encoded + len(chunk), self.n_tokens + sum(map(len, tokens))
                 if self._store is not None:
                     self._store.write(chunk, parts[-1])

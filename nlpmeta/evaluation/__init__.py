@@ -10,6 +10,7 @@ from nlpmeta.auto.answers import adapted_with_report, gives_report, most_worth_l
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.data.inputs import holds_pairs
+from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
@@ -40,6 +41,7 @@ class AdaptReport:
         learned: what came of the unlabelled texts, where there were some.
         material: the examples.
         longer: how much of a text is read, where that was chosen as texts of the support are long.
+        engine: what embedded the texts: ``torch``, ``onnx`` or ``onnx-int8``, or several of them.
     """
 
     request: AdaptRequest
@@ -50,6 +52,7 @@ class AdaptReport:
     learned: FromTexts | None
     material: Material
     longer: Longer | None = None
+    engine: str = "torch"
 
     def json(self, folder: Path | None = None) -> dict[str, Json]:
         """The object that ``nlpmeta adapt --json`` prints, and ``report.json``; shares are fractions of 1.
@@ -60,7 +63,7 @@ class AdaptReport:
         facts, watch = self.request.facts(self.material.pool.digest()), self.material.watch
         lang = self.material.lang(self.request.lang)
         found = trial_json(self.trial, task=facts, lang=lang, folder=folder, watch=watch, found=self.task_report)
-        found |= self.material.json()
+        found |= self.material.json() | {"engine": self.engine}
         if self.longer is not None:
             found["longer"] = {**self.longer.json()}
         if self.label_next is not None:
@@ -100,16 +103,18 @@ def adapt_and_measure(
     if say is not None and learner.encoder.files is not None:
         say(learner.encoder.files.description)
     learner, longer = request.reading(learner, task.support.texts, len(task.texts()), say=say)
-    table = EmbeddingTable(learner.encoder)
-    trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
-    support, state, found = task.support, None, None
-    if gives_report(learner):
-        with watch.stage("look_at_the_support"):
-            support, state, found = adapted_with_report(learner.eval(), support, embed=table)
-    classifier = FewShotClassifier.adapted(learner, support, embed=table, state=state)
-    next_ones = None if read.candidates is None else _suggested(classifier, read, table)
+    with embedding_with(request.engine) as used:
+        table = EmbeddingTable(learner.encoder)
+        trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
+        support, state, found = task.support, None, None
+        if gives_report(learner):
+            with watch.stage("look_at_the_support"):
+                support, state, found = adapted_with_report(learner.eval(), support, embed=table)
+        classifier = FewShotClassifier.adapted(learner, support, embed=table, state=state)
+        next_ones = None if read.candidates is None else _suggested(classifier, read, table)
     watch.stop()
-    return AdaptReport(request, classifier, trial, found, next_ones, learned, read, longer)
+    engine = ", ".join(sorted(used if learner.inputs == "embeddings" else {*used, "torch"})) or "torch"
+    return AdaptReport(request, classifier, trial, found, next_ones, learned, read, longer, engine)
 
 
 def trial_json(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.engines import Engine
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes import fingerprint
@@ -47,6 +48,7 @@ class AdaptRequest:
         checkpoint: what is started from: ``default``, ``none``, or a folder.
         max_length: tokens that are read of a text; by default what texts such as those of the support need.
         device: where it runs.
+        engine: what embeds where nothing trains, as in ``FewShotClassifier``.
         seed: decides which examples are drawn.
         n_draws: support sets to draw and score.
         rare: what becomes of classes with fewer examples than ``n_shot``.
@@ -71,6 +73,7 @@ class AdaptRequest:
     checkpoint: str = "default"
     max_length: int | None = None
     device: str = "auto"
+    engine: Engine = "torch"
     seed: int = 0
     n_draws: int = 5
     rare: Rare = "error"
@@ -91,18 +94,12 @@ class AdaptRequest:
     def facts(self, digest: str) -> dict[str, Json]:
         """What decides the model, for its report; ``digest`` is of the data."""
         wanted: dict[str, Json] = {
-            "data": self.data,
-            "lang": self.lang,
-            "shots": self.n_shot,
-            "ways": self.ways,
-            "method": self.method,
-            "encoder": self.encoder,
-            "checkpoint": self.checkpoint,
-            "test_data": self.test_data,
-            "seed": self.seed,
-            "rare": self.rare,
-            "digest": digest,
-        }
+            "data": self.data, "lang": self.lang, "shots": self.n_shot, "ways": self.ways, "method": self.method,
+            "encoder": self.encoder, "checkpoint": self.checkpoint, "test_data": self.test_data, "seed": self.seed,
+            "rare": self.rare, "digest": digest,
+        }  # fmt: skip
+        if self.engine.startswith("onnx"):
+            wanted["engine"] = self.engine
         if self.inner_steps is not None:
             wanted["inner_steps"] = self.inner_steps
         if self.max_length is not None:

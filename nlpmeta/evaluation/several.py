@@ -12,6 +12,7 @@ from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.several import SeveralExamples, gives_sets, several_learned, thresholds_of
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts
+from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes import generator
@@ -61,6 +62,7 @@ class SeveralReport:
     lang: str | None
     watch: Stopwatch
     longer: Longer | None = None
+    engine: str = "torch"
 
     @property
     def scored(self) -> str:
@@ -96,7 +98,7 @@ class SeveralReport:
             "n_support": len(examples.texts), "n_without_label": int((~examples.marks.any(1)).sum()),
             "examples_of": examples.several().counts(), "fewer_than_requested": dict(self.short),
             "scored_on": self.scored_on, "seconds": {name: round(s, 3) for name, s in self.watch.seconds.items()},
-            "out": None if folder is None else str(folder), "task": request.facts(self.digest),
+            "engine": self.engine, "out": None if folder is None else str(folder), "task": request.facts(self.digest),
             **({} if self.longer is None else {"longer": {**self.longer.json()}}),
         }  # fmt: skip
 
@@ -166,24 +168,25 @@ def adapt_several(
     every = [text for draw in draws for part in (draw.support, draw.query) for text in part.texts]
     every = list(dict.fromkeys([*support.texts, *every]))
     learner, longer = request.reading(learner, support.texts, len(every), say=say)
-    table = EmbeddingTable(learner.encoder)
-    with watch.stage("encode"):
-        table.prime(every, show_progress=show_progress)
-    frozen = frozen_view(learner.encoder, table)[1]
-    with watch.stage("adapt_and_score"):
-        scores = [_scored(head_of(learner, draw.support, table), draw.query) for draw in draws]
-    with watch.stage("baseline"):
-        plain = [_scored(plain_head(draw.support, frozen), draw.query) for draw in draws if draw.support.texts]
-    if folds is not None:
-        scores, plain = [_mean(scores)], [_mean(plain)]
-    classifier = _classifier(learner, support, table)
+    with embedding_with(request.engine) as used:
+        table = EmbeddingTable(learner.encoder)
+        with watch.stage("encode"):
+            table.prime(every, show_progress=show_progress)
+        frozen = frozen_view(learner.encoder, table)[1]
+        with watch.stage("adapt_and_score"):
+            scores = [_scored(head_of(learner, draw.support, table), draw.query) for draw in draws]
+        with watch.stage("baseline"):
+            plain = [_scored(plain_head(draw.support, frozen), draw.query) for draw in draws if draw.support.texts]
+        if folds is not None:
+            scores, plain = [_mean(scores)], [_mean(plain)]
+        classifier = _classifier(learner, support, table)
     watch.stop()
     texts = {text for draw in draws for text in draw.query.texts}
     langs = {*(data.pool.langs or (request.lang,))}
     lang = langs.pop() if len(langs) == 1 else None
     return SeveralReport(
         request, classifier, tuple(scores), tuple(plain), where, folds, len(texts), short, data.digest, lang, watch,
-        longer,
+        longer, ", ".join(sorted(used)) or "torch",
     )  # fmt: skip
 
 

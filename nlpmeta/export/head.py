@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import ScaledEncoder
+from nlpmeta.auto.heads import NAMES_ALONE, ScaledEncoder
+from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.classifier.light import LightHeads, write_light
+from nlpmeta.classifier.light import LightEncoder, LightHeads, write_light, write_names
 from nlpmeta.classifier.several import gives_sets
 from nlpmeta.classifier.streaming import check_state
 from nlpmeta.encoder.compiling import compile_encoder, compiled_name
-from nlpmeta.encoder.engines import Agreement, CompiledEncoder, Engine, precision_of
+from nlpmeta.encoder.engines import Agreement, CompiledEncoder, CompiledName, Engine, precision_of
 from nlpmeta.encoder.files import max_length
 from nlpmeta.encoder.merged import plain_backbone, scales_with, with_weights
 from nlpmeta.encoder.text_encoder import MAX_LENGTH, TextEncoder
@@ -135,9 +136,7 @@ def compile_model(classifier: FewShotClassifier, engine: Engine, folder: Path | 
     learner, state = classifier.learner_, classifier.state_
     if learner.inputs != "embeddings":
         raise NLPMetaError(f"{type(learner).__name__} embeds with weights of each task, which cannot be compiled.")
-    encoder = learner.encoder
-    if isinstance(encoder, ScaledEncoder):
-        encoder = encoder.select(learner.predictor(state).adapter_scales)
+    encoder = _read_by(classifier)
     name = compiled_name(encoder, precision_of(engine))
     if name is None or encoder.files is None:
         raise NLPMetaError("This encoder was built in memory; only one that was loaded can be compiled.")
@@ -150,11 +149,59 @@ def compile_model(classifier: FewShotClassifier, engine: Engine, folder: Path | 
             return found
         weight, bias, shares = (part.float().numpy() for part in (linear.weight, linear.bias, linear.shares))
         if linear.normalise == encoder.normalise:
-            facts = {"prefix": encoder.prefix, "max_length": encoder.max_length, "most_tokens": encoder.most_tokens}
-            facts["windows"] = None if encoder.windows is None else astuple(encoder.windows)
             heads = LightHeads(weight, bias, shares, linear.temperature)
-            write_light(folder, heads, classifier.classes_, name, facts)
+            write_light(folder, heads, classifier.classes_, _light(encoder, name))
     return found
+
+
+def compile_names(learner: Learner, checkpoint: Path, engine: Engine) -> Agreement | None:
+    """Compile what ``auto`` reads of the names of classes, for answers by these alone without PyTorch.
+
+    Args:
+        learner: ``auto``, as it starts from the checkpoint.
+        checkpoint: its folder.
+        engine: ``onnx`` or ``onnx-int8``.
+
+    Returns:
+        How the compiled encoder compares with PyTorch; ``None`` if there was one already.
+
+    Raises:
+        NLPMetaError: if a package is missing.
+        WorkFailedError: if the compiled encoder differs too much, or the cache cannot be written.
+    """
+    assert isinstance(learner, AutoHead)  # noqa: S101  # the method that commands start from
+    read, encoder, profile = learner.candidates[NAMES_ALONE], learner.encoder, learner.priors
+    if isinstance(encoder, ScaledEncoder):
+        encoder = encoder.select(read.scales)
+    name = compiled_name(encoder, precision_of(engine))
+    found = (
+        None if name is not None and CompiledEncoder.is_sound(name) else compile_encoder(encoder, precision_of(engine))
+    )
+    if name is not None and encoder.normalise:
+        temperatures = {n_way: float(profile.temperature.at(1, n_way)) for n_way in profile.temperature.ways}
+        over = learner.temperature * profile.one_shot_temperatures[NAMES_ALONE]
+        write_names(checkpoint, _light(encoder, name), scores_over=over, temperatures=temperatures)
+    return found
+
+
+def has_compiled(classifier: FewShotClassifier) -> bool | None:
+    """Whether the encoder of a model is compiled as its heads read it; ``None`` if it cannot be."""
+    if classifier.learner_.inputs != "embeddings" or _read_by(classifier).files is None:
+        return None
+    name = compiled_name(_read_by(classifier), "float32")
+    return name is not None and name.folder.is_dir()
+
+
+def _read_by(classifier: FewShotClassifier) -> TextEncoder:
+    """The encoder in the views that the heads of the model read."""
+    encoder = classifier.learner_.encoder
+    if isinstance(encoder, ScaledEncoder):
+        return encoder.select(classifier.learner_.predictor(classifier.state_).adapter_scales)
+    return encoder
+
+
+def _light(encoder: TextEncoder, name: CompiledName) -> LightEncoder:
+    return LightEncoder(name, encoder.prefix, encoder.max_length, encoder.most_tokens, encoder.windows)
 
 
 def _names_encoder(folder: Path, digest: str) -> bool:

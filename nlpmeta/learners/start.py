@@ -11,15 +11,13 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import takes_pairs
 from nlpmeta.learners.base import Learner, Option, learners
 from nlpmeta.learners.checkpoint import load_checkpoint, read_learner, shared_encoder
-from nlpmeta.storage.manifest import read_manifest, whole_folder
+from nlpmeta.storage.manifest import CHECKPOINTS, SHIPPED, read_manifest, whole_folder
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.device import Device
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-_CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
-SHIPPED = _CHECKPOINTS / "multilingual"
-"""The checkpoint that comes with the package; its card lies beside it."""
+_CHECKPOINTS = CHECKPOINTS
 
 
 def shipped_checkpoints() -> list[Path]:

@@ -21,6 +21,9 @@ from nlpmeta.storage.files import (
 from nlpmeta.storage.folders import MANIFEST as MANIFEST
 from nlpmeta.storage.tensors import LARGEST_FILE
 
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+"""The folder of the checkpoints that come with the package; each has its card beside it."""
+SHIPPED = CHECKPOINTS / "multilingual"
 FORMAT_VERSION = 1
 EXPORT = "export"
 """The kind of a folder that was written for another library; it is replaced by us and read by that library."""
