@@ -101,11 +101,8 @@ def classify(
         )  # fmt: skip
 
     usual = method == "auto" and encoder is None and max_length is None and not multilabel and checkpoint != "none"
-    load = partial(
-        load_names, names, said, full, checkpoint=checkpoint if usual else None, device=device, engine=engine,
-        quiet=quiet,
-    )  # fmt: skip
-    answer(wanted, Columns(top=top), load)
+    load = partial(load_names, names, said, full, checkpoint=checkpoint if usual else None, device=device, quiet=quiet)
+    answer(wanted, Columns(top=top), partial(load, engine=engine))
 
 
 def _named(labels: str | None, descriptions: Path | None) -> tuple[list[str], dict[object, tuple[str, ...]] | None]:

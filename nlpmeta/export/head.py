@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import NAMES_ALONE, ScaledEncoder
-from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.light import LightEncoder, LightHeads, write_light, write_names
@@ -34,6 +33,8 @@ from nlpmeta.storage.tensors import read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from nlpmeta.auto.method import AutoHead
 
 _PROBES, _CLOSE = 64, 1e-5
 
@@ -169,8 +170,8 @@ def compile_names(learner: Learner, checkpoint: Path, engine: Engine) -> Agreeme
         NLPMetaError: if a package is missing.
         WorkFailedError: if the compiled encoder differs too much, or the cache cannot be written.
     """
-    assert isinstance(learner, AutoHead)  # noqa: S101  # the method that commands start from
-    read, encoder, profile = learner.candidates[NAMES_ALONE], learner.encoder, learner.priors
+    auto = cast("AutoHead", learner)
+    read, encoder, profile = auto.candidates[NAMES_ALONE], auto.encoder, auto.priors
     if isinstance(encoder, ScaledEncoder):
         encoder = encoder.select(read.scales)
     name = compiled_name(encoder, precision_of(engine))
@@ -179,7 +180,7 @@ def compile_names(learner: Learner, checkpoint: Path, engine: Engine) -> Agreeme
     )
     if name is not None and encoder.normalise:
         temperatures = {n_way: float(profile.temperature.at(1, n_way)) for n_way in profile.temperature.ways}
-        over = learner.temperature * profile.one_shot_temperatures[NAMES_ALONE]
+        over = auto.temperature * profile.one_shot_temperatures[NAMES_ALONE]
         write_names(checkpoint, _light(encoder, name), scores_over=over, temperatures=temperatures)
     return found
 
