@@ -174,9 +174,7 @@ Delimiter = Annotated[str | None, typer.Option(help="Column delimiter: ';', 'tab
 Encoding = Annotated[
     str | None, typer.Option(help="Encoding of text files, such as cp1252; by default UTF-8 or, if it is, UTF-16.")
 ]
-NoHeader = Annotated[
-    bool, typer.Option("--no-header", help="The table has no header row; columns are numbered 1, 2, …")
-]
+NoHeader = Annotated[bool, typer.Option("--no-header", help="The table has no header row; columns: 1, 2, …")]
 LabelSeparator = Annotated[
     str | None, typer.Option(help="Separator of labels where a text may have several: ';' (lists need none).")
 ]
