@@ -21,11 +21,52 @@ Written from the commands by `docs/make_cli.py`; `nlpmeta COMMAND --help` says t
 failed, 2 bad usage. `nlpmeta --install-completion` sets up tab completion.
 """
 
+SHARED = {
+    "--data": "what is read: a table, the name of a corpus or data set, or a Hub id; of `bench` several",
+    "--test-data": "score on this instead",
+    "--data-dir": "a folder with copies of public data sets",
+    "--config": "the configuration of a data set of the Hub",
+    "--split": "which split of a data set",
+    "--lang": "languages, in any spelling: `sw`, `swa`, `swh_Latn`, Swahili; several where a command takes several",
+    "--text-column": "a column of a table, where it is not obvious",
+    "--label-column": "a column of a table, where it is not obvious",
+    "--lang-column": "a column of a table, where it is not obvious",
+    "--label-separator": "what stands between the labels of a text that has several",
+    "--delimiter": "how a table is written, where that is not detected",
+    "--encoding": "how a table is written, where that is not detected",
+    "--no-header": "how a table is written, where that is not detected",
+    "--keep": "columns of a table to write out again",
+    "--descriptions": "a table that says in words what classes are",
+    "--shots": "examples of each class; 0 for the names alone; `all` for `adapt`, several numbers for the others",
+    "--ways": "how many classes: a number, `all` for `evaluate` too",
+    "--draws": "how many support sets are drawn",
+    "--seed": "what is drawn",
+    "--max-query": "query texts at most",
+    "--method": "how to adapt",
+    "--encoder": "a folder or Hub id ([another encoder](guides/other-encoder.md))",
+    "--pooling": "`mean`, `cls` or `last`",
+    "--prefix": "what goes before every text",
+    "--checkpoint": "what adaptation starts from: `default`, `none`, or a folder",
+    "--max-length": "tokens that are read of a text",
+    "--device": "where the encoder runs",
+    "--engine": "what embeds: PyTorch or ONNX Runtime",
+    "--revision": "a branch, tag or commit of the Hub",
+    "--file": "texts to answer, one a line or a column of a table",
+    "--top": "how many labels a text",
+    "--out": "where results go: a file or folder",
+    "--overwrite": "replace what is there",
+    "--include-support": "the examples go with the model",
+    "--json": "one JSON object, or one a line where texts are answered",
+    "--quiet": "no notes and no progress",
+}
+"""What options mean that several commands have, the same in all of them."""
+
 
 def main() -> int:
     """Write the page, or compare it with the file."""
     top = typer.main.get_command(app)
-    content = HEAD + "".join(map(entry, commands(top, typer.Context(top, info_name="nlpmeta"))))
+    every = list(commands(top, typer.Context(top, info_name="nlpmeta")))
+    content = HEAD + shared(every) + "".join(map(entry, every))
     if "--check" in sys.argv[1:]:
         same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == content
         if not same:
@@ -44,6 +85,21 @@ def commands(command: TyperCommand | TyperGroup, context: typer.Context) -> Iter
         found = command.get_command(context, name)
         if found is not None and not found.hidden:
             yield from commands(found, typer.Context(found, info_name=name, parent=context))
+
+
+def shared(every: list[typer.Context]) -> str:
+    """The options that several commands have, what they mean, and which commands have them."""
+    rows = []
+    for name, meaning in SHARED.items():
+        having = [each.command_path.removeprefix("nlpmeta ") for each in every if name in options(each)]
+        rows.append(f"| `{name}` | {meaning} | {', '.join(having)} |")
+    head = ["", "## Options that mean the same everywhere", "", "| option | what it is | commands |", "|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def options(context: typer.Context) -> set[str]:
+    """The names of the options of a command."""
+    return {name for each in context.command.params for name in (*each.opts, *each.secondary_opts) if name[:2] == "--"}
 
 
 def entry(context: typer.Context) -> str:

@@ -1,6 +1,9 @@
 """Every option that README, docs or a help text names is one that the command has."""
 
+import inspect
 import re
+import sys
+import typing
 from functools import cache
 
 import pytest
@@ -76,3 +79,71 @@ def test_every_option_that_a_help_text_names_exists(words):
         assert set(OPTION.findall(text)) <= set().union(*commands().values()), (words, text)
     for line in (command.epilog or "").splitlines():
         assert not of_no_command(line), line
+
+
+sys.path.insert(0, str(ROOT / "docs"))
+
+
+def of_several_commands():
+    """The options that more than one command has, with the commands that have them."""
+    found = {}
+    for words, options in commands().items():
+        for name in options - {"--help", "--install-completion", "--show-completion"}:
+            found.setdefault(name, []).append(words)
+    return {name: words for name, words in found.items() if len(words) > 1}
+
+
+def test_the_table_of_options_has_each_that_several_commands_have_and_no_other():
+    from make_cli import SHARED
+
+    assert set(SHARED) == set(of_several_commands())
+
+
+def test_an_option_takes_the_same_kind_of_value_in_every_command():
+    def kind(words, name):
+        command = typer.main.get_command(app)
+        for word in words:
+            command = command.commands[word]
+        given = next(each for each in command.params if name in each.opts)
+        taken, *_ = typing.get_args(inspect.signature(command.callback).parameters[given.name].annotation)
+        kinds = [each for each in typing.get_args(taken) if each is not type(None)]
+        return str(kinds[0] if len(kinds) == 1 else taken)
+
+    for name, every in of_several_commands().items():
+        kinds = {kind(words, name) for words in every}
+        assert len(kinds) == 1 or name == "--ways", (name, kinds)  # of evaluate it may be 'all' as well
+
+
+OTHER_SPELLINGS = {
+    "--license", "--language", "--languages", "--langs", "--output", "--out-dir", "--output-dir", "--input", "--force",
+    "--verbose", "--max-tokens", "--random-seed", "--n-shots", "--k-shot", "--label-names", "--data-folder", "--format",
+    "--no-progress", "--model-name", "--batch-size",
+}  # fmt: skip
+"""What others call what has a name here already, or what is chosen by itself."""
+
+
+def test_no_command_calls_by_another_name_what_has_one():
+    every = set().union(*commands().values())
+    assert not every & OTHER_SPELLINGS
+    assert not [name for name in every if "_" in name]
+
+
+@pytest.mark.parametrize("words", sorted(words for words in commands() if words), ids=" ".join)
+def test_every_command_has_examples_in_its_help(words):
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    assert "nlpmeta " in (command.epilog or ""), "give it examples: app.command(epilog=EXAMPLES)"
+
+
+def test_every_option_of_a_command_says_what_it_is():
+    def walk(command):
+        for each in command.params:
+            assert getattr(each, "hidden", False) or (getattr(each, "help", None) or "").strip(), (
+                command.name,
+                each.name,
+            )
+        for each in getattr(command, "commands", {}).values():
+            walk(each)
+
+    walk(typer.main.get_command(app))

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import AsJson, Delimiter, Encoding, LabelColumn, LabelSeparator, NoHeader, TextColumn
+from nlpmeta.cli.process import (
+    AsJson,
+    DataFolder,
+    Delimiter,
+    Encoding,
+    LabelColumn,
+    LabelSeparator,
+    NoHeader,
+    TextColumn,
+)
 
 if TYPE_CHECKING:
     from nlpmeta.sources.inspection import DataReport, Part
@@ -31,10 +40,6 @@ EXAMPLES = """Examples:
 
 _app = typer.Typer(no_args_is_help=True, epilog=EXAMPLES, help="List, explain, export and check data sets.")
 
-_DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Mirror folder with copies of public data sets; NLPMETA_DATA_DIR by default."),
-]
 _WRAP = 12  # languages that a line of facts lists before it only counts them
 _Config = Annotated[str | None, typer.Option(help="Configuration of a data set of the Hub.")]
 
@@ -45,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 @_app.command("list", epilog=EXAMPLES)
-def list_sets(*, data_dir: _DataDir = None, json: AsJson = False) -> None:
+def list_sets(*, data_dir: DataFolder = None, json: AsJson = False) -> None:
     """Print every data set that has a name: its languages, classes, licence, and where it would be read from."""
     from nlpmeta.cli.console import out, out_json, out_table
     from nlpmeta.sources.loading import overviews
@@ -67,7 +72,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Name in the catalogue, file, or Hub id.")],
     *,
     lang: Annotated[str | None, typer.Option(help="Only this language, in any spelling.")] = None,
-    data_dir: _DataDir = None,
+    data_dir: DataFolder = None,
     config: _Config = None,
     json: AsJson = False,
 ) -> None:
@@ -105,7 +110,7 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write: .csv, .tsv, .jsonl or .parquet.")],
     lang: Annotated[str | None, typer.Option(help="Only this language, in any spelling.")] = None,
     split: Annotated[str, typer.Option(help="The split to write.")] = "train",
-    data_dir: _DataDir = None,
+    data_dir: DataFolder = None,
     config: _Config = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     json: AsJson = False,
@@ -137,7 +142,7 @@ def check(
     others: Annotated[list[str] | None, typer.Argument(help="More of them, to compare with.")] = None,
     *,
     lang: Annotated[str | None, typer.Option(help="Only this language, in any spelling.")] = None,
-    data_dir: _DataDir = None,
+    data_dir: DataFolder = None,
     config: _Config = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,

@@ -181,7 +181,7 @@ LabelSeparator = Annotated[
 DescriptionsFile = Annotated[
     Path | None, typer.Option("--descriptions", help="Table of what classes are: columns label and text, any language.")
 ]
-DataFolder = Annotated[Path | None, typer.Option(help="Folder with local copies of public data sets.")]
+DataFolder = Annotated[Path | None, typer.Option(help="Folder of public data sets; by default NLPMETA_DATA_DIR.")]
 EncoderName = Annotated[str | None, typer.Option(help="Folder or Hub id of an encoder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 EngineName = Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlpmeta.cli.process import AsJson, Device, Quiet, loads_encoder
+from nlpmeta.cli.process import AsJson, DataFolder, Device, Quiet, loads_encoder
 
 if TYPE_CHECKING:
     from nlpmeta.data import LabeledTexts
@@ -62,7 +62,7 @@ def train(
     rollback: Annotated[int | None, typer.Option(help="With --online: roll back the last N tasks.", min=1)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in out, if there is one.")] = False,
     device: Device = "auto",
-    data_dir: Annotated[Path | None, typer.Option(help="Mirror folder of the public data sets.")] = None,
+    data_dir: DataFolder = None,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
