@@ -36,9 +36,9 @@ from nlpmeta.storage.files import write_bytes, write_json
 
 RESULTS, PICTURE = Path("results/curves.json"), Path("docs/curves.png")
 WIDE = {
-    "kazsandra-sentiment": "sentiment, Kazakh",
-    "korean-hate": "hate speech, Korean",
-    "3i4k-speech-intention": "speech intentions, Korean",
+    "kazsandra-sentiment": "Kazakh sentiment",
+    "korean-hate": "Korean hate speech",
+    "3i4k-speech-intention": "Korean speech intentions",
 }
 SETS = {
     "sib200:swh_Latn": "SIB-200 Swahili, topics",
@@ -178,6 +178,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     names = [name for name in SETS if any(key[0] == name for key in found)]
     methods = [method for method in METHODS if any(key[1] == method for key in found)]
     colours = method_colours([METHODS[method] for method in methods])
+    shots = SHOTS[: 1 + max(SHOTS.index(n) for each in found.values() for n in each)]
     with canvas(10.0, 2.4 * -(-len(names) // 4) + 0.5) as figure:
         grid = np.atleast_1d(figure.subplots(-(-len(names) // 4), min(4, len(names)), squeeze=False)).ravel()
         for axes, name in zip(grid, names, strict=False):
@@ -187,7 +188,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 places = [SHOTS.index(n) for n in each]
                 axes.plot(places, list(each.values()), color=colour, marker=marker, markersize=4, label=METHODS[method])
             axes.set_title(SETS[name], fontsize=9)
-            axes.set_xticks(range(len(SHOTS)), SHOTS, fontsize=7)
+            axes.set_xticks(range(len(shots)), shots, fontsize=7)
+            axes.set_xlim(-0.4, len(shots) - 0.6)
             axes.set_ylim(0, 100)
             axes.grid(axis="y")
         for axes in grid[len(names) :]:
