@@ -11,7 +11,7 @@ import yaml
 from hub_fixture import ENCODER, REPORT
 from hub_server import TOKEN, Fault
 
-from nlpmeta import FewShotClassifier
+from nlpmeta import FewShotClassifier, load_source
 from nlpmeta.cli.app import main
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -266,6 +266,33 @@ def test_a_dry_run_asks_nobody_and_lists_files_and_sizes(folder, hub, capsys):
     assert len(hub.seen) == seen and NAME not in hub.repositories
     assert main(["push", str(folder), NAME]) == 0
     assert files == {name: len(data) for name, data in remote(hub).items() if name != ".gitattributes"}
+
+
+def test_a_dry_run_shows_the_card_that_would_be_pushed_and_nothing_of_this_machine(folder, hub, capsys, tmp_path):
+    assert main(["push", str(folder), NAME, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["push", str(folder), NAME]) == 0
+    card = remote(hub)["README.md"].decode()
+    assert card.rstrip() in shown and "nothing was sent" in shown
+    assert str(folder) not in card and str(tmp_path) not in card
+
+
+def test_the_card_shows_a_text_to_try_where_everybody_may_read_it(classifier, tmp_path):
+    from nlpmeta.sharing.card import card
+    from nlpmeta.sharing.gather import gather
+
+    def shown(report, **options):
+        target = tmp_path / str(len(list(tmp_path.iterdir())))
+        classifier.save_pretrained(target, report=report, include_support=True)
+        return card(gather(target, **options), "user/name")
+
+    support = classifier.examples_.texts[0]
+    assert f'nlpmeta predict user/name "{support}"' in shown({"data": "mine.csv"}, include_support=True)
+    assert f'classifier.predict(["{support}"])' in shown({"data": "mine.csv"}, include_support=True)
+    private = shown({"data": "mine.csv"})
+    assert support not in private and 'nlpmeta predict user/name "..."' in private
+    first = load_source("starter").load("sw").texts[0]
+    assert f'nlpmeta predict user/name "{first}"' in shown({"data": "starter", "lang": "sw"})
 
 
 def test_the_command_says_what_it_did_and_predict_and_info_take_the_name(folder, hub, capsys):

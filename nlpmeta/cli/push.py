@@ -52,7 +52,7 @@ def push(
     lang: Annotated[str | None, typer.Option(help="Languages of the examples, comma-separated.")] = None,
     include_support: Annotated[bool, typer.Option("--include-support", help="Publish the examples too.")] = False,
     message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and sizes; send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card, files and sizes; send nothing.")] = False,
     json: AsJson = False,
 ) -> None:
     """Push a model and a card made from what is known of it, in one commit; the examples stay here.
@@ -86,10 +86,11 @@ def _plan(model: Path, target: "Target", sharing: "Sharing", *, as_json: bool) -
     from nlpmeta.cli.console import out, out_json, out_table
     from nlpmeta.sharing import plan
 
-    files = plan(model, target, sharing)
+    files, card = plan(model, target, sharing)
     if as_json:
-        out_json({"name": target.name, "files": files})
+        out_json({"name": target.name, "files": files, "card": card})
         return
+    out(f"{card.rstrip()}\n")
     out_table(("file", "bytes"), [(file.name, f"{file.bytes:,}") for file in files])
     out(f"{len(files)} files, {sum(file.bytes for file in files):,} bytes; nothing was sent.")
 

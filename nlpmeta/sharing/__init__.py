@@ -16,6 +16,7 @@ from nlpmeta.storage.files import (
     copy_file,
     make_folder,
     read_bytes,
+    read_text,
     sha256,
     temporary_folder,
     write_json,
@@ -89,8 +90,8 @@ def push_model(folder: Path, target: Target, sharing: Sharing, *, token: str | N
         return push_folder(staged, target, message=sharing.message or "Push a model of nlpmeta", token=token)
 
 
-def plan(folder: Path, target: Target, sharing: Sharing) -> list[Planned]:
-    """The files that ``push_model`` would send; nothing is sent and nobody is asked.
+def plan(folder: Path, target: Target, sharing: Sharing) -> tuple[list[Planned], str]:
+    """The files that ``push_model`` would send, and the card among them; nothing is sent and nobody is asked.
 
     Raises:
         NLPMetaError: as ``push_model``.
@@ -98,7 +99,8 @@ def plan(folder: Path, target: Target, sharing: Sharing) -> list[Planned]:
     with temporary_folder("nlpmeta-push") as temporary:
         staged = _staged(folder, Path(temporary), target, sharing)
         files = [path for path in sorted(staged.rglob("*")) if path.is_file()]
-        return [Planned(path.relative_to(staged).as_posix(), path.stat().st_size) for path in files]
+        sizes = [Planned(path.relative_to(staged).as_posix(), path.stat().st_size) for path in files]
+        return sizes, read_text(staged / "README.md")
 
 
 def find_model(name: Path | str, how: Fetching | None = None) -> Path:

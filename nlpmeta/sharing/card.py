@@ -72,7 +72,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """All that a card says about a model. Languages are the shortest ISO 639 codes."""
+    """All that a card says about a model. Languages are the shortest ISO 639 codes; ``example`` is a text to try."""
 
     kind: str
     method: str
@@ -93,6 +93,7 @@ class CardFacts:
     has_picture: bool = False
     bytes: int = 0
     files: tuple[str, ...] = ()
+    example: str | None = None
 
 
 TEMPLATE = Path(__file__).parent / "template.md"
@@ -110,6 +111,7 @@ def card(facts: CardFacts, name: str) -> str:
         metadata(facts, name),
         template_str=read_text(TEMPLATE),
         name=name,
+        example=facts.example or "...",
         version=facts.version,
         method=facts.method,
         encoder=facts.encoder,
@@ -207,7 +209,6 @@ def metadata(facts: CardFacts, name: str) -> "ModelCardData":
     """What the Hub filters and lists by; ``name`` is the repository's, ``user/model``."""
     from huggingface_hub import ModelCardData
 
-    sets = [facts.data, *facts.trained_on]
     return ModelCardData(
         library_name=LIBRARY,
         pipeline_tag=TASK,
@@ -215,7 +216,7 @@ def metadata(facts: CardFacts, name: str) -> "ModelCardData":
         language=list(facts.languages) or None,
         license=facts.licence,
         tags=["few-shot", "meta-learning", *(["peft", "lora"] if "adapter_config.json" in facts.files else [])],
-        datasets=list(dict.fromkeys(each.hub_id for each in sets if each and each.hub_id)) or None,
+        datasets=list({each.hub_id: None for each in (facts.data, *facts.trained_on) if each and each.hub_id}) or None,
         metrics=["accuracy", "f1"] if facts.measured else None,
         model_name=name.rpartition("/")[2],
         eval_results=None if facts.measured is None else _results(facts, facts.measured),
@@ -287,8 +288,7 @@ def draw_curve(curve: Sequence[tuple[int, Score]], path: Path) -> bool:
     low, high = ([100 * _ends(score)[i] for _, score in curve] for i in (0, 1))
     axes.fill_between(shots, low, high, alpha=0.2, linewidth=0)
     axes.plot(shots, means, marker="o")
-    axes.set_xticks(shots)
-    axes.set(xlabel="examples of each class", ylabel="accuracy, %")
+    axes.set(xticks=shots, xlabel="examples of each class", ylabel="accuracy, %")
     axes.grid(alpha=0.3)
     content = BytesIO()
     figure.savefig(content, metadata={"Software": None})  # the same bytes for the same curve: a push changes nothing

@@ -13,6 +13,7 @@ from nlpmeta.sources.loading import bundled
 from nlpmeta.storage.files import Json
 from nlpmeta.storage.manifest import optional_json, read_manifest, report_of
 
+_EXAMPLE = re.compile(r"""[^"'`\\$!<>{}|]{1,200}""")  # as it stands in quotation marks, in a shell and in Python
 OWN_DATA = "own-data"
 """The name of data that only the author has: that of a file may tell what nobody else should know."""
 
@@ -62,7 +63,21 @@ def gather(
         mismatch=tuple(_cut(_mapping(report.get("cut"))) + _noticed(_mapping(report.get("task_report")))),
         bytes=sum((folder / name).stat().st_size for name in files),
         files=files,
+        example=_example(folder, report, published=include_support and "support.json" in files),
     )
+
+
+def _example(folder: Path, report: Mapping[str, Json], *, published: bool) -> str | None:
+    """A text to try the model with, none that only the author has: one of those published, or of a bundled corpus."""
+    if published:
+        texts = _names(optional_json(folder / "support.json").get("texts"))
+    else:
+        own, lang = bundled(known_as(str(report.get("data")))), _text(report.get("lang"))
+        try:
+            texts = [] if own is None else list(own().load(lang).texts)
+        except NLPMetaError:
+            texts = []
+    return next((text for text in texts if _EXAMPLE.fullmatch(text) and text.isprintable()), None)
 
 
 def data_facts(name: str) -> DataFacts:
