@@ -27,7 +27,7 @@ import torch
 import uvicorn
 
 from nlpmeta.serve import Settings, create_app
-from nlpmeta.serve.batching import Embedder
+from nlpmeta.serve.learning import Embedder
 from nlpmeta.sources.home_assistant import StarterIntents
 
 CLIENTS, MOST_LOOKED_AT = 64, 400

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
 from nlpmeta.auto.heads import ScaledEncoder
-from nlpmeta.classifier.light import LightClassifier
+from nlpmeta.classifier.light import LightClassifier, LightNames
 from nlpmeta.cli.app import main
 from nlpmeta.cli.compile import load_model
 from nlpmeta.encoder import compiling, vocabulary
@@ -504,18 +504,18 @@ def checkpoint(loaded, tmp_path):
 def test_classes_known_by_name_alone_get_the_probabilities_of_torch_without_it(cache, checkpoint):
     names, said = ["sport", "food", "bank", "team"], {"bank": ["money in cash", "a loan"], "food": "rice and soup"}
     theirs = FewShotClassifier.from_names(names, descriptions=said, checkpoint=str(checkpoint))
-    assert LightClassifier.of_names(checkpoint, names, "auto") is None
+    assert LightNames.of_checkpoint(checkpoint, "auto") is None
     compile_names(theirs.learner_, checkpoint, "onnx")
     assert has_compiled(theirs)
     for each in (names, names[:2]):
         words = {name: said[name] for name in each if name in said}
         full = FewShotClassifier.from_names(each, descriptions=words, checkpoint=str(checkpoint))
-        light = LightClassifier.of_names(checkpoint, each, "auto", words)
+        light = LightNames.of_checkpoint(checkpoint, "auto").classifier(each, words)
         assert light.classes_.tolist() == full.classes_.tolist()
         np.testing.assert_allclose(light.predict_proba(TEXTS[:4]), full.predict_proba(TEXTS[:4]), atol=1e-5, rtol=0)
     for wrong in (["sport", "sport"], ["sport", "7"], ["sport", ""]):
         with pytest.raises(DataError) as ours:
-            LightClassifier.of_names(checkpoint, wrong, "auto")
+            LightNames.of_checkpoint(checkpoint, "auto").classifier(wrong)
         with pytest.raises(DataError) as plain:
             FewShotClassifier.from_names(wrong, checkpoint=str(checkpoint))
         assert str(ours.value) == str(plain.value)

@@ -37,7 +37,7 @@ OUTSIDE = {
     ("online/files.py", "save_pretrained"): OURS,
     ("users/file.py", "sqlite3.connect"): SQLITE,
     ("serve/store.py", "sqlite3.connect"): SQLITE,
-    ("serve/models.py", "save_pretrained"): OURS,
+    ("serve/learning.py", "save_pretrained"): OURS,
     ("bench/contender.py", "read_text"): KERNEL,
     ("bench/contender.py", "write_text"): KERNEL,
     ("bench/contender.py", "save_pretrained"): OURS,

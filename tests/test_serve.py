@@ -14,18 +14,22 @@ import zipfile
 import httpx2 as httpx
 import pytest
 import serve_fuzzing
-from conftest import TOPICS, make_encoder
+from conftest import TOPICS, make_encoder, save_encoder
 from serving import served, serving_process
 from starlette.testclient import TestClient
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.export.head import compile_model, compile_names
 from nlpmeta.learners.base import learners
+from nlpmeta.learners.checkpoint import save_checkpoint
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.start import starting_learner
 from nlpmeta.serve import Settings, create_app
-from nlpmeta.serve.batching import Batcher, Embedder
+from nlpmeta.serve.batching import Batcher
 from nlpmeta.serve.guard import Limits, read_tokens
-from nlpmeta.serve.learning import UsersHeads
+from nlpmeta.serve.learning import Embedder, UsersHeads
 from nlpmeta.users import AdapterStore
 
 CLASSES = [{"label": name, "description": words} for name, words in TOPICS.items()]
@@ -510,3 +514,51 @@ def test_no_confirmed_example_is_lost_when_the_server_is_killed(tmp_path, encode
     with client_of(tmp_path) as client:
         kept = {each["text"]: each["label"] for each in settled(client)["examples"]}
     assert confirmed and confirmed.items() <= kept.items()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_and_names_alone_are_served_without_torch_until_something_is_taught(tmp_path, monkeypatch):
+    monkeypatch.setenv("NLPMETA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "encoder").mkdir()
+    encoder = TextEncoder.from_pretrained(str(save_encoder(tmp_path / "encoder")), max_length=32)
+    save_checkpoint(PrototypicalNetwork(encoder, metric="cosine", names=True), tmp_path / "start", {})
+    learner = starting_learner("auto", checkpoint=str(tmp_path / "start"), device="cpu")
+    compile_names(learner, tmp_path / "start", "onnx")
+    texts, labels = ["ball goal", "match team", "rice soup", "bread salt"], ["sport", "sport", "food", "food"]
+    model = FewShotClassifier(learner).fit(texts, labels)
+    model.save_pretrained(tmp_path / "models" / "saved", include_support=True)
+    compile_model(model, "onnx", tmp_path / "models" / "saved")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    light, names, taught = map(json.loads, done.stdout.splitlines())
+    ours = {each["label"]: each["probability"] for each in light["answers"][0]["top"]}
+    theirs = dict(zip(model.classes_.tolist(), model.predict_proba(["ball team"])[0].tolist(), strict=True))
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    by_name = FewShotClassifier.from_names(["sport", "food"], checkpoint=str(tmp_path / "start"))
+    assert names["answers"][0]["probability"] == pytest.approx(by_name.predict_proba(["ball team"]).max(), abs=1e-5)
+    assert taught["answers"][0]["label"] == "trade"
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from starlette.testclient import TestClient
+from nlpmeta.serve import Settings, create_app
+
+folder = Path(sys.argv[1])
+settings = Settings(folder / "models", checkpoint=str(folder / "start"), device="cpu")
+with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
+    while client.get("/readyz").status_code != 200:
+        pass
+    print(client.post("/v1/models/saved/predict", json={"texts": ["ball team"], "top": 2}).text)
+    print(client.post("/v1/classify", json={"texts": ["ball team"], "labels": ["sport", "food"]}).text)
+    assert not {"torch", "transformers", "sklearn"} & set(sys.modules)
+    examples = [{"text": "bank loan", "label": "trade"}, {"text": "bank cash", "label": "trade"}]
+    answer = client.post("/v1/models/saved/examples", json={"examples": examples})
+    assert answer.status_code < 300, answer.text
+    while client.get("/v1/models/saved").json()["learning"]:
+        pass
+    print(client.post("/v1/models/saved/predict", json={"texts": ["bank loan"]}).text)
+"""

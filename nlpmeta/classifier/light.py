@@ -145,41 +145,6 @@ class LightClassifier:
             return None  # the caller loads the model in full, and compiles again what is damaged
 
     @classmethod
-    def of_names(
-        cls, checkpoint: Path, names: Sequence[str], engine: Engine, descriptions: object = None
-    ) -> "LightClassifier | None":
-        """As ``FewShotClassifier.from_names`` on ``checkpoint``, if that is compiled and sound; ``None`` otherwise.
-
-        Raises:
-            DataError: as ``FewShotClassifier.from_names``.
-        """
-        place = _place(checkpoint, ".json")
-        if place is None or not place.is_file():
-            return None
-        try:
-            facts = json.loads(read_bytes(place, most=LARGEST_JSON))
-            encoder, over = LightEncoder.of(facts, engine), float(facts["scores_over"])
-            ways, temperatures = np.log(facts["ways"]), np.asarray(facts["temperatures"], dtype=np.float64)
-            if encoder.compiled is None:
-                return None
-        except _UNSOUND:
-            return None
-        classes = classes_of(named_classes(names))
-        said = {} if descriptions is None else checked_descriptions(descriptions, classes)
-        described = tuple(said.get(each, ()) for each in classes.tolist()) if said else None
-        named = LabeledTexts((), (), words_of(classes), descriptions=described, by_name=True)
-        words = words_instead(named, range(named.n_way))
-        vectors = encoder.embed([text for each in words for text in each]).astype(np.float64)
-        ends = np.cumsum([len(each) for each in words])
-        means = np.stack([part.mean(0) for part in np.split(vectors, ends[:-1])])
-        weight = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12) / over
-        temperature = float(np.interp(np.log(named.n_way), ways, temperatures))
-        heads = LightHeads(
-            weight[None].astype(np.float32), np.zeros((1, len(weight)), np.float32), np.ones(1, np.float32), temperature
-        )
-        return cls(heads, classes, encoder)
-
-    @classmethod
     def _read(cls, path: Path, engine: Engine) -> "LightClassifier | None":
         from safetensors.numpy import load
 
@@ -196,6 +161,57 @@ class LightClassifier:
     def predict_proba(self, X: "Sequence[str] | ArrayLike") -> "NDArray[np.float32]":  # noqa: N803
         """Class probabilities, ``(n_texts, n_way)``, columns in the order of ``classes_``."""
         return self.heads.probabilities(self.encoder.embed(checked_texts(X)))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LightNames:
+    """Makes classifiers of the names of classes alone, as ``FewShotClassifier.from_names`` does.
+
+    Attributes:
+        encoder: what prototypes are of.
+        scores_over: what cosines are divided by.
+        ways: numbers of classes, rising.
+        temperatures: what the scores are then divided by, for each of these.
+    """
+
+    encoder: LightEncoder
+    scores_over: float
+    ways: tuple[float, ...]
+    temperatures: tuple[float, ...]
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path, engine: Engine) -> "LightNames | None":
+        """For ``auto`` on ``checkpoint``, if that is compiled and sound; ``None`` otherwise."""
+        place = _place(checkpoint, ".json")
+        if place is None or not place.is_file():
+            return None
+        try:
+            facts = json.loads(read_bytes(place, most=LARGEST_JSON))
+            ways, temperatures = (tuple(map(float, facts[name])) for name in ("ways", "temperatures"))
+            found = cls(LightEncoder.of(facts, engine), float(facts["scores_over"]), ways, temperatures)
+            return None if found.encoder.compiled is None else found
+        except _UNSOUND:
+            return None
+
+    def classifier(self, names: Sequence[str], descriptions: object = None) -> LightClassifier:
+        """A classifier of these classes.
+
+        Raises:
+            DataError: as ``FewShotClassifier.from_names``.
+        """
+        classes = classes_of(named_classes(names))
+        said = {} if descriptions is None else checked_descriptions(descriptions, classes)
+        described = tuple(said.get(each, ()) for each in classes.tolist()) if said else None
+        named = LabeledTexts((), (), words_of(classes), descriptions=described, by_name=True)
+        words = words_instead(named, range(named.n_way))
+        vectors = self.encoder.embed([text for each in words for text in each]).astype(np.float64)
+        ends = np.cumsum([len(each) for each in words])
+        means = np.stack([part.mean(0) for part in np.split(vectors, ends[:-1])])
+        scaled = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12) / self.scores_over
+        temperature = float(np.interp(np.log(named.n_way), np.log(self.ways), self.temperatures))
+        weight, bias = scaled[None].astype(np.float32), np.zeros((1, named.n_way), np.float32)
+        return LightClassifier(LightHeads(weight, bias, np.ones(1, np.float32), temperature), classes, self.encoder)
 
 
 def write_light(folder: Path, heads: LightHeads, classes: "NDArray[np.generic]", encoder: LightEncoder) -> None:

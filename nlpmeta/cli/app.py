@@ -18,7 +18,6 @@ from nlpmeta.cli import (
     predict,
     push,
     score,
-    serve,
     teach,
     train,
 )
@@ -27,7 +26,7 @@ from nlpmeta.cli.process import Stopped, check_streams, flush_results, output_re
 from nlpmeta.errors import DataWarning, NLPMetaError, reason_of, visible
 
 FAILED, INTERRUPTED = 1, 130
-COMMANDS = (adapt, classify, predict, teach, serve, score, compile, push, evaluate, bench, train, data, doctor)
+COMMANDS = (adapt, classify, predict, teach, score, compile, push, evaluate, bench, train, data, doctor)
 
 app = typer.Typer(
     name="nlpmeta",

@@ -1,6 +1,5 @@
 """``nlpmeta compile``: an encoder compiled once; and what ``nlpmeta predict`` loads, compiled where possible."""
 
-import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -120,11 +119,11 @@ def load_model(
     Raises:
         NLPMetaError: if it cannot be loaded, or the engine is unknown or not installed.
     """
-    from nlpmeta.encoder.engines import check_engine
+    from nlpmeta.encoder.engines import check_engine, on_cpu
 
     chosen = check_engine(engine)
     folder = Path(model) if revision is None and Path(model).is_dir() else None
-    light = folder is not None and probabilities_alone and chosen != "torch" and _on_cpu(device, chosen)
+    light = folder is not None and probabilities_alone and chosen != "torch" and on_cpu(device, chosen)
     if light and folder is not None:
         from nlpmeta.classifier.light import LightClassifier
 
@@ -165,18 +164,17 @@ def load_names(
     Raises:
         NLPMetaError: if it cannot be loaded, or the engine is unknown or not installed.
     """
-    from nlpmeta.encoder.engines import check_engine
-    from nlpmeta.storage.manifest import CHECKPOINTS, SHIPPED
+    from nlpmeta.encoder.engines import check_engine, on_cpu
+    from nlpmeta.storage.manifest import named_checkpoint
 
     chosen, folder = check_engine(engine), None
-    if checkpoint is not None and chosen != "torch" and _on_cpu(device, chosen):
-        from nlpmeta.classifier.light import LightClassifier
+    if checkpoint is not None and chosen != "torch" and on_cpu(device, chosen):
+        from nlpmeta.classifier.light import LightNames
 
-        place = Path(checkpoint) if Path(checkpoint).is_dir() else CHECKPOINTS / checkpoint
-        folder = SHIPPED if checkpoint == "default" else place
-        if (found := LightClassifier.of_names(folder, names, chosen, descriptions)) is not None:
+        folder = named_checkpoint(checkpoint)
+        if (light := LightNames.of_checkpoint(folder, chosen)) is not None:
             clear_status()
-            return found
+            return light.classifier(names, descriptions)
     classifier = full(chosen)
     if folder is not None and checkpoint is not None:
         from nlpmeta.export.head import compile_names
@@ -261,9 +259,3 @@ def _compile(
             raise
         say(f"Note: {error} Predicting uncompiled.")
         classifier.engine = "torch"
-
-
-def _on_cpu(device: str, engine: "Engine") -> bool:
-    """Whether a compiled encoder may stand in for PyTorch: on the CPU, where ``auto`` does not mean a graphics card."""
-    named = os.environ.get("NLPMETA_DEVICE", "auto") if device == "auto" else device
-    return named == "cpu" or (named == "auto" and (engine != "auto" or not Path("/dev/nvidia0").exists()))

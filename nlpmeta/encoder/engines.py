@@ -83,6 +83,12 @@ def runtime_version() -> str | None:
         return None
 
 
+def on_cpu(device: str, engine: Engine) -> bool:
+    """Whether a compiled encoder may stand in for PyTorch: on the CPU, where ``auto`` does not mean a graphics card."""
+    named = os.environ.get("NLPMETA_DEVICE", "auto") if device == "auto" else device
+    return named == "cpu" or (named == "auto" and (engine != "auto" or not Path("/dev/nvidia0").exists()))
+
+
 def compiled_home() -> Path:
     """Where compiled encoders and heads lie."""
     return user_cache() / "compiled"

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -22,14 +22,14 @@ except ImportError as error:
     raise NLPMetaError("Serving needs FastAPI, uvicorn and prometheus-client: pip install 'nlpmeta[serve]'") from error
 
 from nlpmeta import __version__
-from nlpmeta.learners.start import starting_learner
 from nlpmeta.serve.batching import Batcher
 from nlpmeta.serve.guard import LOOPBACK, Guard, Limits, add_problems, problem
-from nlpmeta.serve.learning import UsersHeads
-from nlpmeta.serve.models import Models, saved_models
+from nlpmeta.serve.light import saved_models
+from nlpmeta.serve.models import Models
 from nlpmeta.serve.routes import Service, router
 from nlpmeta.serve.store import Store
 from nlpmeta.storage.files import read_text
+from nlpmeta.storage.manifest import named_checkpoint
 
 if TYPE_CHECKING:
     from nlpmeta.learners.base import Learner
@@ -160,15 +160,19 @@ def create_app(settings: Settings, *, learner: "Learner | None" = None) -> FastA
     """
 
     def start() -> "Learner":
+        from nlpmeta.learners.start import starting_learner
+
         return learner or starting_learner(
             "auto", encoder=settings.encoder, checkpoint=settings.checkpoint, device=settings.device
         )
 
     metrics = Metrics()
     store = Store(settings.models / TAUGHT)
+    usual = learner is None and settings.encoder == DEFAULT_ENCODER and settings.checkpoint != "none"
     models = Models(
-        settings.named, store, start, engine=settings.engine, device=settings.device, cache_bytes=settings.cache_bytes
-    )
+        settings.named, store, start, engine=settings.engine, device=settings.device, cache_bytes=settings.cache_bytes,
+        checkpoint=named_checkpoint(settings.checkpoint) if usual else None,
+    )  # fmt: skip
     batcher = Batcher(most_waiting=settings.limits.waiting, on_pass=metrics.on_pass)
     metrics.waiting.set_function(lambda: batcher.n_waiting)
 
@@ -200,11 +204,10 @@ def _load(app: FastAPI, settings: Settings, models: Models) -> None:
     """Load what the first requests will want."""
     try:
         for folder in settings.folders:
-            models.get(folder.name)
-        embedder = models.embedder_of(models.learner.encoder)
-        with embedder.embedding():
-            embedder.encoder.encode(["a first text"])
+            models.answering(folder.name)
+        models.prepare(to_teach=False)
         if settings.users is not None:
+            from nlpmeta.serve.learning import UsersHeads
             from nlpmeta.users import AdapterStore
 
             users = AdapterStore(settings.users, device=settings.device)
@@ -215,6 +218,16 @@ def _load(app: FastAPI, settings: Settings, models: Models) -> None:
         log.error("The models cannot be loaded: %s", error)
 
 
+def _prepare_to_teach(models: Models) -> None:
+    """Load PyTorch beside what is answered: whoever opens the page is about to teach. A fault shows then."""
+
+    def work() -> None:
+        with suppress(NLPMetaError, OSError, RuntimeError):
+            models.prepare()
+
+    threading.Thread(target=work, daemon=True).start()
+
+
 def _add_pages(app: FastAPI, metrics: Metrics) -> None:
     pages = {each.name: read_text(each) for each in _PAGE.iterdir() if each.suffix in _TYPES}
 
@@ -222,7 +235,8 @@ def _add_pages(app: FastAPI, metrics: Metrics) -> None:
         return Response(pages[name], media_type=_TYPES[Path(name).suffix])
 
     @app.get("/", include_in_schema=False)
-    async def index() -> Response:
+    async def index(request: Request) -> Response:
+        _prepare_to_teach(request.app.state.service.models)
         return page("index.html")
 
     @app.get("/docs", include_in_schema=False)

@@ -2,101 +2,62 @@
 
 import threading
 import time
-from array import array
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
-from nlpmeta.encoder.compiling import embedded_by
-from nlpmeta.encoder.device import tokens_at_once
-from nlpmeta.encoder.engines import Engine, embed_by
-from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import WorkFailedError
-from nlpmeta.progress import Advance
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nlpmeta.auto.answers import LabelSet
 
 WAIT = 0.005
 """Seconds that a pass waits for more requests, if the one before it had several."""
 _BYTES_A_TOKEN = 4  # of UTF-8, about: enough to fill a pass with
-_LEAST_ROWS = 4096  # embeddings that are kept at least: those of one pass must be
+LEAST_ROWS = 4096  # embeddings that are kept at least: those of one pass must be
 
 
-class Embedder:
-    """An encoder with the embeddings that it made last, by tokens: what was embedded once costs no pass again."""
+@dataclass(frozen=True, eq=False)
+class Read:
+    """The answers of a model, as numbers.
 
-    def __init__(self, encoder: TextEncoder, engine: Engine, *, most_bytes: int) -> None:
-        self.encoder, self._engine = encoder, engine
-        self.pass_tokens = tokens_at_once(encoder)
-        self._most = max(_LEAST_ROWS, most_bytes // (4 * encoder.dim))
-        self._rows: OrderedDict[bytes, Tensor] = OrderedDict()
-        self._lock = threading.Lock()
+    Attributes:
+        probabilities: of the classes, ``(n_texts, n_way)``.
+        least: where a text may have several labels, the probability from which on each is given, ``(n_way,)``.
+        sets: the label set of each text, where that was requested and is known.
+    """
+
+    probabilities: "NDArray[np.float32]"
+    least: "NDArray[np.float32] | None" = None
+    sets: "Sequence[LabelSet] | None" = None
+
+
+class Embeds(Protocol):
+    """What embeds the texts of models, and keeps what it embedded last."""
+
+    pass_tokens: int
 
     def tokens(self, text: str) -> int:
         """About how many tokens a text has."""
-        return min(self.encoder.max_length, 3 + len(text) // _BYTES_A_TOKEN * (1 if text.isascii() else 2))
 
-    @contextmanager
-    def embedding(self) -> Iterator[None]:
-        """Within the block this thread's encoders embed from here."""
-        before = embed_by.set(self._embed)
-        try:
-            yield
-        finally:
-            embed_by.reset(before)
+    def embedding(self) -> AbstractContextManager[object]:
+        """Within the block models embed from here."""
 
-    def knows(self, texts: Sequence[str]) -> list[bool]:
-        """Whether the embedding of each text is at hand."""
-        keys = [_key(ids) for ids in self.encoder.tokenize(texts)]
-        with self._lock:
-            return [key in self._rows for key in keys]
-
-    def _embed(self, encoder: TextEncoder, tokens: Sequence[list[int]], advance: Advance | None) -> Tensor | None:
-        scales, own = (getattr(each, "scales", None) for each in (encoder, self.encoder))
-        if encoder.backbone is not self.encoder.backbone or (scales is None) != (own is None):
-            return embedded_by(self._engine, encoder, tokens, advance)
-        keys = [_key(ids) for ids in tokens]
-        found: dict[bytes, Tensor] = {}
-        with self._lock:
-            for key in keys:
-                if key in self._rows:
-                    self._rows.move_to_end(key)
-                    found[key] = self._rows[key]
-        new = {key: ids for key, ids in zip(keys, tokens, strict=True) if key not in found}
-        if new:
-            made = self._computed(list(new.values()))
-            found |= dict(zip(new, made, strict=True))
-            self._keep(dict(zip(new, made.cpu(), strict=True)))
-        rows = torch.stack([found[key] for key in keys]).to(self.encoder.device)
-        if scales is None or rows.size(1) == encoder.dim:
-            return rows
-        columns: Callable[[float], slice] = self.encoder.columns  # type: ignore[assignment]
-        return torch.cat([rows[:, columns(scale)] for scale in scales], dim=1)
-
-    def _computed(self, tokens: list[list[int]]) -> Tensor:
-        made = embedded_by(self._engine, self.encoder, tokens, None) if self._engine != "torch" else None
-        return self.encoder.merged().embed_tokens(tokens) if made is None else made
-
-    def _keep(self, rows: dict[bytes, Tensor]) -> None:
-        with self._lock:
-            self._rows.update({key: row.clone() for key, row in rows.items()})
-            while len(self._rows) > self._most:
-                self._rows.popitem(last=False)
-
-
-def _key(ids: Sequence[int]) -> bytes:
-    return array("I", ids).tobytes()
+    def warm(self, texts: Sequence[str]) -> None:
+        """Embed texts together whose answers are asked for next."""
 
 
 class Target(Protocol):
     """What answers texts: a model at one moment, or the users' heads."""
 
     @property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> Embeds:
         """What embeds its texts."""
 
     @property
@@ -105,6 +66,11 @@ class Target(Protocol):
 
     def answers(self, texts: Sequence[str], owners: Sequence[str]) -> Sequence[object]:
         """An answer for each text; ``owners`` names the user of each, or is empty."""
+
+
+def about_tokens(text: str, most: int) -> int:
+    """About how many tokens a text has of which at most so many are read."""
+    return min(most, 3 + len(text) // _BYTES_A_TOKEN * (1 if text.isascii() else 2))
 
 
 @dataclass(eq=False)
@@ -240,14 +206,14 @@ class Batcher:
 
 def _embed_together(taken: Sequence[tuple[Job, Sequence[str]]]) -> None:
     """Embed the texts of each encoder in one go; who has a text that cannot be embedded is told when it is answered."""
-    texts: dict[Embedder, list[str]] = {}
+    texts: dict[Embeds, list[str]] = {}
     for job, own in taken:
         if job.target.shares:
             texts.setdefault(job.target.embedder, []).extend(own)
     for embedder, each in texts.items():
         try:
             with embedder.embedding():
-                embedder.encoder.encode(each)
+                embedder.warm(each)
         except Exception:  # noqa: BLE001, S112  # _answer meets it again and tells those whom it concerns
             continue
 
@@ -257,7 +223,7 @@ def _answer(group: Sequence[tuple[Job, Sequence[str]]]) -> None:
     texts = [text for _, own in group for text in own]
     owners = [job.owner for job, own in group for _ in own]
     try:
-        with torch.no_grad(), target.embedder.embedding():
+        with target.embedder.embedding():
             answers = target.answers(texts, owners)
     except Exception as error:  # noqa: BLE001  # it is raised again where the request is answered
         for job, _ in group:

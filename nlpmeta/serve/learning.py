@@ -1,29 +1,122 @@
-"""What a served model is at one moment: how it learns from what is stored, how it answers, what its examples say."""
+"""What a served model is at one moment: how it learns from what is stored, how it answers, what its examples say.
 
-from collections import Counter
-from collections.abc import Sequence
+All that needs PyTorch is here; ``batching`` and ``models`` load it when it is asked for.
+"""
+
+import io
+import threading
+import zipfile
+from array import array
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from nlpmeta.auto.answers import LabelSet, label_sets, most_worth_labelling
+from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.explaining import Suspect, suspects
 from nlpmeta.classifier.fitted import Examples, Fitted
 from nlpmeta.classifier.given import learned
-from nlpmeta.classifier.several import gives_sets
+from nlpmeta.classifier.persistence import known_examples
+from nlpmeta.classifier.several import gives_sets, thresholds_of
 from nlpmeta.data import wordless
+from nlpmeta.data.labels import words_of
+from nlpmeta.encoder.compiling import embedded_by
+from nlpmeta.encoder.device import tokens_at_once
+from nlpmeta.encoder.engines import Engine, embed_by
 from nlpmeta.encoder.table import EmbeddingTable
-from nlpmeta.errors import DataError
-from nlpmeta.learners.base import Learner
-from nlpmeta.serve.batching import Embedder
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.learners.abilities import ReadsStreams
+from nlpmeta.learners.base import Learner, learners
+from nlpmeta.progress import Advance
+from nlpmeta.serve.batching import LEAST_ROWS, Read, about_tokens
 from nlpmeta.serve.store import Known
+from nlpmeta.storage.files import temporary_folder
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nlpmeta.users import AdapterStore
 
 MOST_SHOWN = 10
 """Confused classes and suspicious labels in a report, and texts to label next."""
+
+
+class Embedder:
+    """An encoder with the embeddings that it made last, by tokens: what was embedded once costs no pass again."""
+
+    def __init__(self, encoder: TextEncoder, engine: Engine, *, most_bytes: int) -> None:
+        self.encoder, self._engine = encoder, engine
+        self.pass_tokens = tokens_at_once(encoder)
+        self._most = max(LEAST_ROWS, most_bytes // (4 * encoder.dim))
+        self._rows: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def tokens(self, text: str) -> int:
+        """About how many tokens a text has."""
+        return about_tokens(text, self.encoder.max_length)
+
+    @contextmanager
+    def embedding(self) -> Iterator[None]:
+        """Within the block this thread's encoders embed from here."""
+        before = embed_by.set(self._embed)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            embed_by.reset(before)
+
+    def warm(self, texts: Sequence[str]) -> None:
+        """Embed texts together whose answers are asked for next."""
+        self.encoder.encode(texts)
+
+    def knows(self, texts: Sequence[str]) -> list[bool]:
+        """Whether the embedding of each text is at hand."""
+        keys = [_key(ids) for ids in self.encoder.tokenize(texts)]
+        with self._lock:
+            return [key in self._rows for key in keys]
+
+    def _embed(self, encoder: TextEncoder, tokens: Sequence[list[int]], advance: Advance | None) -> Tensor | None:
+        scales, own = (getattr(each, "scales", None) for each in (encoder, self.encoder))
+        if encoder.backbone is not self.encoder.backbone or (scales is None) != (own is None):
+            return embedded_by(self._engine, encoder, tokens, advance)
+        keys = [_key(ids) for ids in tokens]
+        found: dict[bytes, Tensor] = {}
+        with self._lock:
+            for key in keys:
+                if key in self._rows:
+                    self._rows.move_to_end(key)
+                    found[key] = self._rows[key]
+        new = {key: ids for key, ids in zip(keys, tokens, strict=True) if key not in found}
+        if new:
+            made = self._computed(list(new.values()))
+            found |= dict(zip(new, made, strict=True))
+            self._keep(dict(zip(new, made.cpu(), strict=True)))
+        rows = torch.stack([found[key] for key in keys]).to(self.encoder.device)
+        if scales is None or rows.size(1) == encoder.dim:
+            return rows
+        columns: Callable[[float], slice] = self.encoder.columns  # type: ignore[assignment]
+        return torch.cat([rows[:, columns(scale)] for scale in scales], dim=1)
+
+    def _computed(self, tokens: list[list[int]]) -> Tensor:
+        made = embedded_by(self._engine, self.encoder, tokens, None) if self._engine != "torch" else None
+        return self.encoder.merged().embed_tokens(tokens) if made is None else made
+
+    def _keep(self, rows: dict[bytes, Tensor]) -> None:
+        with self._lock:
+            self._rows.update({key: row.clone() for key, row in rows.items()})
+            while len(self._rows) > self._most:
+                self._rows.popitem(last=False)
+
+
+def _key(ids: Sequence[int]) -> bytes:
+    return array("I", ids).tobytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +136,22 @@ class Served:
     def answers(self, texts: Sequence[str], owners: Sequence[str]) -> Sequence[Tensor]:
         """The scores of each text, ``(n_way,)``."""
         return list(self.fitted.predictor.logits(self.fitted.predictor.queries(texts)).float().cpu())
+
+    @property
+    def classes(self) -> "NDArray[np.generic]":
+        """Its labels."""
+        return self.fitted.classes
+
+    def read(self, rows: Sequence[object], abstain: float | None) -> Read:
+        """What ``answers`` gave, with label sets of that coverage where they are requested and the method has them."""
+        scores, fitted = torch.stack([row for row in rows if isinstance(row, Tensor)]), self.fitted
+        if gives_sets(fitted):
+            return Read(scores.sigmoid().numpy(), least=thresholds_of(fitted))
+        sets: list[LabelSet] | None = None
+        if abstain is not None:
+            with suppress(NLPMetaError):  # the method knows none; its probabilities say how sure it is
+                sets = label_sets(fitted.predictor, scores, list(words_of(fitted.classes)), coverage=abstain)
+        return Read(scores.softmax(1).numpy(), sets=sets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +208,52 @@ def measured(served: Served) -> Report:
     confused = Counter((each.label, str(each.rather)) for each in wrong)
     pairs = tuple((label, rather, n) for (label, rather), n in confused.most_common(MOST_SHOWN))
     return Report(served.version, len(judged), len(judged) - len(wrong), pairs, tuple(wrong[:MOST_SHOWN]))
+
+
+_POOL = 1000  # unlabelled texts, the least certain of all, among which those to label next are sought
+
+
+def worth_labelling(served: Served, texts: Sequence[str], *, most: int) -> list[int]:
+    """The places of the unlabelled texts to label next."""
+    with served.embedder.embedding():
+        predictor = served.fitted.predictor
+        chances = predictor.logits(predictor.queries(texts)).softmax(1)
+        least = chances.max(1).values.argsort(stable=True)[:_POOL].tolist()
+        features = served.embedder.encoder.encode([texts[row] for row in least])
+        return [least[row] for row in most_worth_labelling(chances[least], features, most=most)]
+
+
+def taken_over(served: Served) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """What a saved model knows: the description of each class, and its examples with their labels.
+
+    Raises:
+        NLPMetaError: if it cannot be taught.
+    """
+    fitted = served.fitted
+    if gives_sets(fitted) or isinstance(fitted.learner, ReadsStreams):
+        kind = "gives several labels a text" if gives_sets(fitted) else learners.name_of(type(fitted.learner))
+        raise NLPMetaError(f"The model {served.name!r} cannot be taught here ({kind}); it can only predict.")
+    examples = known_examples(fitted)
+    words = words_of(fitted.classes)
+    label = dict(zip(fitted.classes.tolist(), words, strict=True))
+    said = {label[each]: ". ".join(texts) for each, texts in fitted.descriptions.items()}
+    pairs = dict(zip(examples.texts, (label[each] for each in examples.labels.tolist()), strict=True))
+    return {word: said.get(word, "") for word in words}, list(pairs.items())
+
+
+def archived(served: Served, name: str) -> bytes:
+    """A model as a zip file of its folder, with its examples where it keeps them."""
+    fitted = served.fitted
+    classifier = FewShotClassifier.from_state(
+        fitted.learner, fitted.state, fitted.classes, fitted.examples, fitted.descriptions, fitted.by_name,
+        as_matrix=fitted.as_matrix,
+    )  # fmt: skip
+    content = io.BytesIO()
+    with temporary_folder("nlpmeta-serve") as temporary, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
+        classifier.save_pretrained(temporary / name, include_support=fitted.examples is not None)
+        for path in sorted((temporary / name).rglob("*")):
+            file.write(path, path.relative_to(temporary))
+    return content.getvalue()
 
 
 def _examples(known: Known) -> Examples:

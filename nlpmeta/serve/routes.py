@@ -2,25 +2,22 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import numpy as np
-import torch
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from torch import Tensor
 
-from nlpmeta.auto.answers import LabelSet, label_sets
-from nlpmeta.classifier.explaining import explain
-from nlpmeta.classifier.several import gives_sets, thresholds_of
 from nlpmeta.data.labels import words_of
-from nlpmeta.errors import NLPMetaError, UnknownUserError
+from nlpmeta.errors import UnknownUserError
 from nlpmeta.serve.batching import Batcher, Target
 from nlpmeta.serve.guard import Limits, Refused
-from nlpmeta.serve.learning import Served, UsersHeads
+from nlpmeta.serve.light import LightServed
 from nlpmeta.serve.models import Models
-from nlpmeta.users import Scored
+
+if TYPE_CHECKING:
+    from nlpmeta.serve.learning import Served, UsersHeads
 
 T = TypeVar("T")
 UNSURE = 0.5
@@ -64,7 +61,7 @@ class ClassifyBody(Body):
 class Service:
     """What the routes work with."""
 
-    def __init__(self, models: Models, batcher: Batcher, limits: Limits, users: UsersHeads | None) -> None:
+    def __init__(self, models: Models, batcher: Batcher, limits: Limits, users: "UsersHeads | None") -> None:
         self.models, self.batcher, self.limits, self.users = models, batcher, limits, users
 
     async def answers(self, request: Request, target: Target, texts: list[str], owner: str = "") -> list[object]:
@@ -124,9 +121,10 @@ async def predict(request: Request, name: ModelName, body: PredictBody, service:
     check_texts(body.texts, service.limits)
     if body.user is not None:
         return await _predict_for_user(request, name, body, service)
-    served = service.models.loaded(name)
+    full = body.why or body.abstain is not None
+    served = service.models.loaded(name, full=full)
     if served is None:
-        served = await away(lambda: service.models.get(name))
+        served = await away(lambda: service.models.answering(name, full=full))
     if body.why:
         within(service.limits.explained, len(body.texts), "texts")
     rows = await service.answers(request, served, body.texts)
@@ -137,12 +135,17 @@ async def predict(request: Request, name: ModelName, body: PredictBody, service:
     return JSONResponse({"model": name, "version": served.version, "answers": found})
 
 
-def _explained(served: Served, text: str) -> object:
+def _explained(served: "Served | LightServed", text: str) -> object:
+    from nlpmeta.classifier.explaining import explain
+
+    assert not isinstance(served, LightServed)  # noqa: S101  # reasons are requested of models that are loaded in full
     with served.embedder.embedding():
         return explain(served.fitted, text).json()
 
 
 async def _predict_for_user(request: Request, name: str, body: PredictBody, service: Service) -> JSONResponse:
+    from nlpmeta.users import Scored
+
     heads, user = service.users, str(body.user)
     if heads is None or name != "users":
         raise Refused(409, "Heads of users are asked as the model 'users', of a server started with --users.")
@@ -172,32 +175,25 @@ async def classify(request: Request, body: ClassifyBody, service: ForService) ->
         if label not in body.labels:
             raise Refused(422, "descriptions: it is none of the labels.", field="descriptions", value=label)
     described = dict.fromkeys(body.labels, "") | body.descriptions
-    served = await away(lambda: service.models.zero_shot(described))
+    served = await away(lambda: service.models.zero_shot(described, full=body.abstain is not None))
     rows = await service.answers(request, served, body.texts)
     return JSONResponse({"answers": _answers(served, rows, top=body.top, abstain=body.abstain)})
 
 
-def _answers(served: Served, rows: list[object], *, top: int, abstain: float | None) -> list[dict[str, object]]:
+def _answers(
+    served: "Served | LightServed", rows: list[object], *, top: int, abstain: float | None
+) -> list[dict[str, object]]:
     """For each text its label, the most probable ones, and whether the model is unsure."""
-    fitted, names = served.fitted, words_of(served.fitted.classes)
-    scores = torch.stack([row for row in rows if isinstance(row, Tensor)])
-    several = gives_sets(fitted)
-    chances = (scores.sigmoid() if several else scores.softmax(1)).numpy()
-    sets: list[LabelSet] | None = None
-    if abstain is not None and not several:
-        try:
-            sets = label_sets(fitted.predictor, scores, list(names), coverage=abstain)
-        except NLPMetaError:  # the method knows none; its probabilities say how sure it is
-            sets = None
+    read, names = served.read(rows, abstain), words_of(served.classes)
     found = list[dict[str, object]]()
-    for place, row in enumerate(chances):
+    for place, row in enumerate(read.probabilities):
         order = np.argsort(-row, kind="stable")[:top].tolist()
         best = [{"label": names[i], "probability": round(float(row[i]), 6)} for i in order]
         each: dict[str, object] = {**best[0], "top": best, "unsure": bool(row.max() < UNSURE)}
-        if several:
-            each["labels"] = [names[i] for i in np.flatnonzero(row >= thresholds_of(fitted)).tolist()]
+        if read.least is not None:
+            each["labels"] = [names[i] for i in np.flatnonzero(row >= read.least).tolist()]
             each["unsure"] = False
-        elif sets is not None:
-            each |= {"labels": list(sets[place].labels), "unsure": sets[place].label is None}
+        elif read.sets is not None:
+            each |= {"labels": list(read.sets[place].labels), "unsure": read.sets[place].label is None}
         found.append(each)
     return found

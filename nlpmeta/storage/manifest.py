@@ -49,6 +49,11 @@ BEFORE_TEACHING = "before_teaching"
 _MEMORY = ("n_bytes", "n_way", "max_way", "bytes_per_class", "n_rows", "rows_in_use", "bytes_per_row")
 
 
+def named_checkpoint(asked: str) -> Path:
+    """The folder of a checkpoint, which may not be there: one of the package by its name, or any by its path."""
+    return SHIPPED if asked == "default" else Path(asked) if Path(asked).is_dir() else CHECKPOINTS / asked
+
+
 def write_manifest(folder: Path, facts: Mapping[str, Json]) -> None:
     """Write ``nlpmeta.json`` last: the facts, the format version, and the checksum of every other file."""
     from nlpmeta import __version__
