@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -232,3 +233,13 @@ def test_a_part_can_be_windows_of_time_whose_query_is_later_than_the_support(tmp
         assert max(episode.support.times) < min(episode.query.times)
     with pytest.raises(SettingsError, match="n_way: 2"):
         EpisodeTasks.parse({**asked, "n_way": 3}, where="here")
+
+
+def test_the_recipe_of_the_guide_to_a_checkpoint_of_ones_own_is_read_as_it_stands(tmp_path, monkeypatch):
+    guide = (Path(__file__).parents[1] / "docs" / "guides" / "own-checkpoint.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(guide.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    (tmp_path / "train.csv").write_text("text,label,lang\nball goal,sport,en\nrice soup,food,en\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("mine.yaml")
+    assert recipe.start == "multilingual" and recipe.adapter.layers == 4
+    assert [part.source for part in (*recipe.data, *recipe.heldout)] == ["train.csv", "train.csv"]
