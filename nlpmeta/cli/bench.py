@@ -31,11 +31,11 @@ EXAMPLES = """Examples:
 
   nlpmeta bench --data starter --lang sw --shots 1,5 --out bench
 
-  nlpmeta bench --data injongo:swa,banking77 --data-dir ../shared/data --peers setfit --max-steps 25 --out bench
+  nlpmeta bench --data injongo:swa,banking77 --peers setfit --max-steps 25 --out bench
 
   nlpmeta bench --data long-texts.csv --max-length 512 --device cuda --out bench-512
 
-  nlpmeta bench --scaling --data clinc150 --data-dir ../shared/data --peers setfit --max-steps 2 --out scaling
+  nlpmeta bench --scaling --data clinc150 --peers setfit --max-steps 2 --out scaling
 """
 
 Data = Annotated[str, typer.Option(help="Comma-separated data sets, each NAME or NAME:LANG.")]

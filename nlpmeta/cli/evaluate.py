@@ -40,11 +40,11 @@ EXAMPLES = """Examples:
 
   nlpmeta evaluate logistic,auto@default --data long-texts.csv --max-length 512 --device cuda
 
-  nlpmeta evaluate prototypical --protocol protaugment --data banking77 --data-dir ../shared/data
+  nlpmeta evaluate prototypical --protocol protaugment --data banking77
 
-  nlpmeta evaluate mann,prototypical@mann --protocol stream --data injongo --lang sw --data-dir ../shared/data
+  nlpmeta evaluate mann,prototypical@mann --protocol stream --data injongo --lang sw
 
-  nlpmeta evaluate logistic,auto@default --data injongo --lang sw,kin --data-dir ../shared/data --out results.json
+  nlpmeta evaluate logistic,auto@default --data injongo --lang sw,kin --out results.json
 """
 
 _SILENT = {"out", "plot", "json", "quiet", "device"}
