@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from nlpmeta import load_source
+from nlpmeta.sources.loading import Descriptions
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 FILES = sorted(FOLDER.glob("*.py"))
 
@@ -27,6 +30,15 @@ def test_every_name_that_a_benchmark_imports_exists(path):
                 there = _is_there(module, name)
             missing += [] if there else [f"{module}.{name}"]
     assert not missing
+
+
+@pytest.mark.parametrize("data", ["banking77", "clinc150", "massive"])
+def test_there_is_one_sentence_about_each_class(data, shared_data):
+    said = Descriptions.of_file(FOLDER / "descriptions" / f"{data}.csv")
+    source = load_source(data, data_dir=shared_data)
+    found = said.added_to(source.load("en" if data == "massive" else None, "train"))
+    assert found.descriptions is not None and {len(each) for each in found.descriptions} == {1}
+    assert all(text.endswith(".") for each in found.descriptions for text in each)
 
 
 def _is_there(module: str, name: str | None) -> bool:
