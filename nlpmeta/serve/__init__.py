@@ -213,7 +213,7 @@ def _load(app: FastAPI, settings: Settings, models: Models) -> None:
             users = AdapterStore(settings.users, device=settings.device)
             app.state.service.users = UsersHeads(users, models.embedder_of(users.learner.encoder))
         app.state.ready = True
-    except (NLPMetaError, OSError, RuntimeError) as error:
+    except (NLPMetaError, OSError, RuntimeError, ImportError) as error:
         app.state.failed = True
         log.error("The models cannot be loaded: %s", error)
 
@@ -222,7 +222,7 @@ def _prepare_to_teach(models: Models) -> None:
     """Load PyTorch beside what is answered: whoever opens the page is about to teach. A fault shows then."""
 
     def work() -> None:
-        with suppress(NLPMetaError, OSError, RuntimeError):
+        with suppress(NLPMetaError, OSError, RuntimeError, ImportError):
             models.prepare()
 
     threading.Thread(target=work, daemon=True).start()

@@ -136,6 +136,11 @@ def add_problems(app: FastAPI) -> None:
             return problem(404, str(error), errors=errors)
         return problem(422 if isinstance(error, DataError) else 409, str(error))
 
+    @app.exception_handler(ModuleNotFoundError)
+    async def absent(_: Request, error: ModuleNotFoundError) -> "Response":
+        log.error("A request needs a package that is not installed: %s", error.name)
+        return problem(409, "This server is installed without PyTorch: it answers by compiled models and cannot teach.")
+
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> "Response":
         return problem(error.status_code, visible(str(error.detail)), headers=error.headers)
