@@ -161,7 +161,7 @@ def check_device(asked: str) -> None:
     Raises:
         NLPMetaError: if it is not.
     """
-    if asked != "auto" or os.environ.get("NLPMETA_DEVICE"):
+    if (asked if asked != "auto" else os.environ.get("NLPMETA_DEVICE") or "cpu") != "cpu":
         from nlpmeta.encoder.device import resolve_device
 
         resolve_device(asked)
