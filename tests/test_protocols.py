@@ -182,7 +182,7 @@ def test_fewer_classes_are_refused_where_all_are_meant():
         KSHOT_ALL.check((5,), (1,))
 
 
-@pytest.mark.parametrize("wrong", [{"n_shot": 0}, {"n_way": 1}, {"n_episodes": 0}, {"max_query": 0}])
+@pytest.mark.parametrize("wrong", [{"n_shot": -1}, {"n_way": 1}, {"n_episodes": 0}, {"max_query": 0}])
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(NLPMetaError):
         shape(**wrong)
