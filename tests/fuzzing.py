@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlite_fuzzing import embeddings_flipped, users_flipped, write_embeddings, write_users
 
 from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.encoder.files import Pooling
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NLPMetaError
@@ -110,8 +111,10 @@ def encoders_from(ground: Ground) -> Iterator[None]:
         revision: str | None,
         device: str = "auto",
         window: int | None = None,
+        pooling: Pooling = "mean",
     ) -> TextEncoder:
-        asked = {"max_length": max_length, "prefix": prefix, "normalise": normalise, "window": window}
+        reads = {"max_length": max_length, "window": window, "pooling": pooling}
+        asked = {"prefix": prefix, "normalise": normalise, **reads}
         if name != ground.encoder.files.name:
             return before[0](name, revision=revision, **asked)
         made = copy.deepcopy(ground.encoder)
