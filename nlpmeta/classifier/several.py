@@ -137,11 +137,10 @@ def several_learned(learner: Learner, examples: SeveralExamples, embed: Embed, *
     """What ``learner`` makes of the examples; texts are embedded by ``embed``, the names of labels by ``names``.
 
     Raises:
-        NLPMetaError: if it gives one label a text.
-        DataError: if a label has no example and nothing says in words what it is.
+        DataError: if it gives one label a text, or a label has no example and nothing says in words what it is.
     """
     if not isinstance(learner, GivesSeveral):
-        raise NLPMetaError(
+        raise DataError(
             f"{learners.name_of(type(learner))} gives one label a text; several labels a text need the method 'auto'."
         )
     known = examples.embedded(embed)
