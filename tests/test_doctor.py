@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_found(monkeypatch, tmp_path):
     shutil.copytree(starting.SHIPPED, tmp_path / "multilingual")
     weights = tmp_path / "multilingual" / "learner.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    monkeypatch.setattr(starting, "_CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(starting, "CHECKPOINTS", tmp_path)
     checkpoints = found()["checkpoints"]
     assert checkpoints.verdict == "failed"
     assert "learner.safetensors" in checkpoints.said

@@ -290,7 +290,8 @@ def test_a_decoder_without_a_token_to_pad_with_is_exported(folders, tmp_path):
     from nlpmeta.export import export
 
     classifier = FewShotClassifier("logistic", encoder=str(folders["decoder"])).fit(TEXTS, LABELS)
-    export(classifier, tmp_path / "transformers", "transformers")
+    export(classifier, tmp_path / "transformers", "transformers")  # which compares probabilities itself
+    assert (tmp_path / "transformers" / "model.safetensors").is_file()
 
 
 def test_an_encoder_that_was_built_in_memory_pools_by_the_mean_unless_told(encoder):

@@ -17,17 +17,15 @@ if TYPE_CHECKING:
     from nlpmeta.encoder.device import Device
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-_CHECKPOINTS = CHECKPOINTS
-
 
 def shipped_checkpoints() -> list[Path]:
     """The folders of the checkpoints that come with the package, by name."""
-    return sorted(folder for folder in _CHECKPOINTS.iterdir() if folder.is_dir())
+    return sorted(folder for folder in CHECKPOINTS.iterdir() if folder.is_dir())
 
 
 def own_checkpoint(method: str) -> Path | None:
     """The checkpoint of the package that is for this method alone, such as ``mann``."""
-    folder = _CHECKPOINTS / method
+    folder = CHECKPOINTS / method
     return folder if method.isidentifier() and folder.is_dir() else None
 
 
@@ -37,7 +35,7 @@ def checkpoint_folder(asked: str) -> Path:
     Raises:
         NLPMetaError: if it is neither.
     """
-    folders = [Path(asked), _CHECKPOINTS / asked] if asked != "default" else [SHIPPED]
+    folders = [Path(asked), CHECKPOINTS / asked] if asked != "default" else [SHIPPED]
     found = next((folder for folder in folders if folder.is_dir()), None)
     if found is None:
         shipped = ", ".join(folder.name for folder in shipped_checkpoints())
