@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,7 +10,7 @@ from bench_results import OURS, SETFIT, add_cell, full_folder, make_job
 from browser import PATH, browser_page
 
 from nlpmeta.bench import Growth, series_of
-from nlpmeta.bench.drawing import Maps
+from nlpmeta.bench.drawing import Maps, shortened
 from nlpmeta.bench.plan import Cell
 from nlpmeta.bench.report import confusion, confusion_counts, make_report
 from nlpmeta.bench.store import Store
@@ -116,6 +117,11 @@ def test_a_matrix_too_large_to_read_is_shown_with_its_worst_classes_and_whole(st
     group = next(g for g in groups_of(store.lines()) if g.task.data == "banking77" and g.method.name == "auto@default")
     worst = confusion(group, store.query_sets(), name="some", most=20)
     assert worst.folded and worst.alt.startswith("Confusion matrix of 20 classes")
+    counts = confusion_counts(group, store.query_sets())
+    wrong = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+    names = store.query_sets()[next(iter(group.lines.values())).task].label_names
+    assert escape(shortened(names[int(wrong.argmax())])) in worst.svg
+    assert escape(shortened(names[int(wrong.argmin())])) not in worst.svg
 
 
 def test_every_picture_of_the_results_is_there_and_is_a_file_too(store, page):
