@@ -2,9 +2,12 @@
 
 python benchmarks/serve.py                      # make bench-serve: 60 s of predictions, 1,000 examples taught
 python benchmarks/serve.py --seconds 10 --teach 50
+python benchmarks/serve.py --requests 100000    # memory over so many requests
+python benchmarks/serve.py --kills 20           # what was confirmed is there after each kill of the server
 
 Clients are coroutines of another process, so that they take no time of the server's interpreter. Every text is another
-one, so that no embedding is found in the server's memory. Texts are of mixed length: one to four sentences.
+one, so that no embedding is found in the server's memory, except with --requests, whose texts are few, so that the
+requests are many. Texts are of mixed length: one to four sentences.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,6 +35,7 @@ from nlpmeta.serve.learning import Embedder
 from nlpmeta.sources.home_assistant import StarterIntents
 
 CLIENTS, MOST_LOOKED_AT = 64, 400
+LABELS = ("alarm", "music", "weather", "lights")
 
 
 def main() -> None:
@@ -38,13 +43,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--teach", type=int, default=1000, help="examples taught one by one while others predict")
     parser.add_argument("--engine", default="auto", choices=["auto", "torch", "onnx", "onnx-int8"])
+    parser.add_argument("--requests", type=int, default=0, help="measure memory over this many requests instead")
+    parser.add_argument("--kills", type=int, default=0, help="kill the server this often while it is taught instead")
     parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
     parser.add_argument("--client", help="address: be the clients (started by the benchmark itself)")
     asked = parser.parse_args()
     if asked.client:
-        print(json.dumps(asyncio.run(clients(asked.client, asked.seconds, asked.teach))))
+        work = (
+            requests(asked.client, asked.requests)
+            if asked.requests
+            else clients(asked.client, asked.seconds, asked.teach)
+        )
+        print(json.dumps(asyncio.run(work)))
         return
-    found = measured(asked)
+    if asked.kills:
+        found = survived(asked.kills)
+    else:
+        found = endured(asked) if asked.requests else measured(asked)
     print(json.dumps(found, indent=2))
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -70,6 +85,62 @@ def measured(asked: argparse.Namespace) -> dict[str, object]:
         if taught:
             found |= {"confirmed": len(taught["confirmed"]), "lost": len(lost), "confirmed_ms": taught["confirmed_ms"]}
         return found
+
+
+def endured(asked: argparse.Namespace) -> dict[str, object]:
+    """Memory of the server after each tenth of the requests."""
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder), asked.engine) as (url, app):
+        data = StarterIntents().load("en")
+        app.state.service.models.create("bench", dict.fromkeys(data.label_names, ""), [])
+        resident_mb, refused, begun = [resident()], 0, time.perf_counter()
+        for _ in range(10):
+            refused += run_clients(url, requests=asked.requests // 10)["refused"]
+            resident_mb.append(resident())
+    seconds = time.perf_counter() - begun
+    rate = round(asked.requests / seconds, 1)
+    return {"requests": asked.requests, "refused": refused, "per_second": rate, "resident_mb": resident_mb}
+
+
+def survived(kills: int) -> dict[str, object]:
+    """How many examples were confirmed by servers that were then killed, and how many of them are lost."""
+    draw, confirmed, lost = random.Random(0), dict[str, str](), 0  # noqa: S311
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(kills + 1):
+            with started(Path(folder)) as (process, url), httpx.Client(base_url=url, timeout=120) as client:
+                if number == 0:
+                    body = {"name": "bench", "classes": [{"label": each} for each in LABELS]}
+                    client.post("/v1/models", json=body).raise_for_status()
+                kept = {each["text"]: each["label"] for each in client.get("/v1/models/bench").json()["examples"]}
+                lost += sum(kept.get(text) != label for text, label in confirmed.items())
+                if number < kills:
+                    threading.Timer(draw.uniform(0.2, 5), process.kill).start()
+                    confirmed |= taught_until_killed(client, draw)
+    return {"kills": kills, "confirmed": len(confirmed), "lost": lost}
+
+
+def taught_until_killed(client: "httpx.Client", draw: random.Random) -> dict[str, str]:
+    """The examples that the server confirmed before it was gone, with their labels."""
+    confirmed: dict[str, str] = {}
+    while True:
+        text, label = mixed_texts(draw, 1)[0], draw.choice(LABELS)
+        body = {"examples": [{"text": text, "label": label}]}
+        try:
+            client.post("/v1/models/bench/examples", json=body).raise_for_status()
+        except httpx.TransportError:
+            return confirmed
+        confirmed[text] = label
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``nlpmeta serve`` in a process of its own, and its address."""
+    command = [sys.executable, "-m", "nlpmeta", "serve", "--models", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            addresses = (re.search(r"http://[\d.]+:\d+", line) for line in process.stderr or ())
+            yield process, next(found[0] for found in addresses if found)
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -107,8 +178,9 @@ def wrong_answers(model: object, answers: list[tuple[str, str, float]]) -> dict[
     return {"compared": len(answers), "other_label": near, "apart": float(f"{max(apart):.2g}")}
 
 
-def run_clients(url: str, seconds: float, teach: int) -> dict[str, object]:
-    command = [sys.executable, __file__, "--client", url, "--seconds", str(seconds), "--teach", str(teach)]
+def run_clients(url: str, seconds: float = 0.0, teach: int = 0, *, requests: int = 0) -> dict[str, object]:
+    asked = {"--client": url, "--seconds": seconds, "--teach": teach, "--requests": requests}
+    command = [sys.executable, __file__, *(str(part) for pair in asked.items() for part in pair)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
@@ -144,6 +216,22 @@ async def clients(url: str, seconds: float, teach: int) -> dict[str, object]:
     found = {"requests": len(took), "rate": round(n_texts / (time.perf_counter() - begun), 1), "request_ms": ms}
     ratio = round(ms["p99"] / ms["p50"], 2)
     return {**found, "p99_to_median": ratio, "answers": answers, "confirmed": confirmed, "confirmed_ms": confirmed_ms}
+
+
+async def requests(url: str, n: int) -> dict[str, int]:
+    """``n`` requests of 64 clients with one of a thousand texts each; how many were refused."""
+    texts, left, refused = mixed_texts(random.Random(3), 1000), iter(range(n)), 0  # noqa: S311
+    limits = httpx.Limits(max_connections=CLIENTS)
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+
+        async def ask() -> None:
+            nonlocal refused
+            for number in left:
+                body = {"texts": [texts[number % len(texts)]]}
+                refused += (await client.post("/v1/models/bench/predict", json=body)).is_error
+
+        await asyncio.gather(*(ask() for _ in range(CLIENTS)))
+    return {"refused": refused}
 
 
 async def teaching(client: "httpx.AsyncClient", n: int) -> tuple[list[str], dict[str, float]]:

@@ -374,6 +374,19 @@ def test_requests_that_wait_together_share_a_pass_and_a_huge_one_does_not_hold_u
     assert sum(n for _, n in passes) < 4000
 
 
+def test_a_pass_is_larger_where_many_requests_wait_for_it(client):
+    make(client)
+    served = client.app.state.service.models.get("topics")
+    passes, texts = [], ["ball goal " * 12, "soup bread " * 12]
+    most = served.embedder.pass_tokens // served.embedder.tokens(texts[0])
+    batcher = Batcher(most_waiting=100_000, on_pass=lambda n_requests, n_texts, seconds: passes.append(n_texts))
+    waiting = [batcher.submit(served, texts * most) for _ in range(64)]
+    for each in waiting:
+        each.future.result(timeout=60)
+    batcher.close()
+    assert 3 * most < max(passes) <= 5 * most
+
+
 def test_malformed_requests_get_problems_and_never_a_failure(client):
     make(client)
     statuses = set()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WAIT = 0.005
 """Seconds that a pass waits for more requests, if the one before it had several."""
+_CROWD, _MOST_GROWTH = 16, 4  # a pass grows with each so many requests that wait, up to so many times its tokens
 _BYTES_A_TOKEN = 4  # of UTF-8, about: enough to fill a pass with
 LEAST_ROWS = 4096  # embeddings that are kept at least: those of one pass must be
 
@@ -180,12 +181,15 @@ class Batcher:
             self._ready.wait(left)
 
     def _taken(self) -> list[tuple[Job, Sequence[str]]]:
-        """Texts of all that wait, an equal share each; a job that is not done goes to the end of the queue."""
+        """Texts of all that wait, an equal share each; a job that is not done goes to the end of the queue.
+
+        Where many wait, a pass is larger: texts of like length find each other, and nobody waits for a second pass.
+        """
         jobs = [job for job in self._jobs if job.waiting and not job.future.done()]
         self._jobs = deque()
         if not jobs:
             return []
-        budget = jobs[0].target.embedder.pass_tokens
+        budget = jobs[0].target.embedder.pass_tokens * min(_MOST_GROWTH, max(1, len(jobs) // _CROWD))
         share, taken = max(1, budget // len(jobs)), list[tuple[Job, Sequence[str]]]()
         unfinished = list[Job]()
         for number, job in enumerate(jobs):
