@@ -4,6 +4,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance = Callable[[int], None]
 """Called with the number of units (texts, episodes, bytes) that were just done."""
@@ -72,6 +76,15 @@ def track(description: str, total: int | None, *, show: bool = True) -> Iterator
     finally:
         if shown:
             bar.stop()
+
+
+def steps_bar() -> "Progress":
+    """The live line of training: steps done, a note, the time that is left; on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (MofNCompleteColumn(), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def test_training_on_cached_states_takes_the_same_steps(tmp_path):
 def test_the_forecast_is_checked_against_the_disk(monkeypatch):
     encoder = noisy_encoder()
     add_adapter(encoder, AdapterSettings(rank=4, layers=1), seed=0)
-    monkeypatch.setattr("nlpmeta.training.forecast.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("nlpmeta.training.passes.free_bytes", lambda folder: 1000)
     with pytest.raises(NLPMetaError, match=r"would take .* but .* are free"):
         meta_train(PrototypicalNetwork(encoder), samplers()[0], settings=TrainSettings(steps=4, lower_states="float32"))
 

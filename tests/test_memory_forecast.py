@@ -1,4 +1,6 @@
-"""What is said of memory before a run, against what its steps then take."""
+"""What is said of memory and time before a run, against what its steps then take."""
+
+import time
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.learners.maml import MAML
 from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import make_accelerator, meta_train
-from nlpmeta.training.forecast import HELD, _Peak, forecast_memory
+from nlpmeta.training.forecast import HELD, ROUGHLY, TimeForecast, _Peak, forecast_memory, forecast_time
 from nlpmeta.training.run import Run
 
 
@@ -63,7 +65,7 @@ def test_a_forecast_changes_neither_weights_nor_gradients_nor_random_numbers():
     run = run_of(noisy_learner(dropout=0.2).train())
     before = [weight.detach().clone() for weight in run.weights.values()]
     state = torch.get_rng_state()
-    forecast_memory(run.stepper, run.weights)
+    run.forecasts()
     assert torch.equal(state, torch.get_rng_state())
     assert all(weight.grad is None for weight in run.weights.values())
     assert all(torch.equal(a, b) for a, b in zip(before, run.weights.values(), strict=True))
@@ -72,10 +74,55 @@ def test_a_forecast_changes_neither_weights_nor_gradients_nor_random_numbers():
 def test_it_is_said_before_the_first_step_and_not_of_an_encoder_that_is_fixed():
     said = []
     meta_train(noisy_learner(), samplers()[0], settings=TrainSettings(steps=1), say=said.append)
-    assert len(said) == 1
-    assert said[0].startswith("Memory: about ")
+    assert len(said) == 2
+    assert said[0].startswith("Memory: about ") and said[1].startswith("Time: roughly ")
     learner = noisy_learner()
     for weight in adapter_weights(learner.encoder).values():
         weight.requires_grad_(False)
     meta_train(learner, samplers()[0], settings=TrainSettings(steps=1), say=said.append)
-    assert len(said) == 1
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (noisy_learner, {"episodes_per_step": 8}),
+        (noisy_learner, {"accumulate": 8}),
+        (noisy_learner, {"episodes_per_step": 8, "chunk_tokens": 64}),
+        (lambda: maml(task_batching="loop"), {"episodes_per_step": 8}),
+    ],
+    ids=["eight at once", "eight turns", "what does not fit is computed twice", "maml"],
+)
+def test_steps_take_the_forecast_time_within_a_factor_of_three(make, settings, monkeypatch):
+    monkeypatch.setattr("time.perf_counter", time.process_time)  # whatever else the machine does
+    run = run_of(make(), **settings)
+    forecast_memory(run.stepper, run.weights)
+    forecast = forecast_time(run.stepper, run.weights, held_out_tokens=0)
+    seconds = []
+    for step in range(6):
+        began = time.process_time()
+        run.stepper.take(step)
+        seconds.append(time.process_time() - began)
+    taken = sorted(seconds)[2]
+    assert taken / 3 < forecast.per_step < 3 * taken
+    assert forecast.seconds == 2 * forecast.per_step
+
+
+def test_measuring_held_out_tasks_is_part_of_the_forecast(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", time.process_time)
+    train, heldout = samplers()
+    settings = TrainSettings(steps=10, eval_every=4, eval_episodes=40, control_episodes=4)
+    run = Run(noisy_learner(), train, settings, None, {"new": heldout}, make_accelerator(settings, None), None, False)
+    run.heldout.measure(run.learner)
+    began = time.process_time()
+    run.heldout.measure(run.learner)
+    each = time.process_time() - began
+    forecast = run.forecasts()[1]
+    assert 4 * each / 5 < forecast.held_out < 4 * each * 5  # before the first step, at 4, 8 and 10
+
+
+def test_times_are_said_as_a_range_in_units_of_their_size():
+    assert ROUGHLY == 2
+    said = str(TimeForecast(steps=1200, per_step=2.0, held_out=600.0))
+    assert said == "roughly 25 min to 1.7 h for 1,200 steps, of which 10 min for held-out tasks"
+    assert str(TimeForecast(steps=3, per_step=0.2, held_out=0.0)) == "roughly 0.3 s to 1 s for 3 steps"

@@ -20,7 +20,7 @@ from nlpmeta.sources.catalogue import CatalogueEntry, catalogue
 from nlpmeta.storage.files import Json, disk_errors_said_plainly, read_json, write_json
 from nlpmeta.storage.folders import only_one
 from nlpmeta.training import Recipe, TrainSettings
-from nlpmeta.training.forecast import check_trackers, forecast_memory
+from nlpmeta.training.forecast import check_trackers
 from nlpmeta.training.optimise import DivergedError, trainable
 from nlpmeta.training.resume import refuse_old_run
 from nlpmeta.training.run import Run, TrainResult
@@ -79,9 +79,10 @@ def meta_train(
     run = Run(learner, sampler, settings, out, evaluate or {}, accelerator, on_best, show_progress)
     with run.cached_states(say):
         if run.encoder_trains and (say is not None or accelerator.num_processes > 1):  # all processes, or none
-            forecast = forecast_memory(run.stepper, run.weights)
+            memory, seconds = run.forecasts()
             if say is not None:
-                say(f"Memory: {forecast}.")
+                say(f"Memory: {memory}.")
+                say(f"Time: {seconds}.")
         return run.go(resume=resume)
 
 

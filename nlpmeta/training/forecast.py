@@ -1,11 +1,11 @@
-"""What a run says: how much memory and disk its steps will take, ``metrics.jsonl``, trackers, and a live line."""
+"""What a run says: the memory and time that its steps will take, ``metrics.jsonl``, trackers, and a live line."""
 
 import json
 import math
-import shutil
 import sys
+import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,13 @@ from torch.utils._pytree import tree_iter
 from typing_extensions import Self
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.encoder.frozen_layers import StatePrecision, bytes_of
-from nlpmeta.encoder.text_encoder import TextEncoder
-from nlpmeta.episodes import Sampler
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.progress import steps_bar
 from nlpmeta.storage.files import (
     disk_errors_said_plainly,
     make_folder,
     open_regular,
     open_to_append,
-    user_cache,
     write_bytes,
 )
 from nlpmeta.training import TrainSettings
@@ -37,65 +34,14 @@ if TYPE_CHECKING:
 
     from nlpmeta.training.step import Stepper
 
-_EPISODES = 2000  # that are drawn in advance; longer runs are estimated from as many, evenly spread
-_TEXTS = 2000  # that are tokenised for it
-
-
-def forecast_states(
-    encoder: TextEncoder,
-    sampler: Sampler,
-    n_episodes: int,
-    precision: StatePrecision,
-    *,
-    also: Iterable[str] = (),
-    say: Callable[[str], None] | None = None,
-) -> int:
-    """Bytes that the states of all texts of a run take at most; says so, and refuses what the disk has no room for.
-
-    Args:
-        encoder: whose states.
-        sampler: the training tasks.
-        n_episodes: how many of them the run takes.
-        precision: how states are stored.
-        also: texts of held-out tasks.
-        say: called with the forecast.
-
-    Raises:
-        NLPMetaError: if there is not enough free space.
-    """
-    drawn = min(n_episodes, _EPISODES)
-    indices = {i * n_episodes // drawn for i in range(drawn)}
-    training = {text for i in indices for text in sampler.episode(i).texts()}
-    others = set(also) - training
-    some = sorted(training)[:: max(1, len(training) // _TEXTS)]
-    per_text = sum(map(len, encoder.tokenize(some))) / max(1, len(some))
-    n_texts = len(training) * n_episodes // drawn + len(others)
-    size = bytes_of(int(n_texts * per_text), encoder.dim, precision)
-    bound = "" if drawn == n_episodes else "at most "
-    folder = user_cache()
-    free = free_bytes(folder)
-    summary = f"{bound}{n_texts:,} texts of {per_text:.0f} tokens, {size / 1e6:,.0f} MB in {precision}"
-    if size > free:
-        raise NLPMetaError(
-            f"The states of the lower layers would take {summary}, but {free / 1e6:,.0f} MB are free in {folder}. "
-            "Free some space, set NLPMETA_CACHE to another disk, or lower_states=off."
-        )
-    if say is not None:
-        say(f"Cache of the lower layers: {summary}; kept in {folder / 'states'}.")
-    return size
-
-
-def free_bytes(folder: Path) -> int:
-    """The free space of the disk that ``folder`` is or will be on."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 _STEPS = 20  # whose episodes are looked at
 _PROBES = ((2, 1), (6, 2))  # ways and shots of the two small tasks that are tried
 HELD = 1.4
 """What a process holds for its tensors over their own bytes, measured by ``benchmarks/memory_forecast.py``."""
+_REPEATS = 3  # of each small task, for the time
+_FORWARD = 0.35  # of the time of a step by token: a pass without gradient
+ROUGHLY = 2.0
+"""A run takes between the forecast time divided by this and times this."""
 _COPIES = 5
 """Of the weights that train: gradient, two moments of AdamW, the moving average and the best so far."""
 
@@ -163,6 +109,66 @@ def _first(data: LabeledTexts, names: Sequence[str], n: int) -> LabeledTexts:
     for label in range(part.n_way):
         rows += [row for row, each in enumerate(part.labels) if each == label][:n]
     return part.select(rows)
+
+
+@dataclass(frozen=True)
+class TimeForecast:
+    """Seconds of a run from its first step on, roughly."""
+
+    steps: int
+    per_step: float
+    held_out: float
+    """Of all measurements on held-out tasks."""
+
+    @property
+    def seconds(self) -> float:
+        """All of it, on a machine that stays as busy as it is."""
+        return self.steps * self.per_step + self.held_out
+
+    def __str__(self) -> str:
+        low, high = self.seconds / ROUGHLY, self.seconds * ROUGHLY
+        measuring = f", of which {_duration(self.held_out)} for held-out tasks" if self.held_out else ""
+        return f"roughly {_duration(low)} to {_duration(high)} for {self.steps:,} steps{measuring}"
+
+
+def forecast_time(stepper: "Stepper", weights: Mapping[str, nn.Parameter], *, held_out_tokens: int) -> TimeForecast:
+    """From the seconds of two small tasks, drawn out to the tokens of the first steps; the weights are not changed.
+
+    ``held_out_tokens`` are those of all measurements on held-out tasks, which take no backward pass. What is stopped
+    early takes less; resuming, the steps that are left.
+    """
+    settings, times = stepper.settings, []
+    with torch.random.fork_rng(devices=[]):
+        for number, shape in enumerate(_PROBES * _REPEATS):
+            task = _cut(stepper.sampler.episode(number), *shape)  # others than those of memory: their texts are new
+            began = time.perf_counter()
+            stepper.gradients([task], 1.0)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.append((stepper.tokens_of([task]), time.perf_counter() - began))
+            for weight in weights.values():
+                weight.grad = None
+    small, large = (_fastest(times[i :: len(_PROBES)]) for i in range(len(_PROBES)))
+    slope = max(large[1] / max(1, large[0]) / 2, (large[1] - small[1]) / max(1, large[0] - small[0]))
+    fixed = max(0.0, large[1] - slope * large[0])
+    n = min(_STEPS, settings.steps)
+    groups = [group for step in range(n) for group in stepper.groups_of(step)]
+    tokens = [(stepper.tokens_of(group), stepper.tokens_at_once(group)) for group in groups]
+    passes = sum(all_of + _FORWARD * (all_of - kept) for all_of, kept in tokens)  # what is not kept passes twice
+    per_step = settings.accumulate * (fixed * len(groups) + slope * passes) / n
+    return TimeForecast(settings.steps, per_step, _FORWARD * slope * held_out_tokens)
+
+
+def _fastest(times: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Mean tokens and the seconds that as many take, of the fastest by token: the machine was least disturbed then."""
+    tokens = sum(n for n, _ in times) / len(times)
+    return tokens, tokens * min(seconds / max(1, n) for n, seconds in times)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -241,7 +247,7 @@ class Journal:
 
     def __enter__(self) -> Self:
         if self._show:
-            self._bar = _bar()
+            self._bar = steps_bar()
             self._task = self._bar.add_task("training", total=self._settings.steps, note="")
             self._bar.start()
         return self
@@ -259,14 +265,6 @@ class Journal:
             self._heldout = f" · held-out {100 * mean:.1f} %"
         note = f"loss {values['loss']:.3f}{self._heldout} · {values['episodes_per_second']:.2f} episodes/s"
         self._bar.update(self._task, completed=int(str(values["step"])), note=note)
-
-
-def _bar() -> "Progress":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (MofNCompleteColumn(), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def check_trackers(asked: tuple[str, ...]) -> None:

@@ -1,19 +1,24 @@
-"""A step's texts through the encoder once, and held-out tasks."""
+"""A step's texts through the encoder once, held-out tasks, and the disk that cached states of all texts will take."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from nlpmeta.data import Episode
+from nlpmeta.encoder.frozen_layers import StatePrecision, bytes_of
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.episodes import Sampler, generator
+from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.metrics.scores import score_episode
+from nlpmeta.storage.files import user_cache
 
 
 class TokenCache:
@@ -185,6 +190,13 @@ class HeldOut:
         episodes = [e for each in self._sets.values() for e in each] + self._control
         return list(dict.fromkeys(text for e in episodes for text in learner.texts_of(e.support) + e.query.texts))
 
+    def n_tokens(self, learner: Learner) -> int:
+        """Tokens that one measurement takes through the encoder, padding aside."""
+        if learner.inputs == "embeddings":
+            return sum(map(len, self._tokens(self.texts(learner))))
+        episodes = [e for each in self._sets.values() for e in each] + self._control
+        return sum(len(row) for e in episodes for row in self._tokens(learner.texts_of(e.support) + e.query.texts))
+
     def measure(self, learner: Learner) -> Measurement:
         """Score ``learner`` as it is on every set."""
         was_training = learner.training
@@ -220,3 +232,58 @@ def shuffled(episode: Episode, seed: int, index: int) -> Episode:
 def _accuracy(learner: Learner, episodes: list[Episode], embed: Embed | None) -> float:
     scores = [score_episode(learner, episode, embed).accuracy for episode in episodes]
     return sum(scores) / len(scores)
+
+
+_EPISODES = 2000  # that are drawn in advance; longer runs are estimated from as many, evenly spread
+_TEXTS = 2000  # that are tokenised for it
+
+
+def forecast_states(
+    encoder: TextEncoder,
+    sampler: Sampler,
+    n_episodes: int,
+    precision: StatePrecision,
+    *,
+    also: Iterable[str] = (),
+    say: Callable[[str], None] | None = None,
+) -> int:
+    """Bytes that the states of all texts of a run take at most; says so, and refuses what the disk has no room for.
+
+    Args:
+        encoder: whose states.
+        sampler: the training tasks.
+        n_episodes: how many of them the run takes.
+        precision: how states are stored.
+        also: texts of held-out tasks.
+        say: called with the forecast.
+
+    Raises:
+        NLPMetaError: if there is not enough free space.
+    """
+    drawn = min(n_episodes, _EPISODES)
+    indices = {i * n_episodes // drawn for i in range(drawn)}
+    training = {text for i in indices for text in sampler.episode(i).texts()}
+    others = set(also) - training
+    some = sorted(training)[:: max(1, len(training) // _TEXTS)]
+    per_text = sum(map(len, encoder.tokenize(some))) / max(1, len(some))
+    n_texts = len(training) * n_episodes // drawn + len(others)
+    size = bytes_of(int(n_texts * per_text), encoder.dim, precision)
+    bound = "" if drawn == n_episodes else "at most "
+    folder = user_cache()
+    free = free_bytes(folder)
+    summary = f"{bound}{n_texts:,} texts of {per_text:.0f} tokens, {size / 1e6:,.0f} MB in {precision}"
+    if size > free:
+        raise NLPMetaError(
+            f"The states of the lower layers would take {summary}, but {free / 1e6:,.0f} MB are free in {folder}. "
+            "Free some space, set NLPMETA_CACHE to another disk, or lower_states=off."
+        )
+    if say is not None:
+        say(f"Cache of the lower layers: {summary}; kept in {folder / 'states'}.")
+    return size
+
+
+def free_bytes(folder: Path) -> int:
+    """The free space of the disk that ``folder`` is or will be on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,5 +1,6 @@
 """One run of the outer loop: take steps, measure on held-out tasks, keep the best weights."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,9 @@ from nlpmeta.episodes.clusters import Vectors, cluster_samplers
 from nlpmeta.learners.base import Learner
 from nlpmeta.progress import track
 from nlpmeta.training import TrainSettings
-from nlpmeta.training.forecast import Journal, forecast_states
+from nlpmeta.training.forecast import Journal, MemoryForecast, TimeForecast, forecast_memory, forecast_time
 from nlpmeta.training.optimise import DivergedError, MovingAverage, make_optimizer, put, trainable
-from nlpmeta.training.passes import HeldOut, Measurement, TokenCache
+from nlpmeta.training.passes import HeldOut, Measurement, TokenCache, forecast_states
 from nlpmeta.training.resume import Checkpoints, Progress, refuse_old_run
 from nlpmeta.training.step import GroupWeights, Stepper
 
@@ -103,6 +104,13 @@ class Run:
         with frozen_layer_cache(encoder, precision):
             forecast_states(encoder, sampler, n_episodes, precision, also=self.heldout.texts(self.learner), say=say)
             yield
+
+    def forecasts(self) -> tuple[MemoryForecast, TimeForecast]:
+        """What memory and time the run will take."""
+        memory = forecast_memory(self.stepper, self.weights)  # the first: it also warms up what is then timed
+        each, settings = self.heldout.n_tokens(self.learner), self.settings
+        times = 1 + math.ceil(settings.steps / settings.eval_every)  # once before the first step
+        return memory, forecast_time(self.stepper, self.weights, held_out_tokens=times * each)
 
     def go(self, *, resume: bool) -> TrainResult:
         """Train to the end, from the newest checkpoint if ``resume``.

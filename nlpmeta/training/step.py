@@ -82,7 +82,7 @@ class Stepper:
         weights: Mapping[str, nn.Parameter],
         groups: GroupWeights | None = None,
     ) -> None:
-        self.learner, self.sampler, self._settings = learner, sampler, settings
+        self.learner, self.sampler, self.settings = learner, sampler, settings
         self._accelerator, self._tokens, self._known, self._weights = accelerator, tokens, known, weights
         self._group_weights, self._guard = groups, Guard(settings)
         self._losses: list[tuple[str, float]] = []
@@ -99,12 +99,12 @@ class Stepper:
         try:
             totals = self._accumulated(step)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # a solver was given no numbers
-            raise DivergedError(step + 1, "an equation of the loss is", self._settings) from error
+            raise DivergedError(step + 1, "an equation of the loss is", self.settings) from error
         average_gradients(self._weights, self._accelerator)
-        factor = rate_factor(step, self._settings)
+        factor = rate_factor(step, self.settings)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        norm = self._accelerator.clip_grad_norm_(list(self._weights.values()), self._settings.max_grad_norm)
+        norm = self._accelerator.clip_grad_norm_(list(self._weights.values()), self.settings.max_grad_norm)
         metrics = self._metrics(totals, float(norm if norm is not None else 0.0), factor)
         scaled = self._accelerator.scaler is not None
         skips = self._guard.check(step, float(metrics["loss"]), float(metrics["grad_norm"]), scaled=scaled)
@@ -115,7 +115,7 @@ class Stepper:
     def _accumulated(self, step: int) -> dict[str, float]:
         """Add up the gradients of a step's episodes; returns the sums of what is logged."""
         totals: dict[str, float] = {}
-        for turn in range(self._settings.accumulate):
+        for turn in range(self.settings.accumulate):
             episodes = self._episodes(step, turn)
             for group in self._groups(episodes):
                 self._add(group, len(group) / len(episodes), totals)
@@ -128,18 +128,22 @@ class Stepper:
 
     def _episodes(self, step: int, turn: int) -> list[Episode]:
         """This process's share of the episodes of one forward and backward pass."""
-        size, world = self._settings.episodes_per_step, self._accelerator.num_processes
-        first = (step * self._settings.accumulate + turn) * size
+        size, world = self.settings.episodes_per_step, self._accelerator.num_processes
+        first = (step * self.settings.accumulate + turn) * size
         return [self.sampler.episode(first + i) for i in range(self._accelerator.process_index, size, world)]
 
     def groups_of(self, step: int) -> list[list[Episode]]:
         """The groups of episodes of the first turn of a step; each is one forward and backward pass."""
         return self._groups(self._episodes(step, 0))
 
+    def tokens_of(self, episodes: list[Episode]) -> int:
+        """Tokens of the distinct texts of a group, padding aside."""
+        return sum(map(len, self._tokens(self._texts(episodes))))
+
     def tokens_at_once(self, episodes: list[Episode]) -> int:
-        """Tokens of a group whose activations are in memory together, padding aside."""
-        tokens = sum(map(len, self._tokens(self._texts(episodes))))
-        return tokens if self.learner.inputs == "tokens" else min(tokens, self._settings.chunk_tokens)
+        """Those of them whose activations are in memory together."""
+        tokens = self.tokens_of(episodes)
+        return tokens if self.learner.inputs == "tokens" else min(tokens, self.settings.chunk_tokens)
 
     def _groups(self, episodes: list[Episode]) -> list[list[Episode]]:
         """Episodes whose loss is computed together; one by one where each has a weight of its own."""
@@ -155,7 +159,7 @@ class Stepper:
         """
         factor = 1.0
         if self._group_weights is not None:
-            factor = self._group_weights.factor(group_of(episodes[0], self._settings.group_by))
+            factor = self._group_weights.factor(group_of(episodes[0], self.settings.group_by))
         kept = self._gradients_so_far() if len(episodes) > 1 else {}
         try:
             values = self.gradients(episodes, share * factor)
@@ -164,7 +168,7 @@ class Stepper:
                 raise
         else:
             if self._group_weights is not None:
-                self._losses += [(group_of(each, self._settings.group_by), values["episodic"]) for each in episodes]
+                self._losses += [(group_of(each, self.settings.group_by), values["episodic"]) for each in episodes]
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + value * (1.0 if name in _COUNTS else share)
             return
@@ -181,8 +185,8 @@ class Stepper:
         """Add the gradient of ``share`` times the mean loss over ``episodes``, divided by the number of turns."""
         texts = self._encode(episodes) if self.learner.inputs == "embeddings" else None
         with self._accelerator.autocast():
-            parts = losses(self.learner, episodes, texts, self._settings, self._accelerator)
-        self._accelerator.backward(parts.to_minimise * (share / self._settings.accumulate))
+            parts = losses(self.learner, episodes, texts, self.settings, self._accelerator)
+        self._accelerator.backward(parts.to_minimise * (share / self.settings.accumulate))
         if texts is None:
             return parts.values
         texts.backward()
@@ -200,7 +204,7 @@ class Stepper:
             self._tokens,
             texts,
             accelerator=self._accelerator,
-            keep_tokens=self._settings.chunk_tokens,
+            keep_tokens=self.settings.chunk_tokens,
         )
 
     def _metrics(self, totals: dict[str, float], norm: float, factor: float) -> dict[str, float | int]:
@@ -209,7 +213,7 @@ class Stepper:
         sums = torch.tensor([totals[name] for name in names], device=device, dtype=torch.float64)
         if self._accelerator.num_processes > 1:
             sums = self._accelerator.reduce(sums, reduction="sum")
-        mean = 1 / (self._settings.accumulate * self._accelerator.num_processes)
+        mean = 1 / (self.settings.accumulate * self._accelerator.num_processes)
         values = dict(zip(names, sums.tolist(), strict=True))
         counts: dict[str, float | int] = {name: int(values.pop(name)) for name in _COUNTS if name in values}
         means = {name: value * mean for name, value in values.items()}
