@@ -100,7 +100,7 @@ def test_one_and_two_threads_agree(encoder_folder, texts, names):
 def test_a_saved_model_holds_no_pickle_and_not_the_encoder(fitted, tmp_path):
     fitted.save_pretrained(tmp_path / "model")
     files = {file.name: file.stat().st_size for file in (tmp_path / "model").iterdir()}
-    assert set(files) == {"nlpmeta.json", "learner.safetensors", "task.safetensors", "labels.json"}
+    assert set(files) == {"README.md", "nlpmeta.json", "learner.safetensors", "task.safetensors", "labels.json"}
     assert sum(files.values()) < 10_000
 
 

@@ -19,7 +19,6 @@ from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.checkpoint import read_learner, write_learner
 from nlpmeta.learners.start import of_pairs, reading, starting_learner
 from nlpmeta.storage.files import Json, temporary_folder, write_bytes, write_json
-from nlpmeta.storage.folders import new_folder
 from nlpmeta.storage.manifest import read_manifest, write_manifest
 from nlpmeta.storage.tensors import read_tensors
 
@@ -93,7 +92,9 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         report: "Mapping[str, Json] | None" = None,
         include_support: bool = False,
     ) -> None:
-        """Write the adapted model to a folder of its own; the encoder is named, not copied.
+        """Write the adapted model and its card to a folder of its own; the encoder is named, not copied.
+
+        The card, ``README.md``, is yours to change: a changed one is kept by later saves, and pushed as it stands.
 
         Args:
             folder: where to; made if absent.
@@ -109,9 +110,10 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
 
         from nlpmeta.classifier.given import write_examples
         from nlpmeta.classifier.streaming import write_labels
+        from nlpmeta.sharing import model_folder
 
         fitted = self.fitted_
-        with new_folder(Path(folder), overwrite=overwrite) as temporary:
+        with model_folder(Path(folder), overwrite=overwrite) as temporary:
             facts = write_learner(temporary, fitted.learner)
             state = {name: tensor.cpu().contiguous() for name, tensor in fitted.state.items()}
             write_bytes(temporary / TASK_FILE, save(state))

@@ -57,6 +57,8 @@ def push(
 ) -> None:
     """Push a model and a card made from what is known of it, in one commit; the examples stay here.
 
+    The card is README.md of the model where you changed that, and else made anew.
+
     Pushing again sends what changed and nothing else.
     """
     from nlpmeta.sharing import Sharing, owned_target, push_model
@@ -74,8 +76,12 @@ def push(
 def _ask_for_what_is_missing(licence: str | None, languages: tuple[str, ...], model: Path) -> None:
     """Say what the card leaves out because nobody stated it."""
     from nlpmeta.cli.console import say
+    from nlpmeta.sharing import edited_card
     from nlpmeta.storage.manifest import optional_json
 
+    if edited_card(model) is not None:
+        say("Note: README.md of the model was changed; it is pushed as it stands, with --licence and --lang if given.")
+        return
     if licence is None:
         say("Note: no licence was given, so the card names none; state one with --licence apache-2.0, for instance.")
     if not languages and not optional_json(model / "report.json").get("lang"):

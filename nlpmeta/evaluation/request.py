@@ -25,7 +25,7 @@ from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.form import RECOGNISED, TableForm
 from nlpmeta.sources.loading import Descriptions, load_source
 from nlpmeta.storage.files import Json, read_json
-from nlpmeta.storage.folders import check_new_folder, foreign_entry
+from nlpmeta.storage.folders import CARD_FILE, check_new_folder, foreign_entry
 from nlpmeta.storage.manifest import mapping
 
 Say = Callable[[str], None]
@@ -275,7 +275,7 @@ def choose_place(out: Path | None, *, name: str, task: Mapping[str, object], ove
         WorkFailedError: if the operating system allows no folder there.
     """
     if out is not None:
-        check_new_folder(out, overwrite=overwrite)
+        check_new_folder(out, overwrite=overwrite, also=(CARD_FILE,))  # one that was changed is kept
         return Place(out, overwrite)
     base = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
     number = 1

@@ -2,30 +2,36 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nlpmeta.encoder.weights import is_folder_name
-from nlpmeta.errors import NLPMetaError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
 from nlpmeta.sharing.card import CardFacts, DataFacts, card, draw_curve, eval_results_yaml
 from nlpmeta.sharing.gather import OWN_DATA, data_facts, gather
 from nlpmeta.storage.files import (
     LARGEST_JSON,
     Json,
     copy_file,
+    is_regular,
     make_folder,
     read_bytes,
+    read_json,
     read_text,
     sha256,
     temporary_folder,
     write_json,
     write_text,
 )
+from nlpmeta.storage.folders import CARD_FILE, new_folder
 from nlpmeta.storage.hub_download import Fetching, download_folder, looks_like_repository
 from nlpmeta.storage.hub_push import Pushed, Target, push_folder
-from nlpmeta.storage.manifest import MANIFEST, read_manifest, report_of
+from nlpmeta.storage.manifest import MANIFEST, optional_json, read_manifest, report_of
 
+PLACE = "user/model"
+"""What the card of a model that was only saved calls it: the name of its folder may tell what nobody should know."""
 SUPPORT_FILES = ("support.json", "support.safetensors")
 REPORT_FILE, PROVENANCE_FILE, RESULTS_FILE, PICTURE_FILE = (
     "report.json",
@@ -33,7 +39,7 @@ REPORT_FILE, PROVENANCE_FILE, RESULTS_FILE, PICTURE_FILE = (
     ".eval_results/nlpmeta.yaml",
     "curve.png",
 )
-OWNED = ("*.json", "*.safetensors", "README.md", PICTURE_FILE, RESULTS_FILE)
+OWNED = ("*.json", "*.safetensors", CARD_FILE, PICTURE_FILE, RESULTS_FILE)
 """Patterns of the files of a repository that a model of ours may have."""
 _TOLD = (
     *("data", "lang", "method", "chosen", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "baseline"),
@@ -100,7 +106,49 @@ def plan(folder: Path, target: Target, sharing: Sharing) -> tuple[list[Planned],
         staged = _staged(folder, Path(temporary), target, sharing)
         files = [path for path in sorted(staged.rglob("*")) if path.is_file()]
         sizes = [Planned(path.relative_to(staged).as_posix(), path.stat().st_size) for path in files]
-        return sizes, read_text(staged / "README.md")
+        return sizes, read_text(staged / CARD_FILE)
+
+
+@contextmanager
+def model_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Fill a folder as ``new_folder`` does; at the end of the block a card is added to the model that is then in it.
+
+    A card that its author changed in a folder that is replaced is kept as it is.
+
+    Raises:
+        NLPMetaError: as ``new_folder``.
+        WorkFailedError: as ``new_folder``.
+    """
+    own = edited_card(path) if overwrite else None
+    with new_folder(path, overwrite=overwrite, also=() if own is None else (CARD_FILE,)) as temporary:
+        yield temporary
+        if own is not None:
+            write_text(temporary / CARD_FILE, own)
+            return
+        facts = gather(temporary, include_support=True)  # an example is quoted if it lies in the same folder
+        if is_folder_name(facts.encoder):
+            facts = replace(facts, encoder="own-encoder")
+        write_text(temporary / CARD_FILE, card(facts, PLACE))
+        manifest = read_manifest(temporary)  # which does not list the card: it may be changed
+        write_json(temporary / MANIFEST, {**manifest, "card": sha256(temporary / CARD_FILE)})
+
+
+def edited_card(folder: Path) -> str | None:
+    """The card of a model folder if its author wrote or changed it; ``None`` if there is none, or only ours.
+
+    Raises:
+        ModelFolderError: if it cannot be read.
+    """
+    path = folder / CARD_FILE
+    if not is_regular(path) or path.is_symlink():
+        return None
+    try:
+        manifest = read_json(folder / MANIFEST) if is_regular(folder / MANIFEST) else None
+    except ModelFolderError:
+        manifest = None
+    digest = manifest.get("card") if isinstance(manifest, dict) else None
+    ours = sha256(path) == digest if digest is not None else is_regular(folder / PROVENANCE_FILE)  # an older push
+    return None if ours else read_text(path)
 
 
 def find_model(name: Path | str, how: Fetching | None = None) -> Path:
@@ -158,12 +206,55 @@ def stage(folder: Path, into: Path, facts: CardFacts, *, name: str) -> None:
         copy_file(folder / each, into / each)
     if REPORT_FILE in kept:
         write_json(into / REPORT_FILE, _without_traces(report_of(folder)))
-    write_json(into / MANIFEST, {**manifest, "files": {each: sha256(into / each) for each in kept}})
     has_picture = facts.measured is not None and draw_curve(facts.measured.curve, into / PICTURE_FILE)
     write_json(into / PROVENANCE_FILE, _provenance(facts))
     if (results := eval_results_yaml(facts)) is not None:
         write_text(into / RESULTS_FILE, results)
-    write_text(into / "README.md", card(replace(facts, has_picture=has_picture), name))
+    if (own := edited_card(folder)) is None:
+        page = card(replace(facts, has_picture=has_picture), name)
+    else:
+        _refuse_quotes(own, folder, facts)
+        page = edited_for(own, facts, name)
+    write_text(into / CARD_FILE, page)
+    listed = {"files": {each: sha256(into / each) for each in kept}, "card": sha256(into / CARD_FILE)}
+    write_json(into / MANIFEST, {**manifest, **listed})
+
+
+def edited_for(own: str, facts: CardFacts, name: str) -> str:
+    """A card that its author changed, for the repository ``name``, with licence and languages where they were stated.
+
+    Raises:
+        NLPMetaError: if its metadata, the YAML between two lines ---, cannot be read.
+    """
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    try:
+        page = ModelCard(own.replace(PLACE, name), ignore_metadata_errors=False)
+    except (ValueError, YAMLError) as error:
+        raise NLPMetaError(
+            f"The metadata of {CARD_FILE} cannot be read: {visible(str(error), 200)}. Correct the lines between ---."
+        ) from error
+    stated = {"license": facts.licence, "language": list(facts.languages), "model_name": name.rpartition("/")[2]}
+    for key, value in stated.items():
+        if value:
+            page.data[key] = value
+    return str(page)
+
+
+def _refuse_quotes(own: str, folder: Path, facts: CardFacts) -> None:
+    """See that a card which was made when the model was saved, and changed since, quotes no example that stays here.
+
+    Raises:
+        NLPMetaError: says which.
+    """
+    texts = [] if facts.support_is_published else optional_json(folder / SUPPORT_FILES[0]).get("texts")
+    quoted = next((each for each in texts if f'"{each}"' in own), None) if isinstance(texts, list) else None
+    if quoted is not None:
+        raise NLPMetaError(
+            f"{folder / CARD_FILE} quotes the example {visible(str(quoted), 60)!r}, and examples are not published. "
+            "Put another text there, or publish them with --include-support."
+        )
 
 
 def _without_traces(report: Mapping[str, Json]) -> dict[str, Json]:

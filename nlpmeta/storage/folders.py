@@ -44,6 +44,8 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 MANIFEST = "nlpmeta.json"
+CARD_FILE = "README.md"
+"""The card of a model; the manifest has its digest as ``card`` and not among the files, as its author may change it."""
 
 
 @contextmanager
@@ -183,7 +185,8 @@ def _digests(folder: Path) -> dict[str, str | None]:
     files = facts.get("files") if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or not isinstance(files, dict) or type(facts.get("format_version")) is not int:
         return {}
-    return {MANIFEST: None, **{str(name): str(digest) for name, digest in files.items() if name != MANIFEST}}
+    card = {CARD_FILE: str(facts["card"])} if "card" in facts else {}
+    return {MANIFEST: None, **card, **{str(name): str(digest) for name, digest in files.items() if name != MANIFEST}}
 
 
 def _is_working_folder(path: Path) -> bool:
