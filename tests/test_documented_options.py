@@ -1,7 +1,9 @@
 """Every option that README, docs or a help text names is one that the command has."""
 
 import inspect
+import os
 import re
+import subprocess
 import sys
 import typing
 from functools import cache
@@ -147,3 +149,18 @@ def test_every_option_of_a_command_says_what_it_is():
             walk(each)
 
     walk(typer.main.get_command(app))
+
+
+def test_the_first_page_of_help_fits_a_screen_and_loads_nothing_heavy():
+    code = (
+        "import sys; from nlpmeta.cli.app import main; main(['--help']); "
+        "heavy = {'torch', 'numpy', 'transformers', 'sklearn', 'huggingface_hub'} & set(sys.modules); "
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.rstrip().splitlines()
+    assert 24 <= len(lines) <= 40, len(lines)
+    for name in {words[0] for words in commands() if words}:
+        assert sum(line.startswith(f"│ {name} ") for line in lines) == 1, name

@@ -98,7 +98,7 @@ IncludeSupport = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(loads_encoder(adapt))
+    app.command(epilog=EXAMPLES, short_help="Adapt to few examples, measure, and save the model.")(loads_encoder(adapt))
 
 
 def adapt(

@@ -30,7 +30,7 @@ COMMANDS = (adapt, classify, predict, teach, score, compile, push, evaluate, ben
 
 app = typer.Typer(
     name="nlpmeta",
-    epilog="Start with: nlpmeta adapt --lang sw --shots 5",
+    epilog="Start with: nlpmeta adapt --lang sw --shots 5. Examples of a command: nlpmeta COMMAND --help",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

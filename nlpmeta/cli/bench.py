@@ -60,8 +60,10 @@ QuietProgress = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.
 
 def register(app: typer.Typer) -> None:
     """Add the command and the one that shows its results to the application."""
-    app.command(epilog=EXAMPLES)(loads_encoder(bench))
-    app.command(epilog=REPORT_EXAMPLES)(report)
+    app.command(epilog=EXAMPLES, short_help="Compare methods and other packages on the same support sets.")(
+        loads_encoder(bench)
+    )
+    app.command(epilog=REPORT_EXAMPLES, short_help="Make one HTML page and pictures of results.")(report)
 
 
 def bench(

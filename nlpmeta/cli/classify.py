@@ -41,7 +41,9 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(loads_encoder(classify))
+    app.command(epilog=EXAMPLES, short_help="Label texts by what the labels are called: no examples.")(
+        loads_encoder(classify)
+    )
 
 
 def classify(

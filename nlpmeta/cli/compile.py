@@ -34,7 +34,9 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(name="compile", epilog=EXAMPLES)(loads_encoder(compile_))
+    app.command(
+        name="compile", epilog=EXAMPLES, short_help="Compile the encoder of a model, to answer faster on a CPU."
+    )(loads_encoder(compile_))
 
 
 def compile_(

@@ -27,8 +27,8 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command(epilog=INFO_EXAMPLES)(info)
-    app.command(epilog=EXAMPLES)(loads_encoder(doctor))
+    app.command(epilog=INFO_EXAMPLES, short_help="Print what a model folder holds.")(info)
+    app.command(epilog=EXAMPLES, short_help="Look whether everything is there that is needed.")(loads_encoder(doctor))
 
 
 def doctor(

@@ -75,7 +75,7 @@ Plot = Annotated[Path | None, typer.Option(help="PNG of accuracy by presentation
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(loads_encoder(evaluate))
+    app.command(epilog=EXAMPLES, short_help="Measure methods under a published protocol.")(loads_encoder(evaluate))
 
 
 def evaluate(

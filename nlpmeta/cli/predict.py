@@ -85,7 +85,7 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a m
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(loads_encoder(predict))
+    app.command(epilog=EXAMPLES, short_help="Label texts with a saved model.")(loads_encoder(predict))
 
 
 def predict(

@@ -35,8 +35,10 @@ EXPORT_EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command(epilog=EXAMPLES)(push)
-    app.command(epilog=EXPORT_EXAMPLES)(loads_encoder(export))
+    app.command(epilog=EXAMPLES, short_help="Push a model and its card to the Hugging Face Hub.")(push)
+    app.command(epilog=EXPORT_EXAMPLES, short_help="Write a model for transformers, sentence-transformers or ONNX.")(
+        loads_encoder(export)
+    )
 
 
 def push(

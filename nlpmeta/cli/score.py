@@ -41,7 +41,7 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES)(loads_encoder(score))
+    app.command(epilog=EXAMPLES, short_help="Score saved models on labelled data.")(loads_encoder(score))
 
 
 def score(

@@ -57,8 +57,10 @@ _FEW = 30  # scored examples: below this a figure says little
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command(epilog=EXAMPLES)(loads_encoder(teach))
-    app.command(epilog=SERVE_EXAMPLES)(loads_encoder(serve))
+    app.command(epilog=EXAMPLES, short_help="Add examples and classes to a saved model.")(loads_encoder(teach))
+    app.command(epilog=SERVE_EXAMPLES, short_help="Serve models over HTTP, with a page to teach them on.")(
+        loads_encoder(serve)
+    )
 
 
 def teach(

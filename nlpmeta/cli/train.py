@@ -46,7 +46,7 @@ _recipes = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command(epilog=EXAMPLES)(loads_encoder(train))
+    app.command(epilog=EXAMPLES, short_help="Meta-train a checkpoint as a recipe says.")(loads_encoder(train))
     app.add_typer(_recipes, name="recipes")
 
 
