@@ -68,9 +68,9 @@ OUTSIDE = {
     ("sources/arrow_rows.py", "memory_map"): DATA,
     ("sources/tables.py", "write_table"): BUFFER,
     ("sources/form.py", "open"): DATA,
-    ("sources/hub_access.py", "hf_hub_download"): HUB,
-    ("sources/hub_access.py", "load_dataset"): HUB,
-    ("sources/hub_access.py", "snapshot_download"): HUB,
+    ("sources/hub.py", "hf_hub_download"): HUB,
+    ("sources/hub.py", "load_dataset"): HUB,
+    ("sources/hub.py", "snapshot_download"): HUB,
     ("sources/tables.py", "load_workbook"): DATA,
     ("auto/diagnosis.py", "safe_open"): "a file of the package, whose header is needed",
 }

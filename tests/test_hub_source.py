@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from nlpmeta.errors import DataError, DataWarning, NetworkError, NLPMetaError
-from nlpmeta.sources import hub_access
+from nlpmeta.sources import hub as hub_source
 from nlpmeta.sources.hub import HubSource
 from nlpmeta.sources.loading import load_source
 from nlpmeta.storage import hub as calls
@@ -179,10 +179,10 @@ def test_what_the_hub_library_downloaded_is_used_when_the_hub_is_out_of_reach(ca
 
 def test_a_single_file_is_taken_from_the_cache_of_the_hub_library(caches, unreachable):
     in_the_hub_cache(caches, "owner/tiny", write_repository)
-    path = hub_access.fetch_file("owner/tiny", "first/train.jsonl")
+    path = hub_source.fetch_file("owner/tiny", "first/train.jsonl")
     assert path.read_text("utf-8").startswith('{"text": "hello"')
     with pytest.raises(NetworkError, match="'owner/tiny' could not be fetched"):
-        hub_access.fetch_file("owner/tiny", "first/test.jsonl")
+        hub_source.fetch_file("owner/tiny", "first/test.jsonl")
 
 
 def test_an_unreachable_hub_is_said_at_once(unreachable):
@@ -231,7 +231,7 @@ def test_a_program_that_comes_with_a_data_set_is_not_run(monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("Dataset scripts are no longer supported, but found tiny.py")
 
-    monkeypatch.setattr(hub_access, "_probe", lambda *_: None)
+    monkeypatch.setattr(hub_source, "_probe", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(DataError, match="scripts are not executed"):
         HubSource("owner/tiny").load()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from nlpmeta.data import Column, LabeledTexts
 from nlpmeta.errors import DataError
-from nlpmeta.sources import Source, SourceFacts, SourceRequest, SplitNames, sources
+from nlpmeta.sources import Source, SourceFacts, SourceRequest, SplitNames, sources, write_example
 from nlpmeta.sources.arrow_rows import Row
 from nlpmeta.sources.catalogue import (
     DATA_DIR,
@@ -22,8 +22,7 @@ from nlpmeta.sources.catalogue import (
     mirror_folder,
 )
 from nlpmeta.sources.columns import Columns, find, labelled
-from nlpmeta.sources.hub import texts_of, write_example
-from nlpmeta.sources.hub_access import fetch_file, open_dataset
+from nlpmeta.sources.hub import fetch_file, open_dataset, texts_of
 from nlpmeta.sources.tables import columns_of, rows_of
 from nlpmeta.storage.files import inside, write_text
 

@@ -168,7 +168,7 @@ def status_of(error: BaseException | None) -> int | None:
 def short(error: BaseException) -> str:
     """The first words of an error message, on one line and without tokens."""
     words = without_tokens(" ".join(str(error).split()))
-    return words[:120].rstrip(".") or type(error).__name__
+    return words[:160].rstrip(".") or type(error).__name__
 
 
 def _refused(name: str, status: int, doing: str) -> str:
@@ -247,3 +247,20 @@ def _own_token() -> str | None:
     from huggingface_hub import get_token
 
     return get_token()
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Progress bars for a person at a terminal only, and no warnings about which cache was used."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+
+    verbosity, disabled = logging.get_verbosity(), are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if not disabled:
+            enable_progress_bars()
