@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
 from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.classifier.light import LightClassifier, LightNames
+from nlpmeta.cli.answering import load_model
 from nlpmeta.cli.app import main
-from nlpmeta.cli.compile import load_model
 from nlpmeta.encoder import compiling, vocabulary
 from nlpmeta.encoder.compiling import compile_encoder, compiled_name, embedding_with
 from nlpmeta.encoder.engines import FACTS, GRAPH, Agreement, CompiledEncoder, check_engine, script_sentences

@@ -11,7 +11,6 @@ from nlpmeta.cli import (
     adapt,
     bench,
     classify,
-    compile,
     data,
     doctor,
     evaluate,
@@ -26,7 +25,7 @@ from nlpmeta.cli.process import Stopped, check_streams, flush_results, output_re
 from nlpmeta.errors import DataWarning, NLPMetaError, reason_of, visible
 
 FAILED, INTERRUPTED = 1, 130
-COMMANDS = (adapt, classify, predict, teach, score, compile, push, evaluate, bench, train, data, doctor)
+COMMANDS = (adapt, classify, predict, teach, score, push, evaluate, bench, train, data, doctor)
 
 app = typer.Typer(
     name="nlpmeta",

@@ -79,9 +79,8 @@ def classify(
     A label has to say in words what it is, in any language; a description says more. Nothing is measured and nothing is
     saved: adapt --shots 0 scores names on labelled data, and adapt --shots 5 does better with five examples a class.
     """
-    from nlpmeta.cli.compile import load_names
+    from nlpmeta.cli.answering import Columns, load_names
     from nlpmeta.cli.predict import answer
-    from nlpmeta.cli.predict_output import Columns
     from nlpmeta.cli.process import Wanted
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.sources.form import TableForm

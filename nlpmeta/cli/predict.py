@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,8 +24,8 @@ from nlpmeta.cli.process import (
 )
 
 if TYPE_CHECKING:
-    from nlpmeta.cli.compile import Predicts
-    from nlpmeta.cli.predict_output import Columns, Writer
+    from nlpmeta.cli.answering import Columns, Predicts
+    from nlpmeta.cli.predict_output import Writer
     from nlpmeta.sources.file import Given
 
 EXAMPLES = """Examples:
@@ -130,8 +129,7 @@ def predict(
     With --why each text is followed by the words without which its label is less probable, and by the examples that
     speak most for its label and against it, where the model was saved with them (adapt --include-support).
     """
-    from nlpmeta.cli.compile import load_model
-    from nlpmeta.cli.predict_output import Columns
+    from nlpmeta.cli.answering import Columns, load_model
     from nlpmeta.sources.form import TableForm
 
     columns = Columns(top, abstain, out_of_scope=out_of_scope, threshold=threshold, separator=label_separator or ";")
@@ -148,7 +146,7 @@ def predict(
 
 
 def _give_reasons(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -> None:
-    from nlpmeta.cli.compile import as_pairs, loaded
+    from nlpmeta.cli.answering import as_pairs, loaded
     from nlpmeta.cli.console import out_reasons
     from nlpmeta.errors import NLPMetaError
 
@@ -166,80 +164,23 @@ def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -
         NLPMetaError: if texts and a file are given, options exclude one another, or the file cannot be read or written.
     """
     from nlpmeta.cli.console import say
+    from nlpmeta.cli.predict_output import check_columns, settled, writes_table
     from nlpmeta.errors import NLPMetaError
 
     out = wanted.out
     if wanted.texts and wanted.file:
         raise NLPMetaError("Give texts or --file, not both.")
-    _check(columns, out, overwrite=wanted.overwrite)
+    check_columns(columns, out, overwrite=wanted.overwrite)
     source = given_texts(wanted.texts, wanted.file, wanted.text_column, wanted.form)
-    as_table = not wanted.json and _writes_table(out, from_table=source.table is not None)
+    as_table = not wanted.json and writes_table(out, from_table=source.table is not None)
     kept = kept_columns(source, wanted.keep, as_table=as_table)
     nested = wanted.json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
     classifier = load()
-    columns = _settled(columns, classifier, nested=nested)
+    columns = settled(columns, classifier, nested=nested)
     with _writer(out, classifier, columns, source, kept, as_table=as_table, as_json=wanted.json) as write:
         done = _predict(classifier, source.batches, write, columns, quiet=wanted.quiet)
     if out is not None and not wanted.quiet:
         say(f"{done} predictions in {out}")
-
-
-def _check(columns: "Columns", out: Path | None, *, overwrite: bool) -> None:
-    """Refuse options that exclude one another, and a file that is there already.
-
-    Raises:
-        NLPMetaError: if there are such.
-    """
-    from nlpmeta.errors import NLPMetaError
-
-    if columns.top is not None and columns.coverage is not None:
-        raise NLPMetaError("Give --top or --abstain, not both.")
-    if columns.coverage is not None and (columns.out_of_scope or columns.threshold is not None):
-        raise NLPMetaError("--abstain names several labels; give it without --out-of-scope and --threshold.")
-    if out is not None and out.exists() and not overwrite:
-        raise NLPMetaError(f"{out} already exists and was kept. Pass --overwrite to replace it.")
-
-
-def _writes_table(out: Path | None, *, from_table: bool) -> bool:
-    """Whether ``--out`` is a table; texts without a table go to a .tsv file as the lines that are printed.
-
-    Raises:
-        NLPMetaError: if it ends like a table that is not written.
-    """
-    from nlpmeta.errors import NLPMetaError
-    from nlpmeta.sources.tables import TABLE_SUFFIXES, is_table, refuse_foreign
-
-    if out is None:
-        return False
-    suffix = out.suffix.lower()
-    refuse_foreign(out)
-    if (is_table(out) and suffix not in TABLE_SUFFIXES) or suffix == ".json":
-        raise NLPMetaError(
-            f"{out}: tables are written as {', '.join(TABLE_SUFFIXES)}; with another ending such as .txt, lines are."
-        )
-    return suffix in TABLE_SUFFIXES and (from_table or suffix != ".tsv")
-
-
-def _settled(columns: "Columns", classifier: "Predicts", *, nested: bool) -> "Columns":
-    """The columns that this model can fill: a threshold takes the out-of-scope score in where the model has one.
-
-    Raises:
-        NLPMetaError: if the model gives several labels a text and what goes with one was requested.
-    """
-    from nlpmeta.classifier.light import LightClassifier
-
-    if isinstance(classifier, LightClassifier):  # nothing but probabilities was requested
-        return replace(columns, nested=nested)
-    from nlpmeta.auto.answers import knows_scope
-    from nlpmeta.classifier.several import gives_sets
-    from nlpmeta.errors import NLPMetaError
-
-    if gives_sets(classifier.fitted_):
-        if columns.coverage is not None or columns.out_of_scope:
-            raise NLPMetaError("This model gives several labels a text; --abstain and --out-of-scope go with one.")
-        return replace(columns, nested=nested, several=True)
-    scored = columns.out_of_scope or (columns.threshold is not None and knows_scope(classifier.fitted_.predictor))
-    return replace(columns, nested=nested, out_of_scope=scored)
 
 
 def _writer(
@@ -272,9 +213,8 @@ def _predict(
     quiet: bool,
 ) -> int:
     """Answer batch after batch, and return how many texts there were."""
-    from nlpmeta.cli.compile import as_pairs, reads
+    from nlpmeta.cli.answering import answers, as_pairs, reads
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.predict_output import answers
     from nlpmeta.encoder.tokenizing import Cut, cut_texts
     from nlpmeta.progress import track
 

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from nlpmeta.cli.compile import Predicts, loaded
+from nlpmeta.cli.answering import Answer, Columns, Predicts
 from nlpmeta.cli.console import json_line, printable
 from nlpmeta.data.inputs import shown
 from nlpmeta.errors import DataError, NLPMetaError, visible
@@ -25,113 +25,6 @@ from nlpmeta.sources.tables import (
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Schema
-
-NONE = "none of these"
-"""What is said of a text that none of the labels fits."""
-OUTSIDE = 0.5
-"""The out-of-scope score from which on a text is taken to belong to no class."""
-Answer = dict[str, object]
-"""The value of each column for one text; all are ``None`` for a text that is empty."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns are wanted.
-
-    Args:
-        top: the most probable labels to name, ``None`` for the first alone without a list of them.
-        coverage: how often a set of labels shall hold the true one, ``None`` for one label.
-        nested: several labels as a list (JSON), not as columns of their own.
-        out_of_scope: whether out-of-scope texts are detected, with their score.
-        threshold: the least probability of a label, times that of being in scope; below it the label is ``NONE``.
-        several: whether a text may have several labels, with ``separator`` between them where no list can be.
-    """
-
-    top: int | None = None
-    coverage: float | None = None
-    nested: bool = False
-    out_of_scope: bool = False
-    threshold: float | None = None
-    several: bool = False
-    separator: str = ";"
-
-    def names(self, n_way: int) -> tuple[str, ...]:
-        """The names of the columns for a classifier of ``n_way`` classes."""
-        if self.several:
-            return ("labels", "probabilities")
-        if self.coverage is not None:
-            sets = ("labels", "probabilities") if self.nested else ("label", "probability")
-            return (*sets, "unsure", "coverage")
-        more = range(2, min(self.top or 1, n_way) + 1)
-        scope = ["out_of_scope"] if self.out_of_scope else []
-        if self.nested:
-            return ("label", "probability", *(["top"] if self.top else []), *scope)
-        return ("label", "probability", *(name for k in more for name in (f"label_{k}", f"probability_{k}")), *scope)
-
-    @property
-    def is_text(self) -> bool:
-        """Whether a label is text, whatever kind the classes are."""
-        return self.coverage is not None or self.may_refuse or self.several
-
-    @property
-    def may_refuse(self) -> bool:
-        """Whether a text may get the label ``NONE``."""
-        return self.out_of_scope or self.threshold is not None
-
-    def refuses(self, probability: float, outside: float | None) -> bool:
-        """Whether a text gets the label ``NONE``, by the probability of its label and its score, where it has one."""
-        if self.threshold is None:
-            return outside is not None and outside >= OUTSIDE
-        return probability * (1 - (outside or 0.0)) < self.threshold
-
-
-def answers(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[Answer]:
-    """An answer for each text, in order; an empty text is not asked about."""
-    names = columns.names(len(classifier.classes_))
-    filled = [text for text in texts if text]
-    values = _several if columns.several else _labels if columns.coverage is None else _sets
-    found = iter(values(classifier, filled, columns) if filled else ())
-    return [dict(zip(names, next(found), strict=True)) if text else dict.fromkeys(names) for text in texts]
-
-
-def _labels(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
-    probabilities = classifier.predict_proba(texts)
-    order = (-probabilities).argsort(axis=1, kind="stable")[:, : columns.top or 1]
-    names: list[object] = classifier.classes_.tolist()
-    if columns.may_refuse and not columns.nested:
-        names = [str(name) for name in names]  # a column has one type
-    outside = loaded(classifier).out_of_scope(texts).tolist() if columns.out_of_scope else [None] * len(texts)
-    rows = []
-    for row, best, score in zip(probabilities, order, outside, strict=True):
-        pairs = [(names[label], round(float(row[label]), 6)) for label in best]
-        named = [{"label": label, "probability": probability} for label, probability in pairs]
-        if columns.refuses(pairs[0][1], score):
-            pairs[0] = (NONE, pairs[0][1])
-        scope = [] if score is None else [round(score, 6)]
-        flat = [value for pair in pairs for value in pair]
-        rows.append((*flat, *scope) if not columns.nested else (*pairs[0], *([named] if columns.top else []), *scope))
-    return rows
-
-
-def _several(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
-    from nlpmeta.classifier.several import several_answers
-
-    rows, found = list[tuple[object, ...]](), classifier.predict_proba(texts)
-    for pairs in several_answers(loaded(classifier).fitted_, found, top=columns.top, threshold=columns.threshold):
-        labels, shares = [label for label, _ in pairs], [round(probability, 6) for _, probability in pairs]
-        joined = (columns.separator.join(map(str, labels)), columns.separator.join(f"{each:.3f}" for each in shares))
-        rows.append((labels, shares) if columns.nested else joined)
-    return rows
-
-
-def _sets(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for found in loaded(classifier).predict(texts, abstain=columns.coverage or 0.0):
-        probabilities = [round(each, 6) for each in found.probabilities]
-        pair = (list(found.labels), probabilities) if columns.nested else (str(found), probabilities[0])
-        rows.append((*pair, found.is_unsure, found.coverage))
-    return rows
-
 
 Rows = Sequence[tuple[Given, Answer]]
 Writer = Callable[[Rows], None]
@@ -182,6 +75,60 @@ class Layout:
         row: dict[str, object] = {"text": shown(given.text)} if self.text else {}
         row |= {name: given.row.get(name) for name in self.kept}
         return row | {self.added[name]: value for name, value in answer.items()}
+
+
+def check_columns(columns: Columns, out: Path | None, *, overwrite: bool) -> None:
+    """Refuse options that exclude one another, and a file that is there already.
+
+    Raises:
+        NLPMetaError: if there are such.
+    """
+    if columns.top is not None and columns.coverage is not None:
+        raise NLPMetaError("Give --top or --abstain, not both.")
+    if columns.coverage is not None and (columns.out_of_scope or columns.threshold is not None):
+        raise NLPMetaError("--abstain names several labels; give it without --out-of-scope and --threshold.")
+    if out is not None and out.exists() and not overwrite:
+        raise NLPMetaError(f"{out} already exists and was kept. Pass --overwrite to replace it.")
+
+
+def writes_table(out: Path | None, *, from_table: bool) -> bool:
+    """Whether ``--out`` is a table; texts without a table go to a .tsv file as the lines that are printed.
+
+    Raises:
+        NLPMetaError: if it ends like a table that is not written.
+    """
+    from nlpmeta.sources.tables import TABLE_SUFFIXES, is_table, refuse_foreign
+
+    if out is None:
+        return False
+    suffix = out.suffix.lower()
+    refuse_foreign(out)
+    if (is_table(out) and suffix not in TABLE_SUFFIXES) or suffix == ".json":
+        raise NLPMetaError(
+            f"{out}: tables are written as {', '.join(TABLE_SUFFIXES)}; with another ending such as .txt, lines are."
+        )
+    return suffix in TABLE_SUFFIXES and (from_table or suffix != ".tsv")
+
+
+def settled(columns: Columns, classifier: Predicts, *, nested: bool) -> Columns:
+    """The columns that this model can fill: a threshold takes the out-of-scope score in where the model has one.
+
+    Raises:
+        NLPMetaError: if the model gives several labels a text and what goes with one was requested.
+    """
+    from nlpmeta.classifier.light import LightClassifier
+
+    if isinstance(classifier, LightClassifier):  # nothing but probabilities was requested
+        return replace(columns, nested=nested)
+    from nlpmeta.auto.answers import knows_scope
+    from nlpmeta.classifier.several import gives_sets
+
+    if gives_sets(classifier.fitted_):
+        if columns.coverage is not None or columns.out_of_scope:
+            raise NLPMetaError("This model gives several labels a text; --abstain and --out-of-scope go with one.")
+        return replace(columns, nested=nested, several=True)
+    scored = columns.out_of_scope or (columns.threshold is not None and knows_scope(classifier.fitted_.predictor))
+    return replace(columns, nested=nested, out_of_scope=scored)
 
 
 @contextmanager

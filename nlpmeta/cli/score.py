@@ -152,7 +152,7 @@ def _answers(name: str, texts: "LabeledTexts", *, device: str, engine: str, quie
     """What a saved model says of all texts."""
     import numpy as np
 
-    from nlpmeta.cli.compile import load_model
+    from nlpmeta.cli.answering import load_model
     from nlpmeta.evaluation.saved import Answers, match_labels
     from nlpmeta.progress import track
 

@@ -1,108 +1,24 @@
-"""``nlpmeta compile``: an encoder compiled once; and what ``nlpmeta predict`` loads, compiled where possible."""
+"""What ``nlpmeta predict`` loads, compiled where possible, and the answers that it gives."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
-import typer
-
-from nlpmeta.cli.process import AsJson, loads_encoder
 from nlpmeta.progress import clear_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.light import LightClassifier
-    from nlpmeta.encoder.engines import Agreement, Engine
+    from nlpmeta.encoder.engines import Engine
     from nlpmeta.sources.file import Given
 
 Predicts: TypeAlias = "FewShotClassifier | LightClassifier"
-
-EXAMPLES = """Examples:
-
-  nlpmeta compile my-model
-
-  nlpmeta compile my-model --engine onnx-int8
-
-  nlpmeta compile                       # the checkpoint that adaptation starts from
-"""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command(
-        name="compile", epilog=EXAMPLES, short_help="Compile the encoder of a model, to answer faster on a CPU."
-    )(loads_encoder(compile_))
-
-
-def compile_(
-    model: Annotated[
-        str, typer.Argument(help="Folder of an adapted model, or a checkpoint by folder or name.")
-    ] = "default",
-    *,
-    engine: Annotated[str, typer.Option(help="onnx (float32) or onnx-int8.")] = "onnx",
-    json: AsJson = False,
-) -> None:
-    """Compile the encoder of a model into this user's cache and compare it with PyTorch.
-
-    All models on one checkpoint share what was compiled; their folders are not changed. A float32 encoder whose
-    embeddings differ from PyTorch's by more than 0.0001 in any number, or any encoder that classifies more than 5 % of
-    a hundred sentences in 25 languages differently, is discarded.
-    """
-    from nlpmeta.encoder.engines import check_engine, check_packages
-    from nlpmeta.errors import NLPMetaError
-    from nlpmeta.learners.start import is_adapted
-
-    chosen = check_engine(engine)
-    if not chosen.startswith("onnx"):
-        raise NLPMetaError("There is nothing to compile for torch; --engine takes onnx or onnx-int8.")
-    check_packages()
-    _report(_of_model(Path(model), chosen) if is_adapted(model) else _of_checkpoint(model, chosen), as_json=json)
-
-
-def _of_model(folder: Path, engine: "Engine") -> "dict[str, Agreement | None]":
-    from nlpmeta.classifier.classifier import FewShotClassifier
-    from nlpmeta.export.head import compile_model
-
-    classifier = FewShotClassifier.from_pretrained(folder, device="cpu")
-    return {str(folder): compile_model(classifier, engine, folder)}
-
-
-def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | None]":
-    """The encoder of a checkpoint as ``auto`` reads it: with its adapters, and without them beside that."""
-    from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
-    from nlpmeta.encoder.compiling import compile_encoder, compiled_name
-    from nlpmeta.encoder.engines import CompiledEncoder, precision_of
-    from nlpmeta.export.head import compile_names
-    from nlpmeta.learners.start import checkpoint_folder, starting_learner
-
-    learner = starting_learner("auto", checkpoint=checkpoint, device="cpu")
-    found = {f"{checkpoint}, adapted": compile_names(learner, checkpoint_folder(checkpoint), engine)}
-    if isinstance(learner.encoder, ScaledEncoder):
-        both = learner.encoder.select((ADAPTED, FROZEN))
-        name, precision = compiled_name(both, precision_of(engine)), precision_of(engine)
-        sound = name is not None and CompiledEncoder.is_sound(name)
-        found[f"{checkpoint}, adapted and frozen"] = None if sound else compile_encoder(both, precision)
-    return found
-
-
-def _report(found: "dict[str, Agreement | None]", *, as_json: bool) -> None:
-    from nlpmeta.cli.console import out, out_json
-    from nlpmeta.encoder.engines import compiled_home
-
-    if as_json:
-        out_json({"cache": str(compiled_home()), "compiled": found})
-        return
-    for what, agreement in found.items():
-        if agreement is None:
-            out(f"{what}: compiled already")
-        else:
-            changed = f"{100 * agreement.changed:.0f} % of {agreement.texts} sentences classified differently"
-            out(f"{what}: compiled; largest difference {agreement.apart:.1g}, cosine {agreement.cosine:.4f}, {changed}")
 
 
 def load_model(
@@ -143,7 +59,7 @@ def load_model(
 
 
 def load_names(
-    names: "Sequence[str]",
+    names: Sequence[str],
     descriptions: object,
     full: "Callable[[Engine], FewShotClassifier]",
     *,
@@ -261,3 +177,110 @@ def _compile(
             raise
         say(f"Note: {error} Predicting uncompiled.")
         classifier.engine = "torch"
+
+
+NONE = "none of these"
+"""What is said of a text that none of the labels fits."""
+OUTSIDE = 0.5
+"""The out-of-scope score from which on a text is taken to belong to no class."""
+Answer = dict[str, object]
+"""The value of each column for one text; all are ``None`` for a text that is empty."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are wanted.
+
+    Args:
+        top: the most probable labels to name, ``None`` for the first alone without a list of them.
+        coverage: how often a set of labels shall hold the true one, ``None`` for one label.
+        nested: several labels as a list (JSON), not as columns of their own.
+        out_of_scope: whether out-of-scope texts are detected, with their score.
+        threshold: the least probability of a label, times that of being in scope; below it the label is ``NONE``.
+        several: whether a text may have several labels, with ``separator`` between them where no list can be.
+    """
+
+    top: int | None = None
+    coverage: float | None = None
+    nested: bool = False
+    out_of_scope: bool = False
+    threshold: float | None = None
+    several: bool = False
+    separator: str = ";"
+
+    def names(self, n_way: int) -> tuple[str, ...]:
+        """The names of the columns for a classifier of ``n_way`` classes."""
+        if self.several:
+            return ("labels", "probabilities")
+        if self.coverage is not None:
+            sets = ("labels", "probabilities") if self.nested else ("label", "probability")
+            return (*sets, "unsure", "coverage")
+        more = range(2, min(self.top or 1, n_way) + 1)
+        scope = ["out_of_scope"] if self.out_of_scope else []
+        if self.nested:
+            return ("label", "probability", *(["top"] if self.top else []), *scope)
+        return ("label", "probability", *(name for k in more for name in (f"label_{k}", f"probability_{k}")), *scope)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a label is text, whatever kind the classes are."""
+        return self.coverage is not None or self.may_refuse or self.several
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether a text may get the label ``NONE``."""
+        return self.out_of_scope or self.threshold is not None
+
+    def refuses(self, probability: float, outside: float | None) -> bool:
+        """Whether a text gets the label ``NONE``, by the probability of its label and its score, where it has one."""
+        if self.threshold is None:
+            return outside is not None and outside >= OUTSIDE
+        return probability * (1 - (outside or 0.0)) < self.threshold
+
+
+def answers(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[Answer]:
+    """An answer for each text, in order; an empty text is not asked about."""
+    names = columns.names(len(classifier.classes_))
+    filled = [text for text in texts if text]
+    values = _several if columns.several else _labels if columns.coverage is None else _sets
+    found = iter(values(classifier, filled, columns) if filled else ())
+    return [dict(zip(names, next(found), strict=True)) if text else dict.fromkeys(names) for text in texts]
+
+
+def _labels(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
+    probabilities = classifier.predict_proba(texts)
+    order = (-probabilities).argsort(axis=1, kind="stable")[:, : columns.top or 1]
+    names: list[object] = classifier.classes_.tolist()
+    if columns.may_refuse and not columns.nested:
+        names = [str(name) for name in names]  # a column has one type
+    outside = loaded(classifier).out_of_scope(texts).tolist() if columns.out_of_scope else [None] * len(texts)
+    rows = []
+    for row, best, score in zip(probabilities, order, outside, strict=True):
+        pairs = [(names[label], round(float(row[label]), 6)) for label in best]
+        named = [{"label": label, "probability": probability} for label, probability in pairs]
+        if columns.refuses(pairs[0][1], score):
+            pairs[0] = (NONE, pairs[0][1])
+        scope = [] if score is None else [round(score, 6)]
+        flat = [value for pair in pairs for value in pair]
+        rows.append((*flat, *scope) if not columns.nested else (*pairs[0], *([named] if columns.top else []), *scope))
+    return rows
+
+
+def _several(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
+    from nlpmeta.classifier.several import several_answers
+
+    rows, found = list[tuple[object, ...]](), classifier.predict_proba(texts)
+    for pairs in several_answers(loaded(classifier).fitted_, found, top=columns.top, threshold=columns.threshold):
+        labels, shares = [label for label, _ in pairs], [round(probability, 6) for _, probability in pairs]
+        joined = (columns.separator.join(map(str, labels)), columns.separator.join(f"{each:.3f}" for each in shares))
+        rows.append((labels, shares) if columns.nested else joined)
+    return rows
+
+
+def _sets(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for found in loaded(classifier).predict(texts, abstain=columns.coverage or 0.0):
+        probabilities = [round(each, 6) for each in found.probabilities]
+        pair = (list(found.labels), probabilities) if columns.nested else (str(found), probabilities[0])
+        rows.append((*pair, found.is_unsure, found.coverage))
+    return rows
