@@ -13,10 +13,10 @@ from nlpmeta.episodes.pools import StreamSampler
 from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.evaluation.protocols import STREAM
 from nlpmeta.evaluation.runs import DataChoice, ProtocolRun, shapes_of
-from nlpmeta.evaluation.streams import score_stream
 from nlpmeta.learners.checkpoint import save_checkpoint
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
 from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.streams import score_stream
 
 TEXTS = ("ball goal", "rice soup", "goal match", "bank loan", "bread salt", "loan cash", "team ball")
 NAMES = ("sport", "food", "sport", "money", "food", "money", "sport")

@@ -15,6 +15,7 @@ from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Cut, cut_of
 from nlpmeta.evaluation.protocols import Protocol, Tasks
 from nlpmeta.learners.base import Embed, Learner
+from nlpmeta.learners.streams import score_stream
 from nlpmeta.metrics import OUT_OF_SCOPE, Bins, calibration_bins, error_of_bins, macro_f1_of_each, oos_auroc, oos_recall
 from nlpmeta.metrics.scores import (
     Difference,
@@ -260,3 +261,30 @@ def _fewer(episode: Episode, n_shot: int) -> Episode:
         if seen[label] <= n_shot:
             rows.append(row)
     return Episode(episode.support.select(rows), episode.query, episode.out_of_scope)
+
+
+def measure_streams(
+    methods: Mapping[str, Learner], tasks: Tasks, *, tables: Tables, show_progress: bool = False
+) -> dict[str, dict[int, Summary]]:
+    """What every method reached on the streams of ``tasks`` at each presentation.
+
+    Args:
+        methods: learners by name; those that work on embeddings read them from ``tables``.
+        tasks: the streams.
+        tables: embeddings that are known already.
+        show_progress: progress bars on standard error.
+    """
+    embeds = tables.primed(methods, tasks.texts, show_progress=show_progress)
+    tallies: dict[str, dict[int, Tally]] = {name: {} for name in methods}
+    with track("Streams", tasks.n_episodes, show=show_progress) as advance, one_thread():
+        for index in range(tasks.n_episodes):
+            episode = tasks.sampler.episode(index)
+            for name, learner in methods.items():
+                score = score_stream(learner, episode, embeds[name])
+                for presentation in range(1, int(score.presentations.max()) + 1):
+                    rows = score.presentations == presentation
+                    tally = tallies[name].setdefault(presentation, Tally(None))
+                    tally.note(score.labels[rows].numpy(), score.probabilities[rows].double().numpy())
+                    tally.seconds.append(score.write_seconds)
+            advance(1)
+    return {name: {k: tally.summary() for k, tally in found.items()} for name, found in tallies.items()}

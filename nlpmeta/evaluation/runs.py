@@ -10,10 +10,9 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.table import embeddings_folder
 from nlpmeta.episodes.accounts import check_apart, paired
 from nlpmeta.errors import DataError, DataWarning
-from nlpmeta.evaluation.measure import Summary, Tables, cuts_of, cuts_said, measure
+from nlpmeta.evaluation.measure import Summary, Tables, cuts_of, cuts_said, measure, measure_streams
 from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Tasks, TaskSize, Ways
 from nlpmeta.evaluation.results import EncoderUse, Row, Setting
-from nlpmeta.evaluation.streams import measure_streams
 from nlpmeta.learners.abilities import check_names_alone
 from nlpmeta.learners.base import Learner
 from nlpmeta.sources import Source
