@@ -286,9 +286,8 @@ class _Reader:
         if label not in self._classes:
             self._classes.append(label)
         if isinstance(self._learner, ReadsStreams) and self._state is not None:
-            one = Texts(
-                self._data.texts[row : row + 1], None if self._features is None else self._features[row : row + 1]
-            )
+            known = None if self._features is None else self._features[row : row + 1]
+            one = Texts(self._data.texts[row : row + 1], known)
             self._state = self._learner.write(self._state, self._learner.embed(one)[0], self._classes.index(label))
         elif len(self._classes) > 1:
             labels = [self._classes.index(self._data.labels[each]) for each in self._rows]
