@@ -1,3 +1,4 @@
+from . import bulk as bulk
 from .classifier.classifier import FewShotClassifier as FewShotClassifier
 from .classifier.teaching import teach as teach
 from .data import Episode as Episode

@@ -29,7 +29,7 @@ ROWS = (
     ("classifier",),
     ("evaluation",),
     ("online", "users", "export", "bench"),
-    ("serve",),
+    ("serve", "bulk"),
     ("cli",),
     ("__main__",),
 )

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from nlpmeta.errors import NLPMetaError
 from nlpmeta.progress import clear_status
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.light import LightClassifier
+    from nlpmeta.cli.process import Wanted
     from nlpmeta.encoder.engines import Engine
     from nlpmeta.sources.file import Given
 
@@ -53,52 +55,7 @@ def load_model(
 
     classifier = FewShotClassifier.from_pretrained(model, revision=revision, device=device, engine=chosen)
     if folder is not None and (light or chosen.startswith("onnx")):
-        _compile(classifier, chosen, partial(compile_model, classifier, folder=folder), str(folder), quiet=quiet)
-    clear_status()
-    return classifier
-
-
-def load_names(
-    names: Sequence[str],
-    descriptions: object,
-    full: "Callable[[Engine], FewShotClassifier]",
-    *,
-    checkpoint: str | None,
-    device: str,
-    engine: str,
-    quiet: bool,
-) -> Predicts:
-    """A classifier of classes that are known by their names; without PyTorch where its checkpoint is compiled.
-
-    Args:
-        names: of the classes.
-        descriptions: of classes, by their names.
-        full: loads it with PyTorch.
-        checkpoint: that ``auto`` starts from; ``None`` if it starts from something else.
-        device: where it runs.
-        engine: what embeds the texts.
-        quiet: whether to leave out the note that compiling makes this faster.
-
-    Raises:
-        NLPMetaError: if it cannot be loaded, or the engine is unknown or not installed.
-    """
-    from nlpmeta.encoder.engines import check_engine, on_cpu
-    from nlpmeta.storage.manifest import named_checkpoint
-
-    chosen, folder = check_engine(engine), None
-    if checkpoint is not None and chosen != "torch" and on_cpu(device, chosen):
-        from nlpmeta.classifier.light import LightNames
-
-        folder = named_checkpoint(checkpoint)
-        if (light := LightNames.of_checkpoint(folder, chosen)) is not None:
-            clear_status()
-            return light.classifier(names, descriptions)
-    classifier = full(chosen)
-    if folder is not None and checkpoint is not None:
-        from nlpmeta.export.head import compile_names
-
-        keep, what = partial(compile_names, classifier.learner_, folder), "" if checkpoint == "default" else checkpoint
-        _compile(classifier, chosen, keep, what, quiet=quiet)
+        compile_if_told(classifier, chosen, partial(compile_model, classifier, folder=folder), str(folder), quiet=quiet)
     clear_status()
     return classifier
 
@@ -146,7 +103,7 @@ def loaded(classifier: Predicts) -> "FewShotClassifier":
     return cast("FewShotClassifier", classifier)
 
 
-def _compile(
+def compile_if_told(
     classifier: "FewShotClassifier", engine: "Engine", compiled: "Callable[[Engine], object]", what: str, *, quiet: bool
 ) -> None:
     """Compile what was loaded for this prediction and the next ones, or on a terminal mention that it can be.
@@ -231,6 +188,11 @@ class Columns:
         """Whether a text may get the label ``NONE``."""
         return self.out_of_scope or self.threshold is not None
 
+    @property
+    def are_probabilities(self) -> bool:
+        """Whether nothing but class probabilities is needed for them."""
+        return self.coverage is None and not self.may_refuse
+
     def refuses(self, probability: float, outside: float | None) -> bool:
         """Whether a text gets the label ``NONE``, by the probability of its label and its score, where it has one."""
         if self.threshold is None:
@@ -284,3 +246,40 @@ def _sets(classifier: Predicts, texts: Sequence[str], columns: Columns) -> list[
         pair = (list(found.labels), probabilities) if columns.nested else (str(found), probabilities[0])
         rows.append((*pair, found.is_unsure, found.coverage))
     return rows
+
+
+def answered(classifier: Predicts, batch: "list[Given]", columns: Columns) -> "list[tuple[Given, Answer]]":
+    """Answers where one bad row does not keep the others from theirs: it comes back without a text, with its fault.
+
+    Raises:
+        NLPMetaError: if no row of several can be answered.
+    """
+    try:
+        given = as_pairs(classifier, batch)
+        return list(zip(given, answers(classifier, [each.text for each in given], columns), strict=True))
+    except (NLPMetaError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        faults = [_fault(classifier, each, columns) for each in batch] if len(batch) > 1 else [str(error)]
+        if all(fault or not each.text for each, fault in zip(batch, faults, strict=True)) and len(batch) > 1:
+            raise
+        kept = [replace(each, text="", fault=why) if why else each for each, why in zip(batch, faults, strict=True)]
+        return answered(classifier, kept, columns)
+
+
+def _fault(classifier: Predicts, given: "Given", columns: Columns) -> str:
+    return given.fault or answered(classifier, [given], columns)[0][0].fault
+
+
+def give_reasons(wanted: "Wanted", columns: Columns, load: "Callable[[], Predicts]") -> None:
+    """Print why each text got its label.
+
+    Raises:
+        NLPMetaError: if another kind of answer is requested, too.
+    """
+    from nlpmeta.cli.console import out_reasons
+    from nlpmeta.cli.process import given_texts
+
+    if columns != type(columns)() or wanted.out or wanted.keep or (wanted.texts and wanted.file):
+        raise NLPMetaError("--why goes with texts or --file, and with --json; give it without other kinds of answers.")
+    batches = given_texts(wanted.texts, wanted.file, wanted.text_column, wanted.form).batches
+    classifier = loaded(load())
+    out_reasons(classifier, map(partial(as_pairs, classifier), batches), as_json=wanted.json, quiet=wanted.quiet)

@@ -1,5 +1,6 @@
 """``nlpmeta classify``: labels for texts by the names of the labels alone, without a model and without examples."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,9 +21,11 @@ from nlpmeta.cli.process import (
     check_device,
     loads_encoder,
 )
+from nlpmeta.progress import clear_status
 
 if TYPE_CHECKING:
     from nlpmeta.classifier.classifier import FewShotClassifier
+    from nlpmeta.cli.answering import Predicts
     from nlpmeta.encoder.engines import Engine
 
 EXAMPLES = """Examples:
@@ -79,7 +82,7 @@ def classify(
     A label has to say in words what it is, in any language; a description says more. Nothing is measured and nothing is
     saved: adapt --shots 0 scores names on labelled data, and adapt --shots 5 does better with five examples a class.
     """
-    from nlpmeta.cli.answering import Columns, load_names
+    from nlpmeta.cli.answering import Columns
     from nlpmeta.cli.predict import answer
     from nlpmeta.cli.process import Wanted
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
@@ -102,7 +105,7 @@ def classify(
         )  # fmt: skip
 
     usual = method == "auto" and encoder is None and max_length is None and not multilabel and checkpoint != "none"
-    load = partial(load_names, names, said, full, checkpoint=checkpoint if usual else None, device=device, quiet=quiet)
+    load = partial(_load_names, names, said, full, checkpoint=checkpoint if usual else None, device=device, quiet=quiet)
     answer(wanted, Columns(top=top), partial(load, engine=engine))
 
 
@@ -131,3 +134,49 @@ def _named(labels: str | None, descriptions: Path | None) -> tuple[list[str], di
     if len(names) < 2:
         raise NLPMetaError(f"A classifier needs at least two labels; there is one: {names[0]!r}.")
     return names, None if said is None else said.of(np.asarray(names))
+
+
+def _load_names(
+    names: Sequence[str],
+    descriptions: object,
+    full: "Callable[[Engine], FewShotClassifier]",
+    *,
+    checkpoint: str | None,
+    device: str,
+    engine: str,
+    quiet: bool,
+) -> "Predicts":
+    """A classifier of classes that are known by their names; without PyTorch where its checkpoint is compiled.
+
+    Args:
+        names: of the classes.
+        descriptions: of classes, by their names.
+        full: loads it with PyTorch.
+        checkpoint: that ``auto`` starts from; ``None`` if it starts from something else.
+        device: where it runs.
+        engine: what embeds the texts.
+        quiet: whether to leave out the note that compiling makes this faster.
+
+    Raises:
+        NLPMetaError: if it cannot be loaded, or the engine is unknown or not installed.
+    """
+    from nlpmeta.cli.answering import compile_if_told
+    from nlpmeta.encoder.engines import check_engine, on_cpu
+    from nlpmeta.storage.manifest import named_checkpoint
+
+    chosen, folder = check_engine(engine), None
+    if checkpoint is not None and chosen != "torch" and on_cpu(device, chosen):
+        from nlpmeta.classifier.light import LightNames
+
+        folder = named_checkpoint(checkpoint)
+        if (light := LightNames.of_checkpoint(folder, chosen)) is not None:
+            clear_status()
+            return light.classifier(names, descriptions)
+    classifier = full(chosen)
+    if folder is not None and checkpoint is not None:
+        from nlpmeta.export.head import compile_names
+
+        keep, what = partial(compile_names, classifier.learner_, folder), "" if checkpoint == "default" else checkpoint
+        compile_if_told(classifier, chosen, keep, what, quiet=quiet)
+    clear_status()
+    return classifier

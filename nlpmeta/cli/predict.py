@@ -1,7 +1,7 @@
-"""``nlpmeta predict``: labels for texts from the command line, a file, or standard input."""
+"""``nlpmeta predict``: labels for texts from the command line, a file, many files, or standard input."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,15 +18,15 @@ from nlpmeta.cli.process import (
     NoHeader,
     Quiet,
     Wanted,
+    chunks,
     given_texts,
     kept_columns,
     loads_encoder,
 )
 
 if TYPE_CHECKING:
+    from nlpmeta.bulk.partitions import Answered, Work
     from nlpmeta.cli.answering import Columns, Predicts
-    from nlpmeta.cli.predict_output import Writer
-    from nlpmeta.sources.file import Given
 
 EXAMPLES = """Examples:
 
@@ -51,6 +51,10 @@ EXAMPLES = """Examples:
   nlpmeta predict my-model --why "niamshe saa kumi na moja"
 
   nlpmeta predict my-model --file texts.txt --device cpu
+
+  nlpmeta predict my-model --file 'texts/*.parquet' --out labels --workers 4
+
+  nlpmeta predict my-model --file 's3://bucket/texts/**/*.jsonl.gz' --out s3://bucket/labels --ray auto --workers 64
 """
 
 Model = Annotated[str, typer.Argument(help="Folder of an adapted model, or user/name on the Hub.")]
@@ -58,9 +62,23 @@ Texts = Annotated[list[str] | None, typer.Argument(help="Texts; without them --f
 InputFile = Annotated[
     Path | None, typer.Option(help="A text a line, or a table: CSV, TSV, JSON, JSONL, Parquet, xlsx, also .gz.")
 ]
+InputFiles = Annotated[
+    Path | None,
+    typer.Option(
+        help="A text a line, or a table: CSV, TSV, JSON, JSONL, Parquet, xlsx, also .gz. Many tables: a pattern or "
+        "URL, 'texts/*.parquet', 's3://bucket/*.csv'."
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(help="Output file, written atomically; .csv, .tsv, .jsonl or .parquet keep a table's columns."),
+]
+OutOrFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Output file, written atomically; .csv, .tsv, .jsonl or .parquet keep a table's columns. For many tables: "
+        "a folder or URL, with a file for each."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")]
 KeepColumns = Annotated[
@@ -79,7 +97,16 @@ Threshold = Annotated[
 ]
 Why = Annotated[bool, typer.Option("--why", help="Show what the label hangs on: words of the text, examples.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that predict many tables, each with its own model (default: 1).", min=1)
+]
+OnRay = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Run the workers on a Ray cluster: auto, its address, or local."),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
+
+_NOTES = 20  # of many files, so many are said
 
 
 def register(app: typer.Typer) -> None:
@@ -91,8 +118,8 @@ def predict(
     model: Model,
     texts: Texts = None,
     *,
-    file: InputFile = None,
-    out: Out = None,
+    file: InputFiles = None,
+    out: OutOrFolder = None,
     overwrite: Overwrite = False,
     keep: KeepColumns = None,
     text_column: TableTextColumn = None,
@@ -109,13 +136,14 @@ def predict(
     device: Device = "auto",
     engine: EngineName = "auto",
     revision: Revision = None,
+    workers: Workers = None,
+    ray: OnRay = None,
     quiet: Quiet = False,
 ) -> None:
     """Print label, probability and text of each text, tab-separated, as soon as they are known.
 
     One line comes out for each line or row that goes in, in order; an empty text gets an empty label. A table written
-    with --out has the columns of --file and, added to them, label and probability (predicted_label and
-    predicted_probability where the table has such columns).
+    with --out has the columns of --file, then label and probability (after predicted_ where it has such columns).
 
     With --abstain a text gets one label where the model is sure, several (a | b) where it is not, or "unsure".
 
@@ -128,8 +156,11 @@ def predict(
 
     With --why each text is followed by the words without which its label is less probable, and by the examples that
     speak most for its label and against it, where the model was saved with them (adapt --include-support).
+
+    With a pattern in --file each table becomes one in --out. What a former run finished is not done again.
     """
-    from nlpmeta.cli.answering import Columns, load_model
+    from nlpmeta.bulk.partitions import is_many
+    from nlpmeta.cli.answering import Columns, give_reasons, load_model
     from nlpmeta.sources.form import TableForm
 
     columns = Columns(top, abstain, out_of_scope=out_of_scope, threshold=threshold, separator=label_separator or ";")
@@ -138,23 +169,11 @@ def predict(
         tuple(texts or ()), file, form, text_column=text_column, keep=keep, out=out, overwrite=overwrite, json=json,
         quiet=quiet,
     )  # fmt: skip
-    alone = not why and abstain is None and not columns.may_refuse
-    load = partial(load_model, model, revision, device=device, engine=engine, probabilities_alone=alone, quiet=quiet)
-    if why:
-        return _give_reasons(wanted, columns, load)
-    answer(wanted, columns, load)
-
-
-def _give_reasons(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -> None:
-    from nlpmeta.cli.answering import as_pairs, loaded
-    from nlpmeta.cli.console import out_reasons
-    from nlpmeta.errors import NLPMetaError
-
-    if columns != type(columns)() or wanted.out or wanted.keep or (wanted.texts and wanted.file):
-        raise NLPMetaError("--why goes with texts or --file, and with --json; give it without other kinds of answers.")
-    batches = given_texts(wanted.texts, wanted.file, wanted.text_column, wanted.form).batches
-    classifier = loaded(load())
-    out_reasons(classifier, map(partial(as_pairs, classifier), batches), as_json=wanted.json, quiet=wanted.quiet)
+    alone = not why and columns.are_probabilities
+    load = partial(load_model, device=device, engine=engine, probabilities_alone=alone, quiet=quiet)
+    if is_many(file) or workers is not None or ray is not None:
+        return predict_partitions(wanted, columns, load, model, revision, workers=workers or 1, ray=ray, why=why)
+    (give_reasons if why else answer)(wanted, columns, partial(load, model, revision))
 
 
 def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -> None:
@@ -164,7 +183,7 @@ def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -
         NLPMetaError: if texts and a file are given, options exclude one another, or the file cannot be read or written.
     """
     from nlpmeta.cli.console import say
-    from nlpmeta.cli.predict_output import check_columns, settled, writes_table
+    from nlpmeta.cli.predict_output import answer_all, check_columns, settled, writer_for, writes_table
     from nlpmeta.errors import NLPMetaError
 
     out = wanted.out
@@ -177,62 +196,101 @@ def answer(wanted: Wanted, columns: "Columns", load: "Callable[[], Predicts]") -
     nested = wanted.json or (out is not None and as_table and out.suffix.lower() in (".jsonl", ".ndjson"))
     classifier = load()
     columns = settled(columns, classifier, nested=nested)
-    with _writer(out, classifier, columns, source, kept, as_table=as_table, as_json=wanted.json) as write:
-        done = _predict(classifier, source.batches, write, columns, quiet=wanted.quiet)
+    with writer_for(out, classifier, columns, source, kept, as_table=as_table, as_json=wanted.json) as write:
+        done = answer_all(classifier, source.batches, write, columns, quiet=wanted.quiet)
     if out is not None and not wanted.quiet:
         say(f"{done} predictions in {out}")
 
 
-def _writer(
-    out: Path | None,
-    classifier: "Predicts",
+@dataclass(frozen=True)
+class PartitionTask:
+    """What a worker is given: it loads the model there, and answers each partition as ``answer`` does a file."""
+
+    wanted: Wanted
+    columns: "Columns"
+    load: "Callable[[], Predicts]"
+
+    def __call__(self) -> "Work":
+        """Load the model."""
+        return partial(_answer_partition, self.wanted, self.columns, self.load())
+
+
+def predict_partitions(
+    wanted: Wanted,
     columns: "Columns",
-    source: GivenTexts,
-    kept: tuple[str, ...],
+    load: "partial[Predicts]",
+    model: str,
+    revision: str | None,
     *,
-    as_table: bool,
-    as_json: bool,
-) -> "AbstractContextManager[Writer]":
-    from nlpmeta.cli.predict_output import Layout, line_writer, schema_for, table_writer
+    workers: int,
+    ray: str | None,
+    why: bool,
+) -> None:
+    """Predict every table that ``--file`` means and that no former run has finished.
 
-    names = columns.names(len(classifier.classes_))
-    has_text = not as_table or source.table is None
-    layout = Layout.of(kept, names, text=has_text, header=source.form.header)
-    if not as_table or out is None:
-        return line_writer(out, layout, as_json=as_json)
-    classes = ["as text"] if columns.is_text else classifier.classes_.tolist()
-    return table_writer(out, layout, lambda: schema_for(layout, source.table, source.form, classes))
-
-
-def _predict(
-    classifier: "Predicts",
-    batches: "Iterator[list[Given]]",
-    write: "Writer",
-    columns: "Columns",
-    *,
-    quiet: bool,
-) -> int:
-    """Answer batch after batch, and return how many texts there were."""
-    from nlpmeta.cli.answering import answers, as_pairs, reads
+    Raises:
+        NLPMetaError: if the request is not sound.
+        WorkFailedError: if a partition failed; the others are done.
+    """
+    from nlpmeta.bulk import check_ray, outcomes
+    from nlpmeta.bulk.partitions import facts_of, partitions, spelled
     from nlpmeta.cli.console import say
-    from nlpmeta.encoder.tokenizing import Cut, cut_texts
+    from nlpmeta.cli.predict_output import check_columns
+    from nlpmeta.errors import NLPMetaError, WorkFailedError
     from nlpmeta.progress import track
 
-    done, empty, first, n_cut = 0, 0, 0, 0
-    with track("Predicting", None, show=not quiet) as advance:
-        for batch in batches:
-            with cut_texts() as cut:
-                batch = as_pairs(classifier, batch)
-                write(list(zip(batch, answers(classifier, [each.text for each in batch], columns), strict=True)))
-            n_cut += sum(each.text in cut for each in batch)
-            blank = [each.line for each in batch if not each.text]
-            empty, first = empty + len(blank), first or (blank[0] if blank else 0)
-            done += len(batch)
-            advance(len(batch))
-    if empty and not quiet:
-        what = "text is" if empty == 1 else "texts are"
-        say(f"Note: {empty} {what} empty and got no label (the first: line {first}).")
-    if n_cut and not quiet:
-        cut_off = Cut(n_cut, done, *reads(classifier))
-        say(f"Note: {cut_off.message('nlpmeta adapt --max-length')}")
-    return done
+    if why:
+        raise NLPMetaError("--why goes with texts or one file.")
+    if wanted.texts or wanted.file is None or wanted.out is None or wanted.json:
+        raise NLPMetaError("--workers, --ray and patterns go with --file and --out FOLDER, without texts and --json.")
+    check_columns(columns, None, overwrite=wanted.overwrite)
+    if ray is not None:
+        check_ray()
+    every = partitions(spelled(wanted.file), spelled(wanted.out))
+    setting = {**asdict(columns), **asdict(wanted.form), "text_column": wanted.text_column, "keep": wanted.keep}
+    facts, commit = facts_of(model, revision, setting | {name: load.keywords[name] for name in ("device", "engine")})
+    waiting = [each for each in every if not each.is_done(facts, overwrite=wanted.overwrite)]
+    task = PartitionTask(wanted, columns, partial(load, model, commit))
+    rows, without, wrong, noted = 0, 0, list[str](), list[str]()
+    with track("Predicting, in files", len(waiting), show=not wanted.quiet) as advance:
+        for each in outcomes(waiting, task, facts, workers=workers, ray=ray):
+            rows, without = rows + each.rows, without + each.failed
+            wrong += [] if each.error is None else [each.error]
+            noted += each.notes
+            advance(1)
+    if not wanted.quiet:
+        for note in noted[:_NOTES]:
+            say(f"Note: {note}")
+        if without:
+            say(f"Note: {without} of {rows} rows got no label; beside their files, _*.failed.jsonl says which and why.")
+        former = f"; {len(every) - len(waiting)} were there" if len(every) > len(waiting) else ""
+        say(f"{rows} predictions in {len(waiting) - len(wrong)} files of {wanted.out}{former}")
+    for error in wrong[1:_NOTES]:
+        say(f"Failed: {error}")
+    if wrong:
+        again = "The same command does the missing ones again."
+        raise WorkFailedError(f"{len(wrong)} of {len(every)} files failed, the first: {wrong[0]} {again}")
+
+
+def _answer_partition(
+    wanted: Wanted, columns: "Columns", classifier: "Predicts", source: Path, out: Path
+) -> "Answered":
+    from nlpmeta.bulk.partitions import Answered
+    from nlpmeta.cli.answering import answered
+    from nlpmeta.cli.console import json_line
+    from nlpmeta.cli.predict_output import settled, writer_for
+    from nlpmeta.sources.file import given_of_file
+
+    given = given_of_file(source, wanted.text_column, wanted.form, faults=True)
+    texts = GivenTexts(chunks(given), wanted.form, source)
+    kept = kept_columns(texts, wanted.keep, as_table=True)
+    columns = settled(columns, classifier, nested=out.suffix.lower() in (".jsonl", ".ndjson"))
+    done, failed = 0, list[str]()
+    with writer_for(out, classifier, columns, texts, kept, as_table=True, as_json=False) as write:
+        for batch in texts.batches:
+            rows = answered(classifier, batch, columns)
+            write(rows)
+            without = [each for each, _ in rows if not each.text]
+            failed += [json_line({"line": each.line, "reason": each.fault or "an empty text"}) for each in without]
+            done += len(rows)
+    return Answered(done, failed)

@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from nlpmeta.cli.answering import Answer, Columns, Predicts
-from nlpmeta.cli.console import json_line, printable
+from nlpmeta.cli.answering import Answer, Columns, Predicts, answers, as_pairs, reads
+from nlpmeta.cli.console import json_line, printable, say
+from nlpmeta.cli.process import GivenTexts
 from nlpmeta.data.inputs import shown
 from nlpmeta.errors import DataError, NLPMetaError, visible
 from nlpmeta.sources.arrow_rows import schema_of
@@ -245,3 +246,55 @@ def _types_of(table: Path, form: TableForm, kept: Sequence[str]) -> "dict[str, D
             "Write .jsonl or .csv, or name other columns with --keep."
         ) from error
     return {name: schema.field(name).type for name in kept}
+
+
+def writer_for(
+    out: Path | None,
+    classifier: Predicts,
+    columns: Columns,
+    source: GivenTexts,
+    kept: tuple[str, ...],
+    *,
+    as_table: bool,
+    as_json: bool,
+) -> AbstractContextManager[Writer]:
+    """What writes the answers of ``classifier`` to ``out``, or to standard output."""
+    names = columns.names(len(classifier.classes_))
+    has_text = not as_table or source.table is None
+    layout = Layout.of(kept, names, text=has_text, header=source.form.header)
+    if not as_table or out is None:
+        return line_writer(out, layout, as_json=as_json)
+    classes = ["as text"] if columns.is_text else classifier.classes_.tolist()
+    return table_writer(out, layout, lambda: schema_for(layout, source.table, source.form, classes))
+
+
+def answer_all(
+    classifier: Predicts,
+    batches: Iterator[list[Given]],
+    write: Writer,
+    columns: Columns,
+    *,
+    quiet: bool,
+) -> int:
+    """Answer batch after batch, and return how many texts there were."""
+    from nlpmeta.encoder.tokenizing import Cut, cut_texts
+    from nlpmeta.progress import track
+
+    done, empty, first, n_cut = 0, 0, 0, 0
+    with track("Predicting", None, show=not quiet) as advance:
+        for batch in batches:
+            with cut_texts() as cut:
+                batch = as_pairs(classifier, batch)
+                write(list(zip(batch, answers(classifier, [each.text for each in batch], columns), strict=True)))
+            n_cut += sum(each.text in cut for each in batch)
+            blank = [each.line for each in batch if not each.text]
+            empty, first = empty + len(blank), first or (blank[0] if blank else 0)
+            done += len(batch)
+            advance(len(batch))
+    if empty and not quiet:
+        what = "text is" if empty == 1 else "texts are"
+        say(f"Note: {empty} {what} empty and got no label (the first: line {first}).")
+    if n_cut and not quiet:
+        cut_off = Cut(n_cut, done, *reads(classifier))
+        say(f"Note: {cut_off.message('nlpmeta adapt --max-length')}")
+    return done

@@ -251,23 +251,24 @@ def given_texts(texts: tuple[str, ...], file: Path | None, text_column: str | No
 
     if file is not None:
         given = given_of_file(file, text_column, form)
-        return GivenTexts(_chunks(given), form, file if is_table(file) else None)
+        return GivenTexts(chunks(given), form, file if is_table(file) else None)
     if text_column is not None or form.delimiter is not None or not form.header or (texts and form.encoding):
         raise NLPMetaError("Options of a table go with --file; give the table a name that ends in .csv, .tsv, …")
     if texts:
-        return GivenTexts(_chunks(Given(text.strip(), number) for number, text in enumerate(texts, start=1)), form)
+        return GivenTexts(chunks(Given(text.strip(), number) for number, text in enumerate(texts, start=1)), form)
     says_how_to_type(sys.stdin)
     return GivenTexts(_chunked(arriving(sys.stdin.buffer, "standard input", form.encoding)), form)  # type: ignore[arg-type]
 
 
-def _chunks(given: "Iterable[Given]") -> "Iterator[list[Given]]":
+def chunks(given: "Iterable[Given]") -> "Iterator[list[Given]]":
+    """What is answered at a time: rows whose texts are sorted by length together, the same in every run."""
     rest = iter(given)
     while batch := list(islice(rest, CHUNK)):
         yield batch
 
 
 def _chunked(arriving: "Iterator[list[Given]]") -> "Iterator[list[Given]]":
-    return (batch for lines in arriving for batch in _chunks(lines))
+    return (batch for lines in arriving for batch in chunks(lines))
 
 
 def kept_columns(source: GivenTexts, keep: str | None, *, as_table: bool) -> tuple[str, ...]:

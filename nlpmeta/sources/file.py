@@ -190,22 +190,25 @@ _AT_ONCE: Final = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Given:
-    """A text as it was given, empty where there is none; the line where it stands, and the row around it."""
+    """A text as it was given, empty where there is none; its line, the row around it, and what is wrong with it."""
 
     text: str
     line: int
     row: Row = field(default_factory=dict)
+    fault: str = ""
 
 
-def given_of_file(path: Path, text_column: str | None = None, form: TableForm = RECOGNISED) -> Iterator[Given]:
-    """Every line of a file of texts, or every row of a table, in order.
+def given_of_file(
+    path: Path, text_column: str | None = None, form: TableForm = RECOGNISED, *, faults: bool = False
+) -> Iterator[Given]:
+    """Every line of a file of texts, or row of a table, in order; with ``faults`` also those that are no text.
 
     Raises:
         DataError: if the file is missing, damaged or not a file of texts, or has no such column.
     """
     if not is_table(path):
         return _given_lines(path, text_column, form)
-    return _given_rows(path, _columns_of_texts(path, text_column, form), form)
+    return _given_rows(path, _columns_of_texts(path, text_column, form), form, faults)
 
 
 def _columns_of_texts(path: Path, asked: str | None, form: TableForm) -> tuple[str, ...]:
@@ -273,8 +276,11 @@ def _given_lines(path: Path, text_column: str | None, form: TableForm) -> Iterat
     return (Given(line.strip(), number) for number, line in enumerate(file.lines(), start=1))
 
 
-def _given_rows(path: Path, columns: Sequence[str], form: TableForm) -> Iterator[Given]:
+def _given_rows(path: Path, columns: Sequence[str], form: TableForm, faults: bool) -> Iterator[Given]:
     for line, row in rows_of(path, form):
+        if faults and any(isinstance(row.get(column), list | dict | tuple) for column in columns):
+            yield Given("", line, row, "a list or an object in the place of the text")
+            continue
         for column in columns:
             refuse_nested(row.get(column), f"{path}, line {line}", "text", column)
         text = text_in(row, columns)
