@@ -19,6 +19,7 @@
 # make bench-predict the cost of a prediction beyond the encoder's own forward pass
 # make bench-speed  cold starts, latency and throughput by engine (torch, onnx, onnx-int8)
 # make bench-serve the server under 64 clients against the bulk rate, and taught while it answers
+# make bench-bulk  texts a second of nlpmeta predict on many files: one worker against two, the same files from both
 # make bench-maml    tasks per second and memory of MAML, ours and other packages'
 # make bench-auto    how auto does on held-out tasks, and whether its self-assessment is correct
 # make bench-uneven  imbalanced supports, and the gain from suggested labels
@@ -43,7 +44,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-curves bench-multilabel bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-serve bench-long bench-pairs bench-kinds docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-curves bench-multilabel bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-serve bench-bulk bench-long bench-pairs bench-kinds docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -188,6 +189,9 @@ bench-folds: $(VENV)/.installed
 
 bench-serve: $(VENV)/.installed
 	$(BIN)/python benchmarks/serve.py
+
+bench-bulk: $(VENV)/.installed
+	$(BIN)/python benchmarks/bulk.py
 
 bench-shift: $(VENV)/.installed
 	$(BIN)/python benchmarks/task_shift.py --part augmentation --data-dir $(DATA_DIR)

@@ -7,6 +7,7 @@ python docs/make_api.py --check    # exit code 1 if the file is not what it woul
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nlpmeta
@@ -22,7 +23,7 @@ Written from the docstrings by `docs/make_api.py`; `from nlpmeta import NAME` gi
 
 def main() -> int:
     """Write the page, or compare it with the file."""
-    named = {name: getattr(nlpmeta, name) for name in nlpmeta.__all__ if name[0] != "_"}
+    named = dict(_public())
     described = {name: value for name, value in named.items() if inspect.isclass(value) or inspect.isroutine(value)}
     content = HEAD + "".join(_entry(name, value) for name, value in described.items())
     content += "\n".join(["\n## Values and types\n", *(f"- `{name}`" for name in named if name not in described), ""])
@@ -33,6 +34,16 @@ def main() -> int:
         return 0 if same else 1
     PAGE.write_text(content, encoding="utf-8")
     return 0
+
+
+def _public() -> Iterator[tuple[str, object]]:
+    """The public names, those of a module after its own."""
+    for name in (name for name in nlpmeta.__all__ if name[0] != "_"):
+        value = getattr(nlpmeta, name)
+        if inspect.ismodule(value):
+            yield from ((f"{name}.{each}", getattr(value, each)) for each in value.__all__)
+        else:
+            yield name, value
 
 
 def _entry(name: str, value: object) -> str:

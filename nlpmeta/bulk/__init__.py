@@ -3,6 +3,7 @@
 ``map_batches`` is for pipelines of ``datasets`` and Ray Data; the rest is how ``nlpmeta predict`` does many files.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -11,13 +12,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from nlpmeta.bulk.partitions import Facts, Partition, Work
+from threadpoolctl import threadpool_limits
+
+from nlpmeta.bulk.partitions import Facts, Partition, Work, folder_of
 from nlpmeta.errors import DataWarning, NLPMetaError, WorkFailedError
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from nlpmeta.classifier.light import LightClassifier
     from nlpmeta.encoder.engines import Engine
 
+__all__ = ["map_batches"]
 Batch: TypeAlias = Any
 """A dictionary of columns, a pandas data frame or an Arrow table."""
 Task = Callable[[], Work]
@@ -57,16 +61,16 @@ def outcomes(
         partitions: what is to be done.
         task: loads the model; it travels to the workers.
         facts: for the records.
-        workers: how many processes; with 1 and without Ray, this one.
+        workers: how many processes, of one thread each unless ``OMP_NUM_THREADS`` says more.
         ray: the address of a Ray cluster, or ``local`` for one that is started here.
 
     Raises:
         NLPMetaError: if the model cannot be loaded, or Ray is not installed.
-        WorkFailedError: if a worker is killed while it loads the model.
+        WorkFailedError: if workers are killed while they load the model.
     """
     if partitions and ray is not None:
         yield from _by_ray(partitions, task, facts, workers, ray)
-    elif partitions and (workers == 1 or len(partitions) == 1):
+    elif partitions and workers == 1 and "OMP_NUM_THREADS" in os.environ:  # this process counts as it would
         work = task()
         yield from (_attempt(each, work, facts) for each in partitions)
     elif partitions:
@@ -88,9 +92,9 @@ def _attempt(partition: Partition, work: Work, facts: Facts) -> Outcome:
 class _Worker:
     """A process with a model, and the partition that it is at."""
 
-    def __init__(self, context: "SpawnContext", task: Task, facts: Facts, threads: int) -> None:
+    def __init__(self, context: "SpawnContext", task: Task, facts: Facts) -> None:
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, task, facts, threads), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, task, facts), daemon=True)
         self.process.start()
         theirs.close()
         self.is_ready, self.partition = False, cast("Partition | None", None)
@@ -101,11 +105,12 @@ class _Worker:
             self.pipe.send(partition)
 
 
-def _serve(pipe: "Connection[Any, Any]", task: Task, facts: Facts, threads: int) -> None:
+def _serve(pipe: "Connection[Any, Any]", task: Task, facts: Facts) -> None:
     """What a worker does until it is told nothing more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process says what is to be done
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read by what loads the model, in this process alone
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for what is loaded later; sums in another order differ in a bit
+    threadpool_limits(int(os.environ["OMP_NUM_THREADS"].partition(",")[0]))  # for what is loaded
     try:
         work = task()
     except NLPMetaError as error:
@@ -119,13 +124,9 @@ def _serve(pipe: "Connection[Any, Any]", task: Task, facts: Facts, threads: int)
 
 def _by_processes(partitions: Sequence[Partition], task: Task, facts: Facts, workers: int) -> Iterator[Outcome]:
     context, waiting, killed = get_context("spawn"), deque(partitions), Counter[str]()
-    most = min(workers, len(partitions))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-    def started() -> _Worker:
-        return _Worker(context, task, facts, max(1, cores // most))
-
+    started = partial(_Worker, context, task, facts)
     team = [started()]  # the first alone: what is compiled for it, or why it fails, is there for the others
+    most = min(workers, len(partitions))
     try:
         while waiting or any(each.partition for each in team):
             ready = wait([each.pipe for each in team])
@@ -141,7 +142,7 @@ def _by_processes(partitions: Sequence[Partition], task: Task, facts: Facts, wor
                     raise NLPMetaError(said)
                 if worker.is_ready:
                     yield said
-                elif not killed:
+                else:
                     team += [started() for _ in range(min(most - len(team), len(waiting) - 1))]
                 worker.is_ready, worker.partition = True, None
                 if waiting:
@@ -158,20 +159,21 @@ def _mourned(worker: _Worker, waiting: "deque[Partition]", killed: "Counter[str]
     """Put back what a worker was at that was killed, unless that happened to it before.
 
     Raises:
-        WorkFailedError: if it was still loading the model.
+        WorkFailedError: if it was loading the model, and was not the first of such.
     """
     worker.process.join()
     how = f"ended with code {worker.process.exitcode}; is there enough memory for --workers?"
-    if not worker.is_ready:
-        raise WorkFailedError(f"A worker that was loading the model {how}")
     if worker.partition is None:
-        return
-    killed[worker.partition.out] += 1
-    if killed[worker.partition.out] < _TRIES:
-        waiting.appendleft(worker.partition)
+        killed[""] += not worker.is_ready
+        if killed[""] == _TRIES:
+            raise WorkFailedError(f"A worker that was loading the model {how}")
         return
     source = worker.partition.source
-    yield Outcome(source, error=f"{source}: its worker {how} It was tried {_TRIES} times.")
+    killed[source] += 1
+    if killed[source] < _TRIES:
+        waiting.appendleft(worker.partition)
+    else:
+        yield Outcome(source, error=f"{source}: its worker {how} It was tried {_TRIES} times.")
 
 
 class _RayWorker:
@@ -206,6 +208,7 @@ def _by_ray(partitions: Sequence[Partition], task: Task, facts: Facts, workers: 
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise WorkFailedError(f"--ray {address}: there is no cluster to work on ({error}).") from error
     data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = data.from_items([asdict(each) for each in partitions], override_num_blocks=len(partitions))
     pool = data.ActorPoolStrategy(size=min(workers, len(partitions)), max_tasks_in_flight_per_actor=1)
     done = rows.map(_RayWorker, fn_constructor_args=(task, facts), compute=pool, num_cpus=1)
@@ -283,11 +286,9 @@ def _classifier(
 ) -> "FewShotClassifier | LightClassifier":
     from nlpmeta.classifier.light import LightClassifier
     from nlpmeta.encoder.engines import check_engine, on_cpu
-    from nlpmeta.sharing import find_model
-    from nlpmeta.storage.hub_download import Fetching
 
     if check_engine(engine) != "torch" and on_cpu(device, engine):
-        light = LightClassifier.of_folder(find_model(model, Fetching(revision)), engine)
+        light = LightClassifier.of_folder(folder_of(model, revision), engine)
         if light is not None:
             return light
     from nlpmeta.classifier.classifier import FewShotClassifier

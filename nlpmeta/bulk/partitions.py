@@ -18,12 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from nlpmeta import __version__
-from nlpmeta.errors import DataError, NLPMetaError, WorkFailedError, visible
-from nlpmeta.sharing import find_model
+from nlpmeta.errors import NLPMetaError, WorkFailedError, visible
 from nlpmeta.sources.form import PACKED
 from nlpmeta.sources.tables import TABLE_SUFFIXES, refuse_foreign
 from nlpmeta.storage.files import LARGEST_JSON, Json, read_bytes, remove_file, sha256, temporary_folder, write_bytes
-from nlpmeta.storage.hub_download import Fetching
 from nlpmeta.storage.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -103,7 +101,7 @@ class Partition:
             WorkFailedError: if the output cannot be written.
         """
         record: dict[str, Json] = {"source": self.source, **facts, "input": self.version}
-        _write(self.record, _json({**record, "bytes": None}))
+        _write(self.record, json.dumps({**record, "bytes": None}, indent=2).encode())
         with _to_read(self.source) as source, _to_write(self.out) as out:
             found = work(source, out)
         if found.failed:
@@ -111,7 +109,7 @@ class Partition:
         else:
             _remove(self.failed)
         counts = {"bytes": _size(self.out), "rows": found.rows, "failed": len(found.failed)}
-        _write(self.record, _json({**record, **counts}))
+        _write(self.record, json.dumps({**record, **counts}, indent=2).encode())
         return found
 
     def _kept(self) -> Mapping[str, object]:
@@ -129,10 +127,20 @@ def facts_of(model: str, revision: str | None, setting: Mapping[str, Json]) -> t
     Raises:
         NLPMetaError: as ``FewShotClassifier.from_pretrained``, if there is no such model.
     """
-    folder = find_model(model, Fetching(revision))
+    folder = folder_of(model, revision)
     read_manifest(folder)
     facts: Facts = {"model": sha256(folder / MANIFEST), "setting": setting, "release": __version__}
     return facts, None if folder == Path(model) else folder.name
+
+
+def folder_of(model: str, revision: str | None) -> Path:
+    """The folder of a model, which is downloaded if it is one of the Hub."""
+    if revision is None and Path(model).is_dir():
+        return Path(model)
+    from nlpmeta.sharing import find_model
+    from nlpmeta.storage.hub_download import Fetching
+
+    return find_model(model, Fetching(revision))
 
 
 def is_url(name: str) -> bool:
@@ -189,10 +197,8 @@ def _name_out(name: str, source: str) -> str:
 
 
 class _Found(NamedTuple):
-    """A file that matches, its name below the fixed part of the pattern, and its version."""
-
     name: str
-    below: str
+    below: str  # its name after the fixed part of the pattern
     version: str
 
 
@@ -240,11 +246,8 @@ def _to_read(source: str) -> Iterator[Path]:
         return
     with temporary_folder("nlpmeta-bulk") as folder:
         local = folder / PurePosixPath(source).name
-        try:
-            with _reached(source) as (system, path):
-                system.get_file(path, str(local))
-        except FileNotFoundError as error:
-            raise DataError(f"{visible(source)} is not there any more.") from error
+        with _reached(source) as (system, path):
+            system.get_file(path, str(local))
         yield local
 
 
@@ -294,7 +297,3 @@ def _remove(name: str) -> None:
     elif _size(name) is not None:
         with _reached(name) as (system, path):
             system.rm_file(path)
-
-
-def _json(value: Facts) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

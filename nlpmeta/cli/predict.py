@@ -98,7 +98,7 @@ Threshold = Annotated[
 Why = Annotated[bool, typer.Option("--why", help="Show what the label hangs on: words of the text, examples.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Workers = Annotated[
-    int | None, typer.Option(help="Processes that predict many tables, each with its own model (default: 1).", min=1)
+    int | None, typer.Option(help="Processes that predict many tables, each on one core (default: 1).", min=1)
 ]
 OnRay = Annotated[
     str | None,
