@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -292,11 +293,15 @@ def started(model, *arguments):
     )  # fmt: skip
 
 
-def workers_of(process):
-    """The processes that ``process`` started to predict."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    named = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-    return [int(child) for child, line in named.items() if b"spawn_main" in line]
+def workers_of(process, title=b"spawn_main"):
+    """The processes with ``title`` in their command that ``process`` started, or that those started."""
+    found, waiting = [], [process.pid]
+    while waiting:
+        one = waiting.pop()
+        with suppress(FileNotFoundError, ProcessLookupError):  # it is gone
+            waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+            found += [one] if title in Path(f"/proc/{one}/cmdline").read_bytes() else []
+    return sorted(found)
 
 
 def when(condition, seconds=120):
@@ -312,6 +317,11 @@ def when(condition, seconds=120):
 linux = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds workers in /proc")
 
 
+def is_claimed(folder):
+    """Whether somebody is at a file."""
+    return any('"bytes": null' in path.read_text() for path in Path(folder).glob("_*.json"))
+
+
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize("victim", ["worker", "all", "interrupted"])
@@ -321,8 +331,7 @@ def test_whatever_is_killed_in_the_middle_the_result_is_the_same(predict, model,
         assert predict("--file", part, "--out", f"alone/{part.name}")[0] == 0
     asked = ("--file", "texts/*.csv", "--out", "labels", "--workers", 2)
     process = started(model, *asked)
-    claimed = when(lambda: [path for path in Path("labels").glob("_*.json") if '"bytes": null' in path.read_text()])
-    assert claimed
+    when(lambda: is_claimed("labels"))
     workers = workers_of(process)
     if victim == "worker":
         os.kill(workers[-1], signal.SIGKILL)
@@ -373,6 +382,21 @@ def test_ray_workers_answer_as_one_process_does(predict, model, tmp_path):
     _, err = process.communicate(timeout=280)
     assert process.returncode == 0, err
     assert contents("one") == contents("ray") and len(contents("ray")) == 4
+
+
+@pytest.mark.slow
+@linux
+@needs_ray
+def test_a_worker_of_ray_that_is_killed_in_the_middle_changes_nothing(predict, model, tmp_path):
+    for i in range(4):
+        a_part(tmp_path / "texts" / f"{i}.csv", n_rows=4000)
+    assert predict("--file", "texts/*.csv", "--out", "one")[0] == 0
+    process = started(model, "--file", "texts/*.csv", "--out", "ray", "--workers", 2, "--ray", "local")
+    when(lambda: is_claimed("ray"))
+    os.kill(when(lambda: workers_of(process, b"ray::MapWorker"))[-1], signal.SIGKILL)
+    _, err = process.communicate(timeout=280)
+    assert process.returncode == 0, err
+    assert contents("one") == contents("ray")
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
