@@ -74,14 +74,14 @@ def _said(store: Store, groups: Sequence[Group]) -> str:
     lines = store.lines()
     methods = len(dict.fromkeys(group.method for group in groups))
     tasks = len(dict.fromkeys((group.task.data, group.task.lang) for group in groups))
-    cores = sorted({f"{line.setting['threads']} threads on {line.setting['cores']} cores" for line in lines})
+    cores = sorted({f"{line.setting['threads']} of {line.setting['cores']} cores" for line in lines})
     versions = sorted({f"{line.setting['package']} {line.setting['version']}" for line in lines})
     what = f"{methods} methods on {tasks} data sets, the same support sets, queries and encoder weights for all. "
     intro = what if groups else ""
     days = sorted({str(line.setting["date"]) for line in lines if "date" in line.setting})
     when = f" Measured from {days[0]} to {days[-1]}." if days else ""
     return (
-        f"{intro}{len(lines)} support sets were adapted to. Run with {', '.join(cores)}; {', '.join(versions)}.{when}"
+        f"{intro}{len(lines)} support sets were adapted to. Run on {' and '.join(cores)}; {', '.join(versions)}.{when}"
     )
 
 
@@ -120,7 +120,8 @@ def _answer(groups: Sequence[Group]) -> str:
         + "</tr>"
         for method in ranked
     )
-    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>"
+    around = '<div class="means" tabindex="0" role="group" aria-label="Mean accuracy">'
+    table = f"{around}<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     return f'<p class="answer">{escape(sentence)}</p>\n{table}'
 
 
