@@ -183,7 +183,10 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
         out_table(("examples of the model", "accuracy by cross-validation"), rows)
         if not quiet and taught.after is not None and taught.after.n < _FEW:
             some = "1 scored example says" if taught.after.n == 1 else f"{taught.after.n} scored examples say"
-            say(f"Note: {some} little; a difference of one or two is chance.")
+            say(
+                f"Note: {some} little; a difference of one or two is chance. "
+                "Compare these rows with one another: the figure of adapt is of other folds."
+            )
     else:
         out("No accuracy: nothing can be held out of the examples")
     out(f"Saved: {target}")
