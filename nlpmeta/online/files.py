@@ -15,7 +15,7 @@ from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
 from nlpmeta.online.alarms import Alarm, Burst, DriftAlarm, Record
 from nlpmeta.online.stream import Frozen, Head, OnlineSettings, Stream
 from nlpmeta.settings import SettingsError
-from nlpmeta.storage.files import read_json, write_bytes, write_json
+from nlpmeta.storage.files import read_json, remove_file, write_bytes, write_json
 from nlpmeta.storage.folders import CARD_FILE, new_folder
 from nlpmeta.storage.manifest import read_manifest, write_manifest
 from nlpmeta.storage.tensors import read_tensors
@@ -81,7 +81,7 @@ def write_online(online: Followed, folder: Path, *, overwrite: bool) -> None:
         tensors["waiting/base"] = torch.stack([each.base for each in online.waiting.values()])
     with new_folder(folder, overwrite=overwrite) as temporary:
         online.classifier.save_pretrained(temporary / MODEL, include_support=True)
-        (temporary / MODEL / CARD_FILE).unlink()  # a stream is no model to share
+        remove_file(temporary / MODEL / CARD_FILE)  # a stream is no model to share
         write_bytes(temporary / TENSORS, save({name: value.clone() for name, value in tensors.items()}))
         write_json(
             temporary / FACTS,
