@@ -5,7 +5,8 @@
 
 Texts are those of the starter corpus, drawn with a seed and joined to lengths of 3 to 60 words; the model is adapted
 to five examples a class of it. Each run is the command itself in a process of its own, every worker with one thread,
-so a rate includes the start. The files of all runs must be the same to the last byte. Results: results/bulk.json
+so a rate includes the start. The files of all runs must be the same to the last byte. CPU seconds of the command and its
+workers say more than the clock where the cores are busy; those of Ray's workers are not known. Results: results/bulk.json
 """
 
 import argparse
@@ -13,6 +14,7 @@ import csv
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -48,10 +50,14 @@ def main() -> None:
             runs["two workers of Ray"] = ["--workers", "2", "--ray", "local"]
         first = None
         for name, options in runs.items():
+            before = cpu_seconds()
             seconds, files = predict(folder, folder / "texts", name.replace(" ", "-"), asked.engine, options)
-            first = first or files
+            used, first = cpu_seconds() - before, first or files
             rows[name] = {"seconds": round(seconds, 1), "rate": round(asked.texts / seconds, 1), "same": files == first}
-            print(f"{name}: {rows[name]['rate']} texts/s, {seconds:.1f} s, same files: {files == first}")
+            rows[name] |= {} if "--ray" in options else {"cpu_seconds": round(used, 1)}
+            print(
+                f"{name}: {rows[name]['rate']} texts/s, {seconds:.1f} s, CPU {used:.1f} s, same files: {files == first}"
+            )
     one = rows["one worker"]["rate"]
     gains = {name: round(row["rate"] / one, 2) for name, row in rows.items()}
     print(f"against one worker: {gains}")
@@ -59,6 +65,12 @@ def main() -> None:
     facts |= {"files": FILES, "engine": asked.engine, "seed": SEED, "cores": os.cpu_count(), "threads": 1}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps({**facts, "runs": rows, "gains": gains}, indent=2) + "\n", encoding="utf-8")
+
+
+def cpu_seconds() -> float:
+    """Of the processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def write_texts(folder: Path, n_texts: int) -> int:

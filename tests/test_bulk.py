@@ -170,6 +170,15 @@ def test_one_row_that_cannot_be_answered_does_not_keep_the_others_from_theirs(pr
     assert predict("--file", "texts/*.csv", "--out", "labels")[0] == 0
     assert Path("labels/0.csv").read_text() == Path("good/0.csv").read_text() + "bad,poison,,,\n"
     assert "this text cannot be read" in Path("labels/_0.csv.failed.jsonl").read_text()
+    rows = [{"text": text} for text in ("ball goal", ["rice"], "poison", "")]
+    Path("more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert predict("--file", "more.json[l]", "--out", "labels")[0] == 0
+    failed = [json.loads(line) for line in Path("labels/_more.jsonl.failed.jsonl").read_text().splitlines()]
+    assert [each["line"] for each in failed] == [2, 3, 4]
+    assert [each["reason"].split()[0] for each in failed] == ["a", "this", "an"]
+    Path("more.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    assert predict("--file", "more.json[l]", "--out", "labels", "--overwrite")[0] == 0
+    assert not Path("labels/_more.jsonl.failed.jsonl").exists()
 
 
 def test_a_damaged_table_and_one_without_texts_fail_alone_and_are_done_when_put_right(predict, tmp_path):

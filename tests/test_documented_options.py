@@ -17,7 +17,11 @@ from nlpmeta.cli.app import app
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
 DECLARED = re.compile(r"[\"'](--[a-z][a-z0-9-]*[a-z0-9])[\"']")
 COMMAND = re.compile(r"\bnlpmeta ((?:[a-z]+ )?[a-z]+)")
-ELSEWHERE = {"docs/data.md": {"--repo-type"}, "docs/cli.md": {"--num_processes"}}  # hf download, accelerate launch
+ELSEWHERE = {  # hf download, accelerate launch
+    "docs/data.md": {"--repo-type"},
+    "docs/cli.md": {"--num_processes"},
+    "docs/guides/scale.md": {"--multi_gpu", "--num_machines", "--num_processes", "--machine_rank"},
+}
 """Options of programs that are not ours, by page."""
 
 
