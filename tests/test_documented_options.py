@@ -20,7 +20,10 @@ COMMAND = re.compile(r"\bnlpmeta ((?:[a-z]+ )?[a-z]+)")
 ELSEWHERE = {  # hf download, accelerate launch
     "docs/data.md": {"--repo-type"},
     "docs/cli.md": {"--num_processes"},
-    "docs/guides/scale.md": {"--multi_gpu", "--num_machines", "--num_processes", "--machine_rank"},
+    "docs/guides/scale.md": {
+        *("--multi_gpu", "--num_machines", "--num_processes"),
+        *("--machine_rank", "--main_process_ip", "--main_process_port"),
+    },
 }
 """Options of programs that are not ours, by page."""
 

@@ -18,8 +18,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from threadpoolctl import threadpool_limits
-
 from nlpmeta.bulk.partitions import Facts, Partition, Work, folder_of
 from nlpmeta.errors import DataWarning, NLPMetaError, WorkFailedError
 
@@ -107,6 +105,8 @@ class _Worker:
 
 def _serve(pipe: "Connection[Any, Any]", task: Task, facts: Facts) -> None:
     """What a worker does until it is told nothing more."""
+    from threadpoolctl import threadpool_limits
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process says what is to be done
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for what is loaded later; sums in another order differ in a bit
