@@ -6,7 +6,7 @@
 Texts are those of the starter corpus, drawn with a seed and joined to lengths of 3 to 60 words; the model is adapted
 to five examples a class of it. Each run is the command itself in a process of its own, every worker with one thread,
 so a rate includes the start. The files of all runs must be the same to the last byte. CPU seconds of the command and
-its workers say more than the clock where cores are busy; those of Ray's workers are not known. Results: results/bulk.json
+its workers say more than the clock where cores are busy; those of Ray are not known. Results: results/bulk.json
 """
 
 import argparse

@@ -220,6 +220,7 @@ def test_names_below_the_pattern_are_kept_so_that_equal_ones_do_not_meet(predict
         (("--file", "texts/*.csv", "--out", "labels", "--json"), "go with --file and --out FOLDER"),
         (("--file", "texts/*.csv", "--out", "labels", "--why"), "--why goes with texts or one file"),
         (("--file", "texts/*.csv", "--out", "labels", "ball"), "go with --file and --out FOLDER"),
+        (("--file", "texts/*.csv", "--out", "labels", "--engine", "steam"), "There is no engine named 'steam'"),
         (("--workers", "2", "ball"), "go with --file and --out FOLDER"),
         (("--file", "texts/*.csv", "--out", "labels", "--workers", "0"), "--workers"),
         (("--file", "texts/*.csv", "--out", "labels", "--keep", "nothing"), "has no column 'nothing' to keep"),

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from nlpmeta.bulk.partitions import Facts, Partition, Work, folder_of
-from nlpmeta.errors import DataWarning, NLPMetaError, WorkFailedError
+from nlpmeta.errors import DataWarning, NLPMetaError, WorkFailedError, visible
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnContext
@@ -176,9 +176,7 @@ def _mourned(worker: _Worker, waiting: "deque[Partition]", killed: "Counter[str]
         yield Outcome(source, error=f"{source}: its worker {how} It was tried {_TRIES} times.")
 
 
-class _RayWorker:
-    """An actor with a model, made once a worker."""
-
+class _RayWorker:  # an actor
     def __init__(self, task: Task, facts: Facts) -> None:
         self.work, self.facts = task(), facts
 
@@ -212,8 +210,10 @@ def _by_ray(partitions: Sequence[Partition], task: Task, facts: Facts, workers: 
     rows = data.from_items([asdict(each) for each in partitions], override_num_blocks=len(partitions))
     pool = data.ActorPoolStrategy(size=min(workers, len(partitions)), max_tasks_in_flight_per_actor=1)
     done = rows.map(_RayWorker, fn_constructor_args=(task, facts), compute=pool, num_cpus=1)
-    for row in done.iter_rows():
-        yield Outcome(**{**row, "notes": tuple(row["notes"])})
+    try:
+        yield from (Outcome(**{**row, "notes": tuple(row["notes"])}) for row in done.iter_rows())
+    except ray.exceptions.RayError as error:  # its last line is that of the worker
+        raise WorkFailedError(f"--ray {address}: {visible(str(error).strip().splitlines()[-1])}") from error
 
 
 def map_batches(

@@ -236,6 +236,7 @@ def predict_partitions(
     from nlpmeta.bulk.partitions import facts_of, partitions, spelled
     from nlpmeta.cli.console import say
     from nlpmeta.cli.predict_output import check_columns
+    from nlpmeta.encoder.engines import check_engine
     from nlpmeta.errors import NLPMetaError, WorkFailedError
     from nlpmeta.progress import track
 
@@ -244,6 +245,7 @@ def predict_partitions(
     if wanted.texts or wanted.file is None or wanted.out is None or wanted.json:
         raise NLPMetaError("--workers, --ray and patterns go with --file and --out FOLDER, without texts and --json.")
     check_columns(columns, None, overwrite=wanted.overwrite)
+    check_engine(load.keywords["engine"])
     if ray is not None:
         check_ray()
     every = partitions(spelled(wanted.file), spelled(wanted.out))
