@@ -39,8 +39,8 @@ from nlpmeta.online.stream import OnlineSettings
 WITH_EXAMPLES = ("auto", "prototypical")
 SMALL: dict[str, dict[str, int]] = {  # what would take megabytes otherwise
     "mann": {"rows": 24, "rank": 8, "hidden": 8, "max_way": 6, "code_dim": 8, "training_rows": 8},
-    "rnn": {"hidden": 16, "max_way": 6, "code_dim": 8, "context": 32},
-    "snail": {"hidden": 8, "max_way": 6, "code_dim": 8, "context": 32},
+    "rnn": {"hidden": 8, "width": 4, "max_way": 6, "code_dim": 8, "context": 32},
+    "snail": {"hidden": 8, "width": 4, "max_way": 6, "code_dim": 8, "context": 32},
 }
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LEARNER_FILE = "learner.safetensors"
 _LARGEST_LOGARITHM = 40.0
+_NAMED = 4  # tensors that a message names
 CHECKPOINT_FILES = (LEARNER_FILE, CONFIG_FILE, WEIGHTS_FILE, MANIFEST)
 """What ``save_checkpoint`` writes."""
 _LARGEST_NUMBER, _LONGEST_WORD = 10**6, 1000  # of options: what is beyond is no option of ours
@@ -83,7 +84,10 @@ def read_learner(
     own = read_tensors(folder / LEARNER_FILE)
     missing = {name for name in learner.state_dict() if not name.startswith("encoder.")} ^ set(own)
     if missing:
-        raise ModelFolderError(f"{folder / LEARNER_FILE} does not fit the learner: {', '.join(sorted(missing))}.")
+        raise ModelFolderError(
+            f"{folder / LEARNER_FILE} does not fit the learner: {', '.join(sorted(missing)[:_NAMED])} are not in both. "
+            "If an earlier release wrote it, train the learner again."
+        )
     try:
         learner.load_state_dict(own, strict=False)
     except RuntimeError as error:

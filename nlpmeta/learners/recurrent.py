@@ -14,21 +14,23 @@ from nlpmeta.settings import check_share
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-_HEADS = 4
-_WRITTEN = "written"
-_NONE = -1
+_SHARPNESS = (8.0, 16.0, 32.0)  # of the cosines of the heads of attention at the start; it is learned
+_TOTAL, _COUNT, _MATRIX = "total", "count", "matrix"
+_KEYS, _MOVED, _TRUSTED, _VALUES, _WRITTEN = "keys", "moved", "trusted", "values", "written"
+_TINY, _LEAST = 1e-7, 1e-4  # the least shares of attention: their logarithms stay finite
+_FAR = -1e4  # a score that no other is below
 
 
 @learners.register("rnn")
 class RecurrentMetaLearner(StreamLearner):
     """Reads a stream of texts and labels with a recurrent network, or with causal attention, that was trained to learn.
 
-    With ``attention`` off it is an LSTM that reads each text with the label of the text before it; all that it knows of
-    the task is in its state. Source: Hochreiter, Younger and Conwell, ICANN 2001, in the form of Santoro et al. 2016
-    (arXiv:1605.06065), whose memory it is without. With ``attention`` on, a text attends to the labelled texts before
-    it. Source: SNAIL, Mishra, Rohaninejad, Chen and Abbeel, ICLR 2018 (arXiv:1707.03141). Where we differ: there are
-    blocks of attention alone, as the order of the texts says nothing about their classes, and a window of ``context``
-    texts. The answer of either is a vector that is compared with the codes of the classes.
+    The state of the recurrent network is a matrix that maps the key of a text to the code of its class; see
+    ``DeltaRule``. With ``attention`` a text attends to the labelled texts before it; see ``CausalAttention``. Either
+    way all that is known of a task is in the state, and what is trained is how texts become keys and how labels are
+    written. Source of the interface: Hochreiter, Younger and Conwell, ICANN 2001; Duan et al. 2016 (arXiv:1611.02779);
+    Santoro et al. 2016 (arXiv:1605.06065), whose LSTM has to find out how to bind a text to a label, which it hardly
+    does: here binding is built in.
     """
 
     needs_meta_training = True
@@ -39,6 +41,7 @@ class RecurrentMetaLearner(StreamLearner):
         *,
         attention: bool = False,
         hidden: int = 256,
+        width: int = 128,
         max_way: int = 64,
         code_dim: int = 64,
         context: int = 512,
@@ -48,89 +51,65 @@ class RecurrentMetaLearner(StreamLearner):
 
         Args:
             encoder: texts to vectors.
-            attention: causal attention instead of an LSTM.
-            hidden: units of the LSTM, or width of the attention blocks.
+            attention: causal attention instead of a recurrent network.
+            hidden: units of the network that makes keys.
+            width: learned features of a key, beside the embedding itself.
             max_way: the most classes of a stream.
-            code_dim: numbers of a class's code.
+            code_dim: numbers of a class's code; at least ``max_way``, as codes are orthonormal.
             context: the labelled texts that attention reaches back to; unused without.
             dropout: of embeddings in meta-training.
         """
         super().__init__(encoder, max_way=max_way, code_dim=code_dim)
         check_share(dropout=dropout)
-        if min(hidden, context) < 1:
-            raise NLPMetaError(f"hidden and context must be positive; got {hidden} and {context}.")
-        self.attention, self.hidden, self.context = attention, hidden, context
+        if min(hidden, context, width) < 1:
+            raise NLPMetaError(f"hidden, context and width must be positive; got {hidden}, {context} and {width}.")
+        if code_dim < max_way:
+            raise NLPMetaError(f"Codes at right angles need code_dim of at least max_way, {max_way}; got {code_dim}.")
+        self.attention, self.hidden, self.width, self.context = attention, hidden, width, context
         self.dropout = nn.Dropout(dropout)
+        key_dim = encoder.dim + width
         with torch.device("cpu"):  # the same start on every device
-            self.project = nn.Linear(encoder.dim, hidden)
-            self.hear = nn.Linear(code_dim, hidden, bias=False)
-            self.blocks = CausalAttention(hidden, window=context) if attention else None
-            self.lstm = None if attention else nn.LSTM(hidden, hidden, batch_first=True)
-            self.answer = nn.Linear(hidden, code_dim)
-        if self.lstm is not None:  # a forget gate that starts open: Jozefowicz, Zaremba and Sutskever, ICML 2015
-            with torch.no_grad():
-                dict(self.lstm.named_parameters())["bias_ih_l0"][hidden : 2 * hidden] = 1.0
+            self.codes = nn.Parameter(nn.init.orthogonal_(torch.empty(max_way, code_dim)), requires_grad=False)
+            self.texts = RunningKeys(encoder.dim, hidden=hidden, width=width, dropout=dropout)
+            self.binding: DeltaRule | CausalAttention = (
+                CausalAttention(key_dim, code_dim, window=context) if attention else DeltaRule(key_dim, code_dim)
+            )
         self.to(encoder.device)
 
     def blank(self) -> TaskState:
-        if self.blocks is not None:
-            return self.blocks.blank()
         place = self.encoder.device
-        zeros = torch.zeros(1, self.hidden, device=place)
-        return {"hidden": zeros, "cell": zeros.clone(), "last": torch.full((1,), _NONE, device=place)}
+        total, count = torch.zeros(1, self.encoder.dim, device=place), torch.zeros(1, device=place)
+        return {_TOTAL: total, _COUNT: count, **self.binding.blank()}
 
     def look(self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None) -> StepOutput:
-        if self.blocks is not None:
-            labelled = None if slots is None else self._texts(features) + self.hear(_codes_at(codes, slots))
-            answers = self.blocks.ask(memory, self._texts(features))
-            after = memory if labelled is None else self.blocks.written(memory, labelled)
-        else:
-            answers, after = self._lstm_step(memory, features, codes, slots)
-        return StepOutput(self._scores(answers.unsqueeze(1), codes).squeeze(1), after)
+        features = self.dropout(features)
+        total, count = memory[_TOTAL] + features, memory[_COUNT] + 1
+        keys = self.texts(features, total, count.unsqueeze(1))
+        reading = self.binding.ask(memory, keys)
+        scores = self.binding.scores(reading.unsqueeze(1), codes).squeeze(1)
+        if slots is None:
+            return StepOutput(scores, memory)
+        written = self.binding.written(memory, keys, _codes_at(codes, slots), reading)
+        return StepOutput(scores, {_TOTAL: total, _COUNT: count, **written})
 
     def run(self, features: Tensor, slots: Tensor, codes: Tensor) -> Tensor:
         """As the steps one by one, computed side by side."""
-        label_codes = self.hear(codes.gather(1, slots.unsqueeze(2).expand(-1, -1, self.code_dim)))
-        texts = self._texts(features)
-        if self.blocks is not None:
-            return self._scores(self.blocks.run(texts, texts + label_codes), codes)
-        assert self.lstm is not None  # noqa: S101  # for the type checker
-        before = torch.cat([torch.zeros_like(label_codes[:, :1]), label_codes[:, :-1]], dim=1)
-        return self._scores(self.lstm(texts + before)[0], codes)
+        labels = codes.gather(1, slots.unsqueeze(2).expand(-1, -1, self.code_dim))
+        features = self.dropout(features)
+        count = torch.arange(1, features.size(1) + 1, device=features.device).view(1, -1, 1)
+        keys = self.texts(features, features.cumsum(1), count)
+        return self.binding.scores(self.binding.run(keys, labels), codes)
 
     def config(self) -> dict[str, Option]:
         return {
             "attention": self.attention,
             "hidden": self.hidden,
+            "width": self.width,
             "max_way": self.max_way,
             "code_dim": self.code_dim,
             "context": self.context,
             "dropout": self.dropout.p,
         }
-
-    def _lstm_step(
-        self, memory: TaskState, features: Tensor, codes: Tensor, slots: Tensor | None
-    ) -> tuple[Tensor, TaskState]:
-        """What the LSTM answers ``(n, hidden)``, and its state."""
-        assert self.lstm is not None  # noqa: S101  # for the type checker
-        n, last = len(features), memory["last"]
-        label_codes = self.hear(_codes_at(codes, last.clamp(min=0))) * (last != _NONE).unsqueeze(1)
-        state = tuple(memory[name].expand(n, -1).unsqueeze(0).contiguous() for name in ("hidden", "cell"))
-        answers, (hidden, cell) = self.lstm((self._texts(features) + label_codes).unsqueeze(1), state)
-        if slots is None:
-            return answers[:, 0], memory
-        return answers[:, 0], {"hidden": hidden[0], "cell": cell[0], "last": slots.view(-1)}
-
-    def _texts(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.project(
-            self.dropout(features) * features.size(-1) ** 0.5
-        )  # unit vectors are small inputs
-        return projected
-
-    def _scores(self, answers: Tensor, codes: Tensor) -> Tensor:
-        """Answers ``(n, length, hidden)`` against the codes; ``(n, length, n_slots)``."""
-        scores: Tensor = self.answer(answers) @ codes.transpose(1, 2)
-        return scores
 
 
 @learners.register("snail")
@@ -142,7 +121,8 @@ class AttentiveMetaLearner(RecurrentMetaLearner):
         encoder: "TextEncoder",
         *,
         attention: bool = True,
-        hidden: int = 128,
+        hidden: int = 256,
+        width: int = 128,
         max_way: int = 64,
         code_dim: int = 64,
         context: int = 512,
@@ -152,6 +132,7 @@ class AttentiveMetaLearner(RecurrentMetaLearner):
             encoder,
             attention=attention,
             hidden=hidden,
+            width=width,
             max_way=max_way,
             code_dim=code_dim,
             context=context,
@@ -164,101 +145,155 @@ def _codes_at(codes: Tensor, slots: Tensor) -> Tensor:
     return codes[torch.arange(len(slots), device=slots.device), slots]
 
 
-class CausalAttention(nn.Module):
-    """Texts attend to the labelled texts before them; labelled texts to those before and to themselves.
+class RunningKeys(nn.Module):
+    """Keys of unit length: the embedding less the mean of its stream so far, and learned features of that beside it.
 
-    Source: Vaswani et al. 2017 (arXiv:1706.03762), with the layer norm before each part.
+    Embeddings of one language or topic share most of their direction; without it the cosines of a stream tell its
+    classes apart from its second text on. A stream begins with a mean that was learned and counts as some texts.
     """
 
-    def __init__(self, width: int, *, window: int) -> None:
-        """``width`` numbers a text, ``window`` labelled texts that are kept."""
+    def __init__(self, dim: int, *, hidden: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.width, self.window = width, window
-        self.first, self.second = _Block(width), _Block(width)
+        self.centre = nn.Parameter(torch.zeros(dim))
+        self.log_prior = nn.Parameter(torch.tensor(0.0))  # of the texts that the learned mean counts as
+        self.share = nn.Parameter(torch.tensor(0.1))  # of the learned features
+        self.features = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    @property
-    def _blocks(self) -> tuple["_Block", ...]:
-        return self.first, self.second
+    def forward(self, features: Tensor, total: Tensor, count: Tensor) -> Tensor:
+        """Keys ``(…, dim + width)`` of texts; ``total`` and ``count`` are of their streams, these texts included."""
+        prior = self.log_prior.exp()
+        centred = F.normalize(features - (prior * self.centre + total) / (prior + count), dim=-1)
+        learned = F.normalize(self.features(centred * features.size(-1) ** 0.5), dim=-1)  # unit vectors are small
+        return F.normalize(torch.cat([centred, self.share * learned], dim=-1), dim=-1)
 
-    def run(self, queries: Tensor, labelled: Tensor) -> Tensor:
-        """Answers ``(n, length, width)`` to texts, from the same texts with labels, both ``(n, length, width)``."""
-        length = labelled.size(1)
-        steps = torch.arange(length, device=labelled.device)
+
+class DeltaRule(nn.Module):
+    """A matrix as the state of a recurrent network: a label moves what its text's key reads towards the label's code.
+
+    Source: Schlag, Irie and Schmidhuber, ICML 2021 (arXiv:2102.11174), equations 18 to 24, without the sum of keys.
+    Where we differ: keys and queries are the same, and how far a label moves the matrix is learned from how well its
+    class, and any class, was read before. Computed side by side it is the same sum over earlier keys, after Yang et
+    al. 2024 (arXiv:2406.06484).
+    """
+
+    def __init__(self, key_dim: int, code_dim: int) -> None:
+        super().__init__()
+        self.key_dim, self.code_dim = key_dim, code_dim
+        self.gate = nn.Linear(2, 1)
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        with torch.no_grad():  # at the start half of the way for what is new, little for what is known
+            self.gate.weight.copy_(torch.tensor([[-3.0, 0.0]]))
+            self.gate.bias.zero_()
+
+    def blank(self) -> TaskState:
+        return {_MATRIX: torch.zeros(1, self.key_dim, self.code_dim, device=self.log_scale.device)}
+
+    def run(self, keys: Tensor, values: Tensor) -> Tensor:
+        """What each text ``(n, length, ·)`` reads before its own label is revealed, ``(n, length, code_dim)``."""
+        alike = keys @ keys.transpose(1, 2)
+        readings, moves = [torch.zeros_like(values[:, 0])], [self._move(torch.zeros_like(values[:, 0]), values[:, 0])]
+        for step in range(1, keys.size(1)):
+            readings.append((alike[:, step, :step].unsqueeze(1) @ torch.stack(moves, dim=1)).squeeze(1))
+            moves.append(self._move(readings[-1], values[:, step]))
+        return torch.stack(readings, dim=1)
+
+    def ask(self, memory: TaskState, keys: Tensor) -> Tensor:
+        """What texts read ``(n, code_dim)``, each from its stream or all from the only one."""
+        return (keys.unsqueeze(1) @ memory[_MATRIX]).squeeze(1)
+
+    def written(self, memory: TaskState, keys: Tensor, values: Tensor, reading: Tensor) -> TaskState:
+        """The matrix after one labelled text of each stream; ``reading`` is what it read."""
+        return {_MATRIX: memory[_MATRIX] + keys.unsqueeze(2) * self._move(reading, values).unsqueeze(1)}
+
+    def scores(self, reading: Tensor, codes: Tensor) -> Tensor:
+        """Scores ``(n, length, n_slots)`` of what was read."""
+        return self.log_scale.exp() * (reading @ codes.transpose(1, 2))
+
+    def _move(self, reading: Tensor, value: Tensor) -> Tensor:
+        own = (reading * value).sum(1, keepdim=True)
+        length = (reading.square().sum(1, keepdim=True) + _TINY).sqrt()
+        moved: Tensor = self.gate(torch.cat([own, length], dim=1)).sigmoid() * (value - reading)
+        return moved
+
+
+class CausalAttention(nn.Module):
+    """Two layers of attention on the cosines of keys: from labelled texts to those before them, then from a text.
+
+    In the first a labelled text moves its key towards those of its class so far, so that later keys stand for more
+    examples; in the second a text reads the codes of classes. Source: SNAIL, Mishra, Rohaninejad, Chen and Abbeel,
+    ICLR 2018 (arXiv:1707.03141). Where we differ: queries, keys and values are the keys and codes themselves and the
+    heads have a sharpness each, so that every answer is a soft nearest neighbour however long the stream; there are no
+    convolutions, as the order of texts says little of their classes; and there is a window of labelled texts.
+    """
+
+    def __init__(self, key_dim: int, code_dim: int, *, window: int) -> None:
+        """``window`` labelled texts are kept."""
+        super().__init__()
+        self.key_dim, self.code_dim, self.window = key_dim, code_dim, window
+        self.log_sharpness = nn.Parameter(torch.tensor(_SHARPNESS).log())
+        self.head_weights = nn.Parameter(torch.zeros(len(_SHARPNESS)))
+        self.log_power = nn.Parameter(torch.tensor(0.0))  # of the shares of classes
+        self.log_alike, self.log_same = (nn.Parameter(torch.tensor(each).log()) for each in (2.0, 3.0))
+        self.pull = nn.Parameter(torch.tensor(1.0))  # of the class on the key of a text of it
+        self.trust = nn.Parameter(torch.tensor(1.0))  # in keys that stand for more examples
+        self.own = nn.Parameter(torch.tensor(0.0))  # how much more a text attends to itself
+
+    def blank(self) -> TaskState:
+        place = self.log_power.device
+        keys = torch.zeros(1, self.window, self.key_dim, device=place)
+        values = torch.zeros(1, self.window, self.code_dim, device=place)
+        written = torch.zeros(1, dtype=torch.long, device=place)
+        trusted = torch.zeros(1, self.window, device=place)
+        return {_KEYS: keys, _MOVED: keys.clone(), _TRUSTED: trusted, _VALUES: values, _WRITTEN: written}
+
+    def run(self, keys: Tensor, values: Tensor) -> Tensor:
+        """What each text ``(n, length, ·)`` reads before its own label is revealed, ``(n, length, code_dim)``."""
+        steps = torch.arange(keys.size(1), device=keys.device)
         age = steps.unsqueeze(1) - steps
-        # A labelled text sees itself; the same text as a query sees those before it. The window counts what is kept.
-        labelled_mask = (age >= 0) & (age <= self.window)
-        query_mask = (age > 0) & (age <= self.window)
-        for block in self._blocks:
-            keys, values = block.offered(labelled)
-            queries, labelled = block(queries, keys, values, query_mask), block(labelled, keys, values, labelled_mask)
-        return queries
+        seen = (age > 0) & (age <= self.window)
+        moved, trusted = self._moved(keys, values, keys, values, seen)
+        return self._read(keys, moved, trusted, values, seen)
 
-    def blank(self) -> dict[str, Tensor]:
-        """The window of one stream that has seen nothing."""
-        place = self.first.out.weight.device
-        zeros = torch.zeros(1, len(self._blocks), self.window, self.width, device=place)
-        return {"keys": zeros, "values": zeros.clone(), _WRITTEN: torch.zeros(1, dtype=torch.long, device=place)}
+    def ask(self, memory: TaskState, keys: Tensor) -> Tensor:
+        """What texts read ``(n, code_dim)``, each from its stream or all from the only one."""
+        held = (memory[name] for name in (_MOVED, _TRUSTED, _VALUES))
+        return self._read(keys.unsqueeze(1), *held, self._seen(memory)).squeeze(1)
 
-    def ask(self, memory: dict[str, Tensor], texts: Tensor) -> Tensor:
-        """Answers ``(n, width)`` to texts ``(n, width)``, each against its stream or all against the only one."""
-        queries = texts.unsqueeze(1)
-        seen = self._seen(memory)
-        for i, block in enumerate(self._blocks):
-            keys, values = (memory[name][:, i].expand(len(queries), -1, -1) for name in ("keys", "values"))
-            queries = block(queries, keys, values, seen)
-        return queries[:, 0]
+    def written(self, memory: TaskState, keys: Tensor, values: Tensor, reading: Tensor) -> TaskState:
+        """The window after one labelled text of each stream; the oldest gives way."""
+        rows, place = torch.arange(len(keys), device=keys.device), memory[_WRITTEN] % self.window
+        one, seen = (keys.unsqueeze(1), values.unsqueeze(1)), self._seen(memory)
+        moved, trusted = self._moved(*one, memory[_KEYS], memory[_VALUES], seen)
+        kept = {name: memory[name].clone() for name in (_KEYS, _MOVED, _TRUSTED, _VALUES)}
+        for name, new in zip(kept, (keys, moved[:, 0], trusted[:, 0], values), strict=True):
+            kept[name][rows, place] = new
+        return {**kept, _WRITTEN: memory[_WRITTEN] + 1}
 
-    def written(self, memory: dict[str, Tensor], labelled: Tensor) -> dict[str, Tensor]:
-        """The window after one labelled text of each stream, ``(n, width)``; the oldest gives way."""
-        labelled, rows = labelled.unsqueeze(1), torch.arange(len(labelled), device=labelled.device)
-        place = memory[_WRITTEN] % self.window
-        every: dict[str, list[Tensor]] = {"keys": [], "values": []}
-        seen = self._seen(memory)
-        own = torch.ones_like(seen[..., :1])
-        for i, block in enumerate(self._blocks):
-            before = {name: memory[name][:, i].clone() for name in every}
-            new = dict(zip(every, block.offered(labelled), strict=True))
-            with_own = {name: torch.cat([before[name], new[name]], dim=1) for name in every}
-            labelled = block(labelled, with_own["keys"], with_own["values"], torch.cat([seen, own], dim=2))
-            for name, kept in every.items():
-                before[name][rows, place] = new[name][:, 0]
-                kept.append(before[name])
-        return {**{name: torch.stack(kept, dim=1) for name, kept in every.items()}, _WRITTEN: memory[_WRITTEN] + 1}
+    def scores(self, reading: Tensor, codes: Tensor) -> Tensor:
+        """Scores ``(n, length, n_slots)`` of what was read: logarithms of the shares of attention of the classes."""
+        return self.log_power.exp() * (reading @ codes.transpose(1, 2)).clamp(min=_TINY).log()
 
-    def _seen(self, memory: dict[str, Tensor]) -> Tensor:
+    def _seen(self, memory: TaskState) -> Tensor:
         """Which places of the window hold a text, ``(n, 1, window)``."""
         written = memory[_WRITTEN]
         return (torch.arange(self.window, device=written.device) < written.unsqueeze(1)).unsqueeze(1)
 
+    def _moved(self, keys: Tensor, values: Tensor, held: Tensor, labels: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys of labelled texts ``(n, m, ·)`` after the first layer, and the logarithm of what they stand for."""
+        alike, same = self.log_alike.exp(), self.log_same.exp()
+        scores = alike * (keys @ held.transpose(1, 2)) + same * (values @ labels.transpose(1, 2))
+        own = (alike + same + self.own).expand(*scores.shape[:2], 1)
+        shares = torch.cat([scores.masked_fill(~seen, _FAR), own], dim=2).softmax(2)
+        of_own = shares[:, :, -1:]
+        moved = F.normalize(of_own * keys + self.pull * (shares[:, :, :-1] @ held), dim=-1)
+        return moved, -self.trust * of_own.squeeze(2).clamp(min=_LEAST).log()
 
-class _Block(nn.Module):
-    """Attention, then a small network on each text; what is offered to attention is computed once."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, self.norm_inner = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.offer = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-        self.inner = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-    def offered(self, labelled: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of labelled texts, ``(n, length, width)`` each."""
-        keys, values = self.offer(self.norm(labelled)).chunk(2, dim=-1)
-        return keys, values
-
-    def forward(self, texts: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """``texts`` ``(n, m, width)`` after attending to what they may see, ``(n or 1, m, length)``."""
-        query, keys, values = (self._heads(each) for each in (self.query(self.norm(texts)), keys, values))
-        seen = seen if seen.dim() == 3 else seen.unsqueeze(0)
-        # One more place that everyone sees and that holds nothing, for texts that see no other.
-        keys, values = (F.pad(each, (0, 0, 1, 0)) for each in (keys, values))
-        mixed = F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=F.pad(seen, (1, 0), value=True).unsqueeze(1)
-        )
-        texts = texts + self.out(mixed.transpose(1, 2).flatten(2))
-        result: Tensor = texts + self.inner(self.norm_inner(texts))
-        return result
-
-    def _heads(self, each: Tensor) -> Tensor:
-        n, length, width = each.shape
-        return each.view(n, length, _HEADS, width // _HEADS).transpose(1, 2)
+    def _read(self, queries: Tensor, keys: Tensor, trusted: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+        """The codes that ``queries`` ``(n, m, key_dim)`` read where they may look, ``(n or 1, m, length)``."""
+        cosines, weights = queries @ keys.transpose(1, 2), self.head_weights.softmax(0)
+        attended = torch.zeros_like(cosines)
+        for sharpness, weight in zip(self.log_sharpness.exp(), weights, strict=True):
+            scores = (sharpness * cosines + trusted.unsqueeze(1)).masked_fill(~seen, _FAR)
+            attended = attended + weight * scores.softmax(2)
+        read: Tensor = (attended * seen) @ values
+        return read
