@@ -24,7 +24,7 @@
 # make bench-auto    how auto does on held-out tasks, and whether its self-assessment is correct
 # make bench-uneven  imbalanced supports, and the gain from suggested labels
 # make learn-auto    the priors of auto, relearned from auxiliary tasks (after a new checkpoint)
-# make bench-streams streams of unseen classes and of an unseen language, and the ablations that were trained
+# make bench-streams streams of unseen classes and of an unseen language
 # make bench-spam    spam streams with a new campaign: recovery, alarms, false alarms
 # make bench-long    long texts: the first 128 tokens, the first 512, windows over more
 # make bench-pairs   pairs of texts: do two questions ask for the same?

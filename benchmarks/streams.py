@@ -3,10 +3,9 @@
     python benchmarks/streams.py --data-dir ../shared/data     # make bench-streams
     python benchmarks/streams.py --dry-run                     # print the commands, to run them by hand
 
-The ablations are measured if they have been trained: nlpmeta train rnn, nlpmeta train snail (into runs/). On the frozen
-encoder: ``mann@none``, the network before meta-training; ``prototypical``, the running mean of each class;
-``matching``, attention over all examples. ``prototypical@default`` is the running mean on the meta-trained encoder,
-which has seen CLINC150's classes.
+On the frozen encoder: ``mann``, ``rnn`` and ``snail``, whose checkpoints come with the package; ``mann@none``, the
+network before meta-training; ``prototypical``, the running mean of each class; ``matching``, attention over all
+examples. ``prototypical@default`` is the running mean on the meta-trained encoder, which has seen CLINC150's classes.
 """
 
 import sys
@@ -18,8 +17,7 @@ from nlpmeta.bench.drawing import draw_streams
 from nlpmeta.evaluation.results import read_rows
 
 OUT = Path("results/streams.json")
-ABLATIONS = ",".join(f"{name}@runs/{name}" for name in ("rnn", "snail") if Path(f"runs/{name}").is_dir())
-METHODS = ["mann,prototypical,mann@none", "matching,prototypical@default", *([ABLATIONS] if ABLATIONS else [])]
+METHODS = ["mann,prototypical,mann@none", "rnn,snail,mann", "matching,prototypical@default"]
 DATA = {"clinc150": "clinc150 --fold 4", "injongo": "injongo --lang swa"}
 RUNS = [f"{methods} --protocol stream --data {data}" for data in DATA.values() for methods in METHODS]
 

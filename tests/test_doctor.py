@@ -22,7 +22,7 @@ def found():
 def test_everything_is_well_here():
     findings = found()
     assert {each.verdict for each in findings.values()} <= {"ok", "note"}
-    assert findings["checkpoints"].said == "whole: maml, mann, multilingual"
+    assert findings["checkpoints"].said == "whole: maml, mann, multilingual, rnn, snail"
     assert "torch" in findings["packages"].said
 
 

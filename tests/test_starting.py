@@ -56,14 +56,23 @@ def test_none_is_the_frozen_encoder_and_so_is_default_with_another_encoder(encod
     assert find_checkpoint("default", encoder=DEFAULT_ENCODER) == SHIPPED
 
 
-def test_a_method_with_a_checkpoint_of_its_own_starts_from_that():
-    folder = find_checkpoint("default", encoder=DEFAULT_ENCODER, method="mann")
-    assert folder == own_checkpoint("mann") == SHIPPED.parent / "mann"
+@pytest.mark.parametrize("method", ["mann", "rnn", "snail"])
+def test_a_method_with_a_checkpoint_of_its_own_starts_from_that(method):
+    folder = find_checkpoint("default", encoder=DEFAULT_ENCODER, method=method)
+    assert folder == own_checkpoint(method) == SHIPPED.parent / method
     assert find_checkpoint("default", encoder=DEFAULT_ENCODER, method="ridge") == SHIPPED
-    assert checkpoint_folder("mann") == folder
-    assert own_checkpoint("../mann") is None
-    assert read_manifest(folder)["learner"]["name"] == "mann"
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 4_000_000
+    assert checkpoint_folder(method) == folder
+    assert own_checkpoint(f"../{method}") is None
+    assert read_manifest(folder)["learner"]["name"] == method
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+
+
+def test_the_checkpoints_of_streams_left_out_the_languages_that_they_are_measured_on():
+    for method in ("mann", "rnn", "snail"):
+        training = read_manifest(SHIPPED.parent / method)["training"]
+        assert {"sw", "rw", "zu", "yo"} <= set(training["leave_out_langs"])
+        assert all(part["split"] != "test" for part in training["recipe"]["data"])
+        assert [part["part"] for part in training["recipe"]["data"] if part["fold"] == 4] == ["train"]
 
 
 def test_the_adapters_of_a_start_without_an_adapter_stay_as_they_are(checkpoint, encoder_folder):

@@ -256,14 +256,14 @@ class CausalAttention(nn.Module):
 
     def ask(self, memory: TaskState, keys: Tensor) -> Tensor:
         """What texts read ``(n, code_dim)``, each from its stream or all from the only one."""
-        held = (memory[name] for name in (_MOVED, _TRUSTED, _VALUES))
-        return self._read(keys.unsqueeze(1), *held, self._seen(memory)).squeeze(1)
+        moved, trusted, values = (memory[name] for name in (_MOVED, _TRUSTED, _VALUES))
+        return self._read(keys.unsqueeze(1), moved, trusted, values, self._seen(memory)).squeeze(1)
 
     def written(self, memory: TaskState, keys: Tensor, values: Tensor, reading: Tensor) -> TaskState:
         """The window after one labelled text of each stream; the oldest gives way."""
         rows, place = torch.arange(len(keys), device=keys.device), memory[_WRITTEN] % self.window
-        one, seen = (keys.unsqueeze(1), values.unsqueeze(1)), self._seen(memory)
-        moved, trusted = self._moved(*one, memory[_KEYS], memory[_VALUES], seen)
+        seen = self._seen(memory)
+        moved, trusted = self._moved(keys.unsqueeze(1), values.unsqueeze(1), memory[_KEYS], memory[_VALUES], seen)
         kept = {name: memory[name].clone() for name in (_KEYS, _MOVED, _TRUSTED, _VALUES)}
         for name, new in zip(kept, (keys, moved[:, 0], trusted[:, 0], values), strict=True):
             kept[name][rows, place] = new
