@@ -13,11 +13,11 @@ from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes.pools import StreamSampler
 from nlpmeta.episodes.samplers import EpisodeSampler
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.evaluation.streams import score_stream
 from nlpmeta.learners.base import learners
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
 from nlpmeta.learners.recurrent import AttentiveMetaLearner, RecurrentMetaLearner
 from nlpmeta.learners.start import check_meta_trained, own_checkpoint, starting_learner
+from nlpmeta.learners.streams import score_stream
 from nlpmeta.sources.loading import load_source
 
 KINDS = {
@@ -159,7 +159,6 @@ def test_the_shipped_checkpoint_recalls_and_gets_no_worse_as_a_stream_goes_on(ki
     right = torch.cat([score.probabilities.argmax(1) == score.labels for score in scores]).float()
     presentations = torch.cat([score.presentations for score in scores])
     second, fifth, tenth = (float(right[presentations == k].mean()) for k in (2, 5, 10))
-    print(second, fifth, tenth)
     assert second > 0.5
     assert tenth >= second
     assert tenth > 0.7
