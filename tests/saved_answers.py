@@ -166,6 +166,8 @@ def answers(path: Path) -> Answers:
 
 def furthest(one: object, other: object) -> float:
     """By how much two answers differ in a number; infinite where anything else differs."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return max((furthest(each, other[name]) for name, each in one.items()), default=0.0)
     if isinstance(one, list) and isinstance(other, list | tuple) and len(one) == len(other):
         return max((furthest(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
     if isinstance(one, float) and isinstance(other, float):

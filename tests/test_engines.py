@@ -39,6 +39,8 @@ from nlpmeta.storage.manifest import MANIFEST
 
 TEXTS = ["ball goal", "rice soup bread", "team", "bank loan cash rate bank", "zzz", "ball " * 60]
 PAIRS = [("ball goal", "sport"), ("match team", "sport"), ("rice soup", "food"), ("bread salt", "food")]
+LIKE_TORCH = 1e-5
+"""Of embeddings: the kernels of ONNX Runtime add in an order that depends on the processor; 1.3e-6 was seen."""
 
 
 @pytest.fixture
@@ -81,12 +83,12 @@ slow = pytest.mark.slow
 def test_a_compiled_encoder_gives_the_embeddings_of_torch(cache, loaded, scales):
     encoder = ScaledEncoder(loaded, scales)
     agreement = compile_encoder(encoder, "float32")
-    assert agreement.apart < 1e-6 and agreement.texts == 100
+    assert agreement.apart < LIKE_TORCH and agreement.texts == 100
     theirs = encoder.encode(TEXTS)
     with embedding_with("auto"):
         ours = encoder.encode(TEXTS)
     assert not torch.equal(ours, theirs)  # or nothing was compiled
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=LIKE_TORCH, rtol=0)
 
 
 def test_windows_are_pooled_alike_with_and_without_pytorch(cache, loaded, tmp_path):
@@ -98,7 +100,7 @@ def test_windows_are_pooled_alike_with_and_without_pytorch(cache, loaded, tmp_pa
     with embedding_with("auto"):
         ours = encoder.encode(long)
     assert not torch.equal(ours, theirs)  # or nothing was compiled
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=LIKE_TORCH, rtol=0)
     made = FewShotClassifier(encoder=loaded.reading(200, 20)).fit(list(texts), list(labels))
     made.save_pretrained(tmp_path / "model")
     compile_model(FewShotClassifier.from_pretrained(tmp_path / "model"), "onnx", tmp_path / "model")
@@ -180,7 +182,7 @@ def test_weights_that_change_are_compiled_again(cache, loaded):
         with torch.no_grad():
             next(iter(adapter_weights(loaded).values())).add_(0.5)
         ours = loaded.encode(TEXTS)
-    torch.testing.assert_close(ours, loaded.encode(TEXTS), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, loaded.encode(TEXTS), atol=LIKE_TORCH, rtol=0)
 
 
 @slow
@@ -250,7 +252,7 @@ def test_what_is_not_sound_is_made_again_with_one_line(cache, loaded, fault, sai
     with pytest.warns(DataWarning, match=said) as seen, embedding_with("auto"):
         ours = loaded.encode(TEXTS)
     assert len(seen) == 1
-    torch.testing.assert_close(ours, loaded.encode(TEXTS), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, loaded.encode(TEXTS), atol=LIKE_TORCH, rtol=0)
     assert CompiledEncoder.is_sound(compiled_name(loaded, "float32"))
 
 
@@ -368,7 +370,7 @@ def test_predict_compiles_says_the_same_and_then_does_so_without_torch(cache, sa
 def test_the_command_reports_what_was_compiled(cache, saved, capsys):
     assert main(["compile", str(saved), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["compiled"][str(saved)]["apart"] < 1e-6
+    assert found["compiled"][str(saved)]["apart"] < LIKE_TORCH
     assert main(["compile", str(saved)]) == 0
     assert "compiled already" in capsys.readouterr().out
     assert main(["compile", str(saved), "--engine", "torch"]) == 2
