@@ -1,6 +1,7 @@
 """Every option that README, docs or a help text names is one that the command has."""
 
 import inspect
+import itertools
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import typer
 from documents import ROOT, documents
 
-from nlpmeta.cli.app import app
+from nlpmeta.cli.app import app, main
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
 DECLARED = re.compile(r"[\"'](--[a-z][a-z0-9-]*[a-z0-9])[\"']")
@@ -171,3 +172,12 @@ def test_the_first_page_of_help_fits_a_screen_and_loads_nothing_heavy():
     assert 24 <= len(lines) <= 40, len(lines)
     for name in {words[0] for words in commands() if words}:
         assert sum(line.startswith(f"│ {name} ") for line in lines) == 1, name
+
+
+def test_paragraphs_of_help_are_wrapped_to_the_terminal_and_not_where_the_source_is(capsys):
+    assert main(["teach", "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("Accuracy is by cross-validation"))
+    paragraph = lines[start : lines.index("", start)]
+    following = [len(f"{line} {after.split()[0]}") for line, after in itertools.pairwise(paragraph)]
+    assert following and min(following) > max(map(len, paragraph)) - 2, paragraph

@@ -43,9 +43,9 @@ def test_a_saved_model_has_a_card_with_its_figures_and_classes(model, pool):
     assert all(name in card for name in pool.label_names)
 
 
-def test_the_card_tells_nothing_of_the_machine_its_files_or_its_examples(model, pool):
+def test_the_card_tells_nothing_of_the_machine_its_files_or_its_examples(model, pool, encoder_folder):
     card = card_of(model)
-    told = ["/home/", "mine.csv", str(model.parent), model.name, "secret", *pool.texts]
+    told = [str(encoder_folder), "/home/", "mine.csv", str(model.parent), model.name, "secret", *pool.texts]
     assert [each for each in told if each in card] == []
 
 

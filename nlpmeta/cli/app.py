@@ -1,5 +1,6 @@
 """Wires the commands together and turns errors into one line and an exit code: 0 done, 1 failed, 2 bad usage."""
 
+import inspect
 import os
 import sys
 import warnings
@@ -36,6 +37,10 @@ app = typer.Typer(
 )
 for _command in COMMANDS:
     _command.register(app)
+for _app in (app, *(each.typer_instance for each in app.registered_groups)):
+    for _each in _app.registered_commands if _app else ():  # typer would break lines where the source does
+        _paragraphs = inspect.cleandoc(_each.callback.__doc__ or "" if _each.callback else "").split("\n\n")
+        _each.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs)
 
 
 def _version(asked: bool) -> None:
