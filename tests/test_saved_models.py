@@ -17,8 +17,10 @@ from nlpmeta.learners.base import learners
 SAVED = Path(__file__).parent / "saved_models"
 TOLD = json.loads((SAVED / "answers.json").read_text(encoding="utf-8"))
 LIKE_THEN = 1e-5
-"""Other processors and other releases of torch add in another order; numbers may then differ by so much. Float32 has seven
-digits and scores are divided by temperatures of about 0.1: 1.4e-6 was seen between two processors."""
+"""Other processors and other releases of torch add in another order; numbers may then differ by so much.
+
+Float32 has seven digits, and scores are divided by temperatures of about 0.1: 1.4e-6 was seen between two processors.
+"""
 TRAINED_LIKE_THEN = 1e-2
 """Steps of training carry such differences on."""
 
