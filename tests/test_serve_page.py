@@ -108,7 +108,7 @@ def test_a_person_names_classes_corrects_answers_and_takes_a_model_along(tmp_pat
         page.wait_for_selector("#accuracy .figure")
         assert int(page.locator("#accuracy .figure").text_content().split()[0]) >= 70
         assert page.locator("#classes li").count() == 4 and "8" in page.locator("#classes li").first.text_content()
-        assert page.locator("#next button").first.text_content() == ARABIC
+        playwright.expect(page.locator("#next button").first).to_have_text(ARABIC, timeout=60_000)
         page.locator("#next button").first.click()
         shot(page, tmp_path, "taught")
         assert faults(page) == []

@@ -151,7 +151,7 @@ function drawSide() {
     onRemove: (name) => change("DELETE", `/classes/${encodeURIComponent(name)}`, undefined, `Class ${name} removed; u brings it back`),
     onAdd: (name, description) => change("POST", "/examples", { classes: [{ label: name, description }] }, `Class ${name} added`),
   });
-  drawNext(state.next ?? [], pick);
+  drawNext((state.next ?? []).filter((text) => !state.labels.has(text)), pick);
   drawDoubt(state.report, pick);
   byId("undo").disabled = !state.info.changes;
   drawFilter();
