@@ -39,8 +39,8 @@ from nlpmeta.storage.manifest import MANIFEST
 
 TEXTS = ["ball goal", "rice soup bread", "team", "bank loan cash rate bank", "zzz", "ball " * 60]
 PAIRS = [("ball goal", "sport"), ("match team", "sport"), ("rice soup", "food"), ("bread salt", "food")]
-LIKE_TORCH = 1e-5
-"""Of embeddings: the kernels of ONNX Runtime add in an order that depends on the processor; 1.3e-6 was seen."""
+LIKE_TORCH = 2e-6
+"""Of embeddings: kernels add in an order that depends on the processor; 1.3e-6 was seen on one with AVX-512."""
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ slow = pytest.mark.slow
 def test_a_compiled_encoder_gives_the_embeddings_of_torch(cache, loaded, scales):
     encoder = ScaledEncoder(loaded, scales)
     agreement = compile_encoder(encoder, "float32")
-    assert agreement.apart < LIKE_TORCH and agreement.texts == 100
+    assert agreement.apart < 1e-6 and agreement.texts == 100
     theirs = encoder.encode(TEXTS)
     with embedding_with("auto"):
         ours = encoder.encode(TEXTS)
@@ -370,7 +370,7 @@ def test_predict_compiles_says_the_same_and_then_does_so_without_torch(cache, sa
 def test_the_command_reports_what_was_compiled(cache, saved, capsys):
     assert main(["compile", str(saved), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["compiled"][str(saved)]["apart"] < LIKE_TORCH
+    assert found["compiled"][str(saved)]["apart"] < 1e-6
     assert main(["compile", str(saved)]) == 0
     assert "compiled already" in capsys.readouterr().out
     assert main(["compile", str(saved), "--engine", "torch"]) == 2

@@ -16,11 +16,10 @@ from nlpmeta.learners.base import learners
 
 SAVED = Path(__file__).parent / "saved_models"
 TOLD = json.loads((SAVED / "answers.json").read_text(encoding="utf-8"))
-LIKE_THEN = 1e-5
-"""Other processors and other releases of torch add in another order; numbers may then differ by so much.
-
-Float32 has seven digits, and scores are divided by temperatures of about 0.1: 1.4e-6 was seen between two processors.
-"""
+LIKE_THEN = 1e-6
+"""Other processors and other releases of torch add in another order; numbers may then differ by so much."""
+SHARP, SHARP_LIKE_THEN = {"checkpoint-prototypical"}, 2e-6
+"""Its scores go up to 25, where the next number of float32 is 1.9e-6 away."""
 TRAINED_LIKE_THEN = 1e-2
 """Steps of training carry such differences on."""
 
@@ -30,7 +29,7 @@ def test_what_was_saved_before_answers_the_same(name, tmp_path, monkeypatch):
     shutil.copytree(SAVED, tmp_path / "saved")
     monkeypatch.chdir(tmp_path / "saved")
     found = json.loads(json.dumps(answers(Path(name))))
-    allowed = TRAINED_LIKE_THEN if name in ("run", "tasks") else LIKE_THEN
+    allowed = SHARP_LIKE_THEN if name in SHARP else TRAINED_LIKE_THEN if name in ("run", "tasks") else LIKE_THEN
     assert furthest(found, TOLD["answers"][name]) <= (0.0 if arithmetic() == TOLD["arithmetic"] else allowed)
 
 
