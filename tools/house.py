@@ -2,6 +2,7 @@
 
 python tools/house.py           a table
 python tools/house.py --json    the same as JSON
+python tools/house.py --path    the files and functions that a warm fit and a warm predict pass through
 python tools/house.py --root F  another checkout of the project
 python tools/house.py --picture the rooms and their imports, as docs/ARCHITECTURE.md draws them
 """
@@ -43,20 +44,19 @@ from nlpmeta.data import LabeledTexts
 home = str(Path(nlpmeta.__file__).parent)
 loaded = sorted(name for name in sys.modules if name.split(".")[0] == "nlpmeta")
 def passed(work):
-    seen, calls = set(), 0
+    seen = {}
     def note(frame, event, argument):
-        nonlocal calls
         if event == "call" and frame.f_code.co_filename.startswith(home):
-            calls += 1
-            seen.add((frame.f_code.co_filename[len(home) + 1:], frame.f_code.co_qualname))
+            names = seen.setdefault(frame.f_code.co_filename[len(home) + 1:], {})
+            names[frame.f_code.co_qualname] = names.get(frame.f_code.co_qualname, 0) + 1
     work()
     sys.setprofile(note)
     try:
         work()
     finally:
         sys.setprofile(None)
-    files = sorted({file for file, _ in seen})
-    return {"calls": calls, "functions": len(seen), "files": files}
+    every = [times for names in seen.values() for times in names.values()]
+    return {"calls": sum(every), "functions": len(every), "files": dict(sorted(seen.items()))}
 found = {"loaded": loaded}
 if sys.argv[1:]:
     from nlpmeta.encoder.text_encoder import TextEncoder
@@ -80,12 +80,16 @@ def main() -> None:
     parser.add_argument(
         "--picture", action="store_true", help="print the rooms as a Mermaid flow chart and nothing else"
     )
+    parser.add_argument(
+        "--path", action="store_true", help="print what fit and predict call, file by file, and no more"
+    )
     asked = parser.parse_args()
     if asked.picture:
         print(picture(asked.root))
         return
-    found = figures(asked.root) | way(asked.root, asked.encoder)
-    print(json.dumps(found, indent=2) if asked.json else "\n".join(lines(found)))
+    found = way(asked.root, asked.encoder) if asked.path else figures(asked.root) | way(asked.root, asked.encoder)
+    shown = steps(found) if asked.path else lines(found)
+    print(json.dumps(found, indent=2) if asked.json else "\n".join(shown))
 
 
 def figures(root: Path) -> dict[str, object]:
@@ -173,6 +177,16 @@ def lines(found: dict[str, object]) -> Iterator[str]:
         if name not in ("rooms", "loaded") and not isinstance(value, int):
             shown = [f"{key} {size}" for key, size in value.items()] if isinstance(value, dict) else map(str, value)
             yield from (f"    {each}" for each in shown)
+
+
+def steps(found: dict[str, object]) -> Iterator[str]:
+    """What a warm fit and a warm predict call: a file, and below it each function and how often."""
+    for name, value in found.items():
+        if isinstance(value, dict) and "files" in value:
+            yield f"a warm {name}: {len(value['files'])} files, {value['functions']} functions, {value['calls']} calls"
+            for file, names in value["files"].items():
+                yield f"  {file}"
+                yield from (f"    {function:<60}{times:>6}" for function, times in names.items())
 
 
 def module_name(path: Path, root: Path) -> str:
