@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WHOLE, SPLITTER, PIECES, SCORES, FACTS = "tokenizer.json", "splitter.json", "pieces.txt", "scores.f64", "tokens.json"
-FILES = (WHOLE, SPLITTER, PIECES, SCORES, FACTS)
 """What may be written; the vocabulary apart only for a unigram tokenizer, the others are read as a whole."""
 _UNKNOWN_PENALTY = 10.0  # what a character without a piece scores below the worst piece, as in SentencePiece
 _MOST_WORDS = 1 << 16  # whose ids are kept

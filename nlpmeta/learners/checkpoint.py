@@ -162,21 +162,7 @@ def shared_encoder(
     """``own_encoder``, loaded once a process and device: frozen weights can be shared."""
     from nlpmeta.encoder.device import resolve_device
 
-    return _shared(name, revision, prefix, max_length, window, normalise, pooling, str(resolve_device(device)))
-
-
-@lru_cache(maxsize=2)
-def _shared(
-    name: str,
-    revision: str | None,
-    prefix: str | None,
-    max_length: int | None,
-    window: int | None,
-    normalise: bool,
-    pooling: "Pooling | None",
-    device: str,
-) -> "TextEncoder":
-    return own_encoder(
+    return _own_encoder_once(
         name,
         revision=revision,
         prefix=prefix,
@@ -184,7 +170,7 @@ def _shared(
         window=window,
         normalise=normalise,
         pooling=pooling,
-        device=device,
+        device=str(resolve_device(device)),
     )
 
 
@@ -212,6 +198,9 @@ def own_encoder(
         pooling=pooling,
         device=device,
     )
+
+
+_own_encoder_once = lru_cache(maxsize=2)(own_encoder)
 
 
 def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:

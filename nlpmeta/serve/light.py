@@ -97,11 +97,6 @@ class LightModels:
         able = self._able and checkpoint is not None
         self._names = LightNames.of_checkpoint(checkpoint, engine) if able and checkpoint is not None else None
 
-    @property
-    def knows_names(self) -> bool:
-        """Whether it answers by the names of classes."""
-        return self._names is not None
-
     def loaded(self, name: str) -> LightServed | None:
         """A saved model, if it was asked for before and is compiled."""
         return self._loaded.get(name)

@@ -63,15 +63,21 @@ def new_file(path: Path) -> Iterator[IO[str]]:
     Raises:
         WorkFailedError: if the disk is full or does not allow the write.
     """
+    with _replacement(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _replacement(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` whose file becomes ``path`` when the block ends without an error."""
     with disk_errors_said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         temporary = temporary_beside(path)
         try:
-            with temporary.open("w", encoding="utf-8", newline="") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
+            yield temporary
             temporary.replace(path)
             sync_folder(path.parent)
         finally:
@@ -84,19 +90,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         WorkFailedError: if the disk is full or does not allow the write.
     """
-    with disk_errors_said_plainly(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
-        temporary = temporary_beside(path)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _replacement(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_text(path: Path, content: str) -> None:
