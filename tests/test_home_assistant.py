@@ -14,9 +14,9 @@ from hassil.parse_expression import parse_sentence  # noqa: E402
 from hassil.sample import sample_expression  # noqa: E402
 from timing import cpu_seconds  # noqa: E402
 
+from nlpmeta.data.languages import UnknownLanguageError  # noqa: E402
 from nlpmeta.episodes import fingerprints, generator  # noqa: E402
 from nlpmeta.errors import NLPMetaError  # noqa: E402
-from nlpmeta.languages import UnknownLanguageError  # noqa: E402
 from nlpmeta.sources.home_assistant import HomeAssistantIntents  # noqa: E402
 from nlpmeta.sources.loading import load_source  # noqa: E402
 from nlpmeta.sources.templates import Templates, likely_numbers, parse_templates  # noqa: E402

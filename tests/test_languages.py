@@ -1,6 +1,6 @@
 import pytest
 
-from nlpmeta.languages import UnknownLanguageError, match, parse
+from nlpmeta.data.languages import UnknownLanguageError, match, parse
 
 
 @pytest.mark.parametrize("asked", ["sw", "swa", "sw-KE", "swh_Latn", "Swahili", "swahili", "SWA"])

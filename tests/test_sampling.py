@@ -15,13 +15,13 @@ import pytest
 from sampling_zoo import CLASSES, assert_no_leak, digest, letters, parallel_pool, spam_pool, zoo
 
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.data.languages import UnknownLanguageError
 from nlpmeta.episodes import Range, generator, leaked_texts
 from nlpmeta.episodes.kshot import FoldSampler, KShotSampler
 from nlpmeta.episodes.pools import leave_out, split_by
 from nlpmeta.episodes.samplers import CrossLingualSampler, EpisodeSampler, SpamSampler, UserSampler
 from nlpmeta.episodes.wrappers import ImbalancedSampler, LongTail, MetaDatasetShots, MixtureSampler, temperature_weights
 from nlpmeta.errors import DataError, NLPMetaError, NotEnoughExamplesError
-from nlpmeta.languages import UnknownLanguageError
 
 KINDS = tuple(zoo())
 

@@ -6,8 +6,8 @@ import inspect
 import pytest
 
 from nlpmeta.data import COLUMNS, LabeledTexts
+from nlpmeta.data.languages import UnknownLanguageError, parse
 from nlpmeta.errors import DataError
-from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.sources import Source, sources
 from nlpmeta.sources.form import TableForm
 from nlpmeta.sources.loading import load_source

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 MOST_FILE_LINES, MOST_FUNCTION_LINES = 300, 60
 ROWS = (
     ("errors",),
-    ("languages", "progress", "settings"),
+    ("progress", "settings"),
     ("data", "storage"),
     ("episodes", "encoder"),
     ("sources", "learners"),

@@ -242,7 +242,7 @@ def show_yields(yields: "Sequence[LanguageYield]") -> None:
     """What each language gives when its templates are expanded."""
     if not yields:
         return
-    from nlpmeta.languages import parse
+    from nlpmeta.data.languages import parse
 
     rows = [
         (

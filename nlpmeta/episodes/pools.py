@@ -8,12 +8,11 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from nlpmeta import languages
-from nlpmeta.data import Column, Episode, LabeledTexts
+from nlpmeta.data import Column, Episode, LabeledTexts, languages
+from nlpmeta.data.languages import UnknownLanguageError
 from nlpmeta.episodes import Sampler, fingerprints, generator, next_stream
 from nlpmeta.episodes.raw_texts import words_of
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.languages import UnknownLanguageError
 
 
 def leave_out(

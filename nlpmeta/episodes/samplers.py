@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from nlpmeta import languages
-from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.data import Episode, LabeledTexts, languages
 from nlpmeta.episodes import Range, Shape, generator, sentences_of
 from nlpmeta.episodes.index import Index, TwoSided
 from nlpmeta.episodes.pools import rows_by, split_by, time_windows

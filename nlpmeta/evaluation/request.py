@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.data.languages import UnknownLanguageError, parse
 from nlpmeta.encoder.engines import Engine
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
@@ -16,7 +17,6 @@ from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
 from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes
 from nlpmeta.errors import DataError, NLPMetaError, collected_warnings
 from nlpmeta.evaluation.trial import Stopwatch, Task
-from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.learners.abilities import TakesSteps
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import check_meta_trained, find_checkpoint, reading, starting_learner

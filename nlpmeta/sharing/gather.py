@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nlpmeta.data.languages import UnknownLanguageError, parse
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.languages import UnknownLanguageError, parse
 from nlpmeta.metrics.scores import says_little
 from nlpmeta.sharing.card import CardFacts, DataFacts, Measurement, Score
 from nlpmeta.sources.catalogue import catalogue, known_as

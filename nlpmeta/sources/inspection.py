@@ -7,10 +7,10 @@ from itertools import combinations
 from typing import Literal
 
 from nlpmeta.data import LABEL_SEPARATOR, LabeledTexts
+from nlpmeta.data.languages import parse
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.episodes import fingerprints
 from nlpmeta.errors import DataError
-from nlpmeta.languages import parse
 from nlpmeta.sources import Source
 
 FEW = 5

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlpmeta import languages
-from nlpmeta.data import LabeledTexts, readable_names
+from nlpmeta.data import LabeledTexts, languages, readable_names
 from nlpmeta.episodes import Range, Sampler, fingerprint, generator, sentences_of
 from nlpmeta.episodes.clusters import ClueSampler, ClueShares, ClusterSampler
 from nlpmeta.episodes.index import Index
