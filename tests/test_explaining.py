@@ -8,6 +8,7 @@ import torch
 
 from nlpmeta import FewShotClassifier, KShotSampler, load_source
 from nlpmeta.auto.answers import odds_parts
+from nlpmeta.auto.method import AutoHead
 from nlpmeta.classifier.explaining import words_in
 from nlpmeta.classifier.given import support_of
 from nlpmeta.cli.app import main
@@ -67,7 +68,7 @@ def test_the_parts_of_a_head_sum_to_its_scores_up_to_what_all_texts_share(head, 
 def test_the_parts_of_a_mixture_are_the_slope_of_its_log_odds(encoder, sampler):
     """By finite differences: the scores of all heads with the part of one text a little larger."""
     data = sampler.episode(1).support
-    model = FewShotClassifier.adapted(FewShotClassifier(encoder=encoder, checkpoint="none")._learner(), data)
+    model = FewShotClassifier.adapted(AutoHead(encoder).eval(), data)
     mixture, examples = model.fitted_.predictor, model.fitted_.examples
     support = mixture.learner.known(support_of(mixture.learner, examples, mixture.learner.encoder.encode))
     query = mixture.queries(["ball rice"])

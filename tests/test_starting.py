@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -48,6 +49,18 @@ def test_another_method_takes_the_encoder_of_the_checkpoint_alone(checkpoint):
     assert has_adapter(ridge.encoder)
     moved = (ridge.encoder.encode(["ball goal"]) - make_encoder().encode(["ball goal"])).abs().max()
     assert moved > 0.01
+
+
+def test_a_method_is_built_once_and_read_again_once_its_checkpoint_is_saved_again(checkpoint, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(checkpoint, folder)
+    first = {name: starting_learner(name, checkpoint=str(folder)) for name in ("prototypical", "ridge")}
+    assert all(starting_learner(name, checkpoint=str(folder)) is each for name, each in first.items())
+    other = PrototypicalNetwork(first["prototypical"].encoder, metric="cosine", temperature=0.5)
+    save_checkpoint(other, folder, {"steps": 2})
+    again = starting_learner("prototypical", checkpoint=str(folder))
+    assert again.log_temperature.exp().item() == pytest.approx(0.5)
+    assert starting_learner("ridge", checkpoint=str(folder)) is not first["ridge"]
 
 
 def test_none_is_the_frozen_encoder_and_so_is_default_with_another_encoder(encoder_folder):

@@ -292,9 +292,8 @@ def _classifier(
         if light is not None:
             return light
     from nlpmeta.classifier.classifier import FewShotClassifier
-    from nlpmeta.classifier.several import gives_sets
 
     full = FewShotClassifier.from_pretrained(model, revision=revision, device=device, engine=engine)
-    if gives_sets(full.fitted_):
+    if full.fitted_.gives_sets:
         raise NLPMetaError(f"{model} gives several labels a text; nlpmeta predict writes those.")
     return full

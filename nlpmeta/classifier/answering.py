@@ -9,10 +9,10 @@ import torch
 from typing_extensions import Self
 
 from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
-from nlpmeta.classifier.given import check_kind, checked_pairs
+from nlpmeta.classifier.given import checked_pairs
 from nlpmeta.classifier.persistence import KeptClassifier, known_examples
-from nlpmeta.classifier.several import gives_sets, label_sets_of, several_given, thresholds_of
-from nlpmeta.data.inputs import checked_texts
+from nlpmeta.classifier.several import label_sets_of, several_given, thresholds_of
+from nlpmeta.data.inputs import check_kind, checked_texts
 from nlpmeta.encoder.engines import check_engine
 from nlpmeta.encoder.tokenizing import cut_texts_said
 
@@ -82,7 +82,7 @@ class AnsweringClassifier(KeptClassifier):
 
             return label_sets(fitted.predictor, scores, fitted.classes.tolist(), coverage=abstain)
         probabilities = _probabilities(fitted, scores)
-        if gives_sets(fitted):
+        if fitted.gives_sets:
             return label_sets_of(fitted, probabilities)
         labels: NDArray[np.generic] = fitted.classes[probabilities.argmax(1)]
         return labels
@@ -100,7 +100,7 @@ class AnsweringClassifier(KeptClassifier):
         Raises:
             DataError: as ``fit``.
         """
-        if gives_sets(self.fitted_):
+        if self.fitted_.gives_sets:
             return self._exact_match(X, y, sample_weight)
         texts, labels = checked_pairs(X, y)
         right = [guess == label for guess, label in zip(self.predict(texts).tolist(), labels.tolist(), strict=True)]
@@ -167,7 +167,7 @@ class AnsweringClassifier(KeptClassifier):
         if X is None or y is None:
             return suspects(self.fitted_, known_examples(self.fitted_))
         texts, labels = checked_pairs(X, y)
-        check_kind(self.fitted_.learner, texts)
+        check_kind(texts, pairs=self.fitted_.learner.encoder.pairs)
         return suspects(self.fitted_, Examples.of(texts, labels))
 
     def task_report(self) -> "TaskReport":
@@ -199,11 +199,11 @@ class AnsweringClassifier(KeptClassifier):
 
 def _texts_for(fitted: Fitted, X: object) -> tuple[str, ...]:  # noqa: N803
     texts = checked_texts(X, pairs=True)
-    check_kind(fitted.learner, texts)
+    check_kind(texts, pairs=fitted.learner.encoder.pairs)
     return texts
 
 
 def _probabilities(fitted: Fitted, scores: torch.Tensor) -> "NDArray[np.float32]":
     each = scores.float()
-    probabilities: NDArray[np.float32] = (each.sigmoid() if gives_sets(fitted) else each.softmax(1)).cpu().numpy()
+    probabilities: NDArray[np.float32] = (each.sigmoid() if fitted.gives_sets else each.softmax(1)).cpu().numpy()
     return probabilities

@@ -7,18 +7,19 @@ import numpy as np
 
 from nlpmeta.classifier.answering import AnsweringClassifier
 from nlpmeta.classifier.fitted import Examples, Fitted
-from nlpmeta.classifier.given import at_least_two, check_kind, checked_pairs, given_examples, learned
+from nlpmeta.classifier.given import at_least_two, checked_pairs, given_examples, learned
 from nlpmeta.classifier.persistence import known_examples
-from nlpmeta.classifier.several import gives_sets, more_marked, takes_several
+from nlpmeta.classifier.several import more_marked, takes_several
 from nlpmeta.classifier.streaming import ReadStream, as_batch, written
 from nlpmeta.data import Label, LabeledTexts
-from nlpmeta.data.inputs import checked_texts
+from nlpmeta.data.inputs import check_kind, checked_texts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import cut_texts_said
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.learners.abilities import ReadsStreams, reads_no_names
-from nlpmeta.learners.base import Learner, TaskState, learners
+from nlpmeta.learners.base import Learner, TaskState
+from nlpmeta.learners.start import learner_for
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -86,11 +87,6 @@ class FewShotClassifier(AnsweringClassifier):
         examples = given_examples(X, y, classes, multilabel).weighed(sample_weight).described(descriptions)
         at_least_two(examples.classes)
         learner = self._learner_for(examples.texts)
-        if examples.weights is not None and not learner.weighs:
-            able = ", ".join(name for name in learners if learners[name].weighs)
-            raise NLPMetaError(
-                f"{learners.name_of(type(learner))} does not use sample_weight; these methods do: {able}."
-            )
         with cut_texts_said(examples.texts, learner.encoder):
             return self._change(lambda _: self._learned(learner, examples))
 
@@ -170,7 +166,7 @@ class FewShotClassifier(AnsweringClassifier):
             return self._learned(learner, examples, before=before.state)
 
         learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner_for(texts)
-        check_kind(learner, texts)
+        check_kind(texts, pairs=learner.encoder.pairs)
         with cut_texts_said(texts, learner.encoder):
             return self._change(taught)
 
@@ -196,7 +192,7 @@ class FewShotClassifier(AnsweringClassifier):
         if texts is None:
             return self._change(lambda before: self._with_class(before or self.fitted_, label, described))
         checked = checked_texts(texts, pairs=True)
-        labels = [[label]] * len(checked) if self._fitted_ and gives_sets(self._fitted_) else [label] * len(checked)
+        labels = [[label]] * len(checked) if self._fitted_ and self._fitted_.gives_sets else [label] * len(checked)
         return self.partial_fit(checked, labels, descriptions=described)
 
     def _with_class(self, known: Fitted, label: Label, described: Descriptions | None) -> Fitted:
@@ -280,6 +276,11 @@ class FewShotClassifier(AnsweringClassifier):
         self = cls(learner.eval())
         fitted = None if state is None else Fitted.of(learner, state, examples)
         return self._change(lambda _: fitted or self._learned(learner, examples, embed=known))
+
+    def _learner_for(self, texts: Sequence[str]) -> Learner:
+        return learner_for(
+            texts, self.method, self.encoder, checkpoint=self.checkpoint, max_length=self.max_length, device=self.device
+        )
 
     def _learned(
         self,

@@ -10,7 +10,6 @@ import torch
 
 from nlpmeta.classifier.fitted import Examples, Fitted
 from nlpmeta.classifier.given import at_least_two, held_out_probabilities, support_of
-from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data.inputs import BETWEEN
 from nlpmeta.data.labels import words_of
 from nlpmeta.errors import DataError, NLPMetaError
@@ -157,7 +156,7 @@ def suspects(fitted: Fitted, examples: Examples) -> list[Suspect]:
     """
     from nlpmeta.auto.answers import held_out_log_probabilities
 
-    if gives_sets(fitted):
+    if fitted.gives_sets:
         raise NLPMetaError("Suspicious labels are found where each text has one label; this model gives several.")
     at_least_two(examples.classes)
     learner, data = fitted.learner, examples.data()
@@ -201,7 +200,7 @@ def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
 
 def _probabilities(fitted: Fitted, texts: Sequence[str]) -> torch.Tensor:
     scores = fitted.predictor.logits(fitted.predictor.queries(texts)).float().cpu()
-    return scores.sigmoid() if gives_sets(fitted) else scores.softmax(1)
+    return scores.sigmoid() if fitted.gives_sets else scores.softmax(1)
 
 
 def _examples(fitted: Fitted, text: str, label: int, rather: int) -> tuple[list[ExampleEffect], str]:
@@ -212,7 +211,7 @@ def _examples(fitted: Fitted, text: str, label: int, rather: int) -> tuple[list[
     learner, examples = fitted.learner, fitted.examples
     if examples is None:
         return [], "Its examples were not saved with the model (adapt --include-support saves them): words only."
-    if gives_sets(fitted):
+    if fitted.gives_sets:
         return [], "What examples add is not known where a text may have several labels: words only."
     unable = f"{learners.name_of(type(learner))} cannot say what each of its examples adds: words only."
     if learner.inputs != "embeddings":

@@ -19,6 +19,7 @@ from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, words_of
 from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.errors import DataError, UnknownNameError, visible
+from nlpmeta.learners.abilities import is_several
 from nlpmeta.learners.base import Learner, Predictor, TaskState
 
 if TYPE_CHECKING:
@@ -183,6 +184,11 @@ class Fitted:
     def predictor(self) -> Predictor:
         """The state as it is predicted with, read once."""
         return self.learner.predictor(self.state)
+
+    @cached_property
+    def gives_sets(self) -> bool:
+        """Whether a text may get several labels, or none."""
+        return is_several(self.state)
 
     def number(self, label: object) -> int:
         """The place of a label among the classes.

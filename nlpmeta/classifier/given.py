@@ -17,12 +17,13 @@ from nlpmeta.classifier.several import (
     several_learned,
 )
 from nlpmeta.classifier.streaming import LabelsFile
-from nlpmeta.data.inputs import checked_texts, holds_pairs, is_unicode, values_of
+from nlpmeta.data import LabeledTexts
+from nlpmeta.data.inputs import checked_texts, is_unicode, values_of
 from nlpmeta.data.labels import checked_labels, like, plain
 from nlpmeta.data.multilabel import gives_several, named_classes
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
-from nlpmeta.learners.abilities import Readapts, check_described, check_pairs
+from nlpmeta.learners.abilities import Readapts, check_described, check_pairs, check_weighs
 from nlpmeta.learners.base import Embed, Learner, Support, TaskState
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors
@@ -98,18 +99,6 @@ def given_examples(
     return Examples.of(texts, labels, by_name=by_name)
 
 
-def check_kind(learner: Learner, texts: Sequence[str]) -> None:
-    """See that a model of pairs is given pairs, and one of texts is given texts.
-
-    Raises:
-        DataError: if it is not.
-    """
-    if learner.encoder.pairs and not holds_pairs(texts):
-        raise DataError('This model classifies pairs of texts; give it pairs, such as ("a", "b").')
-    if holds_pairs(texts) and not learner.encoder.pairs:
-        raise DataError("X holds pairs of texts, but this model was fitted to single texts.")
-
-
 @torch.no_grad()
 def learned(
     learner: Learner,
@@ -131,11 +120,15 @@ def learned(
     at_least_two(examples.classes)
     if isinstance(examples, SeveralExamples):
         return several_learned(learner, examples, embed or learner.encoder.encode, names=embed or names)
-    check_pairs(learner, examples.data())
-    check_described(learner, examples.data())
+    data = examples.data()
+    if data.by_name or data.descriptions:
+        check_pairs(learner, data)
+        check_described(learner, data)
+    if examples.weights is not None:
+        check_weighs(learner)
     if learner.inputs == "embeddings":
         examples = examples.embedded(embed or learner.encoder.encode)
-    support = support_of(learner, examples, embed or names)
+    support = _support(learner, examples, data, embed or names)
     if before is not None and isinstance(learner, Readapts):
         state = learner.readapt(support, before)
     else:
@@ -145,7 +138,11 @@ def learned(
 
 def support_of(learner: Learner, examples: Examples, embed: Embed) -> Support:
     """The examples as ``learner`` reads them; ``embed`` gives the embeddings of what is not embedded yet."""
-    support = learner.support(examples.data(), embed, features=examples.features)
+    return _support(learner, examples, examples.data(), embed)
+
+
+def _support(learner: Learner, examples: Examples, data: LabeledTexts, embed: Embed) -> Support:
+    support = learner.support(data, embed, features=examples.features)
     if examples.weights is None:
         return support
     weights = torch.ones(len(support), dtype=torch.float64, device=support.labels.device)

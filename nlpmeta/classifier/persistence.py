@@ -1,6 +1,6 @@
 """A classifier as files: a folder on disk, a repository on the Hub."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,14 +10,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from typing_extensions import Self
 
 from nlpmeta.classifier.fitted import Described, Examples, Fitted, HasFitted
-from nlpmeta.data.inputs import holds_pairs
-from nlpmeta.encoder.device import check_place
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import Footprint, ReadsStreams
 from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.checkpoint import read_learner, write_learner
-from nlpmeta.learners.start import of_pairs, reading, starting_learner
 from nlpmeta.storage.files import Json, temporary_folder, write_bytes, write_json
 from nlpmeta.storage.manifest import read_manifest, write_manifest
 from nlpmeta.storage.tensors import read_tensors
@@ -248,27 +245,6 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         known = None if examples is None else replace(examples, descriptions=described)
         self._fitted_ = Fitted(learner, state, classes, known, described, by_name, as_matrix)
         return self
-
-    def _learner_for(self, texts: Sequence[str]) -> Learner:
-        """The learner to start from, which reads enough of texts such as ``texts`` unless told how much to read."""
-        learner = of_pairs(self._learner()) if holds_pairs(texts) else self._learner()
-        fixed = self.max_length is not None or isinstance(self.method, Learner) or not isinstance(self.encoder, str)
-        return learner if fixed else reading(learner, texts)[0]
-
-    def _learner(self) -> Learner:
-        if isinstance(self.method, Learner):
-            check_place(self.method.encoder, self.device, self.max_length)
-            return self.method.eval()
-        if isinstance(self.encoder, str):
-            return starting_learner(
-                self.method,
-                encoder=self.encoder,
-                checkpoint=self.checkpoint,
-                max_length=self.max_length,
-                device=self.device,
-            )
-        check_place(self.encoder, self.device, self.max_length)
-        return learners[self.method](self.encoder).eval()
 
     def __sklearn_tags__(self) -> "Tags":
         """Tell scikit-learn that the input is a sequence of strings."""

@@ -11,7 +11,7 @@ from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import checked_labels, classes_of, joined, kind_of, words_of
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts, checked_marks, gives_several
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.learners.abilities import THRESHOLDS, GivesSeveral, is_several
+from nlpmeta.learners.abilities import THRESHOLDS, GivesSeveral
 from nlpmeta.learners.base import Embed, Learner, learners
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def takes_several(fitted: Fitted | None, y: object) -> bool:
     """
     if fitted is None:
         return gives_several(y, None)
-    if not gives_sets(fitted) and gives_several(y, None):
+    if not fitted.gives_sets and gives_several(y, None):
         raise DataError("y holds several labels a text, and this model gives one; fit another one with such labels.")
-    return gives_sets(fitted)
+    return fitted.gives_sets
 
 
 def more_marked(known: Examples | None, X: object, y: object, classes: object) -> SeveralExamples:  # noqa: N803
@@ -176,11 +176,6 @@ def more_marked(known: Examples | None, X: object, y: object, classes: object) -
     if len(given) != len(marks):
         raise DataError(f"X has {len(given)} texts but y has the labels of {len(marks)}.")
     return known.with_marks(given, marks)
-
-
-def gives_sets(fitted: Fitted) -> bool:
-    """Whether a classifier answers with several labels a text."""
-    return is_several(fitted.state)
 
 
 def label_sets_of(fitted: Fitted, probabilities: "NDArray[np.float32]") -> "NDArray[np.int64] | list[list[object]]":
@@ -224,7 +219,7 @@ def thresholds_of(fitted: Fitted) -> "NDArray[np.float32]":
     Raises:
         NLPMetaError: if the model gives one label a text.
     """
-    if not gives_sets(fitted):
+    if not fitted.gives_sets:
         raise NLPMetaError("This model gives one label a text, so its labels have no thresholds.")
     found: NDArray[np.float32] = fitted.state[THRESHOLDS].float().sigmoid().cpu().numpy()
     return found

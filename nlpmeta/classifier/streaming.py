@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from nlpmeta.classifier.fitted import Described, Fitted
-from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data.inputs import is_unicode
 from nlpmeta.data.labels import checked_descriptions, checked_labels, classes_of, joined, kind_of, like, plain
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
@@ -140,7 +139,7 @@ def write_labels(path: Path, fitted: Fitted) -> None:
     if fitted.by_name is not None:
         alone = set(fitted.by_name.tolist())
         facts["without_example"] = [label in alone for label in classes.tolist()]
-    if gives_sets(fitted):
+    if fitted.gives_sets:
         facts |= {"several": True, "as_matrix": fitted.as_matrix}
     write_json(path, facts)
 

@@ -11,7 +11,6 @@ from nlpmeta.classifier.classifier import Descriptions, FewShotClassifier
 from nlpmeta.classifier.fitted import Examples
 from nlpmeta.classifier.given import checked_pairs, held_out_probabilities
 from nlpmeta.classifier.persistence import known_examples
-from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import Plain, kind_of, words_of
 from nlpmeta.errors import DataError, NLPMetaError
@@ -99,7 +98,7 @@ def teach(
         DataError: as ``fit``, or if a label is of another kind than the classes.
         NLPMetaError: if the model was saved without its examples.
     """
-    if gives_sets(classifier.fitted_):
+    if classifier.fitted_.gives_sets:
         raise NLPMetaError(
             "This model gives several labels a text, and teach takes one a text: partial_fit takes several. From the "
             "command line, adapt again with all examples (nlpmeta adapt --shots all)."

@@ -122,9 +122,8 @@ def settled(columns: Columns, classifier: Predicts, *, nested: bool) -> Columns:
     if isinstance(classifier, LightClassifier):  # nothing but probabilities was requested
         return replace(columns, nested=nested)
     from nlpmeta.auto.answers import knows_scope
-    from nlpmeta.classifier.several import gives_sets
 
-    if gives_sets(classifier.fitted_):
+    if classifier.fitted_.gives_sets:
         if columns.coverage is not None or columns.out_of_scope:
             raise NLPMetaError("This model gives several labels a text; --abstain and --out-of-scope go with one.")
         return replace(columns, nested=nested, several=True)

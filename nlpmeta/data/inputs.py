@@ -48,6 +48,19 @@ def holds_pairs(texts: Sequence[str]) -> bool:
     return bool(texts) and isinstance(texts[0], Pair)
 
 
+def check_kind(texts: Sequence[str], *, pairs: bool) -> None:
+    """See that a model of pairs is given pairs, and one of single texts is given those.
+
+    Raises:
+        DataError: if it is not.
+    """
+    if holds_pairs(texts) == pairs:
+        return
+    if pairs:
+        raise DataError('This model classifies pairs of texts; give it pairs, such as ("a", "b").')
+    raise DataError("X holds pairs of texts, but this model was fitted to single texts.")
+
+
 def values_of(given: object, *, name: str, what: str) -> list[object]:
     """The values of one column, in order: a list, array, series, Arrow array, column of a data set, or iterator.
 

@@ -7,7 +7,7 @@ import sqlite3
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -262,7 +262,7 @@ class EmbeddingTable:
         if not texts:
             return []
         parts, encoder, embed = list[Tensor](), self.encoder.merged(), embed_by.get() if self._store is None else None
-        with track("Encoding", len(texts), show=show_progress) as advance:
+        with track("Encoding", len(texts)) if show_progress else nullcontext() as advance:
             for start in range(0, len(texts), CHUNK):
                 chunk = texts[start : start + CHUNK]
                 tokens = encoder.tokenize(chunk)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.classifier.several import SeveralExamples, gives_sets, several_learned, thresholds_of
+from nlpmeta.classifier.several import SeveralExamples, several_learned, thresholds_of
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts
 from nlpmeta.encoder.compiling import embedding_with
@@ -221,7 +221,7 @@ def score_several(classifier: FewShotClassifier, data: LabeledTexts) -> tuple[di
         NLPMetaError: if model and data do not both have several labels a text.
         DataError: if the model knows none of the labels.
     """
-    if not gives_sets(classifier.fitted_):
+    if not classifier.fitted_.gives_sets:
         raise NLPMetaError("The data has several labels a text and the model gives one; adapt one to such data.")
     texts, names = MultiLabelTexts.of(data), [str(each) for each in classifier.classes_.tolist()]
     unseen = {name: count for name, count in texts.counts().items() if name not in names}

@@ -15,7 +15,6 @@ from nlpmeta.auto.heads import NAMES_ALONE, ScaledEncoder
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.light import LightEncoder, LightHeads, write_light, write_names
-from nlpmeta.classifier.several import gives_sets
 from nlpmeta.classifier.streaming import check_state
 from nlpmeta.encoder.compiling import compile_encoder, compiled_name
 from nlpmeta.encoder.engines import Agreement, CompiledEncoder, CompiledName, Engine, precision_of
@@ -142,7 +141,7 @@ def compile_model(classifier: FewShotClassifier, engine: Engine, folder: Path | 
     if name is None or encoder.files is None:
         raise NLPMetaError("This encoder was built in memory; only one that was loaded can be compiled.")
     found = None if CompiledEncoder.is_sound(name) else compile_encoder(encoder, precision_of(engine))
-    one = not encoder.pairs and not gives_sets(classifier.fitted_)
+    one = not encoder.pairs and not classifier.fitted_.gives_sets
     if folder is not None and one and _names_encoder(folder, encoder.files.digest):
         try:
             linear = linear_heads(learner, state)

@@ -150,6 +150,17 @@ def check_described(learner: Learner, data: LabeledTexts) -> None:
         )
 
 
+def check_weighs(learner: Learner) -> None:
+    """See that ``learner`` uses the weights of examples.
+
+    Raises:
+        NLPMetaError: if it does not.
+    """
+    if not learner.weighs:
+        able = ", ".join(name for name in learners if learners[name].weighs)
+        raise NLPMetaError(f"{learners.name_of(type(learner))} does not use sample_weight; these methods do: {able}.")
+
+
 def without_names(learners: Mapping[str, Learner]) -> list[str]:
     """The names of the learners that ignore descriptions.
 

@@ -5,13 +5,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nlpmeta.data.inputs import holds_pairs
+from nlpmeta.encoder.device import check_place, resolve_device
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import takes_pairs
 from nlpmeta.learners.base import Learner, Option, learners
 from nlpmeta.learners.checkpoint import load_checkpoint, read_learner, shared_encoder
-from nlpmeta.storage.manifest import CHECKPOINTS, SHIPPED, read_manifest, whole_folder
+from nlpmeta.storage.manifest import CHECKPOINTS, MANIFEST, SHIPPED, read_manifest, whole_folder
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.device import Device
@@ -104,19 +106,55 @@ def starting_learner(
         UnknownNameError: if there is no such method.
         NLPMetaError: if encoder or checkpoint cannot be found or do not go together.
     """
-    kind = learners[method]
     folder = find_checkpoint(checkpoint, encoder=encoder, method=method)
     if folder is None:
-        return kind(shared_encoder(encoder, max_length=max_length, device=device)).eval()
-    from nlpmeta.encoder.device import resolve_device
+        return learners[method](shared_encoder(encoder, max_length=max_length, device=device)).eval()
+    manifest = folder / MANIFEST
+    saved_at = manifest.stat().st_mtime_ns if manifest.is_file() else 0  # what was trained again is read again
+    return _started(method, folder.resolve(), saved_at, max_length, str(resolve_device(device)))
 
-    meta_trained = _loaded(folder.resolve(), max_length, str(resolve_device(device)))
+
+@lru_cache(maxsize=4)
+def _started(method: str, folder: Path, saved_at: int, max_length: int | None, device: str) -> Learner:
+    kind, meta_trained = learners[method], _loaded(folder, saved_at, max_length, device)
     return meta_trained if type(meta_trained) is kind else kind.on(meta_trained).eval()
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: Path, max_length: int | None, device: str) -> Learner:
+def _loaded(folder: Path, saved_at: int, max_length: int | None, device: str) -> Learner:
     return load_checkpoint(folder, max_length=max_length, device=device).requires_grad_(False).eval()
+
+
+def learner_for(
+    texts: Sequence[str],
+    method: str | Learner,
+    encoder: "str | TextEncoder",
+    *,
+    checkpoint: str,
+    max_length: int | None,
+    device: "Device",
+) -> Learner:
+    """The learner that a classifier starts from, by name or as it was given.
+
+    It reads enough of texts such as ``texts``, unless ``max_length`` or an object says how much is read.
+
+    Raises:
+        UnknownNameError: if there is no such method.
+        NLPMetaError: as ``starting_learner``, or if an object contradicts ``max_length`` or ``device``.
+    """
+    if isinstance(method, Learner):
+        check_place(method.encoder, device, max_length)
+        found, fixed = method.eval(), True
+    elif isinstance(encoder, str):
+        found, fixed = (
+            starting_learner(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device),
+            max_length is not None,
+        )
+    else:
+        check_place(encoder, device, max_length)
+        found, fixed = learners[method](encoder).eval(), True
+    found = of_pairs(found) if holds_pairs(texts) else found
+    return found if fixed else reading(found, texts)[0]
 
 
 def reading(learner: Learner, texts: Sequence[str]) -> tuple[Learner, Longer | None]:

@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data import Label
 from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import kind_of
@@ -130,7 +129,7 @@ class OnlineClassifier:
             NLPMetaError: if the classifier was loaded from a folder that does not hold its examples.
         """
         check_is_fitted(classifier)
-        if gives_sets(classifier.fitted_):
+        if classifier.fitted_.gives_sets:
             raise NLPMetaError("This classifier gives several labels a text, and a stream is followed with one a text.")
         if classifier.examples_ is None:
             raise NLPMetaError(

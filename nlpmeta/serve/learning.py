@@ -23,7 +23,7 @@ from nlpmeta.classifier.explaining import Suspect, suspects
 from nlpmeta.classifier.fitted import Examples, Fitted
 from nlpmeta.classifier.given import learned
 from nlpmeta.classifier.persistence import known_examples
-from nlpmeta.classifier.several import gives_sets, thresholds_of
+from nlpmeta.classifier.several import thresholds_of
 from nlpmeta.data import wordless
 from nlpmeta.data.labels import words_of
 from nlpmeta.encoder.compiling import embedded_by
@@ -145,7 +145,7 @@ class Served:
     def read(self, rows: Sequence[object], abstain: float | None) -> Read:
         """What ``answers`` gave, with label sets of that coverage where they are requested and the method has them."""
         scores, fitted = torch.stack([row for row in rows if isinstance(row, Tensor)]), self.fitted
-        if gives_sets(fitted):
+        if fitted.gives_sets:
             return Read(scores.sigmoid().numpy(), least=thresholds_of(fitted))
         sets: list[LabelSet] | None = None
         if abstain is not None:
@@ -197,7 +197,7 @@ def fitted_to(known: Known, learner: Learner, embedder: Embedder, before: Fitted
 def measured(served: Served) -> Report:
     """What its examples say of a model: each is classified by what was learned from the others."""
     fitted, ranked = served.fitted, list[Suspect]()
-    if fitted.examples is not None and len(fitted.examples.texts) and not gives_sets(fitted):
+    if fitted.examples is not None and len(fitted.examples.texts) and not fitted.gives_sets:
         try:
             with served.embedder.embedding():
                 ranked = suspects(fitted, fitted.examples)
@@ -230,8 +230,8 @@ def taken_over(served: Served) -> tuple[dict[str, str], list[tuple[str, str]]]:
         NLPMetaError: if it cannot be taught.
     """
     fitted = served.fitted
-    if gives_sets(fitted) or isinstance(fitted.learner, ReadsStreams):
-        kind = "gives several labels a text" if gives_sets(fitted) else learners.name_of(type(fitted.learner))
+    if fitted.gives_sets or isinstance(fitted.learner, ReadsStreams):
+        kind = "gives several labels a text" if fitted.gives_sets else learners.name_of(type(fitted.learner))
         raise NLPMetaError(f"The model {served.name!r} cannot be taught here ({kind}); it can only predict.")
     examples = known_examples(fitted)
     words = words_of(fitted.classes)

@@ -11,7 +11,6 @@ import torch
 
 from nlpmeta.classifier.fitted import Examples
 from nlpmeta.classifier.given import at_least_two, checked_pairs
-from nlpmeta.classifier.several import gives_sets
 from nlpmeta.data import Label
 from nlpmeta.data.inputs import checked_texts
 from nlpmeta.encoder.device import Device, check_place
@@ -151,7 +150,7 @@ class AdapterStore:
             NLPMetaError: if it takes more than 16 KB.
         """
         fitted = classifier.fitted_
-        if gives_sets(fitted):
+        if fitted.gives_sets:
             raise DataError("This classifier gives several labels a text, and a store keeps heads that give one.")
         if fitted.learner is not self.learner and facts_of(fitted.learner) != facts_of(self.learner):
             raise DataError("This classifier was fitted with another learner or encoder than the store's.")
