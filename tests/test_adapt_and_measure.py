@@ -22,7 +22,7 @@ def request(table, encoder_folder, **options):
 
 def test_the_command_prints_what_the_function_returns(table, encoder_folder, tmp_path, capsys):
     options = ["--data", str(table), "--shots", "3", "--draws", "2", "--encoder", str(encoder_folder)]
-    assert main(["adapt", *options, "--out", str(tmp_path / "model"), "--json", "--quiet"]) == 0
+    assert main(["adapt", *options, "--engine", "torch", "--out", str(tmp_path / "model"), "--json", "--quiet"]) == 0
     printed = json.loads(capsys.readouterr().out)
     found = adapt_and_measure(request(table, encoder_folder))
     ours = json.loads(json.dumps(found.json(tmp_path / "model")))

@@ -72,7 +72,7 @@ class RareChoice(str, Enum):
 
 
 Language = Annotated[str | None, typer.Option(help="Language: sw, swa, sw-KE, swh_Latn or Swahili.")]
-Shots = Annotated[str, typer.Option(help="Shots: support examples per class, 'all', or 0 (class names alone).")]
+Shots = Annotated[str, typer.Option(help="Support examples per class, 'all', or 0 (class names alone).")]
 Data = Annotated[str, typer.Option(help="Table (CSV, JSON, Parquet, xlsx, …), corpus name, or Hub id.")]
 TestData = Annotated[str | None, typer.Option(help="Score on this file instead of the rest of --data.")]
 Ways = Annotated[int | None, typer.Option(help="Number of classes, sampled with the seed; by default all.", min=2)]
@@ -86,7 +86,7 @@ Draws = Annotated[int, typer.Option(help="Support sets to draw and score.", min=
 Rare = Annotated[RareChoice, typer.Option(help="Classes with fewer than --shots examples.")]
 Suggest = Annotated[Path | None, typer.Option(help="Pool of unlabelled texts; suggests the ten to label next.")]
 Unlabelled = Annotated[
-    Path | None, typer.Option(help="Unlabelled texts to train on first; kept only if held-out support texts gain.")
+    Path | None, typer.Option(help="Unlabelled texts to train on first; kept only if held-out support texts improve.")
 ]
 UnlabelledSteps = Annotated[int, typer.Option(help="Training steps on the texts of --unlabelled.", min=1)]
 Out = Annotated[Path | None, typer.Option(help="Folder for the model.")]

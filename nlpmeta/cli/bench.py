@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLES, short_help="Compare methods and other packages on the same support sets.")(
         loads_encoder(bench)
     )
-    app.command(epilog=REPORT_EXAMPLES, short_help="Make one HTML page and pictures of results.")(report)
+    app.command(epilog=REPORT_EXAMPLES, short_help="Make an HTML page and figures of benchmark results.")(report)
 
 
 def bench(
@@ -95,10 +95,10 @@ def bench(
 ) -> None:
     """Compare methods and other packages on the same support sets, queries and encoder weights.
 
-    Each method works in a process of its own. Accuracy, macro-F1, calibration error, seconds, memory and the size of
-    what is kept are written to --out as soon as they are known: a run that was stopped goes on if it is started again.
-    'nlpmeta report' makes pictures and tables of the folder. The options for columns, delimiter, encoding and header
-    are those of every data set in --data that is not a corpus with a name.
+    Each method runs in its own process. Accuracy, macro-F1, calibration error, seconds, memory and model size are
+    written to --out as they are measured, so an interrupted run resumes when it is started again. 'nlpmeta report'
+    makes figures and tables of the folder. The column, delimiter, encoding and header options apply to every data set
+    in --data that is not a named corpus.
     """
     from nlpmeta.bench import Bench, scaling_benches
     from nlpmeta.bench.plan import BenchTask, entries_of
@@ -267,10 +267,10 @@ def report(
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Benchmark",
     json: AsJson = False,
 ) -> None:
-    """Make one HTML page of the results in DIR, and pictures as files.
+    """Make an HTML page of the results in DIR, and figures as files.
 
-    The page, DIR/report.html, holds everything it shows and asks no server for anything. The pictures are in
-    DIR/pictures. With --into the table of the results is put between the two marks of a Markdown file.
+    The page, DIR/report.html, is self-contained and loads nothing from the network. The figures are in DIR/pictures.
+    With --into, the results table is written between the two markers of a Markdown file.
     """
     from nlpmeta.bench.report import PICTURES_FOLDER, make_report
     from nlpmeta.bench.store import Store

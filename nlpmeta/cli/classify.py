@@ -44,7 +44,7 @@ EXAMPLES = """Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(epilog=EXAMPLES, short_help="Label texts by what the labels are called: no examples.")(
+    app.command(epilog=EXAMPLES, short_help="Label texts by the names of the labels, without examples.")(
         loads_encoder(classify)
     )
 
@@ -77,10 +77,10 @@ def classify(
     engine: EngineName = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Print label, probability and text of each text, as predict does, knowing only what the labels are called.
+    """Print label, probability and text of each text, as predict does, from the names of the labels alone.
 
-    A label has to say in words what it is, in any language; a description says more. Nothing is measured and nothing is
-    saved: adapt --shots 0 scores names on labelled data, and adapt --shots 5 does better with five examples a class.
+    Labels must be words with a meaning, in any language; descriptions add to them. Nothing is measured or saved: adapt
+    --shots 0 scores the names on labelled data, and adapt --shots 5 is more accurate, with five examples per class.
     """
     from nlpmeta.cli.answering import Columns
     from nlpmeta.cli.predict import answer

@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 @_app.command("list", epilog=EXAMPLES)
 def list_sets(*, data_dir: DataFolder = None, json: AsJson = False) -> None:
-    """Print every data set that has a name: its languages, classes, licence, and where it would be read from."""
+    """Print every named data set: its languages, classes, licence, and where it would be read from."""
     from nlpmeta.cli.console import out, out_json, out_table
     from nlpmeta.sources.loading import overviews
 
@@ -115,7 +115,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Write one split as a table that every command can read again: text, label, and what else there is.
+    """Write one split as a table that every command reads: text, label, and all other columns.
 
     The licence of the data set holds for the file too; it is printed.
     """
@@ -160,7 +160,7 @@ def check(
     each kind is named (the first row, where the data has no lines), and rows that cannot be read are counted.
 
     With --model the examples of one file are ranked by how improbable their label is when they are held out, by the
-    method of that model: where labels are wrong, they stand first. --json has all of them.
+    method of that model; examples with a wrong label tend to come first. --json lists all of them.
     """
     from dataclasses import asdict
 

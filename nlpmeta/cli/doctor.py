@@ -28,14 +28,14 @@ EXAMPLES = """Examples:
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(epilog=INFO_EXAMPLES, short_help="Print what a model folder holds.")(info)
-    app.command(epilog=EXAMPLES, short_help="Look whether everything is there that is needed.")(loads_encoder(doctor))
+    app.command(epilog=EXAMPLES, short_help="Check that everything needed is installed.")(loads_encoder(doctor))
 
 
 def doctor(
     *,
     json: AsJson = False,
 ) -> None:
-    """Look whether everything is there that is needed; nothing is changed and no network is asked."""
+    """Check that everything needed is installed; nothing is changed and the network is not used."""
     from nlpmeta.cli.console import out, out_json, printable
 
     found = []

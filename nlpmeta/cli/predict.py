@@ -95,7 +95,7 @@ OutOfScope = Annotated[
 Threshold = Annotated[
     float | None, typer.Option(help="Minimum probability; below it the label is 'none of these'.", min=0, max=1)
 ]
-Why = Annotated[bool, typer.Option("--why", help="Show what the label hangs on: words of the text, examples.")]
+Why = Annotated[bool, typer.Option("--why", help="Show what the label depends on: words of the text, examples.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Workers = Annotated[
     int | None, typer.Option(help="Processes that predict many tables, each on one core (default: 1).", min=1)
@@ -142,22 +142,22 @@ def predict(
 ) -> None:
     """Print label, probability and text of each text, tab-separated, as soon as they are known.
 
-    One line comes out for each line or row that goes in, in order; an empty text gets an empty label. A table written
-    with --out has the columns of --file, then label and probability (after predicted_ where it has such columns).
+    There is one output line per input line or row, in order; an empty text gets an empty label. A table written with
+    --out has the columns of --file, then label and probability (prefixed with predicted_ where those are taken).
 
     With --abstain a text gets one label where the model is sure, several (a | b) where it is not, or "unsure".
 
-    With --out-of-scope (a model of auto) a further column says how probable it is that a text belongs to none of the
-    classes; from 0.5 on its label is "none of these". With --threshold that is the label of a text whose probability,
-    times that of being in scope where the model knows it, is lower.
+    With --out-of-scope (method auto) a further column has the probability that a text belongs to none of the classes;
+    from 0.5 on, its label is "none of these". With --threshold that is also the label of a text whose probability
+    (times that of being in scope, where the model estimates it) is lower.
 
-    A model that gives several labels a text prints all whose probability reaches their threshold (or --threshold)
-    with --label-separator between them, and none for a text that has none.
+    A multi-label model prints every label whose probability reaches its threshold (or --threshold), separated by
+    --label-separator, and nothing where there is none.
 
     With --why each text is followed by the words without which its label is less probable, and by the examples that
-    speak most for its label and against it, where the model was saved with them (adapt --include-support).
+    speak most for and against its label, if the model was saved with them (adapt --include-support).
 
-    With a pattern in --file each table becomes one in --out. What a former run finished is not done again.
+    With a pattern in --file, each table gives one in --out. Tables that an earlier run finished are skipped.
     """
     from nlpmeta.bulk.partitions import is_many
     from nlpmeta.cli.answering import Columns, give_reasons, load_model

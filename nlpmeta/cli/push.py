@@ -20,7 +20,7 @@ EXAMPLES = """Examples:
 
   nlpmeta push my-model user/alarm-or-music --pr
 
-The token is the one of 'hf auth login', or HF_TOKEN.
+The token comes from 'hf auth login' or HF_TOKEN.
 """
 EXPORT_EXAMPLES = """Examples:
 
@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
         loads_encoder(export)
     )
     app.command(
-        name="compile", epilog=COMPILE_EXAMPLES, short_help="Compile the encoder of a model, to answer faster on a CPU."
+        name="compile", epilog=COMPILE_EXAMPLES, short_help="Compile a model's encoder for faster CPU predictions."
     )(loads_encoder(compile_))
 
 
@@ -70,11 +70,11 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card, files and sizes; send nothing.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Push a model and a card made from what is known of it, in one commit; the examples stay here.
+    """Push a model and its card in one commit; examples are published only with --include-support.
 
-    The card is README.md of the model where you changed that, and else made anew.
+    The card is the README.md of the model if you edited it, and is generated otherwise.
 
-    Pushing again sends what changed and nothing else.
+    Pushing again uploads only what changed.
     """
     from nlpmeta.sharing import Sharing, owned_target, push_model
 
@@ -137,7 +137,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     *,
     to: Annotated[str, typer.Option(help="transformers, sentence-transformers, onnx or onnx-int8.")] = "transformers",
-    int8: Annotated[bool, typer.Option("--int8", help="For onnx: weights of eight bits.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="For onnx: 8-bit weights.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is in the folder.")] = False,
     quiet: Quiet = False,
@@ -145,9 +145,9 @@ def export(
 ) -> None:
     """Write a model for another library; its probabilities are the same to 1e-4, which is checked.
 
-    The encoder is part of the folder, so it has some hundred MB. --overwrite replaces an export of ours; a folder that
-    holds anything else stays as it is. An onnx folder also holds predict.py, which needs onnxruntime, tokenizers and
-    numpy alone; with --int8 probabilities differ from the model's.
+    The folder contains the encoder, so it takes several hundred MB. --overwrite replaces an earlier export; a folder
+    with anything else in it is left alone. An onnx folder also has predict.py, which needs only onnxruntime, tokenizers
+    and numpy; with --int8, probabilities differ from the model's.
     """
     import warnings
     from typing import cast

@@ -61,7 +61,7 @@ def score(
     device: Device = "auto",
     engine: EngineName = "auto",
     show: Annotated[int, typer.Option(help="Number of texts to print on which models disagree.", min=0)] = 5,
-    out: Annotated[Path | None, typer.Option(help="CSV file for a row a text: label, and what each said.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file, a row per text: its label, each model's label.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
     json: AsJson = False,
     quiet: Quiet = False,

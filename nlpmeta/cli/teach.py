@@ -81,10 +81,10 @@ def teach(
     json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
 ) -> None:
-    """Add examples and classes to an adapted model, say what changes on the examples it holds, and save it.
+    """Add examples and classes to an adapted model, report how its accuracy changes, and save it.
 
-    Accuracy is by cross-validation over the examples of the model, before and after. Examples that the model holds
-    already are skipped. The folder is replaced when the new model is complete, or stays as it was.
+    Accuracy is cross-validated on the examples of the model, before and after. Examples that it has already are
+    skipped. The folder is replaced once the new model is complete, or stays as it was.
     """
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.persistence import REPORT_FILE
@@ -195,14 +195,14 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
 def serve(
     model: Annotated[list[Path] | None, typer.Argument(help="Folders of adapted models.")] = None,
     *,
-    models: Annotated[
-        Path, typer.Option(help="Folder whose models are served by name, and that keeps what is taught.")
-    ] = Path("nlpmeta-models"),
+    models: Annotated[Path, typer.Option(help="Folder of models to serve by name, and of what is taught.")] = Path(
+        "nlpmeta-models"
+    ),
     users: Annotated[Path | None, typer.Option(help="File of users' heads (AdapterStore).")] = None,
-    host: Annotated[str, typer.Option(help="Address; another than loopback needs --token-file.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address; anything but loopback needs --token-file.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for a free one.", min=0, max=65535)] = 8000,
     token_file: Annotated[Path | None, typer.Option(help="File of accepted tokens, one a line.")] = None,
-    no_auth: Annotated[bool, typer.Option("--no-auth", help="No token, though others can reach the server.")] = False,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Serve other machines without a token.")] = False,
     engine: Annotated[str, typer.Option(help="torch, onnx, onnx-int8, or auto: compiled, else torch.")] = "auto",
     encoder: Annotated[str | None, typer.Option(help="Encoder of new models: folder or Hub id.")] = None,
     checkpoint: Annotated[str, typer.Option(help="Checkpoint of new models: default, none, or a folder.")] = "default",
@@ -210,8 +210,8 @@ def serve(
 ) -> None:
     """Serve models over HTTP, with a page to make and teach them on.
 
-    Without --token-file it answers on this machine alone. What is taught is on disk (in --models) before it is
-    confirmed. Ctrl-C answers what is under way and ends.
+    Without --token-file it serves this machine only. What is taught is written to disk (in --models) before it is
+    confirmed. Ctrl-C finishes the requests under way and stops.
     """
     from nlpmeta.cli.console import say
     from nlpmeta.cli.process import check_device

@@ -25,7 +25,7 @@ EXAMPLES = """Examples:
 
   accelerate launch --num_processes 2 -m nlpmeta train protonet
 
-  nlpmeta train --online tickets.csv reviews.csv out=runs/mine        # learn on from the checkpoint of the package
+  nlpmeta train --online tickets.csv reviews.csv out=runs/mine        # continue from the shipped checkpoint
 
   nlpmeta train --online reviews-may.csv out=runs/mine --resume
 
@@ -40,13 +40,13 @@ RECIPE_EXAMPLES = """Examples:
   nlpmeta recipes keys
 """
 _recipes = typer.Typer(
-    no_args_is_help=True, epilog=RECIPE_EXAMPLES, help="List, copy and explain the recipes of meta-training."
+    no_args_is_help=True, epilog=RECIPE_EXAMPLES, help="List, copy and explain meta-training recipes."
 )
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command(epilog=EXAMPLES, short_help="Meta-train a checkpoint as a recipe says.")(loads_encoder(train))
+    app.command(epilog=EXAMPLES, short_help="Meta-train a checkpoint from a recipe.")(loads_encoder(train))
     app.add_typer(_recipes, name="recipes")
 
 
@@ -66,7 +66,7 @@ def train(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Meta-train a learner; the finished checkpoint and metrics.jsonl lie in the folder of the key out."""
+    """Meta-train a learner; the checkpoint and metrics.jsonl are written to the folder named by the key out."""
     if online:
         _learn_on(
             [recipe, *(changes or [])],
@@ -228,7 +228,7 @@ def _report_online(leader: "OnlineMetaLearner", folder: Path, *, as_json: bool) 
 
 @_recipes.command("list", epilog=RECIPE_EXAMPLES)
 def list_recipes(*, json: AsJson = False) -> None:
-    """Print the shipped recipes, each with the first line of what it says about itself."""
+    """Print the shipped recipes, each with the first line of its description."""
     from nlpmeta.cli.console import out_json, out_table
     from nlpmeta.training.recipe_files import about, shipped_recipes
 
@@ -246,7 +246,7 @@ def copy(
     *,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
-    """Copy a shipped recipe, to change it."""
+    """Copy a shipped recipe to edit it."""
     from nlpmeta.cli.console import out
     from nlpmeta.errors import NLPMetaError
     from nlpmeta.storage.files import read_text, write_text

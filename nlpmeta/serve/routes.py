@@ -165,7 +165,7 @@ async def _predict_for_user(request: Request, name: str, body: PredictBody, serv
 
 @router.post("/classify")
 async def classify(request: Request, body: ClassifyBody, service: ForService) -> JSONResponse:
-    """Labels and probabilities of texts by what the labels are called: no model, no example."""
+    """Labels and probabilities of texts from the names of the labels: no model, no example."""
     check_texts(body.texts, service.limits)
     within(service.limits.classes, len(body.labels), "labels")
     for label, n in ((label, body.labels.count(label)) for label in body.labels):
