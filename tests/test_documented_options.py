@@ -177,7 +177,7 @@ def test_the_first_page_of_help_fits_a_screen_and_loads_nothing_heavy():
 def test_paragraphs_of_help_are_wrapped_to_the_terminal_and_not_where_the_source_is(capsys):
     assert main(["teach", "--help"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    start = next(i for i, line in enumerate(lines) if line.startswith("Accuracy is by cross-validation"))
+    start = next(i for i, line in enumerate(lines) if line.startswith("Accuracy is cross-validated"))
     paragraph = lines[start : lines.index("", start)]
     following = [len(f"{line} {after.split()[0]}") for line, after in itertools.pairwise(paragraph)]
     assert following and min(following) > max(map(len, paragraph)) - 2, paragraph
