@@ -131,11 +131,11 @@ def test_few_texts_say_little_and_the_output_says_which_accuracy_to_believe(adap
     data = write(tmp_path / "a.csv", learn)
     few = adapt("--data", data, "--test-data", write(tmp_path / "b.csv", test), "--shots", 3, "--out", "m")
     assert "only 24 texts were scored" in few
-    assert "believe the expected one" in few or "believe the warning" in few
+    assert "trust the expected accuracy" in few or "trust the warning" in few
     many = LabeledTexts.from_names([f"{text} ball" for text in pool.texts], pool.names())
     enough = adapt("--data", data, "--test-data", write(tmp_path / "c.csv", many), "--shots", 3, "--out", "n")
     assert "says little" not in enough
-    assert "believe the measured one" in enough or "believe the warning" in enough
+    assert "trust the measured accuracy" in enough or "trust the warning" in enough
 
 
 def test_the_card_repeats_runs_folds_and_texts_and_never_the_name_of_a_file(adapt, pool, tmp_path, capsys):

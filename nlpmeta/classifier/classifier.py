@@ -295,4 +295,4 @@ class FewShotClassifier(AnsweringClassifier):
         if names is None or names.encoder is not learner.encoder:
             self._names_ = names = EmbeddingTable(learner.encoder)
         with self._embedding():
-            return learned(learner, examples, names, embed=embed, before=before)
+            return learned(learner, examples, embed=embed, names=names, before=before)

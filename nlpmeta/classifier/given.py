@@ -103,9 +103,9 @@ def given_examples(
 def learned(
     learner: Learner,
     examples: Examples,
-    names: EmbeddingTable,
     *,
     embed: Embed | None = None,
+    names: Embed | None = None,
     before: TaskState | None = None,
 ) -> Fitted:
     """What ``learner`` makes of ``examples``.
@@ -113,13 +113,15 @@ def learned(
     Args:
         learner: what adapts.
         examples: what it learns from.
-        names: embeddings of class names, which are kept.
         embed: where all embeddings come from, if not from the encoder.
+        names: where those of class names come from, if ``embed`` is not given.
         before: what was learned from earlier examples, if anything.
     """
     at_least_two(examples.classes)
+    of_texts = embed or learner.encoder.encode
+    of_names = embed or names or learner.encoder.encode
     if isinstance(examples, SeveralExamples):
-        return several_learned(learner, examples, embed or learner.encoder.encode, names=embed or names)
+        return several_learned(learner, examples, of_texts, names=of_names)
     data = examples.data()
     if data.by_name or data.descriptions:
         check_pairs(learner, data)
@@ -127,8 +129,8 @@ def learned(
     if examples.weights is not None:
         check_weighs(learner)
     if learner.inputs == "embeddings":
-        examples = examples.embedded(embed or learner.encoder.encode)
-    support = _support(learner, examples, data, embed or names)
+        examples = examples.embedded(of_texts)
+    support = _support(learner, examples, data, of_names)
     if before is not None and isinstance(learner, Readapts):
         state = learner.readapt(support, before)
     else:
@@ -177,15 +179,7 @@ def _embed(learner: Learner, examples: Examples) -> Embed | None:
     features = examples.features
     if learner.inputs != "embeddings" or features is None:
         return None
-    known = dict(zip(examples.texts, features, strict=False))
-
-    def embed(texts: Sequence[str]) -> torch.Tensor:
-        new = list(dict.fromkeys(text for text in texts if text not in known))
-        if new:
-            known.update(zip(new, learner.encoder.encode(new), strict=True))
-        return torch.stack([known[text] for text in texts])
-
-    return embed
+    return EmbeddingTable.of(learner.encoder, examples.texts[: len(features)], features)
 
 
 TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"

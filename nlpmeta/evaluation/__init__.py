@@ -171,15 +171,15 @@ def notes_on_figures(trial: Trial, found: TaskReport | None) -> list[str]:
     if found is None or found.expected is None:
         return notes
     if found.warns:
-        return [*notes, "believe the warning and the measured accuracy, not the expected one: that is for sound tasks"]
+        return [*notes, "trust the warning and the measured accuracy; the expected one assumes a sound task"]
     if trial.task.n_folds is not None:
         why = "it starts from held-out examples like the measured one, and knows what other tasks of this size reached"
-        return [*notes, f"of the two accuracies believe the expected one: {why}"]
+        return [*notes, f"trust the expected accuracy over the measured one: {why}"]
     if few is not None:
         why = f"it rests on many other tasks of this size, the measured one on {trial.n_texts} texts"
-        return [*notes, f"of the two accuracies believe the expected one: {why}"]
+        return [*notes, f"trust the expected accuracy over the measured one: {why}"]
     why = f"it is of {trial.n_texts} texts of this task, the expected one is of the saved model's support set alone"
-    return [f"of the two accuracies believe the measured one: {why}"]
+    return [f"trust the measured accuracy over the expected one: {why}"]
 
 
 def _interval(interval: Interval | Proportion | None) -> Json:

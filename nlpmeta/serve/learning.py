@@ -29,7 +29,6 @@ from nlpmeta.data.labels import words_of
 from nlpmeta.encoder.compiling import embedded_by
 from nlpmeta.encoder.device import tokens_at_once
 from nlpmeta.encoder.engines import Engine, embed_by
-from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.learners.abilities import ReadsStreams
@@ -188,9 +187,8 @@ def fitted_to(known: Known, learner: Learner, embedder: Embedder, before: Fitted
     """What ``learner`` makes of what is stored of a model, from what it had learned ``before`` if anything."""
     with embedder.embedding():
         fitted = learned(
-            learner, _examples(known), EmbeddingTable(learner.encoder), embed=learner.encoder.encode,
-            before=None if before is None else before.state,
-        )  # fmt: skip
+            learner, _examples(known), embed=learner.encoder.encode, before=None if before is None else before.state
+        )
     return Served(known.name, known.version, fitted, embedder)
 
 
