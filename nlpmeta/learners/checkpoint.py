@@ -4,21 +4,19 @@ import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
+from nlpmeta.encoder.device import Device, resolve_device
 from nlpmeta.encoder.files import Pooling
 from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, Storage, has_adapter, load_adapter, save_adapter
 from nlpmeta.encoder.parts import PAIR_FORM
+from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import Learner, learners
 from nlpmeta.storage.files import Json, write_bytes
 from nlpmeta.storage.folders import listed_files, new_folder
 from nlpmeta.storage.manifest import MANIFEST, PARTS, finish_save, mapping, read_manifest, whole_folder, write_manifest
 from nlpmeta.storage.tensors import read_tensors
-
-if TYPE_CHECKING:
-    from nlpmeta.encoder.device import Device
-    from nlpmeta.encoder.text_encoder import TextEncoder
 
 LEARNER_FILE = "learner.safetensors"
 _LARGEST_LOGARITHM = 40.0
@@ -44,7 +42,7 @@ def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact")
 
 
 def read_learner(
-    folder: Path, manifest: Mapping[str, Json], *, max_length: int | None = None, device: "Device" = "auto"
+    folder: Path, manifest: Mapping[str, Json], *, max_length: int | None = None, device: Device = "auto"
 ) -> Learner:
     """The learner that a manifest describes, with its encoder, in evaluation mode.
 
@@ -136,7 +134,7 @@ def refuse_other_checkpoint_files(folder: Path) -> None:
         raise NLPMetaError(f"{folder / PARTS} is a link and was not changed. Choose another folder.")
 
 
-def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device: "Device" = "auto") -> Learner:
+def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device: Device = "auto") -> Learner:
     """The meta-trained learner in ``folder``, in evaluation mode, on an encoder of its own; see ``read_learner``.
 
     Raises:
@@ -148,6 +146,11 @@ def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device
     return read_learner(folder, read_manifest(folder), max_length=max_length, device=device)
 
 
+own_encoder = TextEncoder.from_pretrained
+"""Loads an encoder that adapters can be put into."""
+_own_encoder_once = lru_cache(maxsize=2)(own_encoder)
+
+
 def shared_encoder(
     name: str,
     *,
@@ -156,12 +159,10 @@ def shared_encoder(
     max_length: int | None = None,
     window: int | None = None,
     normalise: bool = True,
-    pooling: "Pooling | None" = None,
-    device: "Device" = "auto",
-) -> "TextEncoder":
+    pooling: Pooling | None = None,
+    device: Device = "auto",
+) -> TextEncoder:
     """``own_encoder``, loaded once a process and device: frozen weights can be shared."""
-    from nlpmeta.encoder.device import resolve_device
-
     return _own_encoder_once(
         name,
         revision=revision,
@@ -174,36 +175,7 @@ def shared_encoder(
     )
 
 
-def own_encoder(
-    name: str,
-    *,
-    revision: str | None = None,
-    prefix: str | None = None,
-    max_length: int | None = None,
-    window: int | None = None,
-    normalise: bool = True,
-    pooling: "Pooling | None" = None,
-    device: "Device" = "auto",
-) -> "TextEncoder":
-    """``TextEncoder.from_pretrained``: an encoder that adapters can be put into."""
-    from nlpmeta.encoder.text_encoder import TextEncoder
-
-    return TextEncoder.from_pretrained(
-        name,
-        revision=revision,
-        prefix=prefix,
-        max_length=max_length,
-        window=window,
-        normalise=normalise,
-        pooling=pooling,
-        device=device,
-    )
-
-
-_own_encoder_once = lru_cache(maxsize=2)(own_encoder)
-
-
-def _encoder_facts(encoder: "TextEncoder") -> dict[str, Json]:
+def _encoder_facts(encoder: TextEncoder) -> dict[str, Json]:
     if encoder.files is None:
         raise NLPMetaError(
             "This encoder was built in memory, so a saved model could not find it again. "
@@ -246,7 +218,7 @@ def _training_facts(manifest: Mapping[str, Json]) -> dict[str, Json] | None:
     return {key: training[key] for key in known if key in training} if isinstance(training, Mapping) else None
 
 
-def _warn_of_other_weights(encoder: "TextEncoder", digest: str) -> None:
+def _warn_of_other_weights(encoder: TextEncoder, digest: str) -> None:
     if encoder.files is not None and encoder.files.digest != digest:
         warnings.warn(
             f"The model was adapted on other weights of {encoder.files.name} than the ones found here "
