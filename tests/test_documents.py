@@ -43,6 +43,22 @@ def test_links_between_documents_lead_to_files():
             assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
 
 
+def test_links_to_headings_lead_to_headings():
+    wrong = []
+    for path in documents():
+        for target, heading in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", path.read_text(encoding="utf-8")):
+            page = path.parent / target if target else path
+            if page.suffix == ".md" and heading not in _anchors(page.read_text(encoding="utf-8")):
+                wrong.append(f"{path.relative_to(ROOT)}: {target}#{heading}")
+    assert not wrong
+
+
+def _anchors(page):
+    """What the headings of a page are linked by, as GitHub and MkDocs make it."""
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", each) for each in re.findall(r"^#+ (.*)$", page, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", each.strip().lower()).replace(" ", "-") for each in plain}
+
+
 def test_every_page_is_linked_from_the_index_and_the_index_from_the_readme():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     for path in documents()[1:]:
