@@ -88,7 +88,7 @@ def test_the_page_opens_with_the_best_method_and_the_means_of_all(store, page):
         ]
         for name in ("auto@default", "setfit")
     }
-    assert "Best on the mean of 3 datasets: auto@default" in head
+    assert "Best on average over 3 datasets: auto@default" in head
     for name, values in means.items():
         assert name in head
         for value in values:

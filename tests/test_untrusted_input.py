@@ -168,7 +168,7 @@ def test_a_file_that_nobody_listed_is_not_read(folder):
 def test_a_pipe_in_the_place_of_a_file_does_not_hang(folder):
     (folder / "labels.json").unlink()
     os.mkfifo(folder / "labels.json")
-    refused(folder, "no regular file", ModelFolderError)
+    refused(folder, "not a regular file", ModelFolderError)
 
 
 def test_another_version_says_which_release_reads_it(folder):

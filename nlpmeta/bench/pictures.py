@@ -130,7 +130,7 @@ def reliability(groups: Sequence[Group]) -> Picture:
             figure,
             name="reliability",
             title="Do probabilities mean what they say?",
-            caption="On the dashed line they do; below it a method is too sure of itself. The error is the expected "
+            caption="On the dashed line they do; below it a method is overconfident. The error is the expected "
             "calibration error with 15 bins, over all tasks and draws.",
             alt="Reliability diagram of " + ", ".join(colours) + ".",
         )

@@ -104,7 +104,7 @@ def _answer(groups: Sequence[Group]) -> str:
     n_sets = len({(task.data, task.lang) for task in same.tasks})
     counts = ", ".join(map(str, shots))
     sentence = (
-        f"Best on the mean of {n_sets} datasets: {first.title}, {leads} points against {second.title} "
+        f"Best on average over {n_sets} datasets: {first.title}, {leads} points against {second.title} "
         f"with {counts} examples per class."
     )
     head = "".join(

@@ -191,7 +191,8 @@ def _name_out(name: str, source: str) -> str:
     if path.suffix.lower() not in TABLE_SUFFIXES:
         refuse_foreign(Path(source))
         raise NLPMetaError(
-            f"{visible(source)}: partitions are {', '.join(TABLE_SUFFIXES)}, packed or not; name such alone in --file."
+            f"{visible(source)}: partitions are {', '.join(TABLE_SUFFIXES)}, compressed or not; "
+            "--file must match only those."
         )
     return path.as_posix()
 

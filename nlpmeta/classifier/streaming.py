@@ -241,7 +241,7 @@ def _why_unwritable(learner: ReadsStreams, state: TaskState, features: Tensor, n
             there = "missing" if found is None else f"{tuple(found.shape)} {found.dtype}"
             return f"{name} is {there}, not {shape} {value.dtype}"
         if not found.is_floating_point() and bool((found < -1).any()):
-            return f"{name} holds a number that is none"
+            return f"{name} holds a value that is not a number"
     slots: list[int] = state[SLOTS].tolist()
     if len(set(slots)) < n_way or not all(0 <= slot < learner.max_way for slot in slots):
         return "two classes share a place, or one has none"

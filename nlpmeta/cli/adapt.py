@@ -257,7 +257,7 @@ def show(
         rows = sum(trial.task.left_out.values())
         out(f"Left out: {rows} test rows of classes without support ({', '.join(sorted(trial.task.left_out)[:10])})")
     if label_next is not None:
-        out("Label next, the most useful first:" if label_next else "Label next: no text is left to ask for")
+        out("Label next, the most useful first:" if label_next else "Label next: no unlabelled texts are left")
         for text in label_next:
             out(f"  {printable(text)}")
     stages = ", ".join(f"{stage.replace('_', ' ')} {seconds:.1f} s" for stage, seconds in watch.seconds.items())

@@ -125,7 +125,7 @@ def compile_if_told(
     if not there:
         if not quiet and sys.stderr.isatty():
             first = "" if find_spec("onnxruntime") else "pip install 'nlpmeta[fast]' and "
-            say(f"Tip: {first}{f'nlpmeta compile {what}'.strip()}: predictions and their start are then much faster.")
+            say(f"Tip: {first}{f'nlpmeta compile {what}'.strip()}: predictions then start and run much faster.")
         return
     try:
         compiled("onnx" if engine == "auto" else engine)

@@ -132,7 +132,7 @@ def _device() -> Finding:
         return Finding("device", "ok", f"{torch.accelerator.device_count()} of {name}, torch {torch.__version__}")
     said = f"CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
     if torch.get_num_threads() > (os.cpu_count() or 1):
-        return Finding("device", "note", f"{said}: more threads than cores only wait; set OMP_NUM_THREADS")
+        return Finding("device", "note", f"{said}: more threads than cores slow it down; set OMP_NUM_THREADS")
     return Finding("device", "ok", said)
 
 
@@ -165,7 +165,7 @@ def _embedding() -> Finding:
     same, other = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
     if not same > other:
         said = f"the encoder puts a sentence nearer to another ({other:.2f}) than to its translation ({same:.2f})"
-        return Finding("embedding", "failed", f"{said}; its weights are not what they should be")
+        return Finding("embedding", "failed", f"{said}; its weights look wrong")
     return Finding("embedding", "ok", f"a translation is nearer ({same:.2f}) than another sentence ({other:.2f})")
 
 
@@ -188,7 +188,7 @@ def _data() -> Finding:
             "data", "ok", "no mirror folder (NLPMETA_DATA_DIR); data sets of the catalogue come from the Hub"
         )
     if not folder.is_dir():
-        return Finding("data", "failed", f"NLPMETA_DATA_DIR names {folder}, which is no folder")
+        return Finding("data", "failed", f"NLPMETA_DATA_DIR names {folder}, which is not a folder")
     return Finding("data", "ok", f"mirror folder {folder}, {sum(1 for each in folder.iterdir() if each.is_dir())} sets")
 
 

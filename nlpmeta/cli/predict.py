@@ -270,7 +270,7 @@ def predict_partitions(
     for error in wrong[1:_NOTES]:
         say(f"Failed: {error}")
     if wrong:
-        again = "The same command does the missing ones again."
+        again = "Run the same command again to retry them."
         raise WorkFailedError(f"{len(wrong)} of {len(every)} files failed, the first: {wrong[0]} {again}")
 
 

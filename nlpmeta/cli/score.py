@@ -91,7 +91,7 @@ def score(
     texts = source.load(lang, split, several=True) if source.several else source.load(lang, split)
     for name in models if not quiet else ():
         if _was_adapted_from(name, texts):
-            say(f"Note: {name} was adapted from examples of this very data, so its figures here are too good.")
+            say(f"Note: {name} was adapted from examples of this very data, so its figures here are too optimistic.")
     if source.several:
         return _score_several(models, texts, data, device, check_engine(engine), as_json=json, out=out)
     answers = [_answers(name, texts, device=device, engine=engine, quiet=quiet) for name in models]

@@ -184,8 +184,8 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
         if not quiet and taught.after is not None and taught.after.n < _FEW:
             some = "1 scored example says" if taught.after.n == 1 else f"{taught.after.n} scored examples say"
             say(
-                f"Note: {some} little; a difference of one or two is chance. "
-                "Compare these rows with one another: the figure of adapt is of other folds."
+                f"Note: {some} little; a difference of one or two examples is chance. "
+                "Compare these rows with each other: adapt uses other folds."
             )
     else:
         out("No accuracy: nothing can be held out of the examples")
@@ -234,4 +234,4 @@ def serve(
         if LightNames.of_checkpoint(named_checkpoint(checkpoint), "auto") is None:
             what = "" if checkpoint == "default" else f" {checkpoint}"
             say(f"Tip: nlpmeta compile{what}: the server then starts in 2 seconds and answers faster.")
-    answer(settings, on_address=lambda url: say(f"Serving on {url} (the page to teach on is there). Ctrl-C ends it."))
+    answer(settings, on_address=lambda url: say(f"Serving on {url} (the teaching page is there). Ctrl-C stops it."))

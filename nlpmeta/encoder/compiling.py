@@ -115,7 +115,7 @@ def opened(encoder: TextEncoder, precision: Precision, *, make: bool) -> Compile
     except WorkFailedError as error:
         if not isinstance(error.__cause__, OSError):
             raise
-        warnings.warn(f"{error} Embedding goes on uncompiled.", DataWarning, stacklevel=2)
+        warnings.warn(f"{error} Continuing without a compiled encoder.", DataWarning, stacklevel=2)
         return None
     return CompiledEncoder.from_cache(name)
 
@@ -214,10 +214,10 @@ def _agreement(encoder: TextEncoder, made: CompiledEncoder, precision: Precision
     theirs = encoder.merged().embed_tokens(tokens).float().cpu().numpy()
     found = Agreement.between(made.embed(tokens), theirs)
     if precision == "float32" and not found.apart <= SAME:
-        raise WorkFailedError(f"The compiled encoder's numbers are {found.apart:.1g} off; it was not kept.")
+        raise WorkFailedError(f"The compiled encoder's embeddings differ by {found.apart:.1g}; it was discarded.")
     if not found.changed <= MOST_CHANGED:
         raise WorkFailedError(
-            f"In int8 this encoder classifies {100 * found.changed:.0f} % of {found.texts} texts otherwise "
-            f"(at most {100 * MOST_CHANGED:.0f} % are accepted); it was not kept. Use float32."
+            f"In int8 this encoder classifies {100 * found.changed:.0f} % of {found.texts} texts differently "
+            f"(at most {100 * MOST_CHANGED:.0f} % are accepted); it was discarded. Use float32."
         )
     return found

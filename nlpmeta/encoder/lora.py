@@ -31,17 +31,17 @@ class AdapterSettings(Settings):
     Source: LoRA, Hu et al., ICLR 2022 (arXiv:2106.09685), equation 3.
     """
 
-    rank: int = Field(16, ge=1, le=4096, description="columns of the two thin matrices of each adapted weight")
-    alpha: float = Field(32.0, gt=0, le=1e6, description="the product of the two is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before each adapter while training")
+    rank: int = Field(16, ge=1, le=4096, description="LoRA rank")
+    alpha: float = Field(32.0, gt=0, le=1e6, description="LoRA alpha: the update is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout, in training")
     modules: tuple[str, ...] | None = Field(
-        None, min_length=1, description="last names of the linear layers that are adapted; null for all in the layers"
+        None, min_length=1, description="target modules, by the last part of their names; null for all linear layers"
     )
     layers: int | None = Field(
         None,
         ge=1,
         le=10_000,
-        description="only the top so many layers; null for all. With start, the rest is frozen",
+        description="only the top N layers; null for all. With start, the rest is frozen",
     )
 
 

@@ -209,7 +209,7 @@ class _Starter(Source):
         return cls()
 
 
-_WRITTEN = "Written for nlpmeta to try the package out; not reviewed by native speakers, no benchmark."
+_WRITTEN = "Written for nlpmeta to try the package out; not reviewed by native speakers; not a benchmark."
 
 
 @sources.register("starter")

@@ -63,7 +63,7 @@ def refuse_foreign(path: Path) -> None:
     """
     kind = kind_of(path)
     if kind in _INSTEAD or (path.suffix.lower() in PACKED and kind in (*ARROW, ".xlsx")):
-        instead = _INSTEAD.get(kind, f"unpack it first: {kind} files are packed in themselves")
+        instead = _INSTEAD.get(kind, f"unpack it first: {kind} files are compressed internally")
         raise DataError(f"{path} ends in {''.join(path.suffixes[-2:])!r}, which is not read here; {instead}.")
 
 

@@ -114,7 +114,7 @@ def read_json(path: Path, *, most: int = LARGEST_JSON) -> object:
     """
     try:
         if (size := path.stat().st_size) > most:
-            raise ModelFolderError(f"{path} has {size} bytes, and {most} is the most that is read.")
+            raise ModelFolderError(f"{path} has {size} bytes, and {most} is the limit.")
         source = read_bytes(path, most=most).decode("utf-8")
         value: object = json.loads(source)
         if "\\u" in source:
@@ -166,7 +166,7 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         content = file.read(min(size, most) + 1)  # a buffer of that size is taken before anything is read
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most} bytes, the most that is read", str(path))
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes, the limit", str(path))
     return content
 
 

@@ -134,12 +134,12 @@ def _checked(folder: Path, name: str) -> Path:
     """
     target = inside(folder, name)
     if not is_regular(target):
-        what = "no regular file" if target.exists() else "missing"
+        what = "not a regular file" if target.exists() else "missing"
         raise ModelFolderError(f"{folder} is incomplete: {visible(name)} is {what}. Save the model again.")
     if target.is_relative_to(root := folder.resolve()) and target != root / name:
         raise ModelFolderError(f"{folder / visible(name)} is a link, and links are not followed. Save the model again.")
     if (size := target.stat().st_size) > (most := _LARGEST.get(target.suffix, _LARGEST_OTHER)):
-        raise ModelFolderError(f"{folder / visible(name)} has {size} bytes, and {most} is the most that is read.")
+        raise ModelFolderError(f"{folder / visible(name)} has {size} bytes, and {most} is the limit.")
     return target
 
 

@@ -82,7 +82,7 @@ def _check_header(path: Path) -> None:
     """
     size = path.stat().st_size
     if size > LARGEST_FILE:
-        raise ValueError(f"it has {size / 1e9:.1f} GB, and {LARGEST_FILE / 1e9:.1f} GB is the most that is read")
+        raise ValueError(f"it has {size / 1e9:.1f} GB, and {LARGEST_FILE / 1e9:.1f} GB is the limit")
     with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(LARGEST_HEADER, size - 8):

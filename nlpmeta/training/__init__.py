@@ -20,22 +20,20 @@ class TrainSettings(Settings):
     """How long, how fast and towards what a learner is meta-trained."""
 
     steps: int = Field(1000, ge=1, le=MOST_STEPS, description="optimiser steps")
-    episodes_per_step: int = Field(
-        2, ge=1, le=4096, description="episodes that are encoded together, over all processes"
-    )
+    episodes_per_step: int = Field(2, ge=1, le=4096, description="episodes encoded together, over all processes")
     accumulate: int = Field(
-        1, ge=1, le=4096, description="such groups of episodes whose gradients are averaged for one step"
+        1, ge=1, le=4096, description="gradient accumulation: groups of episodes averaged for one step"
     )
-    seed: int = Field(0, ge=0, le=HIGHEST_SEED, description="decides episodes, adapter start and dropout")
-    learning_rate: float = Field(3e-4, gt=0, le=HIGHEST_RATE, description="highest rate of the adapter's weights")
+    seed: int = Field(0, ge=0, le=HIGHEST_SEED, description="random seed: episodes, adapter initialisation, dropout")
+    learning_rate: float = Field(3e-4, gt=0, le=HIGHEST_RATE, description="peak learning rate of the adapter")
     head_learning_rate: float = Field(
-        3e-3, gt=0, le=HIGHEST_RATE, description="highest rate of the learner's own weights"
+        3e-3, gt=0, le=HIGHEST_RATE, description="peak learning rate of the learner's own weights"
     )
-    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decay of the adapter's weights")
-    warmup: int = Field(20, ge=0, le=MOST_STEPS, description="steps over which the rates rise from 0")
-    final_rate: float = Field(0.05, ge=0, le=1, description="share of the rates that is left at the end of the cosine")
+    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW weight decay of the adapter")
+    warmup: int = Field(20, ge=0, le=MOST_STEPS, description="warmup: steps over which the rates rise from 0")
+    final_rate: float = Field(0.05, ge=0, le=1, description="fraction of the rates at the end of the cosine schedule")
     max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="gradient-norm clipping: the largest norm allowed")
-    ema: float = Field(0.98, ge=0, lt=1, description="decay of the moving average of weights that is kept; 0 for none")
+    ema: float = Field(0.98, ge=0, lt=1, description="decay of the moving average of the weights; 0 for none")
     mixed_precision: MixedPrecision = Field("no", description="no, bf16 or fp16, through Accelerate")
     chunk_tokens: int = Field(
         8192, ge=64, le=2**31, description="tokens with activations kept; texts beyond are computed twice"
@@ -51,30 +49,28 @@ class TrainSettings(Settings):
         0.0, ge=0, le=1000, description="weight of the distance to the frozen encoder's embeddings"
     )
     renew_every: int = Field(
-        100, ge=1, le=MOST_STEPS, description="steps between two clusterings, where tasks are clusters of embeddings"
+        100, ge=1, le=MOST_STEPS, description="steps between clusterings, where tasks are clusters of embeddings"
     )
     keep: Literal["best", "last"] = Field(
-        "best", description="the weights that are left: best on the held-out tasks, or the last"
+        "best", description="which weights are kept: the best on the held-out tasks, or the last"
     )
     worst_group: float = Field(
         0.0,
         ge=0,
         le=100,
-        description="how fast weight goes to the groups with the highest loss (group DRO); 0 for not at all",
+        description="step size of group DRO, which upweights the groups with the highest loss; 0 turns it off",
     )
-    group_by: Literal["lang", "domain"] = Field("lang", description="what makes a group, for worst_group")
+    group_by: Literal["lang", "domain"] = Field("lang", description="what defines a group, for worst_group")
     mix_share: float = Field(
-        0.0, ge=0, le=1, description="share of the episodes whose classes become mixtures of two, in the embeddings"
+        0.0, ge=0, le=1, description="share of the episodes whose classes are mixed in pairs, in embedding space"
     )
-    eval_every: int = Field(50, ge=1, le=MOST_STEPS, description="steps between two measurements on held-out tasks")
+    eval_every: int = Field(50, ge=1, le=MOST_STEPS, description="steps between evaluations on held-out tasks")
     eval_episodes: int = Field(10, ge=1, le=100_000, description="episodes of each held-out set")
-    control_episodes: int = Field(
-        4, ge=0, le=100_000, description="label-shuffled control episodes at each measurement"
-    )
+    control_episodes: int = Field(4, ge=0, le=100_000, description="label-shuffled control episodes at each evaluation")
     patience: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="measurements without a better one before stopping"
+        None, ge=1, le=MOST_STEPS, description="early stopping: evaluations without an improvement"
     )
-    checkpoint_every: int = Field(50, ge=1, le=MOST_STEPS, description="steps between two checkpoints for --resume")
+    checkpoint_every: int = Field(50, ge=1, le=MOST_STEPS, description="steps between checkpoints for --resume")
     keep_checkpoints: int = Field(2, ge=1, le=10_000, description="how many of them are kept")
     trackers: tuple[str, ...] = Field((), description="tensorboard, trackio, wandb: those that Accelerate finds")
 
@@ -123,13 +119,13 @@ class EpisodeTasks(Settings):
         4,
         ge=2,
         le=10_000,
-        description="spam-windows: stretches of time that the texts are cut into",
+        description="spam-windows: time windows that the texts are divided into",
     )
     language_temperature: float = Field(
         3.33, ge=0.01, le=1000, description="1 draws languages by their number of texts, more makes them more equal"
     )
     n_texts: int = Field(
-        20_000, ge=2, le=10_000_000, description="kinds without labels: texts that are read at most, drawn by the seed"
+        20_000, ge=2, le=10_000_000, description="kinds without labels: maximum number of texts, sampled with the seed"
     )
     n_clusters: int = Field(200, ge=2, le=1_000_000, description="clusters: how many in each partition")
     n_partitions: int = Field(4, ge=1, le=1000, description="clusters: partitions that episodes are drawn from")
@@ -137,29 +133,35 @@ class EpisodeTasks(Settings):
         1,
         ge=1,
         le=10_000,
-        description="clusters: groups of texts by their letters, roughly languages, whose means are taken off",
+        description="clusters: groups of texts by letters (roughly languages) whose mean embeddings are subtracted",
     )
     hard_share: float = Field(
-        0.0, ge=0, le=1, description="share of the episodes that are the hardest of four drawn, judged by letters alone"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the episodes that are the hardest of four, judged by letters alone",
     )
     split_share: float = Field(
-        0.0, ge=0, le=1, description="nway: share of the episodes whose classes are split in two by a telling word"
+        0.0,
+        ge=0,
+        le=1,
+        description="nway: share of the episodes whose classes are split by a distinguishing word",
     )
-    merge_share: float = Field(
-        0.0, ge=0, le=1, description="share of the episodes whose classes are put together two by two"
-    )
+    merge_share: float = Field(0.0, ge=0, le=1, description="share of the episodes whose classes are merged in pairs")
     imbalanced_share: float = Field(
-        0.0, ge=0, le=1, description="share of the episodes whose classes have fewer and fewer examples (Zipf's law)"
+        0.0, ge=0, le=1, description="share of the episodes with an imbalanced support (Zipf's law)"
     )
     names_only_share: float = Field(
-        0.0, ge=0, le=1, description="share of the episodes in which class names stand in the place of all examples"
+        0.0, ge=0, le=1, description="share of the episodes in which class names replace all examples"
     )
     missing_share: float = Field(
-        0.0, ge=0, le=1, description="share of the episodes in which they do so for some of the classes"
+        0.0, ge=0, le=1, description="share of the episodes in which class names replace the examples of some classes"
     )
-    withheld_share: float = Field(0.0, ge=0, le=1, description="share of the episodes whose classes have numbers only")
+    withheld_share: float = Field(
+        0.0, ge=0, le=1, description="share of the episodes whose classes have numbers for names"
+    )
     replaced_share: float = Field(
-        0.0, ge=0, le=1, description="share of the episodes whose classes carry names of other classes"
+        0.0, ge=0, le=1, description="share of the episodes whose classes carry the names of other classes"
     )
     kinds: tuple[str, ...] | None = Field(
         None, description="collections (wide): only sets of these kinds, such as sentiment; null for all"
@@ -180,7 +182,7 @@ class EpisodeTasks(Settings):
         6000,
         ge=200,
         le=10**6,
-        description="collections: characters of an episode, about; it bounds shots and ways",
+        description="collections: approximate characters of an episode; bounds shots and ways",
     )
 
     @model_validator(mode="after")
@@ -235,7 +237,7 @@ class TrainTasks(EpisodeTasks):
 class HeldOutTasks(EpisodeTasks):
     """Held-out tasks for model selection: their languages or classes are in no training part."""
 
-    name: str = Field(description="what the set is called in metrics.jsonl")
+    name: str = Field(description="name of the set in metrics.jsonl")
 
 
 class EncoderChoice(Settings):
@@ -246,16 +248,14 @@ class EncoderChoice(Settings):
     )
     revision: str | None = Field(None, description="a commit of the Hub; null for what is on this machine")
     max_length: int = Field(128, ge=4, le=100_000, description="tokens kept of each text")
-    pooling: Pooling | None = Field(None, description="mean, cls or last; null for what the model says")
-    prefix: str | None = Field(
-        None, max_length=1000, description="what goes before every text; null for what the model says"
-    )
+    pooling: Pooling | None = Field(None, description="mean, cls or last; null for the model's own")
+    prefix: str | None = Field(None, max_length=1000, description="prefix of every text; null for the model's own")
 
 
 class Recipe(TrainSettings):
     """A whole meta-training run; the keys of ``TrainSettings`` stand beside these."""
 
-    learner: str = Field("prototypical", description="the method that is meta-trained")
+    learner: str = Field("prototypical", description="the learner to meta-train")
     learner_options: dict[str, bool | _Whole | _Number | str | None] = Field(
         default_factory=dict, description="arguments of the method"
     )

@@ -47,7 +47,7 @@ def find_recipe(name: str) -> Path:
     if stem in shipped and (name == stem or path.parent.name in ("recipes", "_recipes")):
         return shipped[stem]
     if path.exists():
-        raise NLPMetaError(f"{path} is not a recipe: it is no regular file.")
+        raise NLPMetaError(f"{path} is not a recipe: it is not a regular file.")
     raise UnknownNameError("recipe", name, shipped)
 
 
@@ -191,14 +191,14 @@ def read_text(path: Path) -> str:
     """The text of a recipe file.
 
     Raises:
-        NLPMetaError: if it is no regular file, too large, or not UTF-8.
+        NLPMetaError: if it is not a regular file, too large, or not UTF-8.
     """
     if not path.is_file():
-        raise NLPMetaError(f"{path} is not a recipe: it is no regular file.")
+        raise NLPMetaError(f"{path} is not a recipe: it is not a regular file.")
     with open_regular(path) as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise NLPMetaError(f"{path} is not a recipe: it has more than {LARGEST} bytes, the most that is read.")
+        raise NLPMetaError(f"{path} is not a recipe: it has more than {LARGEST} bytes, the limit.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
