@@ -162,7 +162,7 @@ def test_a_missing_label_is_refused_and_never_a_class(name):
         (["a", b"a"], r"row 1 is b'a' \(bytes\)"),
         ([Topic.FOOD, Tone.WARM], r"a member of Topic.*a member of Tone"),
         ([Tone.WARM, "warm words"], r"a member of Tone.*a string"),
-        ([["x"], ["x", "y"]], "Several labels a text are not served"),
+        ([["x"], ["x", "y"]], "Several labels per text are not taken"),
         ([("x", "y"), ("z", "x")], r"its shape is \(2, 2\).*Several labels"),
         ([{"x"}, {"y"}], "Several labels"),
         ([np.array([1, 2]), np.array([1])], "Several labels"),

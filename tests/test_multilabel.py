@@ -1,4 +1,4 @@
-"""None, one or several labels a text: what may be given, what is learned and answered, and how it is kept."""
+"""None, one or several labels per text: what may be given, what is learned and answered, and how it is kept."""
 
 import json
 import re
@@ -254,7 +254,7 @@ def test_other_shapes_are_refused(encoder):
     with pytest.raises(DataError, match="list of labels for each text"):
         classifier.fit(["ball", "rice"], ["sport", "food"], multilabel=True)
     for asked in (None, False):  # one label in each row does not show it
-        with pytest.raises(DataError, match=r"one label a text; its shape is \(2, 1\).*multilabel=True"):
+        with pytest.raises(DataError, match=r"one label per text; its shape is \(2, 1\).*multilabel=True"):
             classifier.fit(["ball", "rice"], [["sport"], ["food"]], multilabel=asked)
     assert classifier.fit(["ball", "rice"], [["sport"], ["food"]], multilabel=True).thresholds_.shape == (2,)
 
@@ -397,7 +397,7 @@ def test_lists_and_separators_are_read_alike(tagged, separated):
 
 
 def test_a_source_of_label_sets_is_refused_where_one_label_is_wanted(tagged):
-    with pytest.raises(DataError, match="Several labels a text are taken by"):
+    with pytest.raises(DataError, match="Several labels per text are taken by"):
         load_source(str(tagged)).load()
 
 
@@ -427,7 +427,7 @@ def test_bad_options_are_refused_by_the_command(run, tagged, tmp_path):
         (["--label-separator", " "], "takes a sign"),
         (["--descriptions", described], "fod"),
         (["--ways", "4"], "4 labels were requested"),
-        (["--inner-steps", "2"], "--inner-steps goes with one label a text"),
+        (["--inner-steps", "2"], "--inner-steps requires one label per text"),
         (["--method", "prototypical"], "need the method 'auto'"),
         (["--shots", "-1"], "whole number from 0"),
     ):

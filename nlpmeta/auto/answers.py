@@ -188,8 +188,8 @@ def _checked(predictor: Predictor) -> tuple[Profile, Mixture, Tensor]:
     """What is known of tasks like this one, the mixture, and how likely it made the held-out texts."""
     if isinstance(predictor, OneVsRest):
         raise NLPMetaError(
-            "This model gives several labels a text: each has a probability of its own (predict_proba), and a text out "
-            "of scope gets none of them. Label sets and out-of-scope scores go with one label a text."
+            "This model gives several labels per text: each has a probability of its own (predict_proba), and a text "
+            "out of scope gets none of them. Label sets and out-of-scope scores require one label per text."
         )
     if not isinstance(predictor, Mixture) or not isinstance(predictor.learner, AutoHead):
         raise NLPMetaError("Label sets and out-of-scope scores need the method 'auto'; adapt with it.")

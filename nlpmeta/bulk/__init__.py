@@ -295,5 +295,5 @@ def _classifier(
 
     full = FewShotClassifier.from_pretrained(model, revision=revision, device=device, engine=engine)
     if full.fitted_.gives_sets:
-        raise NLPMetaError(f"{model} gives several labels a text; nlpmeta predict writes those.")
+        raise NLPMetaError(f"{model} gives several labels per text; nlpmeta predict writes those.")
     return full

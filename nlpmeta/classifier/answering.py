@@ -95,7 +95,7 @@ class AnsweringClassifier(KeptClassifier):
     ) -> float:
         """The share of the texts ``X`` that get the label in ``y``; the mean by ``sample_weight`` where that is given.
 
-        Of several labels a text all must be right and none missing, as scikit-learn has it.
+        Of several labels per text all must be right and none missing, as scikit-learn has it.
 
         Raises:
             DataError: as ``fit``.

@@ -171,7 +171,7 @@ class Fitted:
     by_name: "NDArray[np.generic] | None" = None
     """The classes without an example; ``None`` if there are none."""
     as_matrix: bool = False
-    """Whether several labels a text are answered as a 0/1 matrix."""
+    """Whether several labels per text are answered as a 0/1 matrix."""
 
     @classmethod
     def of(cls, learner: Learner, state: TaskState, examples: Examples) -> "Fitted":

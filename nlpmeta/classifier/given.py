@@ -88,7 +88,7 @@ def given_examples(
     classes: "ArrayLike | None",
     multilabel: bool | None,
 ) -> Examples:
-    """The examples in ``X`` and ``y``, of one label a text or of several.
+    """The examples in ``X`` and ``y``, of one label per text or of several.
 
     Raises:
         DataError: as ``pairs_and_classes`` and ``several_given``.

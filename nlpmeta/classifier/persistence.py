@@ -238,7 +238,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             examples: what it learned from, where that is kept.
             descriptions: the texts that describe a class, by its label.
             by_name: the classes without an example.
-            as_matrix: whether several labels a text are answered as a 0/1 matrix.
+            as_matrix: whether several labels per text are answered as a 0/1 matrix.
         """
         self = cls(learner)
         described = descriptions or {}

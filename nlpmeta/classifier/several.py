@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SeveralExamples(Examples):
-    """Examples with several labels a text: ``labels`` is ``(n, n_labels)`` of booleans."""
+    """Examples with several labels per text: ``labels`` is ``(n, n_labels)`` of booleans."""
 
     @classmethod
     def marked(cls, texts: tuple[str, ...], marks: Marks, descriptions: Described | None = None) -> "SeveralExamples":
@@ -45,16 +45,16 @@ class SeveralExamples(Examples):
             NLPMetaError: if there are any.
         """
         if sample_weight is not None:
-            raise NLPMetaError("sample_weight goes with one label a text; leave it out where texts have several.")
+            raise NLPMetaError("sample_weight requires one label per text; leave it out where texts have several.")
         return self
 
     def data(self) -> LabeledTexts:
-        """Refuse: one label a text is wanted.
+        """Refuse: one label per text is wanted.
 
         Raises:
             NLPMetaError: always.
         """
-        raise NLPMetaError("This model gives several labels a text; that goes with one label a text alone.")
+        raise NLPMetaError("This model gives several labels per text; that requires one label per text.")
 
     def several(self) -> MultiLabelTexts:
         """The same as texts with label names."""
@@ -127,7 +127,7 @@ def several_given(
         raise DataError(f"X has {len(texts)} texts but y has the labels of {len(marks)}.")
     if len(marks.classes) < 2 and usual is None:
         raise DataError(
-            f"Several labels a text need at least two labels; there is one: {marks.classes.tolist()[0]!r}. "
+            f"Several labels per text need at least two labels; there is one: {marks.classes.tolist()[0]!r}. "
             "For one label, give each text one of two classes, such as yes and no."
         )
     return texts, marks
@@ -137,26 +137,26 @@ def several_learned(learner: Learner, examples: SeveralExamples, embed: Embed, *
     """What ``learner`` makes of the examples; texts are embedded by ``embed``, the names of labels by ``names``.
 
     Raises:
-        DataError: if it gives one label a text, or a label has no example and nothing says in words what it is.
+        DataError: if it gives one label per text, or a label has no example and nothing says in words what it is.
     """
     if not isinstance(learner, GivesSeveral):
         raise DataError(
-            f"{learners.name_of(type(learner))} gives one label a text; several labels a text need the method 'auto'."
+            f"{learners.name_of(type(learner))} gives one label per text; several labels need the method 'auto'."
         )
     known = examples.embedded(embed)
     return Fitted.of(learner, learner.adapt_several(examples.several(), names, features=known.features), known)
 
 
 def takes_several(fitted: Fitted | None, y: object) -> bool:
-    """Whether examples that come in are to have several labels a text.
+    """Whether examples that come in are to have several labels per text.
 
     Raises:
-        DataError: if they have and the model gives one label a text.
+        DataError: if they have and the model gives one label per text.
     """
     if fitted is None:
         return gives_several(y, None)
     if not fitted.gives_sets and gives_several(y, None):
-        raise DataError("y holds several labels a text, and this model gives one; fit another one with such labels.")
+        raise DataError("y holds several labels per text, and this model gives one; fit another one with such labels.")
     return fitted.gives_sets
 
 
@@ -170,7 +170,7 @@ def more_marked(known: Examples | None, X: object, y: object, classes: object) -
     if known is None:
         return SeveralExamples.marked(*several_given(texts, labels, classes))
     if not isinstance(known, SeveralExamples):  # such a model is read with examples of its own kind
-        raise DataError("The examples of this model have one label a text.")
+        raise DataError("The examples of this model have one label per text.")
     marks = checked_marks(labels, classes, usual=known.classes.tolist())
     given = checked_texts(texts)
     if len(given) != len(marks):
@@ -217,10 +217,10 @@ def thresholds_of(fitted: Fitted) -> "NDArray[np.float32]":
     """The probability from which on each label is given, ``(n_labels,)``.
 
     Raises:
-        NLPMetaError: if the model gives one label a text.
+        NLPMetaError: if the model gives one label per text.
     """
     if not fitted.gives_sets:
-        raise NLPMetaError("This model gives one label a text, so its labels have no thresholds.")
+        raise NLPMetaError("This model gives one label per text, so its labels have no thresholds.")
     found: NDArray[np.float32] = fitted.state[THRESHOLDS].float().sigmoid().cpu().numpy()
     return found
 

@@ -100,7 +100,7 @@ def teach(
     """
     if classifier.fitted_.gives_sets:
         raise NLPMetaError(
-            "This model gives several labels a text, and teach takes one a text: partial_fit takes several. From the "
+            "This model gives several labels per text, and teach takes one: partial_fit takes several. From the "
             "command line, adapt again with all examples (nlpmeta adapt --shots all)."
         )
     given = cast("Sequence[str]", values_of(X, name="X", what="texts"))

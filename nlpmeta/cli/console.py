@@ -134,7 +134,7 @@ def _plain(value: object) -> object:
 
 
 def show_several(found: "SeveralReport", folder: "Path") -> None:
-    """What was measured of a model that gives several labels a text."""
+    """What was measured of a model that gives several labels per text."""
     from nlpmeta.evaluation.several import BASELINE, FIGURES
 
     support, n_without = found.examples, int((~found.examples.marks.any(1)).sum())

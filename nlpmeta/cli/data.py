@@ -208,7 +208,7 @@ def _suspects(model: str, parts: "Sequence[Part]") -> "list[dict[str, object]]":
         raise NLPMetaError(f"--model goes with one file, one language and one split; there are {len(parts)} parts.")
     texts = parts[0].texts
     if texts.several:
-        raise NLPMetaError("--model needs one label a text; texts of this file have several.")
+        raise NLPMetaError("--model needs one label per text; texts of this file have several.")
     found = FewShotClassifier.from_pretrained(model).suspects(list(texts.texts), texts.names())
     lines = range(1, len(texts) + 1) if texts.lines is None else [int(line) for line in texts.lines]
     return [asdict(each) | {"line": lines[each.row]} for each in found]

@@ -115,7 +115,7 @@ def settled(columns: Columns, classifier: Predicts, *, nested: bool) -> Columns:
     """The columns that this model can fill: a threshold takes the out-of-scope score in where the model has one.
 
     Raises:
-        NLPMetaError: if the model gives several labels a text and what goes with one was requested.
+        NLPMetaError: if the model gives several labels per text and what goes with one was requested.
     """
     from nlpmeta.classifier.light import LightClassifier
 
@@ -125,7 +125,7 @@ def settled(columns: Columns, classifier: Predicts, *, nested: bool) -> Columns:
 
     if classifier.fitted_.gives_sets:
         if columns.coverage is not None or columns.out_of_scope:
-            raise NLPMetaError("This model gives several labels a text; --abstain and --out-of-scope go with one.")
+            raise NLPMetaError("This model gives several labels per text; --abstain and --out-of-scope require one.")
         return replace(columns, nested=nested, several=True)
     scored = columns.out_of_scope or (columns.threshold is not None and knows_scope(classifier.fitted_.predictor))
     return replace(columns, nested=nested, out_of_scope=scored)

@@ -122,7 +122,7 @@ def _score_several(
     from nlpmeta.evaluation.several import FIGURES, score_several
 
     if out is not None:
-        raise NLPMetaError("--out goes with one label a text; for several: nlpmeta predict --file DATA --out FILE")
+        raise NLPMetaError("--out requires one label per text; for several: nlpmeta predict --file DATA --out FILE")
     load = partial(FewShotClassifier.from_pretrained, device=device, engine=engine)
     found = {name: score_several(load(name), texts) for name in models}
     if as_json:

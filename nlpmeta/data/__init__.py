@@ -16,7 +16,7 @@ COLUMNS: tuple[Column, ...] = get_args(Column)
 _OPAQUE = re.compile(r"(class|label|category|cat|intent|topic|group|type|[a-z])?\d+", re.IGNORECASE)
 _FEWEST_LETTERS = 2
 LABEL_SEPARATOR = "\x1f"
-"""What stands between the labels of one text in a label name of a table with several labels a text."""
+"""What stands between the labels of one text in a label name of a table with several labels per text."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def checked_labels(y: object) -> "NDArray[np.generic]":
     """
     shape = getattr(y, "shape", None)
     if isinstance(y, np.ndarray) and y.ndim > 1:
-        raise DataError(f"y must have one label a text; its shape is {shape}.")
+        raise DataError(f"y must have one label per text; its shape is {shape}.")
     values = values_of(y, name="y", what="labels")
     if not values:
         raise DataError("y holds no labels.")
@@ -197,7 +197,7 @@ def label_name(value: object, *, where: str) -> str:
         return str(int(value))  # type: ignore[call-overload]
     if kind in (bool, int):
         return str(value)
-    many = " Several labels a text are not served." if isinstance(value, list | tuple | set) else ""
+    many = " Several labels per text are not accepted." if isinstance(value, list | tuple | set) else ""
     shown = visible(str(value))[:60]
     raise DataError(f"{where}: a label is {shown!r}; a label must be a text or a number (one a row).{many}")
 
@@ -235,7 +235,7 @@ def _no_label(row: int, value: object, values: list[object]) -> str:
     lengths = {len(each) if isinstance(each, Sequence | np.ndarray) else 1 for each in values}
     shape = f"; its shape is {(len(values), *lengths)}" if len(lengths) == 1 else ""
     return (
-        f"y must have one label a text{shape}; row {row} is {shown}. Several labels a text are not served "
+        f"y must have one label per text{shape}; row {row} is {shown}. Several labels per text are not taken "
         "here: give them to fit, a list in every row (multilabel=True)."
     )
 

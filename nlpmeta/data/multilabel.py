@@ -1,4 +1,4 @@
-"""None, one or several labels a text: label sets and 0/1 matrices as users give them, and as they are kept."""
+"""None, one or several labels per text: label sets and 0/1 matrices as users give them, and as they are kept."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence, Sized
@@ -36,8 +36,8 @@ class Marks:
 def gives_several(y: object, multilabel: bool | None) -> bool:
     """Whether ``y`` holds label sets or a 0/1 matrix, by itself or because ``multilabel`` says so.
 
-    Nothing in ``y`` says it where it is empty, a matrix of one column, or holds one label in each row: one label a text
-    is then assumed.
+    Nothing in ``y`` says it where it is empty, a matrix of one column, or holds one label in each row: one label per
+    text is then assumed.
     """
     if multilabel is not None:
         return multilabel
@@ -251,5 +251,5 @@ _LANGS: Column = "langs"
 
 
 def label_set_name(labels: Iterable[str]) -> str:
-    """One name for a set of labels: how ``LabeledTexts`` keeps several labels a text; empty for none."""
+    """One name for a set of labels: how ``LabeledTexts`` keeps several labels per text; empty for none."""
     return LABEL_SEPARATOR.join(sorted(set(labels)))

@@ -44,7 +44,7 @@ class GivesProbabilities(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SeveralReport:
-    """A classifier that gives several labels a text, and what was measured while it was made.
+    """A classifier that gives several labels per text, and what was measured while it was made.
 
     ``scores`` and ``baseline`` hold the figures of ``SEVERAL_METRICS`` of each draw, none if nothing could be scored;
     ``short`` the labels with fewer texts than were requested.
@@ -116,14 +116,14 @@ def read_several(request: AdaptRequest) -> SeveralData:
     """Read what ``request`` names; no encoder is loaded.
 
     Raises:
-        NLPMetaError: if it cannot be read, has fewer than two labels, or an option goes with one label a text.
+        NLPMetaError: if it cannot be read, has fewer than two labels, or an option requires one label per text.
     """
     _check(request)
     raw = source_of(request, request.data).load(request.lang, several=True)
     pool = MultiLabelTexts.of(raw)
     if len(pool.label_names) < 2:
         there = ", ".join(pool.label_names) or "none"
-        raise DataError(f"{request.data}: several labels a text need at least two labels; there are: {there}.")
+        raise DataError(f"{request.data}: several labels per text need at least two labels; there are: {there}.")
     if request.ways is not None:
         if request.ways > len(pool.label_names):
             raise DataError(f"{request.ways} labels were requested but the data has {', '.join(pool.label_names)}.")
@@ -154,7 +154,7 @@ def adapt_several(
         say: called with each note, a line at a time.
 
     Raises:
-        NLPMetaError: if the data cannot be used, or an option goes with one label a text.
+        NLPMetaError: if the data cannot be used, or an option requires one label per text.
     """
     watch = Stopwatch()
     with watch.stage("data"):
@@ -218,11 +218,11 @@ def score_several(classifier: FewShotClassifier, data: LabeledTexts) -> tuple[di
     """The figures of a saved model on labelled texts, and the labels that it does not know with their texts.
 
     Raises:
-        NLPMetaError: if model and data do not both have several labels a text.
+        NLPMetaError: if model and data do not both have several labels per text.
         DataError: if the model knows none of the labels.
     """
     if not classifier.fitted_.gives_sets:
-        raise NLPMetaError("The data has several labels a text and the model gives one; adapt one to such data.")
+        raise NLPMetaError("The data has several labels per text and the model gives one; adapt one to such data.")
     texts, names = MultiLabelTexts.of(data), [str(each) for each in classifier.classes_.tolist()]
     unseen = {name: count for name, count in texts.counts().items() if name not in names}
     if len(unseen) == len(texts.label_names):
@@ -233,13 +233,13 @@ def score_several(classifier: FewShotClassifier, data: LabeledTexts) -> tuple[di
 
 
 def _check(request: AdaptRequest) -> None:
-    """Refuse what goes with one label a text."""
+    """Refuse what requires one label per text."""
     asked = {
         "--suggest": request.suggest, "--unlabelled": request.unlabelled, "--inner-steps": request.inner_steps,
     }  # fmt: skip
     wrong = [name for name, value in asked.items() if value is not None]
     if wrong:
-        raise NLPMetaError(f"{wrong[0]} goes with one label a text; leave it out where texts have several.")
+        raise NLPMetaError(f"{wrong[0]} requires one label per text; leave it out where texts have several.")
     if request.n_draws < 1:
         raise NLPMetaError(f"At least 1 draw is needed; got {request.n_draws}.")
 

@@ -69,7 +69,7 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
         NLPMetaError: if a head is not linear (neighbours, siamese and matching networks).
     """
     if THRESHOLDS in state:
-        raise NLPMetaError("This model gives several labels a text, which no export has a form for.")
+        raise NLPMetaError("This model gives several labels per text, which no export has a form for.")
     if WEIGHT in state:  # MAML and its family: the head beside the adapters of the task
         weight, bias = state[WEIGHT].detach().cpu(), state[BIAS].detach().cpu()
         return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1, device="cpu"), 1.0, normalise=True)

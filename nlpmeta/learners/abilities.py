@@ -21,7 +21,7 @@ no other state has one."""
 
 
 def is_several(state: TaskState) -> bool:
-    """Whether a state is of a task with several labels a text."""
+    """Whether a state is of a task with several labels per text."""
     return THRESHOLDS in state
 
 

@@ -229,7 +229,7 @@ def taken_over(served: Served) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """
     fitted = served.fitted
     if fitted.gives_sets or isinstance(fitted.learner, ReadsStreams):
-        kind = "gives several labels a text" if fitted.gives_sets else learners.name_of(type(fitted.learner))
+        kind = "gives several labels per text" if fitted.gives_sets else learners.name_of(type(fitted.learner))
         raise NLPMetaError(f"The model {served.name!r} cannot be taught here ({kind}); it can only predict.")
     examples = known_examples(fitted)
     words = words_of(fitted.classes)

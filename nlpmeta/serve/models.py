@@ -171,7 +171,7 @@ class Models:
         """Write examples and descriptions to the disk; ``refit`` makes the model learn them.
 
         Raises:
-            NLPMetaError: if the model cannot be taught: it keeps no examples, or gives several labels a text.
+            NLPMetaError: if the model cannot be taught: it keeps no examples, or gives several labels per text.
         """
         from nlpmeta.serve.learning import check_words
 

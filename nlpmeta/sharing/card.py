@@ -190,7 +190,7 @@ def _not_tested(facts: CardFacts) -> str:
         return "on anything."
     langs = f"languages other than {', '.join(facts.languages)}" if facts.languages else "texts in any one language"
     none = "texts that belong to none of the classes (one of the classes is always given)"
-    if facts.method.endswith("one-vs-rest"):  # of several labels a text none need be given
+    if facts.method.endswith("one-vs-rest"):  # of several labels per text none need be given
         none = "texts with other labels than these"
     return f"{langs}; topics and kinds of texts other than those of {plain(facts.measured.data.title)}; {none}."
 

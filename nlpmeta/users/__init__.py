@@ -151,7 +151,7 @@ class AdapterStore:
         """
         fitted = classifier.fitted_
         if fitted.gives_sets:
-            raise DataError("This classifier gives several labels a text, and a store keeps heads that give one.")
+            raise DataError("This classifier gives several labels per text, and a store keeps heads that give one.")
         if fitted.learner is not self.learner and facts_of(fitted.learner) != facts_of(self.learner):
             raise DataError("This classifier was fitted with another learner or encoder than the store's.")
         packed = pack(checked_user(user), fitted.state, fitted.classes, self.precision)
