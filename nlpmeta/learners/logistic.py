@@ -208,7 +208,8 @@ def _choose(
     n_folds = min(n_folds, int(np.bincount(labels).min()))
     if n_folds < 2:
         return ONE_SHOT
-    parts = _shuffled_folds(labels, n_folds)
+    fold = _shuffled_folds(labels, n_folds)
+    parts = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(n_folds)]
 
     def loss(penalty: float) -> float:
         return sum(_loss(rows, labels, train, test, penalty, weights) for train, test in parts)
@@ -216,18 +217,17 @@ def _choose(
     return min(GRID, key=loss)
 
 
-def _shuffled_folds(labels: "NDArray[np.int64]", n_folds: int) -> "list[tuple[NDArray[np.intp], NDArray[np.intp]]]":
-    """The rows outside and inside of each fold, as ``StratifiedKFold(shuffle=True, random_state=0)`` gives them."""
+def _shuffled_folds(labels: "NDArray[np.int64]", n_folds: int) -> "NDArray[np.int64]":
+    """A fold for each text, ``(n,)``, as ``StratifiedKFold(shuffle=True, random_state=0)`` of scikit-learn deals."""
     legacy = np.random.RandomState(0)  # noqa: NPY002  # its stream decides which penalty is chosen
     classes = sorted(by_label(labels), key=lambda rows: int(rows[0]))
-    fold = deal_folds(
+    return deal_folds(
         classes,
         n_folds,
         n_rows=len(labels),
         order=lambda dealt: np.sort(dealt)[legacy.permutation(len(dealt))],
         carry_below=math.inf,
     )
-    return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(n_folds)]
 
 
 def _loss(
@@ -283,8 +283,9 @@ def one_vs_rest(
             head = fit(label, whole)
             weight[label], bias[label] = head.coef_[0], head.intercept_[0]
             if n_folds > 1:
+                fold = _shuffled_folds(there.astype(np.int64), n_folds)
+                parts = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(n_folds)]
                 found = np.zeros(len(rows))
-                parts = _shuffled_folds(there.astype(np.int64), n_folds)
                 for chosen, out in parts if held_out else [(whole, whole)]:
                     found[out] = fit(label, chosen).predict_proba(rows[out])[:, 1]
                 least[label] = _best_cut(found, there)
