@@ -114,7 +114,7 @@ def starting_learner(
     return _started(method, folder.resolve(), saved_at, max_length, str(resolve_device(device)))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _started(method: str, folder: Path, saved_at: int, max_length: int | None, device: str) -> Learner:
     kind, meta_trained = learners[method], _loaded(folder, saved_at, max_length, device)
     return meta_trained if type(meta_trained) is kind else kind.on(meta_trained).eval()
