@@ -13,6 +13,7 @@ from nlpmeta.auto.method import MISLEADING, AutoHead, disbelief
 from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
+from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 WAYS = 4
@@ -211,6 +212,28 @@ def test_a_model_with_one_head_of_an_older_release_still_predicts(adapted):
     expected = candidate.head.logits(inner, Texts(queries.texts, features)) / 2.0
     torch.testing.assert_close(auto.logits(old, queries).softmax(1), expected.softmax(1))
     assert float((auto.logits(old, queries).argmax(1) == labels).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize(("n_shot", "inverse_penalty"), [(19, 100.0), (20, 3.0), (40, 3.0)])
+def test_with_many_examples_logistic_regression_is_penalised_more(adapted, n_shot, inverse_penalty):
+    auto = AutoHead(adapted)
+    support, _, _ = task(1.0, 1.0, n_shot=n_shot)
+    state = auto.adapt(support)
+    found = [name for name in heads(auto, state) if name.startswith("logistic")]
+    assert found
+    for name in found:
+        read = seen(auto.encoder, support, auto.candidates[name])
+        expected = LogisticHead(adapted, inverse_penalty=inverse_penalty).adapt(read)["weight"]
+        torch.testing.assert_close(state[f"{name}/weight"], expected)
+
+
+def test_heads_are_judged_anew_once_there_are_many_examples(adapted, monkeypatch):
+    auto, judged, plain = AutoHead(adapted), [], AutoHead.judge
+    monkeypatch.setattr(AutoHead, "judge", lambda self, known: judged.append(len(known)) or plain(self, known))
+    before = auto.adapt(task(1.0, 1.0, n_shot=18)[0])
+    nearly = auto.readapt(task(1.0, 1.0, n_shot=19)[0], before)
+    auto.readapt(task(1.0, 1.0, n_shot=20)[0], nearly)
+    assert judged == [18 * WAYS, 20 * WAYS]
 
 
 def test_the_temperature_is_the_one_that_suits_the_held_out_folds(adapted):

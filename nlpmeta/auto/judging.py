@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, Candidate, ScaledEncoder, features_of, seen
+from nlpmeta.auto.heads import ADAPTED, FROZEN, Candidate, ScaledEncoder, features_of, has_many, seen
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.episodes import by_label, deal_folds
 from nlpmeta.learners.base import Learner, Support, Texts
@@ -190,8 +190,11 @@ def held_out_likelihood(judged: CrossValidation, weights: Tensor, labels: Tensor
 
 
 def judged_on(known: Support) -> Tensor:
-    """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``."""
-    folds = 0 if known.stand_in is not None else min(n_folds(known), 2)
+    """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``.
+
+    Folds count as one more where there are so many examples that heads are penalised otherwise.
+    """
+    folds = 0 if known.stand_in is not None else min(n_folds(known), 2) + has_many(known)
     facts = [len(known), folds, known.names is not None]
     return torch.tensor(facts, device=known.labels.device)
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import (
+    INVERSE_PENALTY,
+    INVERSE_PENALTY_OF_MANY,
     NAMES_ALONE,
     WITHOUT_NAMES,
     Candidate,
@@ -17,6 +19,7 @@ from nlpmeta.auto.heads import (
     candidates,
     columns_of,
     features_of,
+    has_many,
     scales_of,
     seen,
 )
@@ -95,7 +98,10 @@ class AutoHead(Learner):
         super().__init__(ScaledEncoder(encoder) if two else encoder)
         self.temperature, self.name_weight = temperature, name_weight
         self.priors = shipped_priors().profile(two_views=two)
-        self.candidates = candidates(encoder, two_views=two, temperature=temperature, name_weight=name_weight)
+        self.candidates, self._with_many = (
+            candidates(encoder, inverse_penalty=each, two_views=two, temperature=temperature, name_weight=name_weight)
+            for each in (INVERSE_PENALTY, INVERSE_PENALTY_OF_MANY)
+        )
 
     @classmethod
     def on(cls, trained: Learner) -> "AutoHead":
@@ -176,9 +182,12 @@ class AutoHead(Learner):
         """The heads that differ on this support, by name; one alone was meta-trained on names in place of examples."""
         if known.stand_in is not None:
             return {NAMES_ALONE: self.candidates[NAMES_ALONE]}
-        return {
-            name: each for name, each in self.candidates.items() if known.names is not None or name != WITHOUT_NAMES
-        }
+        every = self._sized(known)
+        return {name: each for name, each in every.items() if known.names is not None or name != WITHOUT_NAMES}
+
+    def _sized(self, known: Support) -> dict[str, Candidate]:
+        """All heads, penalised as suits the size of a support; what they learn predicts in the same way."""
+        return self._with_many if has_many(known) else self.candidates
 
     def judge(self, known: Support) -> CrossValidation:
         """What the support says of the heads; see ``judging.judge``."""
@@ -191,9 +200,9 @@ class AutoHead(Learner):
     def _fitted(self, known: Support, heads: Mapping[str, tuple[float, float]]) -> TaskState:
         """The heads that have a share, by name with what their scores are divided by, and what the mixture needs."""
         state: TaskState = {}
-        place, encoder = known.labels.device, self.encoder
+        place, encoder, sized = known.labels.device, self.encoder, self._sized(known)
         for name, (share, over) in heads.items():
-            candidate = self.candidates[name]
+            candidate = sized[name]
             facts = {"share": torch.tensor(share, device=place), "scores_over": torch.tensor(over, device=place)}
             inner = candidate.head.adapt(seen(encoder, known, candidate)) | facts
             state |= {f"{name}/{key}": value for key, value in inner.items()}
