@@ -19,7 +19,8 @@ import numpy as np
 import torch
 import typer
 from curves import episodes, material
-from speed_peers import RESULTS, Row, Worker, missing, peers_folder, read_results, write_part
+from speed import RESULTS, read_results, write_part
+from speed_peers import Row, Worker, missing, peers_folder
 from speed_side import SIDES
 
 from nlpmeta import Episode

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from speed import machine
+from speed import RESULTS, machine, read_results, write_part
 from speed_side import QINT8, SIDES
 
-RESULTS = Path(__file__).parent.parent / "results" / "speed.json"
 SCRIPT = Path(__file__).parent / "speed_side.py"
 Row = dict[str, Any]
 OURS = "nlpmeta"
@@ -38,18 +37,6 @@ NEEDS = {
     "fastembed": ["fastembed"],
 }
 """What the sides whose names start so import."""
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """All that was measured before."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def write_part(name: str, found: object, path: Path) -> None:
-    """Replace a part of the results."""
-    from nlpmeta.storage.files import write_json
-
-    write_json(path, read_results(path) | {name: found})
 
 
 def peers_folder() -> Path:
@@ -96,7 +83,7 @@ class Worker:
 
     def __exit__(self, *raised: object) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # and closes the pipes
 
     def ask(self, **request: object) -> dict[str, Any]:
         """The answer to a request."""
