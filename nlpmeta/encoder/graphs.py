@@ -180,7 +180,8 @@ def _largest_inputs(
     seen.CopyFrom(model)
     seen.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     onnx.save(seen, str(probe), save_as_external_data=True, location=f"{probe.name}.data")
-    session, largest = InferenceSession(str(probe), providers=["CPUExecutionProvider"]), dict[str, "NDArray"]()
+    session = InferenceSession(str(probe), providers=["CPUExecutionProvider"])
+    largest: dict[str, NDArray[np.float32]] = {}
     for tokens in typical:
         ids = np.array([tokens], dtype=np.int64)
         found = session.run(list(names), {"input_ids": ids, "attention_mask": np.ones_like(ids)})
