@@ -17,7 +17,7 @@
 # make bench-multilabel results/multilabel.json: several labels a text against one-vs-rest logistic regression
 # make docs          docs/api.md and docs/cli.md from the code, and the site in build/site
 # make bench-predict the cost of a prediction beyond the encoder's own forward pass
-# make bench-speed  cold starts, latency and throughput by engine (torch, onnx, onnx-int8)
+# make bench-speed   engines (torch, onnx, onnx-int8) and peers: cold starts, latency, throughput, accuracy: results/speed.json
 # make bench-serve the server under 64 clients against the bulk rate, and taught while it answers
 # make bench-bulk  texts a second of nlpmeta predict on many files: one worker against two, the same files from both
 # make bench-maml    tasks per second and memory of MAML, ours and other packages'
@@ -126,8 +126,17 @@ bench-frozen: $(VENV)/.installed
 bench-predict: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predict_speed.py
 
-bench-speed: $(VENV)/.installed
+# The peers of bench-speed, whose ONNX parts need other versions than ours.
+.peers/.installed: requirements-peers.lock
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip --disable-pip-version-check -qq install $(TORCH)
+	.peers/bin/python -m pip --disable-pip-version-check -qq install -r requirements-peers.lock
+	touch $@
+
+bench-speed: $(VENV)/.installed .peers/.installed
 	$(BIN)/python benchmarks/speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed_accuracy.py --data-dir $(DATA_DIR) --peers-python .peers/bin/python
+	$(BIN)/python benchmarks/speed_peers.py --peers-python .peers/bin/python
 
 bench-maml: $(VENV)/.installed
 	$(BIN)/python benchmarks/maml_speed.py
@@ -206,4 +215,4 @@ lock:
 	rm -rf .lock-venv
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .peers build dist .pytest_cache .mypy_cache .ruff_cache

@@ -6,7 +6,8 @@ python benchmarks/speed.py --rounds 3         # a short run
 Everything is paired: the sides alternate in each round, and a figure is the median over rounds of CPU seconds, which
 other work on the machine disturbs less than the clock. A cold start is a process of its own: ``nlpmeta predict MODEL
 TEXT`` by each engine, beside a script that imports torch and transformers, loads the same encoder and tokenizer, and
-embeds that text. Prints one JSON object with the machine's size, threads and instruction sets.
+embeds that text. Prints one JSON object with the machine's size, threads and instruction sets, and keeps it in
+results/speed.json.
 """
 
 import argparse
@@ -20,13 +21,14 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from nlpmeta import FewShotClassifier
 
+RESULTS = Path(__file__).parent.parent / "results" / "speed.json"
 TEXT = "nataka kulala mapema leo"
 ENGINES = ("torch", "onnx", "onnx-int8")
 SCRIPT = """
@@ -52,6 +54,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--texts", type=int, default=300, help="texts of the bulk figure")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
     from nlpmeta import FewShotClassifier, load_source
@@ -89,7 +92,20 @@ def main() -> int:
         "warm": warm,
     }
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    write_part("engines", found, asked.out)
     return 0
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """All that was measured before, by the three scripts of ``make bench-speed``."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_part(name: str, found: object, path: Path) -> None:
+    """Replace a part of the results."""
+    from nlpmeta.storage.files import write_json
+
+    write_json(path, read_results(path) | {name: found})
 
 
 def machine(threads: int) -> dict[str, object]:

@@ -20,10 +20,11 @@ from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.classifier.light import LightClassifier, LightNames
 from nlpmeta.cli.answering import load_model
 from nlpmeta.cli.app import main
+from nlpmeta.data.inputs import Pair
 from nlpmeta.encoder import compiling, vocabulary
 from nlpmeta.encoder.compiling import compile_encoder, compiled_name, embedding_with
 from nlpmeta.encoder.engines import FACTS, GRAPH, Agreement, CompiledEncoder, check_engine, script_sentences
-from nlpmeta.encoder.graphs import write_graph
+from nlpmeta.encoder.graphs import smooth, write_graph
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.packaged.e5s1 import four_bit_blocks
 from nlpmeta.encoder.table import EmbeddingTable
@@ -164,6 +165,60 @@ def test_a_graph_keeps_such_a_table_in_four_bits_and_gives_the_same_numbers(tmp_
     run = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"])
     found = run.run(None, {"input_ids": ids, "attention_mask": mask})[0]
     np.testing.assert_array_equal(found, (table[ids] * mask[..., None]).astype(np.float32).sum(1))
+
+
+def test_large_channels_are_divided_out_and_the_graph_computes_the_same(tmp_path):
+    import onnx
+
+    draw = torch.Generator().manual_seed(0)
+    large = torch.ones(64)
+    large[5] = 100.0  # such a channel takes the precision of the 63 others
+
+    class Layers(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(50, 64, _weight=torch.randn(50, 64, generator=draw))
+            weights = [torch.randn(16, 64, generator=draw) / large for _ in range(2)]
+            self.first, self.second = (torch.nn.Linear(64, 16, bias=False) for _ in range(2))
+            for layer, weight in zip((self.first, self.second), weights, strict=True):
+                layer.weight.data = weight
+
+        def forward(self, input_ids, attention_mask):
+            hidden = self.table(input_ids) * large
+            return ((self.first(hidden) + self.second(hidden)) * attention_mask.unsqueeze(2)).sum(1)
+
+    module = Layers().eval()
+    ids = torch.randint(0, 50, (40, 6), generator=draw)
+    inputs = {"input_ids": ids.numpy(), "attention_mask": np.ones((40, 6), dtype=np.int64)}
+    theirs = module(ids, torch.ones_like(ids)).detach().numpy()
+    typical = [[*range(start, start + 10)] for start in range(0, 50, 10)]
+    apart = {}
+    for name, options in {"plain": {"int8": True}, "smooth": {"int8": True, "typical": typical}}.items():
+        write_graph(module, tmp_path / name, output="sums", in_one_file=True, **options)
+        apart[name] = np.abs(run_graph(tmp_path / name, inputs) - theirs).max()
+    assert apart["smooth"] < apart["plain"] / 5
+    write_graph(module, tmp_path / "float", output="sums", in_one_file=True)
+    model = onnx.load(str(tmp_path / "float"))
+    smooth(model, tmp_path / "at", typical)
+    assert [node.op_type for node in model.graph.node].count("Mul") == 3  # large, one for both layers, and the mask
+    onnx.save(model, str(tmp_path / "float"))
+    np.testing.assert_allclose(run_graph(tmp_path / "float", inputs), theirs, rtol=0, atol=1e-4)
+
+
+def run_graph(path, inputs):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+
+
+@slow
+def test_the_texts_of_pairs_are_compiled_too(cache, loaded):
+    pairs, texts = loaded.of_pairs(), [Pair.of("ball goal", "team"), Pair.of("rice soup", "bread")]
+    assert compile_encoder(pairs, "float32").texts == 100
+    theirs = pairs.encode(texts)
+    with embedding_with("auto") as used:
+        torch.testing.assert_close(pairs.encode(texts), theirs, atol=1e-5, rtol=0)
+    assert used == {"onnx"}
 
 
 def test_other_weights_scales_and_numbers_have_another_name(cache, loaded):

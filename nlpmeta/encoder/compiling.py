@@ -75,6 +75,7 @@ def compile_encoder(encoder: TextEncoder, precision: Precision) -> Agreement:
     check_packages()
     if (name := compiled_name(encoder, precision)) is None:
         raise NLPMetaError("This encoder was built in memory; only one that was loaded can be compiled.")
+    encoder = encoder.of_pairs(False)  # a pair is made of the embeddings of its texts
     with cached_folder(name.folder, partial(CompiledEncoder.is_sound, name)) as work:
         _write(encoder, precision, work)
         write_vocabulary(encoder.tokenizer, work)
@@ -188,10 +189,18 @@ def _view(encoder: TextEncoder, scale: float | None) -> str:
 def _write(encoder: TextEncoder, precision: Precision, work: Path) -> None:
     """``GRAPH`` in ``work``, optimised for this machine's kind of processor, with its weights beside it."""
     plain = work / "plain.onnx"
-    write_graph(embedder(encoder), plain, output="embeddings", int8=precision == "int8")
+    typical = typical_tokens(encoder) if precision == "int8" else ()
+    write_graph(embedder(encoder), plain, output="embeddings", int8=precision == "int8", typical=typical)
     session(plain, optimised=False, save=work / GRAPH)
     for file in work.glob(f"{plain.name}*"):
         remove_file(file)
+
+
+def typical_tokens(encoder: TextEncoder) -> list[list[int]]:
+    """The tokens of ``script_sentences`` and of longer texts made of them, cut to what goes through at once."""
+    sentences = [each for row in script_sentences() for each in row]
+    texts = [*sentences, *(" ".join(sentences[i : i + 40]) for i in range(0, 80, 10))]
+    return encoder.reading(encoder.window).tokenize(texts)
 
 
 def embedder(encoder: TextEncoder) -> Embedder:
@@ -209,8 +218,7 @@ def _agreement(encoder: TextEncoder, made: CompiledEncoder, precision: Precision
     Raises:
         WorkFailedError: if they differ too much.
     """
-    sentences = [each for row in script_sentences() for each in row]
-    tokens = encoder.tokenize([*sentences, *(" ".join(sentences[i : i + 40]) for i in range(0, 80, 10))])
+    tokens = typical_tokens(encoder)
     theirs = encoder.merged().embed_tokens(tokens).float().cpu().numpy()
     found = Agreement.between(made.embed(tokens), theirs)
     if precision == "float32" and not found.apart <= SAME:

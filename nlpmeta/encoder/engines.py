@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Engine = Literal["auto", "torch", "onnx", "onnx-int8"]
 """``auto`` is the compiled encoder in float32 where there is one, and PyTorch elsewhere."""
 Precision = Literal["float32", "int8"]
-FORMAT = 2
+FORMAT = 3
 FACTS, GRAPH = "compiled.json", "encoder.onnx"
 FROZEN = "frozen"
 """The view of an encoder without adapters, or with adapters whose scale is 0."""

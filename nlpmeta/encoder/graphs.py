@@ -3,11 +3,12 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,10 +18,15 @@ from nlpmeta.encoder.packaged.e5s1 import BLOCK, four_bit_blocks
 from nlpmeta.storage.files import remove_file
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
     from transformers import PreTrainedModel
 
 _SMALLEST_TABLE = 1000  # rows; below, nothing is won
+_MIGRATION = 0.6
+"""How much of the range of activations goes into the weights, from 0 to 1. Of 0.6, 0.65, 0.7 and 0.75 it brings the
+embeddings of the starter corpus nearest to those of float32."""
+_SMALLEST_RANGE = 1e-5
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: Pooling, *, normalise: bool) -> Tensor:
@@ -53,7 +59,15 @@ class Embedder(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def write_graph(module: nn.Module, path: Path, *, output: str, int8: bool = False, in_one_file: bool = False) -> None:
+def write_graph(
+    module: nn.Module,
+    path: Path,
+    *,
+    output: str,
+    int8: bool = False,
+    typical: Sequence[Sequence[int]] = (),
+    in_one_file: bool = False,
+) -> None:
     """Write what ``module`` does with ``input_ids`` and ``attention_mask`` ``(n, width)`` as an ONNX graph.
 
     Weights that are there several times are kept once. A table of embeddings whose rows are exactly blocks of four
@@ -64,6 +78,7 @@ def write_graph(module: nn.Module, path: Path, *, output: str, int8: bool = Fals
         path: of the graph.
         output: the name of what comes out.
         int8: whether the layers' weights are kept in eight bits, a scale for each channel.
+        typical: the tokens of some texts, at which ``int8`` looks for channels with large activations (``smooth``).
         in_one_file: whether the weights are in the graph's file; else they lie beside it, under its name and ``.data``.
     """
     import onnx
@@ -74,7 +89,10 @@ def write_graph(module: nn.Module, path: Path, *, output: str, int8: bool = Fals
         model = onnx.load(str(traced))
         share_weights(model)
         pack_tables(model)
-        model = _quantised(model, traced) if int8 else model
+        if int8:
+            smooth(model, traced, typical)
+            share_weights(model)  # where views do not differ, their smoothed weights do not either
+            model = _quantised(model, traced)
         onnx.save(model, str(path), save_as_external_data=not in_one_file, location=f"{path.name}.data")
     for file in path.parent.glob(f"{traced.name}*"):
         remove_file(file)
@@ -108,6 +126,76 @@ def _quantised(model: "ModelProto", place: Path) -> "ModelProto":
     kinds = ["MatMul", "Gemm", "Gather"]
     quantize_dynamic(whole, small, kinds, per_channel=True, reduce_range=True, extra_options=options)
     return onnx.load(str(small))
+
+
+def smooth(model: "ModelProto", place: Path, typical: Sequence[Sequence[int]]) -> None:
+    """Make the inputs of linear layers easier to round: channels are divided by numbers that go into the weights.
+
+    All activations of a batch share one scale in int8, so that a few large channels take the precision of all others.
+    The graph computes the same as before but for rounding.
+
+    Source: SmoothQuant, Xiao et al., ICML 2023 (arXiv:2211.10438), equations 3 and 4. We divide by a node of its own,
+    as what a layer norm gives in BERT is also added to later activations, and before the second layer of a
+    feed-forward block too, where rounding does most harm.
+
+    Args:
+        model: in float32.
+        place: where a copy may be written for a moment, its name the start of a name.
+        typical: the tokens of texts; without any, nothing is changed.
+    """
+    from onnx import helper, numpy_helper
+
+    weights = {each.name: each for each in model.graph.initializer}
+    layers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in weights:
+            layers.setdefault(node.input[0], []).append(node)
+    if not typical or not layers:
+        return
+    largest = _largest_inputs(model, place, list(layers), typical)
+    for number, (name, users) in enumerate(layers.items()):
+        found = {node.input[1]: numpy_helper.to_array(weights[node.input[1]]) for node in users}
+        widest = np.max([np.abs(weight).max(1) for weight in found.values()], axis=0)
+        ranges, widest = (np.maximum(each, _SMALLEST_RANGE) for each in (largest[name], widest))
+        over = (ranges**_MIGRATION / widest ** (1 - _MIGRATION)).astype(np.float32)
+        at = next(i for i, node in enumerate(model.graph.node) if node in users)
+        factor, smoothed = f"smooth/{number}", f"{name}/smoothed"
+        model.graph.initializer.append(numpy_helper.from_array(1 / over, factor))
+        for weight, numbers in found.items():
+            model.graph.initializer.append(numpy_helper.from_array(numbers * over[:, None], f"{weight}/{number}"))
+        for node in users:
+            node.input[:] = [smoothed, f"{node.input[1]}/{number}"]
+        model.graph.node.insert(at, helper.make_node("Mul", [name, factor], [smoothed], name=f"{name}/smooth"))
+    _drop_unused(model)
+
+
+def _largest_inputs(
+    model: "ModelProto", place: Path, names: Sequence[str], typical: Iterable[Sequence[int]]
+) -> "dict[str, NDArray[np.float32]]":
+    """The largest absolute activation of each channel, by the name of a tensor ``(n, width, channels)``."""
+    import onnx
+    from onnxruntime import InferenceSession
+
+    probe, seen = place.with_name(f"{place.name}.probe"), onnx.ModelProto()
+    seen.CopyFrom(model)
+    seen.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    onnx.save(seen, str(probe), save_as_external_data=True, location=f"{probe.name}.data")
+    session = InferenceSession(str(probe), providers=["CPUExecutionProvider"])
+    largest: dict[str, NDArray[np.float32]] = {}
+    for tokens in typical:
+        ids = np.array([tokens], dtype=np.int64)
+        found = session.run(list(names), {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        for name, values in zip(names, found, strict=True):
+            most = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
+            largest[name] = np.maximum(largest.get(name, most), most)
+    return largest
+
+
+def _drop_unused(model: "ModelProto") -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [each for each in model.graph.initializer if each.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def share_weights(model: "ModelProto") -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.classifier.classifier import FewShotClassifier
+from nlpmeta.encoder.compiling import typical_tokens
 from nlpmeta.encoder.files import POOLED, Pooling
 from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -224,7 +225,9 @@ def _write_onnx(
     for encoder in encoders:
         encoder.set_attn_implementation("eager")
     module = _Probabilities(encoders, heads, classifier.learner_.encoder.pooling).eval()
-    write_graph(module, folder / "model.onnx", output="probabilities", int8=int8, in_one_file=True)
+    typical = typical_tokens(classifier.learner_.encoder) if int8 else ()
+    graph = folder / "model.onnx"
+    write_graph(module, graph, output="probabilities", int8=int8, typical=typical, in_one_file=True)
     tokenizer = whole_tokenizer(classifier.learner_.encoder)
     tokenizer.save_pretrained(folder)
     inner = tokenizer.backend_tokenizer
