@@ -177,7 +177,7 @@ bench-spam: $(VENV)/.installed
 	$(BIN)/python benchmarks/spam_stream.py --data-dir $(DATA_DIR)
 
 bench-online: $(VENV)/.installed
-	$(BIN)/python benchmarks/online.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/online.py --data-dir $(DATA_DIR) --change learning_rate=0.0003
 
 bench-errors: $(VENV)/.installed
 	$(BIN)/python benchmarks/label_errors.py --data-dir $(DATA_DIR)
