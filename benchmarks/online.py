@@ -10,8 +10,8 @@ turns, within a kind its sets, within a set its languages, in an order drawn wit
 next 60 are the auxiliary ones. Left out: the sets on which recipes/wide.yaml selects, and its held-out languages.
 
 Each task is measured as it arrives (5 shots), by the leader and by the checkpoint as it was, on the same texts, then
-learned from. At the end all tasks are measured once more. Texts are cut at 64 tokens. An order is saved after each task,
-so that a run that is stopped goes on from there. Intervals are over tasks, each the mean of its orders.
+learned from. At the end all are measured once more. Texts are cut at 64 tokens. An order is saved after each task, so
+that a run that is stopped goes on from there. Intervals are over tasks, each the mean of its orders.
 """
 
 import argparse
