@@ -26,6 +26,7 @@
 # make learn-auto    the priors of auto, relearned from auxiliary tasks (after a new checkpoint)
 # make bench-streams streams of unseen classes and of an unseen language
 # make bench-spam    spam streams with a new campaign: recovery, alarms, false alarms
+# make bench-online  meta-training that goes on from the shipped checkpoint: 60 tasks of all kinds in three orders
 # make bench-long    long texts: the first 128 tokens, the first 512, windows over more
 # make bench-pairs   pairs of texts: do two questions ask for the same?
 # make bench-folds   ProtAugment's folds, trained on each fold's own classes
@@ -44,7 +45,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-curves bench-multilabel bench-frozen bench-spam bench-folds bench-shift bench-uneven bench-errors bench-serve bench-bulk bench-long bench-pairs bench-kinds docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-curves bench-multilabel bench-frozen bench-spam bench-online bench-folds bench-shift bench-uneven bench-errors bench-serve bench-bulk bench-long bench-pairs bench-kinds docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -183,6 +184,9 @@ bench-streams: $(VENV)/.installed
 
 bench-spam: $(VENV)/.installed
 	$(BIN)/python benchmarks/spam_stream.py --data-dir $(DATA_DIR)
+
+bench-online: $(VENV)/.installed
+	$(BIN)/python benchmarks/online.py --data-dir $(DATA_DIR) --change learning_rate=0.0003
 
 bench-errors: $(VENV)/.installed
 	$(BIN)/python benchmarks/label_errors.py --data-dir $(DATA_DIR)

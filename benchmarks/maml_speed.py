@@ -5,7 +5,8 @@
 
 One run computes the gradient of the query loss for a batch of 5-way 5-shot tasks (25 support and 25 query texts each,
 from the starter corpus) after the inner steps, in its own process. The methods of a row alternate, and ratios are
-medians over the rounds. Memory is the process's peak minus its memory with the encoder loaded.
+medians over the rounds; those of CPU seconds (all are listed) say more where the machine is shared. Memory is the
+process's peak minus its memory with the encoder loaded. Rows of the same shape are replaced, others stay.
 
 Peers adapt all weights, as they are usually used, or LoRA adapters. torchopt's optimisers always keep the graph, so it
 has no first-order mode. learn2learn 0.2.0 does not build with a current Cython. Results: results/maml_speed.json.
@@ -246,11 +247,11 @@ def worker(case: Case) -> None:
     run = with_vmap(case) if "vmap" in case.method else build(case)
     before = current_megabytes()
     run()
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     run()
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - worked
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "megabytes": peak - before}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "megabytes": peak - before}))
 
 
 def current_megabytes() -> float:
@@ -285,6 +286,9 @@ def row(first_order: bool, inner_steps: int, n_tasks: int, rounds: int, methods:
             line["tasks_per_second"] = round(statistics.median(n_tasks / run["seconds"] for run in runs), 3)
             line["megabytes"] = round(statistics.median(run["megabytes"] for run in runs))
             line["ours_faster"] = round(statistics.median(ours_first), 2)
+            line["cpu_seconds_a_task"] = round(statistics.median(run["cpu_seconds"] / n_tasks for run in runs), 3)
+            by_cpu = [a["cpu_seconds"] / b["cpu_seconds"] for a, b in zip(runs, found[OURS[0]], strict=True)]
+            line["ours_faster_by_cpu"] = [round(each, 2) for each in sorted(by_cpu)]
         lines.append(line)
         print(json.dumps(line), flush=True)
     return lines
@@ -310,8 +314,13 @@ def main() -> None:
         for n_steps in asked.steps.split(","):
             for n_tasks in asked.tasks.split(","):
                 lines += row(order == "1", int(n_steps), int(n_tasks), asked.rounds, asked.methods.split(";"))
-    about = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rank": RANK, "rounds": asked.rounds}
-    asked.out.write_text(json.dumps({**about, "rows": lines}, indent=1) + "\n", encoding="utf-8")
+    earlier = json.loads(asked.out.read_text(encoding="utf-8"))["rows"] if asked.out.exists() else []
+    shape = ("method", "first_order", "inner_steps", "n_tasks")
+    again = {tuple(line[key] for key in shape) for line in lines}
+    rows = [line for line in earlier if tuple(line[key] for key in shape) not in again]
+    rows += [{**line, "threads": torch.get_num_threads(), "rounds": asked.rounds} for line in lines]
+    found = {"torch": torch.__version__, "rank": RANK, "rows": rows}
+    asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return None
 
 

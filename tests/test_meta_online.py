@@ -11,6 +11,8 @@ from meta_task import KEYS, noisy_learner, noisy_pool
 
 from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
+from nlpmeta.encoder.frozen_layers import FrozenLayerCache, frozen_layer_cache
+from nlpmeta.encoder.lora import lowest_trained_layer
 from nlpmeta.episodes import fingerprint
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.prototypical import PrototypicalNetwork
@@ -156,6 +158,49 @@ def test_saved_and_loaded_it_goes_on_with_the_same_bits(saved, tmp_path):
     assert loaded.rollback(2) == whole.rollback(2)
     assert same_weights(loaded, whole)
     assert loaded.settings == whole.settings
+
+
+def test_only_the_layers_named_learn_and_what_is_below_them_is_computed_once_a_text(monkeypatch, tmp_path):
+    computed = []
+    fill = FrozenLayerCache._fill
+
+    def counted(self, missing):
+        computed.extend(missing)
+        fill(self, missing)
+
+    monkeypatch.setattr(FrozenLayerCache, "_fill", counted)
+    monkeypatch.setattr(
+        meta_online, "frozen_layer_cache", lambda encoder, kind: frozen_layer_cache(encoder, kind, folder=tmp_path)
+    )
+    leader, never = online(layers=1), online(layers=1, steps=0)
+    start = {name: weight.clone() for name, weight in leader._weights.items()}
+    met(leader, TASKS[:2])
+    met(never, TASKS[:2])
+    moved = {name for name, weight in leader._weights.items() if not torch.equal(weight, start[name])}
+    adapters = {name for name in leader._weights if "lora_" in name}
+    assert any("layer.1." in name for name in moved)
+    assert {name for name in adapters if "layer.0." in name} and not any("layer.0." in name for name in moved)
+    assert len(computed) == len(set(computed))  # the second leader finds every text's states
+    assert leader.learner.encoder.frozen_layers is None
+
+
+def test_accuracies_by_the_cached_layers_are_those_of_the_whole_encoder():
+    cached, whole = met(online(layers=1, steps=0, n_query=80)), met(online(steps=0, n_query=80))
+    assert [a.on_arrival for a in cached] == pytest.approx([b.on_arrival for b in whole], abs=0.02)
+
+
+def test_the_layers_may_change_between_days_and_no_more_than_there_are(saved, tmp_path):
+    start, pool = saved
+    leader = OnlineMetaLearner.start(str(start), OnlineTaskSettings(steps=1, n_shot=2, layers=1))
+    leader.meet(pool, name="topics")
+    leader.save(tmp_path / "online")
+    assert OnlineMetaLearner.load(tmp_path / "online").settings.layers == 1
+    assert lowest_trained_layer(OnlineMetaLearner.load(tmp_path / "online").learner.encoder) == 1
+    all_layers = OnlineMetaLearner.load(tmp_path / "online", OnlineTaskSettings(steps=1, n_shot=2))
+    assert lowest_trained_layer(all_layers.learner.encoder) == 0
+    assert all_layers.rollback(1) == ["topics"]
+    with pytest.raises(NLPMetaError, match="top 3 layers were requested; this encoder has 2"):
+        OnlineMetaLearner.load(tmp_path / "online", OnlineTaskSettings(layers=3))
 
 
 def test_the_folder_is_a_checkpoint(saved, tmp_path):

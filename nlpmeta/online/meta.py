@@ -1,14 +1,18 @@
 """Meta-training that goes on: tasks arrive one after another, and the adapters follow the meta leader."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.device import Device
-from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.frozen_layers import frozen_layer_cache
+from nlpmeta.encoder.lora import adapter_weights, freeze_below, lowest_trained_layer
 from nlpmeta.episodes import Known, Range, Sampler, generator
 from nlpmeta.episodes.index import Index
 from nlpmeta.episodes.kshot import KShotSampler
@@ -54,6 +58,9 @@ class OnlineMetaLearner:
     Args:
         learner: what is trained, in place; its encoder has adapters.
         settings: everything else.
+
+    Raises:
+        NLPMetaError: if there is nothing to train, or ``settings.layers`` are more than the encoder has.
     """
 
     def __init__(self, learner: Learner, settings: OnlineTaskSettings | None = None) -> None:
@@ -62,6 +69,8 @@ class OnlineMetaLearner:
             weight.requires_grad_(True)
         adapter, own = trainable(learner)
         self._weights = {**adapter, **own}
+        if self.settings.layers is not None:
+            freeze_below(learner.encoder, self.settings.layers)
         self.arrivals: list[Arrival] = []
         """Every task so far."""
         self._kept: list[Kept] = []
@@ -94,16 +103,17 @@ class OnlineMetaLearner:
         """
         number = len(self.arrivals)
         learn, measure = self._parted(task, test, number)
-        before = score_episode(self.learner.eval(), measure).accuracy
         earlier = self._state()
-        if self.settings.steps:
-            try:
-                self._learn(learn, number, show_progress)
-            except BaseException:
-                put(self._weights, earlier)
-                raise
+        with self._lower_states():
+            before = self._accuracy(measure)
+            if self.settings.steps:
+                try:
+                    self._learn(learn, number, show_progress)
+                except BaseException:
+                    put(self._weights, earlier)
+                    raise
+            after = self._accuracy(measure) if self.settings.steps else before
         self._versions = [*self._versions, earlier][-self.settings.versions :] if self.settings.versions else []
-        after = score_episode(self.learner.eval(), measure).accuracy if self.settings.steps else before
         arrival = Arrival(self._own_name(name), measure.n_way, before, after)
         self.arrivals.append(arrival)
         self._keep(Kept(arrival, learn, measure), number)
@@ -124,7 +134,8 @@ class OnlineMetaLearner:
         """
         if not self._kept:
             raise NLPMetaError("No task has arrived yet.")
-        now = [score_episode(self.learner.eval(), each.measure).accuracy for each in self._kept]
+        with self._lower_states():
+            now = [self._accuracy(each.measure) for each in self._kept]
         met = [each.arrival for each in self._kept]
         return Review(
             {arrival.name: accuracy for arrival, accuracy in zip(met, now, strict=True)},
@@ -173,11 +184,25 @@ class OnlineMetaLearner:
         learner = load_checkpoint(folder, device=device)
         if not holds_state(folder):
             raise NLPMetaError(f"{folder} is no state of online meta-training; start one with OnlineMetaLearner.start.")
-        self = cls(learner, settings)
-        state = read_state(folder, self._weights)
-        self.settings = settings or state.settings
+        state = read_state(folder, cls(learner)._weights)
+        self = cls(learner, settings or state.settings)
         self.arrivals, self._kept, self._versions = state.arrivals, state.kept, state.versions
         return self
+
+    @contextmanager
+    def _lower_states(self) -> Iterator[None]:
+        """Within the block, the states of layers that do not learn come from a cache, if there are such layers."""
+        if self.settings.layers is None or not lowest_trained_layer(self.learner.encoder):
+            yield
+            return
+        with frozen_layer_cache(self.learner.encoder, "float16"):
+            yield
+
+    def _accuracy(self, measure: Episode) -> float:
+        """The share of query texts that are right after adapting to the support; by the cache within such a block."""
+        learner = self.learner.eval()
+        embed = None if learner.encoder.frozen_layers is None else torch.no_grad()(learner.encoder.forward)
+        return score_episode(learner, measure, embed).accuracy
 
     def _parted(self, task: LabeledTexts, test: LabeledTexts | None, number: int) -> tuple[LabeledTexts, Episode]:
         """The texts to learn from and the episode to measure by; no text is in both query and learning."""

@@ -28,6 +28,12 @@ class OnlineTaskSettings(Settings):
     steps: int = Field(10, ge=0, le=MOST_STEPS, description="optimiser steps after each task")
     learning_rate: float = Field(1e-4, gt=0, le=HIGHEST_RATE, description="rate of the adapters' weights")
     newest_share: float = Field(0.5, gt=0, le=1, description="share of the episodes that are of the newest task")
+    layers: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="only the adapters of so many layers from the top learn on; what those below compute is cached",
+    )
     buffer: int = Field(
         20, ge=1, le=10_000, description="tasks that are kept to learn from again; beyond it one is drawn and dropped"
     )

@@ -101,32 +101,62 @@ def learn_from_texts(
         DataError: if there are fewer than 50 distinct texts.
         NLPMetaError: if the method does not work on embeddings, or its checkpoint has no adapters to train.
     """
+    distinct = _distinct(texts, support)
+    before = starting_learner(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device)
+    if before.inputs != "embeddings":
+        raise NLPMetaError(f"{method} embeds its texts itself; unlabelled texts go with methods such as auto.")
+    likely_before = likelihoods(before, support)
+    if likely_before is None:
+        return before, FromTexts(len(distinct), 0, None, None, None, kept=False)
+    after = trained_on_texts(
+        method, distinct, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device, steps=steps,
+        seed=seed, show_progress=show_progress, say=say,
+    )  # fmt: skip
+    likely_after = likelihoods(after, support)
+    return kept_if_better(before, after, likely_before, likely_after, n_texts=len(distinct), steps=steps)
+
+
+def _distinct(texts: Sequence[str], support: LabeledTexts) -> list[str]:
     known = {fingerprint(text) for text in support.texts}
     distinct = list({fingerprint(text): text for text in texts if fingerprint(text) not in known}.values())
     if len(distinct) < FEWEST:
         raise DataError(
             f"Learning from unlabelled texts takes {FEWEST} or more distinct ones; there are {len(distinct)}."
         )
-    before = starting_learner(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device)
-    if before.inputs != "embeddings":
-        raise NLPMetaError(f"{method} embeds its texts itself; unlabelled texts go with methods such as auto.")
-    likely_before = _likelihoods(before, support)
-    if likely_before is None:
-        return before, FromTexts(len(distinct), 0, None, None, None, kept=False)
+    return distinct
+
+
+def trained_on_texts(
+    method: str,
+    texts: Sequence[str],
+    *,
+    encoder: str = DEFAULT_ENCODER,
+    checkpoint: str = "default",
+    max_length: int | None = None,
+    device: Device = "auto",
+    steps: int = STEPS,
+    seed: int = 0,
+    show_progress: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Learner:
+    """The learner called ``method``, its adapters trained further on tasks from ``texts``, which are distinct.
+
+    Raises:
+        NLPMetaError: if the checkpoint has no adapters to train.
+    """
     folder = find_checkpoint(checkpoint, encoder=encoder, method=method)
     trained = _trainable(encoder, folder, seed, max_length=max_length, device=device)
     learner = PrototypicalNetwork(trained.encoder, metric="cosine", temperature=_TEMPERATURE)
     settings = TrainSettings(steps=steps, seed=seed, learning_rate=1e-4, warmup=5, ema=0.9, renew_every=steps)
-    sampler = tasks_from(distinct, mask=trained.encoder.mask_token, seed=seed)
+    sampler = tasks_from(texts, mask=trained.encoder.mask_token, seed=seed)
     meta_train(learner, sampler, settings=settings, device=device, show_progress=show_progress, say=say)
     trained.requires_grad_(False).eval()
-    learned = {"unlabelled_texts": len(distinct), "unlabelled_steps": steps}
+    learned = {"unlabelled_texts": len(texts), "unlabelled_steps": steps}
     trained.encoder.trained = {**(trained.encoder.trained or {}), **learned}
-    after = trained if type(trained) is learners[method] else learners[method].on(trained).eval()
-    return _better(before, after, likely_before, _likelihoods(after, support), n_texts=len(distinct), steps=steps)
+    return trained if type(trained) is learners[method] else learners[method].on(trained).eval()
 
 
-def _better(
+def kept_if_better(
     before: Learner, after: Learner, likely_before: Tensor, likely_after: Tensor | None, *, n_texts: int, steps: int
 ) -> tuple[Learner, FromTexts]:
     """The learner to keep: ``after`` only if held-out support texts are likelier by more than the standard error."""
@@ -167,7 +197,7 @@ def _trainable(encoder: str, folder: Path | None, seed: int, *, max_length: int 
 
 
 @torch.no_grad()
-def _likelihoods(learner: Learner, support: LabeledTexts) -> Tensor | None:
+def likelihoods(learner: Learner, support: LabeledTexts) -> Tensor | None:
     """The log probability of the right class of each support text when it is held out, ``(n,)``.
 
     With one text of some class, the class names take the place of the other texts; ``None`` if they say nothing.
