@@ -214,17 +214,37 @@ def test_a_model_with_one_head_of_an_older_release_still_predicts(adapted):
     assert float((auto.logits(old, queries).argmax(1) == labels).float().mean()) > 0.9
 
 
-@pytest.mark.parametrize(("n_shot", "inverse_penalty"), [(19, 100.0), (20, 3.0), (40, 3.0)])
-def test_with_many_examples_logistic_regression_is_penalised_more(adapted, n_shot, inverse_penalty):
+@pytest.mark.parametrize("n_shot", [19, 20])
+def test_from_twenty_examples_a_class_on_there_are_heads_that_are_regularised_more(adapted, n_shot):
     auto = AutoHead(adapted)
-    support, _, _ = task(1.0, 1.0, n_shot=n_shot)
+    support, queries, labels = task(2.0, 2.0, n_shot=n_shot)
+    names = {name for name in auto.heads_for(support) if name.endswith(", regularised")}
+    assert names == ({"logistic on both, regularised", "logistic on frozen, regularised"} if n_shot == 20 else set())
     state = auto.adapt(support)
-    found = [name for name in heads(auto, state) if name.startswith("logistic")]
-    assert found
-    for name in found:
-        read = seen(auto.encoder, support, auto.candidates[name])
-        expected = LogisticHead(adapted, inverse_penalty=inverse_penalty).adapt(read)["weight"]
-        torch.testing.assert_close(state[f"{name}/weight"], expected)
+    for name in names & set(heads(auto, state)):
+        scales = (ADAPTED, FROZEN) if "both" in name else (FROZEN,)
+        features = torch.cat([support.features[:, auto.encoder.columns(scale)] for scale in scales], dim=1)
+        expected = LogisticHead(adapted, inverse_penalty=3.0).adapt(replace(support, features=features, names=None))
+        torch.testing.assert_close(state[f"{name}/weight"], expected["weight"])
+    assert bool(names & set(heads(auto, state))) == (n_shot == 20)  # noise that is as loud as the classes wants them
+    assert float((auto.logits(state, queries).argmax(1) == labels).float().mean()) > 0.5
+
+
+def test_an_encoder_without_adapters_has_one_head_that_is_regularised_more(encoder):
+    auto = AutoHead(encoder)
+    support, _, _ = task(1.0, 1.0, n_shot=20)
+    half = replace(support, features=support.features[:, : support.features.size(1) // 2])
+    assert [name for name in auto.heads_for(half) if name.endswith("regularised")] == ["logistic, regularised"]
+    with torch.no_grad():
+        shares = auto.weights(auto.judge(half), half)
+    assert float(shares.sum()) == pytest.approx(1.0) and bool((shares >= 0).all())
+
+
+def test_many_examples_but_for_one_class_are_judged_by_priors_alone(adapted):
+    auto = AutoHead(adapted)
+    uneven = few_of_the_first_class(task(2.0, 2.0, n_shot=40)[0], 1)
+    assert not any(name.endswith("regularised") for name in auto.heads_for(uneven))
+    assert float(sum(head.share for head in auto.predictor(auto.adapt(uneven)).heads)) == pytest.approx(1.0)
 
 
 def test_heads_are_judged_anew_once_there_are_many_examples(adapted, monkeypatch):

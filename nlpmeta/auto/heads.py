@@ -69,10 +69,12 @@ class ScaledEncoder(TextEncoder):
 
 
 MANY_SHOTS = 20
-"""Examples of each class, on average, from which on logistic regression is penalised more."""
+"""Examples of each class, on average, from which on there are heads that are regularised more."""
 INVERSE_PENALTY, INVERSE_PENALTY_OF_MANY = 100.0, 3.0
-"""Of logistic regression: almost none where classes have a few clear examples; among many some are always odd. The
-second was chosen on five datasets that recipes/wide.yaml reserves for model selection, MASSIVE Afrikaans and Liu."""
+"""Of logistic regression: almost none suits a few clear examples, many noisy ones want some. The second was chosen on
+datasets that recipes/wide.yaml reserves for model selection, MASSIVE Afrikaans and Liu."""
+REGULARISED = ", regularised"
+"""What the names of these heads end in, after that of the head that they are like."""
 NAME_WEIGHT = 2.0
 NAMES_ALONE = "prototypical"
 """The head for classes that are known by their names alone, as in the episodes of names that it was meta-trained on."""
@@ -94,19 +96,18 @@ def has_many(support: Support) -> bool:
 
 
 def candidates(
-    encoder: "TextEncoder", *, inverse_penalty: float, two_views: bool, temperature: float, name_weight: float
+    encoder: "TextEncoder", *, two_views: bool, temperature: float, name_weight: float
 ) -> dict[str, Candidate]:
     """The heads by name, the same in every process.
 
     Args:
         encoder: texts to vectors.
-        inverse_penalty: of logistic regression.
         two_views: whether there is a frozen encoder beside the adapted one.
         temperature: of the prototypes that read names.
         name_weight: how many texts the name of a class counts as, for these.
     """
-    named = LogisticHead(encoder, inverse_penalty=inverse_penalty, name_weight=NAME_WEIGHT)
-    plain = LogisticHead(encoder, inverse_penalty=inverse_penalty)
+    named = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY, name_weight=NAME_WEIGHT)
+    plain = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY)
     prototypical = PrototypicalNetwork(
         encoder, metric="cosine", temperature=temperature, names=True, name_weight=name_weight
     )
@@ -125,6 +126,13 @@ def candidates(
             "prototypical on frozen": Candidate(PrototypicalNetwork(encoder, metric="cosine"), (FROZEN,)),
         }
     return found
+
+
+def candidates_of_many(encoder: "TextEncoder", few: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    """The heads by name that are added to ``few`` where there are many examples of each class."""
+    regularised = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY_OF_MANY)
+    like = [name for name in ("logistic on both", "logistic on frozen") if name in few] or ["logistic"]
+    return {name + REGULARISED: Candidate(regularised, few[name].scales) for name in like}
 
 
 def scales_of(read: Iterable[Candidate]) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, Candidate, ScaledEncoder, features_of, has_many, seen
+from nlpmeta.auto.heads import ADAPTED, FROZEN, REGULARISED, Candidate, ScaledEncoder, features_of, has_many, seen
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.episodes import by_label, deal_folds
 from nlpmeta.learners.base import Learner, Support, Texts
@@ -84,7 +84,8 @@ def weights(
     """The weight of each judged head, 0 for those that are left out, shape ``(n_heads,)``; arguments as ``judge``."""
     if len(judged.heads) == 1:
         return features_of(known).new_ones(1)
-    prior = profile.prior_of(judged.heads, len(known) / known.n_way, known.n_way)
+    alike = [name.removesuffix(REGULARISED) for name in judged.heads]
+    prior = profile.prior_of(alike, len(known) / known.n_way, known.n_way)
     found = prior
     if judged.held_out is not None:
         # The fewer classes, the less alike are tasks of that size, and the more likely one needs an unusual head.
@@ -192,9 +193,9 @@ def held_out_likelihood(judged: CrossValidation, weights: Tensor, labels: Tensor
 def judged_on(known: Support) -> Tensor:
     """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``.
 
-    Folds count as one more where there are so many examples that heads are penalised otherwise.
+    Two folds and more count as three where there are so many examples that heads are added.
     """
-    folds = 0 if known.stand_in is not None else min(n_folds(known), 2) + has_many(known)
+    folds = 0 if known.stand_in is not None else min(n_folds(known), 2 + has_many(known))
     facts = [len(known), folds, known.names is not None]
     return torch.tensor(facts, device=known.labels.device)
 

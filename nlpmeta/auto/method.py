@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import (
-    INVERSE_PENALTY,
-    INVERSE_PENALTY_OF_MANY,
     NAMES_ALONE,
     WITHOUT_NAMES,
     Candidate,
     ScaledEncoder,
     candidates,
+    candidates_of_many,
     columns_of,
     features_of,
     has_many,
@@ -98,10 +97,8 @@ class AutoHead(Learner):
         super().__init__(ScaledEncoder(encoder) if two else encoder)
         self.temperature, self.name_weight = temperature, name_weight
         self.priors = shipped_priors().profile(two_views=two)
-        self.candidates, self._with_many = (
-            candidates(encoder, inverse_penalty=each, two_views=two, temperature=temperature, name_weight=name_weight)
-            for each in (INVERSE_PENALTY, INVERSE_PENALTY_OF_MANY)
-        )
+        self.candidates = candidates(encoder, two_views=two, temperature=temperature, name_weight=name_weight)
+        self._every = self.candidates | candidates_of_many(encoder, self.candidates)
 
     @classmethod
     def on(cls, trained: Learner) -> "AutoHead":
@@ -139,7 +136,7 @@ class AutoHead(Learner):
         known = self.known(support)
         if not still_judged(before.get("mixture/judged"), judged_on(known)):
             return self.adapt_to(known, self.judge(known))
-        mixture = Mixture.of(self, self.candidates, before)
+        mixture = Mixture.of(self, self._every, before)
         heads = {head.name: (float(head.share), float(head.scores_over)) for head in mixture.heads}
         kept = {key: before[key] for key in ("mixture/held_out", "mixture/judged")}
         return self._fitted(known, heads) | kept
@@ -152,11 +149,11 @@ class AutoHead(Learner):
         return learn_several(self, data, embed, features)
 
     def predictor(self, state: TaskState) -> Predictor:
-        return OneVsRest.of(self, state) if is_several(state) else Mixture.of(self, self.candidates, state)
+        return OneVsRest.of(self, state) if is_several(state) else Mixture.of(self, self._every, state)
 
     def problem_of(self, state: TaskState) -> str:
         several = is_several(state)
-        return (OneVsRest.of(self, state) if several else Mixture.of(self, self.candidates, state)).problem()
+        return (OneVsRest.of(self, state) if several else Mixture.of(self, self._every, state)).problem()
 
     def config(self) -> dict[str, Option]:
         return {"temperature": self.temperature, "name_weight": self.name_weight}
@@ -182,12 +179,8 @@ class AutoHead(Learner):
         """The heads that differ on this support, by name; one alone was meta-trained on names in place of examples."""
         if known.stand_in is not None:
             return {NAMES_ALONE: self.candidates[NAMES_ALONE]}
-        every = self._sized(known)
+        every = self._every if has_many(known) and n_folds(known) > 1 else self.candidates
         return {name: each for name, each in every.items() if known.names is not None or name != WITHOUT_NAMES}
-
-    def _sized(self, known: Support) -> dict[str, Candidate]:
-        """All heads, penalised as suits the size of a support; what they learn predicts in the same way."""
-        return self._with_many if has_many(known) else self.candidates
 
     def judge(self, known: Support) -> CrossValidation:
         """What the support says of the heads; see ``judging.judge``."""
@@ -195,14 +188,14 @@ class AutoHead(Learner):
 
     def weights(self, judged: CrossValidation, known: Support) -> Tensor:
         """The weight of each head, 0 for those that are left out, shape ``(n_heads,)``."""
-        return weights(self.encoder, self.candidates, known, self.priors, judged)
+        return weights(self.encoder, self._every, known, self.priors, judged)
 
     def _fitted(self, known: Support, heads: Mapping[str, tuple[float, float]]) -> TaskState:
         """The heads that have a share, by name with what their scores are divided by, and what the mixture needs."""
         state: TaskState = {}
-        place, encoder, sized = known.labels.device, self.encoder, self._sized(known)
+        place, encoder = known.labels.device, self.encoder
         for name, (share, over) in heads.items():
-            candidate = sized[name]
+            candidate = self._every[name]
             facts = {"share": torch.tensor(share, device=place), "scores_over": torch.tensor(over, device=place)}
             inner = candidate.head.adapt(seen(encoder, known, candidate)) | facts
             state |= {f"{name}/{key}": value for key, value in inner.items()}
@@ -210,7 +203,7 @@ class AutoHead(Learner):
         n_shot = len(known) / known.n_way
         temperature = float(self.priors.temperature.at(n_shot, known.n_way))
         state["mixture/temperature"] = torch.tensor(temperature, device=place)
-        scales = scales_of([self.candidates[name] for name in heads])
+        scales = scales_of([self._every[name] for name in heads])
         features = columns_of(encoder, features_of(known), scales, computed=scales)
         n_views = len(scales) if isinstance(encoder, ScaledEncoder) else 1
         means = class_means(features, known.labels, known.n_way)
