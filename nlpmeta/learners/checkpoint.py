@@ -95,7 +95,9 @@ def read_learner(
             raise ModelFolderError(f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} holds numbers of another kind.")
         # Temperatures, scales, rates: exponents neither of zero nor of infinity.
         if name.rpartition(".")[2].startswith("log_") and float(value.abs().max()) > _LARGEST_LOGARITHM:
-            raise ModelFolderError(f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} is out of range.")
+            raise ModelFolderError(
+                f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} is out of range, beyond {_LARGEST_LOGARITHM:g}."
+            )
     return learner.eval()
 
 
