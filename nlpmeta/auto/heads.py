@@ -73,8 +73,8 @@ MANY_SHOTS = 20
 INVERSE_PENALTY, INVERSE_PENALTY_OF_MANY = 100.0, 3.0
 """Of logistic regression: almost none suits a few clear examples, many noisy ones want some. The second was chosen on
 datasets that recipes/wide.yaml reserves for model selection, MASSIVE Afrikaans and Liu."""
-REGULARISED = ", regularised"
-"""What the names of these heads end in, after that of the head that they are like."""
+REGULARISED = "regularised "
+"""What the names of these heads begin with, before that of the head that they are like."""
 NAME_WEIGHT = 2.0
 NAMES_ALONE = "prototypical"
 """The head for classes that are known by their names alone, as in the episodes of names that it was meta-trained on."""
@@ -132,7 +132,7 @@ def candidates_of_many(encoder: "TextEncoder", few: Mapping[str, Candidate]) -> 
     """The heads by name that are added to ``few`` where there are many examples of each class."""
     regularised = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY_OF_MANY)
     like = [name for name in ("logistic on both", "logistic on frozen") if name in few] or ["logistic"]
-    return {name + REGULARISED: Candidate(regularised, few[name].scales) for name in like}
+    return {REGULARISED + name: Candidate(regularised, few[name].scales) for name in like}
 
 
 def scales_of(read: Iterable[Candidate]) -> tuple[float, ...]:

@@ -84,7 +84,7 @@ def weights(
     """The weight of each judged head, 0 for those that are left out, shape ``(n_heads,)``; arguments as ``judge``."""
     if len(judged.heads) == 1:
         return features_of(known).new_ones(1)
-    alike = [name.removesuffix(REGULARISED) for name in judged.heads]
+    alike = [name.removeprefix(REGULARISED) for name in judged.heads]
     prior = profile.prior_of(alike, len(known) / known.n_way, known.n_way)
     found = prior
     if judged.held_out is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WHOLE, SPLITTER, PIECES, SCORES, FACTS = "tokenizer.json", "splitter.json", "pieces.txt", "scores.f64", "tokens.json"
-"""What may be written; the vocabulary apart only for a unigram tokenizer, the others are read as a whole."""
+"""What is written: the vocabulary apart only for a unigram tokenizer, the others as a whole."""
 _UNKNOWN_PENALTY = 10.0  # what a character without a piece scores below the worst piece, as in SentencePiece
 _MOST_WORDS = 1 << 16  # whose ids are kept
 _ODD = ("", " ", "aaaaaaa", "-" * 40, "a  b\tc\nd", "👍🏽 ok 🎉", "<s> x </s>", "ﬁ Ⅷ ①", "é é", "x" * 300)
