@@ -287,3 +287,47 @@ def test_second_order_leaves_the_attention_of_the_shared_encoder_as_it_is(double
     assert before != "eager"
     assert {kind for kind, _ in seen} == {before}
     assert {kind for _, kind in seen} == {before, "eager"}
+
+
+def upper_layers_learner(**options):
+    """MAML on an encoder whose lower adapters are frozen, as in a recipe with ``start`` and ``adapter: {layers: 1}``."""
+    encoder = adapted_encoder(modules=("query", "dense"))
+    freeze_below(encoder, 1)
+    return MAML(encoder, inner_steps=2, adapter_rate=0.3, **options)
+
+
+def test_adapters_that_are_frozen_below_are_not_adapted(pool):
+    learner = upper_layers_learner()
+    lower = learner.encoder.backbone.config.num_hidden_layers - 1
+    adapted = {name for name in learner.adapt(learner.support(pool)) if name.startswith("adapter/")}
+    assert learner.layers == learner.config()["layers"] == 1
+    assert adapted == {f"adapter/{name}" for name in adapter_weights(learner.encoder, 1)}
+    assert adapted
+    assert all(f".{lower}." in name for name in adapted)
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_states_of_frozen_layers_with_adapters_give_the_same_result(tmp_path, pool, first_order):
+    learner = upper_layers_learner(first_order=first_order)
+    support, queries = learner.support(pool), pool.texts[:4]
+    plain = learner.logits(learner.adapt(support), learner.read(queries))
+    with frozen_layer_cache(learner.encoder, "float32", folder=tmp_path / "states"):
+        cached = learner.logits(learner.adapt(support), learner.read(queries))
+    torch.testing.assert_close(cached, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_learner_adapts_the_layers_that_it_was_trained_to_adapt(tmp_path, pool, monkeypatch):
+    learner = upper_layers_learner().eval()
+    with saveable(learner.encoder, monkeypatch):
+        save_checkpoint(learner, tmp_path / "checkpoint", {})
+    loaded = load_checkpoint(tmp_path / "checkpoint")
+    assert loaded.layers == 1
+    assert set(loaded.adapt(loaded.support(pool))) == set(learner.adapt(learner.support(pool)))
+
+
+def test_more_layers_than_there_are_is_refused():
+    encoder = adapted_encoder()
+    depth = encoder.backbone.config.num_hidden_layers
+    with pytest.raises(NLPMetaError, match=f"layers must be from 1 to {depth}"):
+        MAML(encoder, layers=depth + 1)
+    assert MAML(encoder, layers=depth).layers is None

@@ -83,9 +83,11 @@ def has_adapter(encoder: TextEncoder) -> bool:
     return bool(adapted_layers(encoder.backbone))
 
 
-def adapter_weights(encoder: TextEncoder) -> dict[str, nn.Parameter]:
-    """The adapters' weights by their names in the backbone, in a fixed order."""
-    return {name: weight for name, weight in encoder.backbone.named_parameters() if ".lora_" in name}
+def adapter_weights(encoder: TextEncoder, layers: int | None = None) -> dict[str, nn.Parameter]:
+    """The adapters' weights by their names in the backbone, in a fixed order; only of the top ``layers``, if given."""
+    lowest = 0 if layers is None else int(encoder.backbone.config.num_hidden_layers) - layers
+    found = ((name, weight) for name, weight in encoder.backbone.named_parameters() if ".lora_" in name)
+    return {name: weight for name, weight in found if lowest == 0 or _layer_of(name) >= lowest}
 
 
 def lowest_trained_layer(encoder: TextEncoder) -> int:
@@ -99,8 +101,7 @@ def freeze_below(encoder: TextEncoder, n_layers: int) -> None:
     Raises:
         NLPMetaError: if the encoder has fewer layers, or no adapter among these.
     """
-    depth = int(encoder.backbone.config.num_hidden_layers)
-    if n_layers > depth:
+    if n_layers > (depth := int(encoder.backbone.config.num_hidden_layers)):
         raise NLPMetaError(f"Adapters in the top {n_layers} layers were requested; this encoder has {depth}.")
     for name, weight in adapter_weights(encoder).items():
         weight.requires_grad_(_layer_of(name) >= depth - n_layers)

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nlpmeta.encoder.lora import lowest_trained_layer
 from nlpmeta.encoder.tokenizing import length_batches
+from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, TaskState, balanced_weights
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 
+Rates = Literal["step", "layer"]
 ADAPTER, WEIGHT, BIAS = "adapter/", "head/weight", "head/bias"
 CHUNK_TOKENS, CHUNK_TOKENS_TWICE = 4096, 1024
 """Tokens whose activations are in memory at a time: for a gradient, and for one that is differentiated once more."""
@@ -149,3 +152,31 @@ def _moved(states: TaskState, gradients: Sequence[Tensor], rates: Tensor) -> Tas
         name: value - rate * gradient
         for (name, value), gradient, rate in zip(states.items(), gradients, rates, strict=True)
     }
+
+
+def adapted_depth(encoder: "TextEncoder", asked: int | None) -> int | None:
+    """How many layers, from the top, are adapted; ``None`` for all.
+
+    Raises:
+        NLPMetaError: if there are not so many.
+    """
+    depth, lowest = int(encoder.backbone.config.num_hidden_layers), lowest_trained_layer(encoder)
+    if asked is None:
+        return depth - lowest if 0 < lowest < depth else None
+    if not 1 <= asked <= depth:
+        raise NLPMetaError(f"layers must be from 1 to {depth}, the layers of this encoder; got {asked}.")
+    return None if asked == depth else asked
+
+
+def rate_groups(names: "Mapping[str, Tensor] | tuple[()]", rates: Rates) -> dict[str, int]:
+    """The number of the rate of each adapter weight: one for all, or one for each layer."""
+    if rates == "step":
+        return dict.fromkeys(names, 0)
+    layers = {name: next((int(part) for part in name.split(".") if part.isdigit()), 0) for name in names}
+    place = {layer: i for i, layer in enumerate(sorted(set(layers.values())))}
+    return {name: place[layer] for name, layer in layers.items()}
+
+
+def even_weights(queries: Sequence[Support]) -> Tensor:
+    """The weights of a plain mean over the texts of each task, in one row."""
+    return torch.cat([query.labels.new_full((len(query),), 1 / len(query), dtype=torch.float) for query in queries])

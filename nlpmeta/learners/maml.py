@@ -1,7 +1,7 @@
 """Model-agnostic meta-learning over LoRA adapters, and the members of its family that differ by an option."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
@@ -17,9 +17,13 @@ from nlpmeta.learners.inner_loop import (
     ADAPTER,
     BIAS,
     WEIGHT,
+    Rates,
     TaskTexts,
+    adapted_depth,
+    even_weights,
     exact_step,
     first_order_step,
+    rate_groups,
     task_losses,
     task_scores,
 )
@@ -29,7 +33,6 @@ from nlpmeta.settings import check_positive
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
-Rates = Literal["step", "layer"]
 TaskBatching = Literal["auto", "loop", "vectorised"]
 MOST_INNER_STEPS = 10_000
 _SMALL = 50
@@ -70,6 +73,7 @@ class MAML(PrototypicalNetwork):
         first_order: bool = True,
         head_only: bool | None = None,
         rates: Rates | None = None,
+        layers: int | None = None,
         early_weight: float = 0.0,
         task_batching: TaskBatching = "auto",
         temperature: float = 0.05,
@@ -86,6 +90,8 @@ class MAML(PrototypicalNetwork):
             first_order: leave out how the inner gradients depend on the start.
             head_only: adapt the head and leave the adapters as they were meta-trained.
             rates: a rate for every step, or for every step and layer.
+            layers: how many layers, from the top, have their adapters adapted; by default all, or those that train
+                where the adapters of others are frozen.
             early_weight: share of the query loss that is taken before the last inner step, evenly over the steps
                 (Antoniou et al., section 4: multi-step loss). Where we differ: the share stays as it is.
             task_batching: tasks of a training step one by one, side by side, or side by side where they are small.
@@ -94,7 +100,8 @@ class MAML(PrototypicalNetwork):
             name_weight: how many texts a name counts as at the start.
 
         Raises:
-            NLPMetaError: if a rate is not positive, ``inner_steps`` is negative or ``early_weight`` not in 0 to 1.
+            NLPMetaError: if a rate is not positive, ``inner_steps`` is negative, ``early_weight`` not in 0 to 1, or
+                there are not so many layers.
             UnknownNameError: if ``task_batching`` is none of the three.
         """
         inner_steps = self.usual_steps if inner_steps is None else inner_steps
@@ -110,7 +117,8 @@ class MAML(PrototypicalNetwork):
         self.task_batching: TaskBatching = task_batching
         self.head_only = self.usual_head_only if head_only is None else head_only
         self.rates: Rates = self.usual_rates if rates is None else rates
-        self._group = _groups(() if self.head_only else adapter_weights(encoder), self.rates)
+        self.layers = adapted_depth(encoder, layers)
+        self._group = rate_groups(self._adapted(), self.rates)
         shape = max(inner_steps, 1), max(self._group.values(), default=0) + 1
         adapter_rates, head_rates = (
             torch.full(size, rate, device=encoder.device).log()
@@ -156,6 +164,7 @@ class MAML(PrototypicalNetwork):
             "rates": self.rates,
             "early_weight": self.early_weight,
             "names": self.reads_names,
+            **({} if self.layers is None else {"layers": self.layers}),
         }
 
     def together(self, n_texts: Sequence[int]) -> list[list[int]]:
@@ -184,7 +193,7 @@ class MAML(PrototypicalNetwork):
         """The query loss ``()`` of each task and the scores ``(n_query, n_way)``, all tasks side by side."""
         steps = self._steps([support for support, _ in tasks])
         queries = [query for _, query in tasks]
-        texts = replace(TaskTexts.of(self.encoder, queries), weights=_even(queries))
+        texts = replace(TaskTexts.of(self.encoder, queries), weights=even_weights(queries))
         scores = task_scores(self.encoder, steps[-1], texts)
         losses = task_losses(scores, texts)
         if self.early_weight and self.inner_steps:
@@ -216,10 +225,14 @@ class MAML(PrototypicalNetwork):
             prototypes = super().adapt(replace(known, names=spoken) if names else known)["prototypes"]
             heads.append(F.pad(F.normalize(prototypes, dim=1), (0, 0, 0, widest - support.n_way)))
         weight = torch.stack(heads) / self.log_temperature.exp()
-        stored = {} if self.head_only else adapter_weights(self.encoder)
+        stored = self._adapted()
         # Copies in the graph: the head's start depends on the stored weights, which inner gradients must not follow.
         state = {ADAPTER + name: torch.stack([value] * len(supports)) for name, value in stored.items()}
         return {**state, WEIGHT: weight, BIAS: weight.new_zeros(weight.shape[:2])}
+
+    def _adapted(self) -> dict[str, nn.Parameter]:
+        """The stored weights that the inner loop starts from, without the head."""
+        return {} if self.head_only else adapter_weights(self.encoder, self.layers)
 
     def _rate(self, name: str, step: int) -> Tensor:
         """The rate of a tensor at a step; steps beyond those that were trained go on with the last one's."""
@@ -269,7 +282,7 @@ class Reptile(MAML):
         )
         with torch.no_grad():
             adapted = self.adapt(both)
-        start = {ADAPTER + name: value for name, value in adapter_weights(self.encoder).items()}
+        start = {ADAPTER + name: value for name, value in self._adapted().items()}
         return (
             sum(
                 ((start[name] - adapted[name]).square().sum() for name in start),
@@ -277,17 +290,3 @@ class Reptile(MAML):
             )
             / 2
         )
-
-
-def _groups(names: "Mapping[str, Tensor] | tuple[()]", rates: Rates) -> dict[str, int]:
-    """The number of the rate of each adapter weight: one for all, or one for each layer."""
-    if rates == "step":
-        return dict.fromkeys(names, 0)
-    layers = {name: next((int(part) for part in name.split(".") if part.isdigit()), 0) for name in names}
-    place = {layer: i for i, layer in enumerate(sorted(set(layers.values())))}
-    return {name: place[layer] for name, layer in layers.items()}
-
-
-def _even(queries: Sequence[Support]) -> Tensor:
-    """The weights of a plain mean over the texts of each task, in one row."""
-    return torch.cat([query.labels.new_full((len(query),), 1 / len(query), dtype=torch.float) for query in queries])
