@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nlpmeta.encoder.parts import view_width
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
@@ -27,13 +27,9 @@ class ScaledEncoder(TextEncoder):
     """
 
     def __init__(self, encoder: TextEncoder, scales: Sequence[float] = (ADAPTED, FROZEN)) -> None:
-        nn.Module.__init__(self)
-        self.backbone, self.tokenizer, self.files = encoder.backbone, encoder.tokenizer, encoder.files
-        self.prefix, self.max_length, self.normalise = encoder.prefix, encoder.max_length, encoder.normalise
-        self.window, self.windows, self.pooling = encoder.window, encoder.windows, encoder.pooling
-        self.scales, self.frozen_layers, self.training, self.trained = tuple(scales), None, False, encoder.trained
-        self.pairs = encoder.pairs
-        self.dim = len(self.scales) * view_width(int(encoder.backbone.config.hidden_size), self.pairs)
+        self.__dict__.update(encoder.__dict__)  # with the weights, also those that are still to be loaded
+        self.scales, self.frozen_layers, self.training = tuple(scales), None, False
+        self.dim = len(self.scales) * view_width(self.width, self.pairs)
 
     def select(self, scales: Sequence[float]) -> "ScaledEncoder":
         """The same encoder seen with these scales."""

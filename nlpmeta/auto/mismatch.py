@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nlpmeta.auto.mixture import likeness
 from nlpmeta.encoder.tokenizing import Guard
+from nlpmeta.encoder.vocabulary import pieces_of
 from nlpmeta.errors import ModelFolderError
 from nlpmeta.storage.files import read_text
 
@@ -37,21 +38,12 @@ class TokenizerCoverage:
 
 def tokenizer_coverage(encoder: "TextEncoder", texts: Sequence[str]) -> TokenizerCoverage | None:
     """The coverage of ``texts`` themselves; ``None`` for a tokenizer that does not say where its pieces come from."""
-    tokenizer = encoder.tokenizer
-    if not tokenizer.is_fast:
+    if (found := pieces_of(encoder, [text.strip() for text in texts])) is None:
         return None
-    stripped = [text.strip() for text in texts]
-    batch = tokenizer(stripped, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
-    letters = unknown = pieces = 0
-    for text, ids, spans in zip(stripped, batch["input_ids"], batch["offset_mapping"], strict=True):
-        for token, (start, end) in zip(ids, spans, strict=True):
-            found = sum(character.isalnum() for character in text[start:end])
-            letters += found
-            if token == tokenizer.unk_token_id:
-                unknown += found
-            elif found:
-                pieces += 1
-    return TokenizerCoverage(unknown / max(letters, 1), (letters - unknown) / max(pieces, 1))
+    counts = [(sum(map(str.isalnum, piece)), known) for piece, known in found]
+    letters, unknown = sum(n for n, _ in counts), sum(n for n, known in counts if not known)
+    pieces = max(1, sum(n > 0 and known for n, known in counts))
+    return TokenizerCoverage(unknown / max(letters, 1), (letters - unknown) / pieces)
 
 
 MOST_LINES = 5

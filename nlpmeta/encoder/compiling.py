@@ -1,13 +1,16 @@
 """Compiles an encoder: one graph with adapters, pooling and scaling in it, compared with PyTorch before it is kept."""
 
 import copy
+import hashlib
+import itertools
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,25 +31,30 @@ from nlpmeta.encoder.engines import (
     runtime_version,
     script_sentences,
     session,
+    typical_tokens,
 )
+from nlpmeta.encoder.files import file_digest, read_object
 from nlpmeta.encoder.graphs import Embedder, write_graph
-from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, adapter_weights
 from nlpmeta.encoder.merged import merged_backbone, scales_with, with_attention
 from nlpmeta.encoder.parts import halves_of, paired
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
-from nlpmeta.encoder.vocabulary import check_same_ids, write_vocabulary
+from nlpmeta.encoder.vocabulary import Vocabulary, check_same_ids, write_vocabulary
+from nlpmeta.encoder.weights import EncoderFiles
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
-from nlpmeta.storage.files import remove_file, sha256, write_json
+from nlpmeta.storage.files import remove_file, sha256, user_cache, write_json
 from nlpmeta.storage.folders import cached_folder
 from nlpmeta.storage.tensors import digest_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAME = 1e-4
 """What a number of a float32 embedding may differ by from PyTorch's."""
+_SCALES = (None, 1.0, 0.0)
+"""As the adapters are, then those of ``auto``'s two views."""
 MOST_CHANGED = 0.05
 """The share of predictions that int8 may change."""
 
@@ -58,7 +66,9 @@ def compiled_name(encoder: TextEncoder, precision: Precision) -> CompiledName | 
     """
     if encoder.files is None or not encoder.as_loaded or runtime_version() is None:
         return None
-    views = tuple(_view(encoder, scale) for scale in _scales(encoder))
+    later = encoder.pending
+    known = later.views if isinstance(later, Deferred) else {}
+    views = tuple(known[str(scale)] if known else _view(encoder, scale) for scale in _scales(encoder))
     return CompiledName(encoder.files.digest, views, encoder.normalise, precision, pooling=encoder.pooling)
 
 
@@ -147,9 +157,7 @@ def embedded_by(
     engine: Engine, encoder: TextEncoder, tokens: Sequence[list[int]], advance: Advance | None
 ) -> Tensor | None:
     """The embeddings of tokens by the compiled form of ``encoder``; ``None`` where PyTorch is to make them."""
-    if encoder.frozen_layers is not None or (engine == "auto" and encoder.device.type != "cpu"):
-        return None
-    found = _kept(encoder, engine)
+    found = compiled_form(encoder, engine)
     if found is None:
         return None
     parts = halves_of(tokens) if encoder.pairs else tokens
@@ -157,17 +165,84 @@ def embedded_by(
     return paired(vectors, n_views=len(_scales(encoder))) if encoder.pairs else vectors
 
 
+_Opened: TypeAlias = dict[tuple[object, ...], tuple[tuple[nn.Module, ...], CompiledEncoder]]
 _guard = Guard()
-_opened: "WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[tuple[nn.Module, ...], CompiledEncoder]]]"
-_opened = WeakKeyDictionary()
+_opened: "WeakKeyDictionary[nn.Module, _Opened]" = WeakKeyDictionary()
 
 
-def _kept(encoder: TextEncoder, engine: Engine) -> CompiledEncoder | None:
-    """The compiled form of ``encoder``, opened once for as long as its weights stay the same."""
-    scales = _scales(encoder)
-    merged = tuple(merged_backbone(encoder.backbone, scale) for scale in scales)
+@dataclass(eq=False)
+class Deferred:
+    """Loads an encoder with adapters when something needs its weights, which is never where a compiled form embeds.
+
+    Args:
+        make: loads it, with its adapters.
+        adapter: the folder that these come from.
+        views: what each view is called in a ``CompiledName``, by its scale.
+        vocabulary: the tokenizer.
+        width: of its embeddings.
+    """
+
+    make: Callable[[], TextEncoder]
+    adapter: Path
+    views: Mapping[str, str]
+    vocabulary: Vocabulary
+    width: int
+    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
+    opened: _Opened = field(default_factory=dict)
+    _made: TextEncoder | None = None
+    _guard: Guard = field(default_factory=Guard)
+
+    @classmethod
+    def of(cls, files: EncoderFiles, adapter: Path, make: Callable[[], TextEncoder]) -> "Deferred | None":
+        """For an encoder of which some form with these adapters was compiled; ``None`` for others."""
+        note, width = (
+            read_object(_note_of_views(files.digest, adapter)),
+            read_object(files.folder / "config.json").get("hidden_size"),
+        )
+        views = {scale: str(note[scale]) for scale in map(str, _SCALES) if scale in note}
+        if len(views) < len(_SCALES) or files.max_length is None or type(width) is not int:
+            return None
+        for some, precision in itertools.product((_SCALES[:1], _SCALES[1:]), get_args(Precision)):
+            wanted = tuple(views[str(scale)] for scale in some)
+            name = CompiledName(files.digest, wanted, normalise=True, precision=precision, pooling=files.pooling)
+            if (name.folder / FACTS).is_file():
+                return cls(make, adapter, views, Vocabulary(name.folder), width)
+        return None
+
+    def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+        """Transformer and tokenizer, once."""
+        with self._guard:
+            self._made = self._made or self.make()
+            return self._made.backbone, self._made.tokenizer
+
+
+def note_views(encoder: TextEncoder, adapter: Path) -> None:
+    """Remember what the views of ``encoder`` are called, which has just got the adapters in a folder.
+
+    The note is a file of the user's cache that is named by the digests of encoder and adapters.
+    """
+    if encoder.files is None or runtime_version() is None:
+        return
+    note = _note_of_views(encoder.files.digest, adapter)
+    if not note.is_file():
+        with suppress(NLPMetaError, OSError):  # a cache that cannot be written only costs time
+            write_json(note, {str(scale): _view(encoder, scale) for scale in _SCALES})
+
+
+def _note_of_views(encoder: str, adapter: Path) -> Path:
+    parts = [encoder, *(file_digest(adapter / name) for name in (CONFIG_FILE, WEIGHTS_FILE))]
+    return user_cache() / "views" / f"{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:32]}.json"
+
+
+def compiled_form(encoder: TextEncoder, engine: Engine) -> CompiledEncoder | None:
+    """What embeds for ``encoder``, opened once for as long as its weights stay the same; ``None`` if PyTorch does."""
+    if engine == "torch" or encoder.frozen_layers is not None or (engine == "auto" and encoder.device.type != "cpu"):
+        return None
+    scales, later, merged = _scales(encoder), encoder.pending, tuple[nn.Module, ...]()
+    if not isinstance(later, Deferred):
+        merged = tuple(merged_backbone(encoder.backbone, scale) for scale in scales)
     with _guard:
-        known = _opened.setdefault(encoder.backbone, {})
+        known = later.opened if isinstance(later, Deferred) else _opened.setdefault(encoder.backbone, {})
         before = known.get((scales, precision_of(engine)))
         if before is not None and all(one is other for one, other in zip(before[0], merged, strict=True)):
             return before[1]
@@ -194,13 +269,6 @@ def _write(encoder: TextEncoder, precision: Precision, work: Path) -> None:
     session(plain, optimised=False, save=work / GRAPH)
     for file in work.glob(f"{plain.name}*"):
         remove_file(file)
-
-
-def typical_tokens(encoder: TextEncoder) -> list[list[int]]:
-    """The tokens of ``script_sentences`` and of longer texts made of them, cut to what goes through at once."""
-    sentences = [each for row in script_sentences() for each in row]
-    texts = [*sentences, *(" ".join(sentences[i : i + 40]) for i in range(0, 80, 10))]
-    return encoder.reading(encoder.window).tokenize(texts)
 
 
 def embedder(encoder: TextEncoder) -> Embedder:

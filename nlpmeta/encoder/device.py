@@ -3,17 +3,21 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
-from nlpmeta.errors import NLPMetaError, WorkFailedError
+from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from nlpmeta.encoder.vocabulary import Vocabulary
 
 Device: TypeAlias = "str | torch.device"
 """``auto``, or a device as PyTorch names it: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``."""
@@ -49,6 +53,55 @@ class FrozenLayers(Protocol):
 
     def on(self, backbone: nn.Module) -> "FrozenLayers | None":
         """The same states under a copy of the transformer with other weights above the cut; None if it has others."""
+
+
+@runtime_checkable
+class Later(Protocol):
+    """A transformer that is loaded when something first asks for its weights, see ``compiling.Deferred``."""
+
+    width: int  # of its embeddings
+    device: torch.device  # where it will be
+    adapter: Path  # the folder that its adapters come from
+    vocabulary: "Vocabulary"  # makes the same ids as its tokenizer, which takes longer to load
+
+    def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]": ...
+
+
+class LoadedLate(nn.Module):
+    """An encoder whose transformer and tokenizer are loaded when they are asked for, if ``later`` says how."""
+
+    backbone: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    later: Later | None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # as nn.Module has it
+        if name in ("backbone", "tokenizer") and (later := self.__dict__.get("later")) is not None:
+            backbone, tokenizer = later.load()
+            self._modules.setdefault("backbone", backbone)  # shared with all that share the weights
+            return self._modules["backbone"] if name == "backbone" else tokenizer
+        return super().__getattr__(name)
+
+    @property
+    def pending(self) -> Later | None:
+        """What will load the weights, as long as nothing has asked for them."""
+        return self.later if "backbone" not in self._modules else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.pending.device if self.pending else next(self.backbone.parameters()).device
+        return device
+
+    def train(self, mode: bool = True) -> Self:
+        """Training switches on the dropout of adapters only; the frozen transformer always runs without."""
+        self.training = mode
+        for name, module in () if self.pending else self.backbone.named_modules():
+            module.training = mode and ".lora_dropout" in name  # none is on for a moment: others may be reading
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.__getattr__("backbone")  # what is to be moved is loaded first
+        return cast("Self", super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
 
 
 def resolve_device(asked: Device = "auto") -> torch.device:
@@ -139,6 +192,22 @@ def tokens_at_once(encoder: Placed) -> int:
     width, heads = int(config.hidden_size), int(getattr(config, "num_attention_heads", 1))
     a_token = 64 * width + 8 * heads * encoder.window  # bytes: hidden and inner layers, rows of attention
     return max(BATCH_TOKENS, min(_MOST_TOKENS, free // 2 // a_token))
+
+
+def padded(tokens: list[list[int]], blank: int, *, n_known: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids, filled up with ``blank``, and mask, both ``(n, longest)``.
+
+    Raises:
+        ModelFolderError: if a text has no token, or one that an encoder with ``n_known`` tokens does not know.
+    """
+    width = max(len(ids) for ids in tokens)
+    ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens], device="cpu")
+    if min(len(row) for row in tokens) == 0:
+        raise ModelFolderError("The tokenizer of this encoder returns no token for a text; it is damaged.")
+    if int(ids.max()) >= n_known:
+        raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {n_known} tokens.")
+    lengths = torch.tensor([len(row) for row in tokens], device="cpu").unsqueeze(1)
+    return ids.to(device), (torch.arange(width, device="cpu") < lengths).to(device)
 
 
 def embed_in_batches(

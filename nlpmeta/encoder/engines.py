@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from nlpmeta.encoder.files import Pooling, file_digest
-from nlpmeta.encoder.parts import Windows
+from nlpmeta.encoder.parts import ReadsMore, Windows
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.vocabulary import Vocabulary
 from nlpmeta.errors import ModelFolderError, NLPMetaError, UnknownNameError
@@ -248,6 +248,13 @@ def session(graph: Path, *, optimised: bool = True, save: Path | None = None) ->
 def script_sentences() -> list[list[str]]:
     """Four things to say, a row for each of over twenty languages, each in a script of its own or in Latin letters."""
     return [line.split("\t")[1:] for line in read_text(Path(__file__).parent / "scripts.tsv").splitlines() if line]
+
+
+def typical_tokens(encoder: ReadsMore) -> list[list[int]]:
+    """The tokens of ``script_sentences`` and of longer texts made of them, cut to what goes through at once."""
+    sentences = [each for row in script_sentences() for each in row]
+    texts = [*sentences, *(" ".join(sentences[i : i + 40]) for i in range(0, 80, 10))]
+    return encoder.reading(encoder.window).tokenize(texts)
 
 
 @dataclass(frozen=True)

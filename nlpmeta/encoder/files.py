@@ -57,7 +57,7 @@ def weight_files(folder: Path) -> list[str]:
     """Names of the safetensors files that hold the weights: one, or the shards that the index lists."""
     if (folder / _WHOLE).is_file():
         return [_WHOLE]
-    index = _read_json(folder / _INDEX).get("weight_map")
+    index = read_object(folder / _INDEX).get("weight_map")
     return sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
 
 
@@ -67,7 +67,7 @@ def check_sizes(folder: Path) -> None:
     Raises:
         ModelFolderError: if the configuration asks for more than the weights have, or for code of the Hub.
     """
-    config = _read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     if any("/" in str(config.get(key)) for key in ("_attn_implementation", "attn_implementation")):
         raise ModelFolderError(f"{folder / 'config.json'} requests code from the Hub, which is never executed.")
     room = sum((folder / name).stat().st_size for name in weight_files(folder))  # a weight has a byte at least
@@ -115,12 +115,12 @@ def folder_digest(folder: Path, known: Mapping[str, str] | None = None) -> str:
 
 def max_length(folder: Path) -> int | None:
     """The longest text in tokens, special ones included, or None if the folder does not say."""
-    config = _read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     positions = config.get("max_position_embeddings")
     pad = config.get("pad_token_id")
     if isinstance(positions, int) and isinstance(pad, int) and config.get("model_type") in _OFFSET_FAMILIES:
         positions -= pad + 1
-    limits = (positions, _read_json(folder / "tokenizer_config.json").get("model_max_length"))
+    limits = (positions, read_object(folder / "tokenizer_config.json").get("model_max_length"))
     sensible = [limit for limit in limits if type(limit) is int and 2 < limit < _NO_LIMIT]
     return min(sensible, default=None)
 
@@ -131,12 +131,12 @@ def pooling_of(folder: Path) -> Pooling:
     A decoder, which reads from left to right, has read the whole text at the last token only; of any other the mean
     is taken.
     """
-    written = _read_json(inside(folder, _POOLING))
+    written = read_object(inside(folder, _POOLING))
     on = {str(written.get("pooling_mode")), *(key for key, value in written.items() if value is True)}
     found = {_WRITTEN_AS[key] for key in on if key in _WRITTEN_AS}
     if len(found) == 1:
         return found.pop()
-    return "last" if is_decoder(_read_json(folder / "config.json").get("model_type")) else "mean"
+    return "last" if is_decoder(read_object(folder / "config.json").get("model_type")) else "mean"
 
 
 def is_decoder(kind: object) -> bool:
@@ -150,7 +150,7 @@ def is_decoder(kind: object) -> bool:
 
 def written_prefix(folder: Path) -> str:
     """What sentence-transformers puts before a text to classify, or before every text; empty if nothing is written."""
-    written = _read_json(folder / "config_sentence_transformers.json")
+    written = read_object(folder / "config_sentence_transformers.json")
     prompts = written.get("prompts")
     for name in ("classification", "Classification", written.get("default_prompt_name")):
         prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
@@ -177,7 +177,7 @@ def file_digest(path: Path) -> str:
         **{"path": str(real), "size": facts.st_size, "inode": facts.st_ino},
         **{"mtime_ns": facts.st_mtime_ns, "ctime_ns": facts.st_ctime_ns},
     }
-    remembered = _read_json(note)
+    remembered = read_object(note)
     if {key: remembered.get(key) for key in state} == state and isinstance(remembered.get("sha256"), str):
         return str(remembered["sha256"])
     content = sha256(real)
@@ -188,7 +188,7 @@ def file_digest(path: Path) -> str:
     return content
 
 
-def _read_json(path: Path) -> dict[str, object]:
+def read_object(path: Path) -> dict[str, object]:
     """The JSON object in ``path``; empty if there is none."""
     try:
         value = json.loads(read_text(path))
@@ -248,4 +248,4 @@ def _check_weights(folder: Path, found: Mapping[str, object]) -> None:
 
 def _no_pooler(folder: Path) -> dict[str, bool]:
     """BERT's pooler is not part of the embedding and many encoders ship without one."""
-    return {"add_pooling_layer": False} if _read_json(folder / "config.json").get("model_type") in POOLED else {}
+    return {"add_pooling_layer": False} if read_object(folder / "config.json").get("model_type") in POOLED else {}

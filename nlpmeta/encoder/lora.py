@@ -80,7 +80,7 @@ def add_adapter(encoder: TextEncoder, settings: AdapterSettings, *, seed: int) -
 
 def has_adapter(encoder: TextEncoder) -> bool:
     """Whether adapters sit in ``encoder``."""
-    return bool(adapted_layers(encoder.backbone))
+    return encoder.pending is not None or bool(adapted_layers(encoder.backbone))
 
 
 def adapter_weights(encoder: TextEncoder, layers: int | None = None) -> dict[str, nn.Parameter]:

@@ -202,6 +202,8 @@ def paired(vectors: Tensor, *, n_views: int = 1) -> Tensor:
 class ReadsMore(Reader, Protocol):
     """What an encoder needs to provide for a choice of how much it reads."""
 
+    @property
+    def window(self) -> int: ...
     def reading(self, max_length: int, window: int | None = None) -> ReadsMore:
         """The same encoder that reads so many tokens of a text."""
 

@@ -18,13 +18,14 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nlpmeta.encoder.device import embeds_in_bf16
-from nlpmeta.encoder.engines import embed_by
+from nlpmeta.encoder.engines import CompiledEncoder, embed_by
 from nlpmeta.encoder.parts import PAIR_FORM
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.errors import DataWarning
 from nlpmeta.progress import track
 from nlpmeta.storage.files import make_folder, remove_file, user_cache
+from nlpmeta.storage.tensors import sum_of_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,10 +58,13 @@ class EmbeddingStore:
         self._usable = True
 
     @classmethod
-    def of(cls, encoder: TextEncoder, folder: Path) -> "EmbeddingStore | None":
-        """The store for ``encoder`` as it is now, or ``None`` if it can change or nothing says how it tokenizes."""
+    def of(cls, encoder: TextEncoder, folder: Path, compiled: CompiledEncoder | None = None) -> "EmbeddingStore | None":
+        """For ``encoder`` as it is now, or its ``compiled`` form; ``None`` if it can change or was built in memory."""
         if encoder.files is None or any(weight.requires_grad for weight in encoder.parameters()):
             return None
+        if compiled is not None:
+            facts = hashlib.sha256(json.dumps([_VERSION, *reading_facts(encoder)]).encode()).hexdigest()
+            return cls(folder / f"{compiled.folder.name[:16]}-{facts[:16]}-compiled.sqlite", encoder.dim)
         rounded = "-bf16" if embeds_in_bf16(encoder.device) else ""  # other bits than those of float32
         return cls(folder / f"{encoder.files.digest[:16]}-{state_digest(encoder)[:16]}{rounded}.sqlite", encoder.dim)
 
@@ -161,7 +165,7 @@ def _index_anew(connection: sqlite3.Connection) -> None:
 def state_digest(encoder: TextEncoder) -> str:
     """A digest of all that decides what ``encoder`` makes of a text; it differs as soon as any weight does."""
     facts: list[object] = [_VERSION, encoder.files and encoder.files.digest, *reading_facts(encoder)]
-    facts += [[name, str(weight.dtype), _sum_of_bits(weight)] for name, weight in encoder.backbone.state_dict().items()]
+    facts += [[name, str(weight.dtype), sum_of_bits(weight)] for name, weight in encoder.backbone.state_dict().items()]
     facts += [getattr(module, "scaling", None) for module in encoder.backbone.modules() if hasattr(module, "lora_A")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -172,12 +176,6 @@ def reading_facts(encoder: TextEncoder) -> list[object]:
     facts += [] if encoder.windows is None else [astuple(encoder.windows)]
     facts += [] if encoder.pooling == "mean" else [encoder.pooling]
     return [*facts, f"pairs {PAIR_FORM}"] if encoder.pairs else facts
-
-
-def _sum_of_bits(weight: Tensor) -> int:
-    """The weights read as whole numbers, added up: quick enough to do at every start."""
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
-    return int(weight.detach().contiguous().view(whole).sum(dtype=torch.int64))
 
 
 def _warn(message: str) -> None:
@@ -192,16 +190,24 @@ class EmbeddingTable:
     """The embeddings of an encoder, each distinct text encoded once, by any number of threads.
 
     The encoder must not change while the table lives. Within ``compiling.embedding_with`` texts are encoded by that
-    engine, unless embeddings are kept on disk: those there are PyTorch's.
+    engine, unless embeddings are kept on disk: those there are PyTorch's, or those of the compiled encoder it is given.
     """
 
-    def __init__(self, encoder: TextEncoder, folder: Path | None = None, *, most_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        folder: Path | None = None,
+        *,
+        compiled: CompiledEncoder | None = None,
+        most_bytes: int | None = None,
+    ) -> None:
         """Start an empty table.
 
         Args:
             encoder: what embeds.
             folder: where embeddings are kept between runs (``embeddings_folder()`` is the usual place); ``None``
                 keeps them in memory only, and so does an encoder with trainable weights or without a model folder.
+            compiled: what ``compiling.embedding_with`` embeds by.
             most_bytes: of the embeddings in memory; what was used longest ago gives way, and is read from disk or
                 encoded again when it comes back. ``None`` keeps all.
         """
@@ -211,7 +217,8 @@ class EmbeddingTable:
         self._row: dict[str, int] = {}  # under a bound in the order of use, the longest unused first
         self._vectors = torch.empty(0, encoder.dim, device="cpu")
         self._most = None if most_bytes is None else max(1, most_bytes // (4 * encoder.dim))
-        self._store = None if folder is None else EmbeddingStore.of(encoder, folder)
+        self._store = None if folder is None else EmbeddingStore.of(encoder, folder, compiled)
+        self._by_torch = self._store is not None and compiled is None
 
     @classmethod
     def of(cls, encoder: TextEncoder, texts: Sequence[str], vectors: Tensor) -> Self:
@@ -261,13 +268,13 @@ class EmbeddingTable:
     def _encoded(self, texts: list[str], show_progress: bool) -> list[Tensor]:
         if not texts:
             return []
-        parts, encoder, embed = list[Tensor](), self.encoder.merged(), embed_by.get() if self._store is None else None
+        parts, encoder, embed = list[Tensor](), self.encoder, None if self._by_torch else embed_by.get()
         with track("Encoding", len(texts)) if show_progress else nullcontext() as advance:
             for start in range(0, len(texts), CHUNK):
                 chunk = texts[start : start + CHUNK]
                 tokens = encoder.tokenize(chunk)
-                found = None if embed is None else embed(self.encoder, tokens, advance)
-                made = encoder.embed_tokens(tokens, advance=advance) if found is None else found
+                found = None if embed is None else embed(encoder, tokens, advance)
+                made = encoder.merged().embed_tokens(tokens, advance=advance) if found is None else found
                 parts.append(made.float().to(self._vectors.device))
                 self.n_encoded, self.n_tokens = self.n_encoded + len(chunk), self.n_tokens + sum(map(len, tokens))
                 if self._store is not None:

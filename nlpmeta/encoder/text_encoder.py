@@ -2,13 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from nlpmeta.data.inputs import BETWEEN, holds_pairs
-from nlpmeta.encoder.device import Device, FrozenLayers, embed_in_batches, precision, resolve_device, tokens_at_once
+from nlpmeta.encoder.device import (
+    Device,
+    FrozenLayers,
+    Later,
+    LoadedLate,
+    embed_in_batches,
+    padded,
+    precision,
+    resolve_device,
+    tokens_at_once,
+)
 from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.files import Pooling, load_folder
 from nlpmeta.encoder.graphs import pooled
@@ -16,7 +27,7 @@ from nlpmeta.encoder.merged import merged_backbone, weights_of, with_attention, 
 from nlpmeta.encoder.parts import BREAK, Windows, checked_reading, halves_of, paired, view_width
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, check_numbers, resolve
-from nlpmeta.errors import DataError, ModelFolderError
+from nlpmeta.errors import DataError
 from nlpmeta.progress import Advance, track
 
 if TYPE_CHECKING:
@@ -27,7 +38,7 @@ MAX_LENGTH = 128
 """Default maximum length in tokens: room for a paragraph, at a cost that stays small."""
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(LoadedLate):
     """A pretrained transformer that is frozen unless adapters are added; what it returns are embeddings ``(n, dim)``.
 
     Pooling is what the model was trained with, for E5 the mean over all tokens (Wang et al. 2024, arXiv:2402.05672).
@@ -40,8 +51,8 @@ class TextEncoder(nn.Module):
 
     def __init__(
         self,
-        backbone: "PreTrainedModel",
-        tokenizer: "PreTrainedTokenizerBase",
+        backbone: "PreTrainedModel | Later",
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
         *,
         prefix: str = "",
         max_length: int = MAX_LENGTH,
@@ -53,7 +64,7 @@ class TextEncoder(nn.Module):
         """Wrap a loaded model; ``from_pretrained`` is the usual way in.
 
         Args:
-            backbone: any encoder whose output has ``last_hidden_state``.
+            backbone: any encoder whose output has ``last_hidden_state``, or one that is loaded when it is needed.
             tokenizer: its tokenizer.
             prefix: what is put before every text, as in the model's training (E5: ``"query: "``).
             max_length: tokens kept of each text, special ones included.
@@ -67,15 +78,17 @@ class TextEncoder(nn.Module):
             NLPMetaError: if ``max_length`` or ``window`` leave no room for a text or exceed what can be read.
         """
         super().__init__()
-        self.backbone = backbone.requires_grad_(False)
+        self.later, self.prefix, self.files = (backbone if isinstance(backbone, Later) else None), prefix, files
+        if not isinstance(backbone, Later):
+            self.backbone, self.tokenizer = backbone.requires_grad_(False), tokenizer  # type: ignore[assignment]
         self.train(False)
-        self.tokenizer, self.prefix, self.files = tokenizer, prefix, files
         self.normalise, self.pooling = normalise, pooling
         self.max_length, self.window = checked_reading(max_length, window, self.most_tokens)
-        self.windows = Windows.of(tokenizer, prefix, self.window) if self.max_length > self.window else None
+        self.windows = Windows.of(self.tokenizer, prefix, self.window) if self.max_length > self.window else None
         self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
         self.frozen_layers: FrozenLayers | None = None  # set by frozen_layers.frozen_layer_cache for a block
-        self.dim: int = backbone.config.hidden_size
+        self.width: int = backbone.width if isinstance(backbone, Later) else backbone.config.hidden_size
+        self.dim = self.width
 
     @classmethod
     def from_pretrained(
@@ -125,19 +138,6 @@ class TextEncoder(nn.Module):
         loaded.to(place).encode(["a"])  # what gives no numbers is found here, and not in the first prediction
         return loaded
 
-    def train(self, mode: bool = True) -> "TextEncoder":
-        """Training switches on the dropout of adapters only; the frozen transformer always runs without."""
-        self.training = mode
-        for name, module in self.backbone.named_modules():  # none is switched on for a moment: others may be reading
-            module.training = mode and ".lora_dropout" in name
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = next(self.backbone.parameters()).device
-        return device
-
     @property
     def most_tokens(self) -> int | None:
         """The tokens, special ones included, that could go through at once; ``None`` if it does not say."""
@@ -160,7 +160,7 @@ class TextEncoder(nn.Module):
 
     def of_pairs(self, pairs: bool = True) -> "TextEncoder":
         """The same encoder, weights shared, that embeds pairs of texts (or, with ``False``, the texts of pairs)."""
-        twin, width = self._twin(), int(self.backbone.config.hidden_size)
+        twin, width = self._twin(), self.width
         twin.pairs, twin.dim = pairs, self.dim // view_width(width, self.pairs) * view_width(width, pairs)
         return twin if pairs != self.pairs else self
 
@@ -182,7 +182,8 @@ class TextEncoder(nn.Module):
         parts = [part.strip() for text in texts for part in text.partition(BETWEEN)[::2]] if self.pairs else texts
         prefixed, cut = [self.prefix + part.strip() for part in parts], collected_cuts()
         note = None if cut is None else lambda row: cut.add(texts[row // 2 if self.pairs else row])
-        ids = token_ids(self.tokenizer, prefixed, max_length=self.max_length, on_cut=note)
+        read = partial(token_ids, self.tokenizer) if self.pending is None else self.pending.vocabulary.ids
+        ids = read(prefixed, max_length=self.max_length, on_cut=note)
         return [[*one, BREAK, *other] for one, other in zip(ids[::2], ids[1::2], strict=True)] if self.pairs else ids
 
     def forward(self, texts: Sequence[str], adapter: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -237,8 +238,7 @@ class TextEncoder(nn.Module):
         if backbone is self.backbone:
             return self
         twin = self._on(backbone)
-        twin.training, width = False, int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
-        twin.dim = view_width(width, self.pairs)
+        twin.training, twin.dim = False, view_width(self.width, self.pairs)
         return twin
 
     def differentiable_twice(self) -> "TextEncoder":
@@ -247,9 +247,8 @@ class TextEncoder(nn.Module):
 
     def _on(self, backbone: nn.Module) -> "TextEncoder":
         twin = object.__new__(TextEncoder)
-        twin.__dict__.update(self.__dict__)
-        twin.__dict__["_modules"] = {"backbone": backbone}
-        twin.as_loaded = False
+        twin.__dict__.update(self.__dict__, _modules={"backbone": backbone}, tokenizer=self.tokenizer)
+        twin.as_loaded, twin.later = False, None
         if self.frozen_layers is not None:
             twin.frozen_layers = self.frozen_layers.on(backbone)
         return twin
@@ -286,14 +285,8 @@ class TextEncoder(nn.Module):
 
     def pad(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Token ids and mask, both ``(n, longest)``."""
-        width, blank = max(len(ids) for ids in tokens), self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens], device="cpu")
-        if min(len(row) for row in tokens) == 0:
-            raise ModelFolderError("The tokenizer of this encoder returns no token for a text; it is damaged.")
-        if int(ids.max()) >= (known := int(self.backbone.get_input_embeddings().num_embeddings)):  # type: ignore[arg-type]
-            raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {known} tokens.")
-        lengths = torch.tensor([len(row) for row in tokens], device="cpu").unsqueeze(1)
-        return ids.to(self.device), (torch.arange(width, device="cpu") < lengths).to(self.device)
+        known = int(self.backbone.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+        return padded(tokens, self.tokenizer.pad_token_id or 0, n_known=known, device=self.device)
 
     def __sklearn_clone__(self) -> "TextEncoder":
         """Scikit-learn's ``clone`` shares the encoder instead of copying hundreds of megabytes."""

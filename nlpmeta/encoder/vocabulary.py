@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+    from nlpmeta.encoder.device import LoadedLate
+
 WHOLE, SPLITTER, PIECES, SCORES, FACTS = "tokenizer.json", "splitter.json", "pieces.txt", "scores.f64", "tokens.json"
 """What is written: the vocabulary apart only for a unigram tokenizer, the others as a whole."""
 _UNKNOWN_PENALTY = 10.0  # what a character without a piece scores below the worst piece, as in SentencePiece
@@ -67,6 +69,24 @@ def check_same_ids(vocabulary: "Vocabulary", encoder: Reader, texts: Sequence[st
     prefixed = [encoder.prefix + text.strip() for text in every]
     if vocabulary.ids(prefixed, max_length=encoder.max_length) != encoder.tokenize(every):
         raise WorkFailedError("The tokenizer of this encoder cannot be compiled: some ids differ. Nothing was written.")
+
+
+def pieces_of(encoder: "LoadedLate", texts: list[str]) -> list[tuple[str, bool]] | None:
+    """What each token of texts stands for, and whether it is known; ``None`` if the tokenizer does not say."""
+    if encoder.pending is not None and (found := encoder.pending.vocabulary.pieces(texts)) is not None:
+        return found
+    tokenizer = encoder.tokenizer
+    if not tokenizer.is_fast:
+        return None
+    batch = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
+    found = []
+    for text, ids, spans in zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True):
+        starts = [start for start, _ in spans[1:]] + [len(text)]  # the mark of a word claims the letter after it
+        found += [
+            (text[start : min(end, following)], token != tokenizer.unk_token_id)
+            for token, (start, end), following in zip(ids, spans, starts, strict=True)
+        ]
+    return found
 
 
 class Vocabulary:
@@ -117,6 +137,12 @@ class Vocabulary:
             note(0)
         return [*self._before, *ids[:room], *self._after]
 
+    def pieces(self, texts: Sequence[str]) -> list[tuple[str, bool]] | None:
+        """All pieces of normalised texts and whether each is known; ``None`` where the vocabulary is not kept apart."""
+        if self._words is None:
+            return None
+        return [piece for text in texts for piece in self._words.pieces(self._words.normalised(text))]
+
     def _plain(self) -> "_Plain":
         if self._whole is None:
             self._whole = _Plain(self._folder / WHOLE)
@@ -155,13 +181,11 @@ class _Words:
 
     def ids(self, normalised: str, *, most: int) -> list[int]:
         """The ids of the words of a text that was normalised, until there are ``most``."""
-        splitter = self._splitter.pre_tokenizer
-        words = [normalised] if splitter is None else [word for word, _ in splitter.pre_tokenize_str(normalised)]
         found: list[int] = []
-        for word in words:
+        for word in self._split(normalised):
             known = self._known.get(word)
             if known is None:
-                known = self._segmented(word)
+                known = [self._pieces.get(piece, self._unknown) for piece in self._segmented(word)]
                 if len(self._known) >= _MOST_WORDS:
                     self._known.clear()
                 self._known[word] = known
@@ -170,7 +194,16 @@ class _Words:
                 break
         return found
 
-    def _segmented(self, word: str) -> list[int]:
+    def pieces(self, normalised: str) -> list[tuple[str, bool]]:
+        """The pieces of a text that was normalised, and whether each is known."""
+        found = (piece for word in self._split(normalised) for piece in self._segmented(word))
+        return [(piece, piece in self._pieces) for piece in found]
+
+    def _split(self, normalised: str) -> list[str]:
+        splitter = self._splitter.pre_tokenizer
+        return [normalised] if splitter is None else [word for word, _ in splitter.pre_tokenize_str(normalised)]
+
+    def _segmented(self, word: str) -> list[str]:
         pieces, scores, size = self._pieces, self._scores, len(word)
         best, start, number = [0.0] * (size + 1), [-1] * (size + 1), [0] * (size + 1)
         for i in range(size):
@@ -187,9 +220,9 @@ class _Words:
                 best[i + 1], start[i + 1], number[i + 1] = self._least + here, i, self._unknown
         return self._path(word, start, number)
 
-    def _path(self, word: str, start: list[int], number: list[int]) -> list[int]:
-        """The ids of the best way, neighbouring unknown characters as one."""
-        found: list[int] = []
+    def _path(self, word: str, start: list[int], number: list[int]) -> list[str]:
+        """The pieces of the best way, neighbouring unknown characters as one."""
+        found: list[str] = []
         end, unknown_to = len(word), None
         while end > 0:
             begin = start[end]
@@ -197,12 +230,12 @@ class _Words:
                 unknown_to = end if unknown_to is None else unknown_to
             else:
                 if unknown_to is not None:
-                    found.append(self._pieces.get(word[end:unknown_to], self._unknown))
+                    found.append(word[end:unknown_to])
                     unknown_to = None
-                found.append(number[end])
+                found.append(word[begin:end])
             end = begin
         if unknown_to is not None:
-            found.append(self._pieces.get(word[:unknown_to], self._unknown))
+            found.append(word[:unknown_to])
         return found[::-1]
 
 

@@ -17,7 +17,7 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes import fingerprint
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
-from nlpmeta.evaluation.trial import Stopwatch, Trial, run_trial
+from nlpmeta.evaluation.trial import Stopwatch, Trial, kept_table, run_trial
 from nlpmeta.learners.abilities import check_described, check_pairs
 from nlpmeta.learners.base import Learner, Texts
 from nlpmeta.learners.start import of_pairs
@@ -104,7 +104,7 @@ def adapt_and_measure(
         say(learner.encoder.files.description)
     learner, longer = request.reading(learner, task.support.texts, len(task.texts()), say=say)
     with embedding_with(request.engine) as used:
-        table = EmbeddingTable(learner.encoder)
+        table = kept_table(learner, request.engine, used)
         trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
         support, state, found = task.support, None, None
         if gives_report(learner):

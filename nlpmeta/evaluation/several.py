@@ -14,13 +14,12 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts
 from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
-from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.accounts import check_apart
 from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation.request import AdaptRequest, Say, source_of
-from nlpmeta.evaluation.trial import MOST_FOLDS, Stopwatch, frozen_view
+from nlpmeta.evaluation.trial import MOST_FOLDS, Stopwatch, frozen_view, kept_table
 from nlpmeta.learners.base import Embed, Learner, Texts
 from nlpmeta.learners.logistic import one_vs_rest
 from nlpmeta.metrics import SEVERAL_METRICS, several_scores
@@ -169,7 +168,7 @@ def adapt_several(
     every = list(dict.fromkeys([*support.texts, *every]))
     learner, longer = request.reading(learner, support.texts, len(every), say=say)
     with embedding_with(request.engine) as used:
-        table = EmbeddingTable(learner.encoder)
+        table = kept_table(learner, request.engine, used)
         with watch.stage("encode"):
             table.prime(every, show_progress=show_progress)
         frozen = frozen_view(learner.encoder, table)[1]

@@ -10,8 +10,10 @@ import numpy as np
 
 from nlpmeta.auto.heads import FROZEN, ScaledEncoder
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.encoder.compiling import compiled_form
+from nlpmeta.encoder.engines import Engine
 from nlpmeta.encoder.lora import has_adapter
-from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Cut, cut_texts
 from nlpmeta.episodes import Sampler
@@ -257,6 +259,22 @@ def run_trial(
     return Trial(
         task, Measured(method, scores, pooled), Measured(learners.name_of(type(plain)), baseline, pooled), curve, cut
     )
+
+
+def kept_table(learner: Learner, engine: Engine, used: set[Engine]) -> EmbeddingTable:
+    """Embeddings that the next run on the same texts finds on disk, if ``learner`` learns from embeddings.
+
+    Args:
+        learner: whose encoder embeds.
+        engine: what it embeds by.
+        used: gets the name of the engine if it is a compiled one.
+    """
+    if learner.inputs != "embeddings":
+        return EmbeddingTable(learner.encoder)
+    compiled = compiled_form(learner.encoder, engine)
+    if compiled is not None:
+        used.add("onnx-int8" if engine == "onnx-int8" else "onnx")
+    return EmbeddingTable(learner.encoder, embeddings_folder(), compiled=compiled)
 
 
 def frozen_view(encoder: TextEncoder, table: EmbeddingTable) -> tuple[TextEncoder, Embed]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.encoder.compiling import typical_tokens
+from nlpmeta.encoder.engines import typical_tokens
 from nlpmeta.encoder.files import POOLED, Pooling
 from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.text_encoder import TextEncoder

@@ -6,17 +6,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from nlpmeta.encoder.compiling import Deferred, note_views
 from nlpmeta.encoder.device import Device, resolve_device
 from nlpmeta.encoder.files import Pooling
 from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, Storage, has_adapter, load_adapter, save_adapter
 from nlpmeta.encoder.parts import PAIR_FORM
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.weights import resolve
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import Learner, learners
-from nlpmeta.storage.files import Json, write_bytes
+from nlpmeta.storage.files import Json, read_bytes, write_bytes
 from nlpmeta.storage.folders import listed_files, new_folder
 from nlpmeta.storage.manifest import MANIFEST, PARTS, finish_save, mapping, read_manifest, whole_folder, write_manifest
-from nlpmeta.storage.tensors import read_tensors
+from nlpmeta.storage.tensors import LARGEST_FILE, read_tensors
 
 LEARNER_FILE = "learner.safetensors"
 _LARGEST_LOGARITHM = 40.0
@@ -32,7 +34,10 @@ def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact")
 
     own = {name: tensor for name, tensor in learner.state_dict().items() if not name.startswith("encoder.")}
     write_bytes(folder / LEARNER_FILE, save({name: tensor.cpu().contiguous() for name, tensor in own.items()}))
-    if has_adapter(learner.encoder):
+    if (later := learner.encoder.pending) is not None and storage == "exact":
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            write_bytes(folder / name, read_bytes(later.adapter / name, most=LARGEST_FILE))
+    elif has_adapter(learner.encoder):
         save_adapter(learner.encoder, folder, storage=storage)
     facts: dict[str, Json] = {
         "learner": {"name": learners.name_of(type(learner)), "options": dict(learner.config())},
@@ -42,7 +47,12 @@ def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact")
 
 
 def read_learner(
-    folder: Path, manifest: Mapping[str, Json], *, max_length: int | None = None, device: Device = "auto"
+    folder: Path,
+    manifest: Mapping[str, Json],
+    *,
+    max_length: int | None = None,
+    device: Device = "auto",
+    compiled: bool = False,
 ) -> Learner:
     """The learner that a manifest describes, with its encoder, in evaluation mode.
 
@@ -51,6 +61,8 @@ def read_learner(
         manifest: what it says of itself.
         max_length: tokens that are read of a text, in place of those that it was made with.
         device: where it runs, as in ``TextEncoder.from_pretrained``.
+        compiled: embed by the compiled encoder, if there is one: the transformer itself is then loaded when something
+            needs its weights, which may be never.
 
     Raises:
         ModelFolderError: if the description or the weights do not fit this release.
@@ -59,19 +71,11 @@ def read_learner(
     try:
         facts, options = mapping(manifest["encoder"]), _options(mapping(manifest["learner"])["options"])
         kind = learners[str(mapping(manifest["learner"])["name"])]
-        is_adapted = (folder / CONFIG_FILE).is_file()
-        encoder = (own_encoder if is_adapted else shared_encoder)(
-            str(facts["id"]),
-            revision=None if facts["revision"] is None else str(facts["revision"]),
-            prefix=_word(facts["prefix"]),
-            max_length=_number(facts["max_length"]) if max_length is None else max_length,
-            window=_number(facts["window"]) if max_length is None and "window" in facts else None,
-            normalise=bool(facts["normalise"]),
-            pooling=_pooling(facts.get("pooling", "mean")),
-            device=device,
-        )
-        if is_adapted:
-            load_adapter(encoder, folder)
+        reads = _reading(facts, max_length)
+        if not (folder / CONFIG_FILE).is_file():
+            encoder = shared_encoder(**reads, device=device)
+        else:
+            encoder = (_deferred(folder, reads) if compiled else None) or _adapted(folder, reads, device)
             encoder.trained = _training_facts(manifest)
         learner = kind(encoder.of_pairs() if _of_pairs(facts, folder) else encoder, **options)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
@@ -99,6 +103,36 @@ def read_learner(
                 f"{folder / LEARNER_FILE} is damaged: {name[:60]!r} is out of range, beyond {_LARGEST_LOGARITHM:g}."
             )
     return learner.eval()
+
+
+def _reading(facts: Mapping[str, Json], max_length: int | None) -> dict[str, Any]:
+    """Which encoder, and how it reads, as ``TextEncoder.from_pretrained`` takes it."""
+    return {
+        "name": str(facts["id"]),
+        "revision": None if facts["revision"] is None else str(facts["revision"]),
+        "prefix": _word(facts["prefix"]),
+        "max_length": _number(facts["max_length"]) if max_length is None else max_length,
+        "window": _number(facts["window"]) if max_length is None and "window" in facts else None,
+        "normalise": bool(facts["normalise"]),
+        "pooling": _pooling(facts.get("pooling", "mean")),
+    }
+
+
+def _adapted(folder: Path, reads: Mapping[str, Any], device: Device) -> TextEncoder:
+    """An encoder of its own with the adapters in a folder."""
+    encoder = own_encoder(**reads, device=device)
+    load_adapter(encoder, folder)
+    note_views(encoder, folder)
+    return encoder
+
+
+def _deferred(folder: Path, reads: Mapping[str, Any]) -> TextEncoder | None:
+    """The same, whose weights are loaded when they are needed; ``None`` if no compiled form of it is known."""
+    files = resolve(reads["name"], revision=reads["revision"])
+    how = {**reads, "files": files}
+    del how["name"], how["revision"]
+    later = Deferred.of(files, folder, lambda: _adapted(folder, reads, "cpu").requires_grad_(False))
+    return None if later is None else TextEncoder(later, **how)
 
 
 def save_checkpoint(learner: Learner, folder: Path, facts: Mapping[str, Json], *, storage: Storage = "exact") -> None:
@@ -136,7 +170,9 @@ def refuse_other_checkpoint_files(folder: Path) -> None:
         raise NLPMetaError(f"{folder / PARTS} is a link and was not changed. Choose another folder.")
 
 
-def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device: Device = "auto") -> Learner:
+def load_checkpoint(
+    folder: Path | str, *, max_length: int | None = None, device: Device = "auto", compiled: bool = False
+) -> Learner:
     """The meta-trained learner in ``folder``, in evaluation mode, on an encoder of its own; see ``read_learner``.
 
     Raises:
@@ -145,7 +181,7 @@ def load_checkpoint(folder: Path | str, *, max_length: int | None = None, device
         NetworkError: if the encoder is not on disk and cannot be fetched.
     """
     folder = whole_folder(Path(folder))
-    return read_learner(folder, read_manifest(folder), max_length=max_length, device=device)
+    return read_learner(folder, read_manifest(folder), max_length=max_length, device=device, compiled=compiled)
 
 
 own_encoder = TextEncoder.from_pretrained

@@ -90,6 +90,7 @@ def starting_learner(
     checkpoint: str = "default",
     max_length: int | None = None,
     device: "Device" = "auto",
+    compiled: bool = False,
 ) -> Learner:
     """The learner called ``method`` on the encoder that it starts from, in evaluation mode.
 
@@ -101,6 +102,7 @@ def starting_learner(
         checkpoint: as ``find_checkpoint`` takes it.
         max_length: tokens that are read of a text; by default what encoder or checkpoint say.
         device: where it runs, as in ``TextEncoder.from_pretrained``.
+        compiled: do without the transformer for as long as a compiled encoder will do, as in ``read_learner``.
 
     Raises:
         UnknownNameError: if there is no such method.
@@ -111,18 +113,19 @@ def starting_learner(
         return learners[method](shared_encoder(encoder, max_length=max_length, device=device)).eval()
     manifest = folder / MANIFEST
     saved_at = manifest.stat().st_mtime_ns if manifest.is_file() else 0  # what was trained again is read again
-    return _started(method, folder.resolve(), saved_at, max_length, str(resolve_device(device)))
+    return _started(method, folder.resolve(), saved_at, max_length, str(resolve_device(device)), compiled)
 
 
 @lru_cache(maxsize=2)
-def _started(method: str, folder: Path, saved_at: int, max_length: int | None, device: str) -> Learner:
-    kind, meta_trained = learners[method], _loaded(folder, saved_at, max_length, device)
+def _started(method: str, folder: Path, saved_at: int, max_length: int | None, device: str, compiled: bool) -> Learner:
+    kind, meta_trained = learners[method], _loaded(folder, saved_at, max_length, device, compiled)
     return meta_trained if type(meta_trained) is kind else kind.on(meta_trained).eval()
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: Path, saved_at: int, max_length: int | None, device: str) -> Learner:
-    return load_checkpoint(folder, max_length=max_length, device=device).requires_grad_(False).eval()
+def _loaded(folder: Path, saved_at: int, max_length: int | None, device: str, compiled: bool) -> Learner:
+    found = load_checkpoint(folder, max_length=max_length, device=device, compiled=compiled)
+    return found.requires_grad_(False).eval()
 
 
 def learner_for(

@@ -100,7 +100,7 @@ class Embedder:
         rows = torch.stack([found[key] for key in keys]).to(self.encoder.device)
         if scales is None or rows.size(1) == encoder.dim:
             return rows
-        columns: Callable[[float], slice] = self.encoder.columns  # type: ignore[assignment]
+        columns: Callable[[float], slice] = self.encoder.columns
         return torch.cat([rows[:, columns(scale)] for scale in scales], dim=1)
 
     def _computed(self, tokens: list[list[int]]) -> Tensor:
