@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-    from nlpmeta.encoder.device import LoadedLate
-
 WHOLE, SPLITTER, PIECES, SCORES, FACTS = "tokenizer.json", "splitter.json", "pieces.txt", "scores.f64", "tokens.json"
 """What is written: the vocabulary apart only for a unigram tokenizer, the others as a whole."""
 _UNKNOWN_PENALTY = 10.0  # what a character without a piece scores below the worst piece, as in SentencePiece
@@ -71,11 +69,8 @@ def check_same_ids(vocabulary: "Vocabulary", encoder: Reader, texts: Sequence[st
         raise WorkFailedError("The tokenizer of this encoder cannot be compiled: some ids differ. Nothing was written.")
 
 
-def pieces_of(encoder: "LoadedLate", texts: list[str]) -> list[tuple[str, bool]] | None:
+def pieces_of(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[tuple[str, bool]] | None:
     """What each token of texts stands for, and whether it is known; ``None`` if the tokenizer does not say."""
-    if encoder.pending is not None and (found := encoder.pending.vocabulary.pieces(texts)) is not None:
-        return found
-    tokenizer = encoder.tokenizer
     if not tokenizer.is_fast:
         return None
     batch = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)

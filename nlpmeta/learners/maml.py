@@ -90,8 +90,7 @@ class MAML(PrototypicalNetwork):
             first_order: leave out how the inner gradients depend on the start.
             head_only: adapt the head and leave the adapters as they were meta-trained.
             rates: a rate for every step, or for every step and layer.
-            layers: how many layers, from the top, have their adapters adapted; by default all, or those that train
-                where the adapters of others are frozen.
+            layers: of how many layers, from the top, the adapters are adapted; by default of all that are not frozen.
             early_weight: share of the query loss that is taken before the last inner step, evenly over the steps
                 (Antoniou et al., section 4: multi-step loss). Where we differ: the share stays as it is.
             task_batching: tasks of a training step one by one, side by side, or side by side where they are small.
@@ -100,17 +99,13 @@ class MAML(PrototypicalNetwork):
             name_weight: how many texts a name counts as at the start.
 
         Raises:
-            NLPMetaError: if a rate is not positive, ``inner_steps`` is negative, ``early_weight`` not in 0 to 1, or
-                there are not so many layers.
+            NLPMetaError: if a number is out of its range, or there are not so many layers.
             UnknownNameError: if ``task_batching`` is none of the three.
         """
         inner_steps = self.usual_steps if inner_steps is None else inner_steps
         super().__init__(encoder, metric="cosine", temperature=temperature, names=names, name_weight=name_weight)
         check_positive(adapter_rate=adapter_rate, head_rate=head_rate)
-        if not 0 <= inner_steps <= MOST_INNER_STEPS:
-            raise NLPMetaError(f"inner_steps must be from 0 to {MOST_INNER_STEPS}; got {inner_steps}.")
-        if not 0 <= early_weight < 1:
-            raise NLPMetaError(f"early_weight is a share from 0 to below 1; got {early_weight}.")
+        _check_steps(inner_steps, early_weight)
         if task_batching not in get_args(TaskBatching):
             raise UnknownNameError("task_batching", task_batching, get_args(TaskBatching))
         self.inner_steps, self.first_order, self.early_weight = inner_steps, first_order, early_weight
@@ -142,8 +137,7 @@ class MAML(PrototypicalNetwork):
         Raises:
             NLPMetaError: if it is negative.
         """
-        if not 0 <= inner_steps <= MOST_INNER_STEPS:
-            raise NLPMetaError(f"inner_steps must be from 0 to {MOST_INNER_STEPS}; got {inner_steps}.")
+        _check_steps(inner_steps)
         twin = copy.copy(self)
         twin.inner_steps = inner_steps
         return twin
@@ -290,3 +284,10 @@ class Reptile(MAML):
             )
             / 2
         )
+
+
+def _check_steps(inner_steps: int, early_weight: float = 0.0) -> None:
+    if not 0 <= inner_steps <= MOST_INNER_STEPS:
+        raise NLPMetaError(f"inner_steps must be from 0 to {MOST_INNER_STEPS}; got {inner_steps}.")
+    if not 0 <= early_weight < 1:
+        raise NLPMetaError(f"early_weight is a share from 0 to below 1; got {early_weight}.")
