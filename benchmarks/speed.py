@@ -6,7 +6,7 @@ python benchmarks/speed.py --rounds 3         # a short run
 Everything is paired: the sides alternate in each round, and a figure is the median over rounds of CPU seconds, which
 other work on the machine disturbs less than the clock. A cold start is a process of its own: ``nlpmeta predict MODEL
 TEXT`` by each engine, beside a script that imports torch and transformers, loads the same encoder and tokenizer, and
-embeds that text. Prints one JSON object with the machine's size, threads and instruction sets, and keeps it in
+embeds that text; so is ``nlpmeta adapt`` in its second run. Prints one JSON object with the machine's size, threads and instruction sets, and keeps it in
 results/speed.json.
 """
 
@@ -76,6 +76,7 @@ def main() -> int:
         classifier.save_pretrained(model)
         agreement = {engine: compile_model(classifier, engine, model) for engine in ENGINES[1:]}
         cold = cold_starts(model, resolve(DEFAULT_ENCODER).folder, asked.rounds)
+    adapt = second_adapt(resolve(DEFAULT_ENCODER).folder, asked.rounds)
     warm = warm_runs(classifier, texts, asked.rounds)
     encoder = classifier.learner_.encoder.select(classifier.learner_.predictor(classifier.state_).adapter_scales)
     size = {}
@@ -89,6 +90,7 @@ def main() -> int:
         "agreement": {name: each and vars(each) for name, each in agreement.items()},
         "graph_mb": size,
         "cold": cold,
+        "adapt": adapt,
         "warm": warm,
     }
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
@@ -122,6 +124,20 @@ def cold_starts(model: Path, encoder: Path, rounds: int) -> dict[str, dict[str, 
     command = [sys.executable, "-m", "nlpmeta", "predict", str(model), TEXT, "--engine"]
     sides = {"script": [sys.executable, "-c", SCRIPT, str(encoder), TEXT]}
     sides |= {engine: [*command, engine] for engine in ENGINES}
+    return paired(sides, rounds)
+
+
+def second_adapt(encoder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """The same of ``nlpmeta adapt`` on the compiled encoder, when it ran before: its embeddings are on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "nlpmeta", "adapt", "--lang", "sw", "--shots", "5", "--overwrite"]
+        adapt = [*words, "--out", str(Path(folder) / "model")]
+        sides = {"script": [sys.executable, "-c", SCRIPT, str(encoder), TEXT], "adapt": adapt}
+        return paired(sides, rounds)
+
+
+def paired(sides: dict[str, list[str]], rounds: int) -> dict[str, dict[str, float]]:
+    """Whole processes side after side; the first of ``sides`` is the script."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     memory: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):  # the first fills the file cache

@@ -7,6 +7,7 @@ pieces and one array of scores instead, and a word is segmented here.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +75,16 @@ def pieces_of(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[tu
     if not tokenizer.is_fast:
         return None
     batch = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
-    found = []
-    for text, ids, spans in zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True):
-        starts = [start for start, _ in spans[1:]] + [len(text)]  # the mark of a word claims the letter after it
-        found += [
-            (text[start : min(end, following)], token != tokenizer.unk_token_id)
-            for token, (start, end), following in zip(ids, spans, starts, strict=True)
-        ]
-    return found
+    each = zip(texts, batch["input_ids"], batch["offset_mapping"], strict=True)
+    return [piece for text, ids, spans in each for piece in _spanned(text, ids, spans, tokenizer.unk_token_id)]
+
+
+def _spanned(
+    text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]], unknown: int | None
+) -> list[tuple[str, bool]]:
+    ends = [min(end, following) for (_, end), (following, _) in pairwise([*spans, (len(text), 0)])]
+    # The mark of a word claims the letter after it.
+    return [(text[start:end], token != unknown) for token, (start, _), end in zip(ids, spans, ends, strict=True)]
 
 
 class Vocabulary:
@@ -132,10 +135,10 @@ class Vocabulary:
             note(0)
         return [*self._before, *ids[:room], *self._after]
 
-    def pieces(self, texts: Sequence[str]) -> list[tuple[str, bool]] | None:
-        """All pieces of normalised texts and whether each is known; ``None`` where the vocabulary is not kept apart."""
+    def pieces(self, texts: list[str]) -> list[tuple[str, bool]]:
+        """What each token of texts stands for, and whether it is known."""
         if self._words is None:
-            return None
+            return self._plain().pieces(texts)
         return [piece for text in texts for piece in self._words.pieces(self._words.normalised(text))]
 
     def _plain(self) -> "_Plain":
@@ -250,6 +253,13 @@ class _Plain:
         else:
             self._tokenizer.enable_truncation(max_length)
         return _Batch(self._tokenizer.encode_batch([text] if isinstance(text, str) else text))
+
+    def pieces(self, texts: list[str]) -> list[tuple[str, bool]]:
+        self._tokenizer.no_truncation()
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        unknown = self._tokenizer.token_to_id(getattr(self._tokenizer.model, "unk_token", None) or "")
+        each = zip(texts, found, strict=True)
+        return [piece for text, one in each for piece in _spanned(text, one.ids, one.offsets, unknown)]
 
 
 class _Batch(dict[str, list[list[int]]]):
