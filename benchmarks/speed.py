@@ -6,8 +6,8 @@ python benchmarks/speed.py --rounds 3         # a short run
 Everything is paired: the sides alternate in each round, and a figure is the median over rounds of CPU seconds, which
 other work on the machine disturbs less than the clock. A cold start is a process of its own: ``nlpmeta predict MODEL
 TEXT`` by each engine, beside a script that imports torch and transformers, loads the same encoder and tokenizer, and
-embeds that text; so is ``nlpmeta adapt`` in its second run. Prints one JSON object with the machine's size, threads and instruction sets, and keeps it in
-results/speed.json.
+embeds that text; so is the second run of ``nlpmeta adapt``. Prints one JSON object with the machine's size, threads and
+instruction sets, and keeps it in results/speed.json.
 """
 
 import argparse

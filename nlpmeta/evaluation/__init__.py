@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,7 +24,9 @@ from nlpmeta.learners.base import Learner, Texts
 from nlpmeta.learners.start import of_pairs
 from nlpmeta.metrics.scores import Interval, Proportion, says_little
 from nlpmeta.storage.files import Json
-from nlpmeta.training.unlabelled import FromTexts, learn_from_texts
+
+if TYPE_CHECKING:
+    from nlpmeta.training.unlabelled import FromTexts
 
 MOST_SUGGESTED = 10
 
@@ -49,7 +52,7 @@ class AdaptReport:
     trial: Trial
     task_report: TaskReport | None
     label_next: tuple[str, ...] | None
-    learned: FromTexts | None
+    learned: "FromTexts | None"
     material: Material
     longer: Longer | None = None
     engine: str = "torch"
@@ -203,7 +206,9 @@ def _learner(request: AdaptRequest, read: Material) -> Learner:
 
 def _learn_from_texts(
     request: AdaptRequest, read: Material, *, show_progress: bool, say: Say | None
-) -> tuple[Learner, FromTexts]:
+) -> "tuple[Learner, FromTexts]":
+    from nlpmeta.training.unlabelled import learn_from_texts
+
     return learn_from_texts(
         request.method,
         read.unlabelled or (),
