@@ -89,7 +89,7 @@ def test_a_second_run_does_what_is_missing_and_nothing_else(predict, tmp_path):
     whole = contents("labels")
     Path("labels/1.csv").unlink()
     assert (
-        predict("--file", "texts/*.csv", "--out", "labels")[1] == "40 predictions in 1 files of labels; 2 were there\n"
+        predict("--file", "texts/*.csv", "--out", "labels")[1] == "40 predictions in 1 file of labels; 2 were there\n"
     )
     assert contents("labels") == whole
     after = {path.name: path.stat().st_mtime_ns for path in Path("labels").glob("[0-9].csv")}
@@ -188,7 +188,7 @@ def test_a_damaged_table_and_one_without_texts_fail_alone_and_are_done_when_put_
     parquet.write_table(Table.from_pylist([{"a": "ball", "b": "goal"}]), tmp_path / "texts" / "2.parquet")
     code, err = predict("--file", "texts/*.parquet", "--out", "labels")
     assert code == 1
-    assert "40 predictions in 1 files of labels" in err and "Failed: texts/2.parquet" in err
+    assert "40 predictions in 1 file of labels" in err and "Failed: texts/2.parquet" in err
     assert "Error: 2 of 3 files failed, the first: texts/1.parquet cannot be read as Parquet" in err
     assert set(contents("labels")) == {"0.parquet"}
     for name in ("1.parquet", "2.parquet"):

@@ -266,7 +266,8 @@ def predict_partitions(
         if without:
             say(f"Note: {without} of {rows} rows got no label; beside their files, _*.failed.jsonl says which and why.")
         former = f"; {len(every) - len(waiting)} were there" if len(every) > len(waiting) else ""
-        say(f"{rows} predictions in {len(waiting) - len(wrong)} files of {wanted.out}{former}")
+        done = len(waiting) - len(wrong)
+        say(f"{rows} predictions in {done} file{'' if done == 1 else 's'} of {wanted.out}{former}")
     for error in wrong[1:_NOTES]:
         say(f"Failed: {error}")
     if wrong:
