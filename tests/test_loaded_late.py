@@ -3,11 +3,12 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import save_encoder
 
-from nlpmeta import AdapterSettings, TextEncoder, add_adapter
+from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
 from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.encoder import files
 from nlpmeta.encoder.compiling import compile_encoder, embedding_with
@@ -178,3 +179,15 @@ def test_once_loaded_it_still_embeds_by_its_compiled_form(compiled):
     with embedding_with("auto") as used:
         views.encode(TEXTS)
     assert used == {"onnx"}
+
+
+def test_a_saved_model_is_opened_and_fitted_anew_without_transformer(compiled, table, tmp_path, monkeypatch):
+    adapted(table, compiled).classifier.save_pretrained(tmp_path / "model", include_support=True)
+    usual = FewShotClassifier.from_pretrained(tmp_path / "model").predict_proba(TEXTS)
+    monkeypatch.setattr("nlpmeta.encoder.text_encoder.load_folder", None)
+    opened = FewShotClassifier.from_pretrained(tmp_path / "model", engine="onnx")
+    np.testing.assert_allclose(opened.predict_proba(TEXTS), usual, atol=1e-5)
+    opened.add_class("music", ["ball bread", "goal soup"])
+    assert "music" in opened.classes_
+    fresh = FewShotClassifier(checkpoint=str(compiled), engine="onnx").fit(["ball", "goal", "rice"], [0, 0, 1])
+    assert fresh.predict(["ball"]).tolist() == [0]

@@ -285,9 +285,9 @@ def _classifier(
     model: str, revision: str | None, device: str, engine: "Engine"
 ) -> "FewShotClassifier | LightClassifier":
     from nlpmeta.classifier.light import LightClassifier
-    from nlpmeta.encoder.engines import check_engine, on_cpu
+    from nlpmeta.encoder.engines import check_engine, takes_compiled
 
-    if check_engine(engine) != "torch" and on_cpu(device, engine):
+    if takes_compiled(device, check_engine(engine)):
         light = LightClassifier.of_folder(folder_of(model, revision), engine)
         if light is not None:
             return light

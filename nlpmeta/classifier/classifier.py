@@ -279,8 +279,9 @@ class FewShotClassifier(AnsweringClassifier):
 
     def _learner_for(self, texts: Sequence[str]) -> Learner:
         return learner_for(
-            texts, self.method, self.encoder, checkpoint=self.checkpoint, max_length=self.max_length, device=self.device
-        )
+            texts, self.method, self.encoder, checkpoint=self.checkpoint, max_length=self.max_length,
+            device=self.device, engine=self.engine,
+        )  # fmt: skip
 
     def _learned(
         self,

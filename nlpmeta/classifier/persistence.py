@@ -194,7 +194,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         """
         from nlpmeta.classifier.given import read_examples
         from nlpmeta.classifier.streaming import check_encoder_of_stranger, check_state, read_labels
-        from nlpmeta.encoder.engines import check_engine
+        from nlpmeta.encoder.engines import check_engine, takes_compiled
         from nlpmeta.sharing import find_model
         from nlpmeta.storage.hub_download import Fetching
 
@@ -206,7 +206,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             check_encoder_of_stranger(manifest, str(name))
         if manifest.get("kind") != "adapted":
             raise ModelFolderError(f"{folder} holds no adapted model; adapt one first: nlpmeta adapt --out NEW_FOLDER")
-        learner = read_learner(folder, manifest, device=device)
+        learner = read_learner(folder, manifest, device=device, compiled=takes_compiled(device, engine))
         place, kept = learner.encoder.device, read_labels(folder / LABELS_FILE)
         state = {name: tensor.to(place) for name, tensor in read_tensors(folder / TASK_FILE).items()}
         check_state(learner, state, len(kept.classes), folder / TASK_FILE)

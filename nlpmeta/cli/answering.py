@@ -39,11 +39,11 @@ def load_model(
     Raises:
         NLPMetaError: if it cannot be loaded, or the engine is unknown or not installed.
     """
-    from nlpmeta.encoder.engines import check_engine, on_cpu
+    from nlpmeta.encoder.engines import check_engine, takes_compiled
 
     chosen = check_engine(engine)
     folder = Path(model) if revision is None and Path(model).is_dir() else None
-    light = folder is not None and probabilities_alone and chosen != "torch" and on_cpu(device, chosen)
+    light = folder is not None and probabilities_alone and takes_compiled(device, chosen)
     if light and folder is not None:
         from nlpmeta.classifier.light import LightClassifier
 

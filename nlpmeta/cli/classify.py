@@ -161,11 +161,11 @@ def _load_names(
         NLPMetaError: if it cannot be loaded, or the engine is unknown or not installed.
     """
     from nlpmeta.cli.answering import compile_if_told
-    from nlpmeta.encoder.engines import check_engine, on_cpu
+    from nlpmeta.encoder.engines import check_engine, takes_compiled
     from nlpmeta.storage.manifest import named_checkpoint
 
     chosen, folder = check_engine(engine), None
-    if checkpoint is not None and chosen != "torch" and on_cpu(device, chosen):
+    if checkpoint is not None and takes_compiled(device, chosen):
         from nlpmeta.classifier.light import LightNames
 
         folder = named_checkpoint(checkpoint)

@@ -83,9 +83,11 @@ def runtime_version() -> str | None:
         return None
 
 
-def on_cpu(device: str, engine: Engine) -> bool:
+def takes_compiled(device: object, engine: Engine) -> bool:
     """Whether a compiled encoder may stand in for PyTorch: on the CPU, where ``auto`` does not mean a graphics card."""
-    named = os.environ.get("NLPMETA_DEVICE", "auto") if device == "auto" else device
+    if engine == "torch":
+        return False
+    named = os.environ.get("NLPMETA_DEVICE", "auto") if device == "auto" else str(device)
     return named == "cpu" or (named == "auto" and (engine != "auto" or not Path("/dev/nvidia0").exists()))
 
 

@@ -9,7 +9,7 @@ from typing import cast
 
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.languages import UnknownLanguageError, parse
-from nlpmeta.encoder.engines import Engine, on_cpu
+from nlpmeta.encoder.engines import Engine, takes_compiled
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes import fingerprint
@@ -117,10 +117,9 @@ class AdaptRequest:
             NLPMetaError: if the method takes no inner steps and some were requested, or was never meta-trained.
         """
         name = self.encoder or DEFAULT_ENCODER
-        compiled = self.engine != "torch" and on_cpu(self.device, self.engine)
         learner = starting_learner(
             self.method, encoder=name, checkpoint=self.checkpoint, max_length=self.max_length, device=self.device,
-            compiled=compiled,
+            compiled=takes_compiled(self.device, self.engine),
         )  # fmt: skip
         check_meta_trained(learner, self.method, find_checkpoint(self.checkpoint, encoder=name, method=self.method))
         if self.inner_steps is None:

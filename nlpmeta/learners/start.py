@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nlpmeta.data.inputs import holds_pairs
 from nlpmeta.encoder.device import check_place, resolve_device
+from nlpmeta.encoder.engines import Engine, takes_compiled
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import NLPMetaError
@@ -136,6 +137,7 @@ def learner_for(
     checkpoint: str,
     max_length: int | None,
     device: "Device",
+    engine: Engine = "torch",
 ) -> Learner:
     """The learner that a classifier starts from, by name or as it was given.
 
@@ -150,7 +152,14 @@ def learner_for(
         found, fixed = method.eval(), True
     elif isinstance(encoder, str):
         found, fixed = (
-            starting_learner(method, encoder=encoder, checkpoint=checkpoint, max_length=max_length, device=device),
+            starting_learner(
+                method,
+                encoder=encoder,
+                checkpoint=checkpoint,
+                max_length=max_length,
+                device=device,
+                compiled=takes_compiled(device, engine),
+            ),
             max_length is not None,
         )
     else:

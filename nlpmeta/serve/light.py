@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nlpmeta.classifier.light import LightClassifier, LightEncoder, LightNames
-from nlpmeta.encoder.engines import Engine, on_cpu
+from nlpmeta.encoder.engines import Engine, takes_compiled
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS
 from nlpmeta.serve.batching import LEAST_ROWS, Read, about_tokens
 from nlpmeta.storage.manifest import MANIFEST
@@ -90,7 +90,7 @@ class LightModels:
         self, folders: Mapping[str, Path], checkpoint: Path | None, *, engine: Engine, device: str, cache_bytes: int
     ) -> None:
         self._folders, self._engine, self._cache_bytes = folders, engine, cache_bytes
-        self._able = engine != "torch" and on_cpu(device, engine)
+        self._able = takes_compiled(device, engine)
         self._embedders: dict[object, LightEmbedder] = {}
         self._loaded: dict[str, LightServed] = {}
         self._lock = threading.Lock()
