@@ -15,6 +15,7 @@ from nlpmeta.encoder.compiling import compile_encoder, embedding_with
 from nlpmeta.encoder.engines import CompiledEncoder
 from nlpmeta.encoder.lora import adapter_weights, has_adapter
 from nlpmeta.encoder.vocabulary import pieces_of
+from nlpmeta.errors import ModelFolderError
 from nlpmeta.evaluation import adapt_and_measure
 from nlpmeta.evaluation.request import AdaptRequest
 from nlpmeta.learners import start
@@ -102,8 +103,9 @@ def test_what_is_moved_or_copied_is_loaded_first(compiled):
     learner = late(compiled)
     learner.double()
     assert {weight.dtype for weight in learner.encoder.parameters()} == {torch.float64}
-    other = copy.deepcopy(late(compiled).encoder)
-    assert other.pending is not None
+    encoder = late(compiled).encoder
+    other = copy.deepcopy(encoder)
+    assert encoder.pending is other.pending is None and encoder.backbone is not other.backbone
     torch.testing.assert_close(other.encode(TEXTS), load_checkpoint(compiled).encoder.encode(TEXTS))
 
 
@@ -154,6 +156,19 @@ def test_a_damaged_note_only_costs_time(compiled, cache, content):
     (note,) = (cache / "views").iterdir()
     note.write_bytes(content)
     assert late(compiled).encoder.pending is None
+
+
+def test_a_damaged_vocabulary_is_never_read(compiled, cache):
+    (folder,) = (cache / "compiled").iterdir()
+    content = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(content.replace('"ball"', '"bowl"'))
+    assert late(compiled).encoder.pending is None
+
+
+def test_a_missing_file_of_the_adapters_is_named(compiled, tmp_path):
+    (compiled / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelFolderError, match="adapter_model.safetensors"):
+        late(compiled)
 
 
 def test_adapters_that_were_changed_are_not_those_that_were_compiled(compiled, tmp_path):

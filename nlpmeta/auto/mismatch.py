@@ -39,8 +39,9 @@ class TokenizerCoverage:
 def tokenizer_coverage(encoder: "TextEncoder", texts: Sequence[str]) -> TokenizerCoverage | None:
     """The coverage of ``texts`` themselves; ``None`` for a tokenizer that does not say where its pieces come from."""
     stripped = [text.strip() for text in texts]
-    found = None if encoder.pending is None else encoder.pending.vocabulary.pieces(stripped)
-    if found is None and (found := pieces_of(encoder.tokenizer, stripped)) is None:
+    later = encoder.pending
+    found = pieces_of(encoder.tokenizer, stripped) if later is None else later.vocabulary.pieces(stripped)
+    if found is None:
         return None
     counts = [(sum(map(str.isalnum, piece)), known) for piece, known in found]
     letters, unknown = sum(n for n, _ in counts), sum(n for n, known in counts if not known)

@@ -53,8 +53,7 @@ if TYPE_CHECKING:
 
 SAME = 1e-4
 """What a number of a float32 embedding may differ by from PyTorch's."""
-_SCALES = (None, 1.0, 0.0)
-"""As the adapters are, then those of ``auto``'s two views."""
+_SCALES = (None, 1.0, 0.0)  # as the adapters are, then those of auto's two views
 MOST_CHANGED = 0.05
 """The share of predictions that int8 may change."""
 
@@ -195,18 +194,20 @@ class Deferred:
     @classmethod
     def of(cls, files: EncoderFiles, adapter: Path, make: Callable[[], TextEncoder]) -> "Deferred | None":
         """For an encoder of which some form with these adapters was compiled; ``None`` for others."""
-        note, width = (
-            read_object(_note_of_views(files.digest, adapter)),
-            read_object(files.folder / "config.json").get("hidden_size"),
-        )
+        try:
+            note = read_object(_note_of_views(files.digest, adapter))
+        except OSError:  # a file of the adapters is missing; who loads them says so
+            return None
+        width = read_object(files.folder / "config.json").get("hidden_size")
         views = {scale: str(note[scale]) for scale in map(str, _SCALES) if scale in note}
         if len(views) < len(_SCALES) or files.max_length is None or type(width) is not int:
             return None
         for some, precision in itertools.product((_SCALES[:1], _SCALES[1:]), get_args(Precision)):
             wanted = tuple(views[str(scale)] for scale in some)
             name = CompiledName(files.digest, wanted, normalise=True, precision=precision, pooling=files.pooling)
-            if (name.folder / FACTS).is_file():
-                return cls(make, adapter, views, Vocabulary(name.folder), width)
+            with suppress(ModelFolderError):  # a damaged one is made again where it is to embed
+                if (made := CompiledEncoder.from_cache(name)) is not None:
+                    return cls(make, adapter, views, made.vocabulary, width)
         return None
 
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
-from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
+from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class LoadedLate(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = self.pending.device if self.pending else next(self.backbone.parameters()).device
+        later = self.pending  # once: another thread may load it at any moment
+        device: torch.device = next(self.backbone.parameters()).device if later is None else later.device
         return device
 
     def train(self, mode: bool = True) -> Self:
@@ -102,6 +103,11 @@ class LoadedLate(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.__getattr__("backbone")  # what is to be moved is loaded first
         return cast("Self", super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, and what is pickled, has weights of its own."""
+        self.__getattr__("backbone")
+        return {**self.__dict__, "tokenizer": self.tokenizer, "later": None}
 
 
 def resolve_device(asked: Device = "auto") -> torch.device:
@@ -192,22 +198,6 @@ def tokens_at_once(encoder: Placed) -> int:
     width, heads = int(config.hidden_size), int(getattr(config, "num_attention_heads", 1))
     a_token = 64 * width + 8 * heads * encoder.window  # bytes: hidden and inner layers, rows of attention
     return max(BATCH_TOKENS, min(_MOST_TOKENS, free // 2 // a_token))
-
-
-def padded(tokens: list[list[int]], blank: int, *, n_known: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids, filled up with ``blank``, and mask, both ``(n, longest)``.
-
-    Raises:
-        ModelFolderError: if a text has no token, or one that an encoder with ``n_known`` tokens does not know.
-    """
-    width = max(len(ids) for ids in tokens)
-    ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens], device="cpu")
-    if min(len(row) for row in tokens) == 0:
-        raise ModelFolderError("The tokenizer of this encoder returns no token for a text; it is damaged.")
-    if int(ids.max()) >= n_known:
-        raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {n_known} tokens.")
-    lengths = torch.tensor([len(row) for row in tokens], device="cpu").unsqueeze(1)
-    return ids.to(device), (torch.arange(width, device="cpu") < lengths).to(device)
 
 
 def embed_in_batches(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nlpmeta.encoder.files import Pooling
 from nlpmeta.encoder.packaged.e5s1 import BLOCK, four_bit_blocks
+from nlpmeta.errors import ModelFolderError
 from nlpmeta.storage.files import remove_file
 
 if TYPE_CHECKING:
@@ -42,6 +43,22 @@ def pooled(hidden: Tensor, mask: Tensor, pooling: Pooling, *, normalise: bool) -
         place = (real if pooling == "cls" else real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
         vectors = hidden.gather(1, place.view(-1, 1, 1).expand(-1, 1, hidden.shape[2])).squeeze(1)
     return F.normalize(vectors, dim=1) if normalise else vectors
+
+
+def padded(tokens: list[list[int]], blank: int, *, n_known: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids, filled up with ``blank``, and mask, both ``(n, longest)``.
+
+    Raises:
+        ModelFolderError: if a text has no token, or one that an encoder with ``n_known`` tokens does not know.
+    """
+    width = max(len(ids) for ids in tokens)
+    ids = torch.tensor([row + [blank] * (width - len(row)) for row in tokens], device="cpu")
+    if min(len(row) for row in tokens) == 0:
+        raise ModelFolderError("The tokenizer of this encoder returns no token for a text; it is damaged.")
+    if int(ids.max()) >= n_known:
+        raise ModelFolderError(f"The tokenizer gives the token {int(ids.max())}; the encoder knows {n_known} tokens.")
+    lengths = torch.tensor([len(row) for row in tokens], device="cpu").unsqueeze(1)
+    return ids.to(device), (torch.arange(width, device="cpu") < lengths).to(device)
 
 
 class Embedder(nn.Module):

@@ -15,14 +15,13 @@ from nlpmeta.encoder.device import (
     Later,
     LoadedLate,
     embed_in_batches,
-    padded,
     precision,
     resolve_device,
     tokens_at_once,
 )
 from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.files import Pooling, load_folder
-from nlpmeta.encoder.graphs import pooled
+from nlpmeta.encoder.graphs import padded, pooled
 from nlpmeta.encoder.merged import merged_backbone, weights_of, with_attention, with_weights
 from nlpmeta.encoder.parts import BREAK, Windows, checked_reading, halves_of, paired, view_width
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
@@ -52,7 +51,7 @@ class TextEncoder(LoadedLate):
     def __init__(
         self,
         backbone: "PreTrainedModel | Later",
-        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        tokenizer: "PreTrainedTokenizerBase | None",
         *,
         prefix: str = "",
         max_length: int = MAX_LENGTH,
@@ -65,7 +64,7 @@ class TextEncoder(LoadedLate):
 
         Args:
             backbone: any encoder whose output has ``last_hidden_state``, or one that is loaded when it is needed.
-            tokenizer: its tokenizer.
+            tokenizer: its tokenizer; ``None`` if that is loaded with it.
             prefix: what is put before every text, as in the model's training (E5: ``"query: "``).
             max_length: tokens kept of each text, special ones included.
             window: tokens that go through at once: a longer text is read in overlapping windows whose embeddings are
@@ -182,7 +181,8 @@ class TextEncoder(LoadedLate):
         parts = [part.strip() for text in texts for part in text.partition(BETWEEN)[::2]] if self.pairs else texts
         prefixed, cut = [self.prefix + part.strip() for part in parts], collected_cuts()
         note = None if cut is None else lambda row: cut.add(texts[row // 2 if self.pairs else row])
-        read = partial(token_ids, self.tokenizer) if self.pending is None else self.pending.vocabulary.ids
+        later = self.pending
+        read = partial(token_ids, self.tokenizer) if later is None else later.vocabulary.ids
         ids = read(prefixed, max_length=self.max_length, on_cut=note)
         return [[*one, BREAK, *other] for one, other in zip(ids[::2], ids[1::2], strict=True)] if self.pairs else ids
 

@@ -132,7 +132,7 @@ def _deferred(folder: Path, reads: Mapping[str, Any]) -> TextEncoder | None:
     how = {**reads, "files": files}
     del how["name"], how["revision"]
     later = Deferred.of(files, folder, lambda: _adapted(folder, reads, "cpu").requires_grad_(False))
-    return None if later is None else TextEncoder(later, **how)
+    return None if later is None else TextEncoder(later, None, **how)
 
 
 def save_checkpoint(learner: Learner, folder: Path, facts: Mapping[str, Json], *, storage: Storage = "exact") -> None:
