@@ -3,6 +3,7 @@
     python benchmarks/curves.py --data-dir ../shared/data              # make bench-curves; what is done is not repeated
     python benchmarks/curves.py --shots 0,1,5 --only massive           # some of it
     python benchmarks/curves.py --methods lora --lora-steps 60         # adds plain LoRA, capped in steps
+    python benchmarks/curves.py --methods maml --shots 10,20           # adds MAML from its checkpoint
     python benchmarks/curves.py --prime                                # embeds all texts beforehand and stops
     python benchmarks/curves.py --show                                 # table and picture again
 
@@ -51,7 +52,7 @@ SETS = {
 """Data sets, the small ones first, and what they are called in the picture; meta-training has seen CLINC150."""
 SHOTS = ("0", "1", "2", "5", "10", "20", "50", "100", "all")
 MOST_QUERY, MOST_SHOTS, DRAWN_OFTEN, DRAWS = 500, 100, 10, 3
-METHODS = {"auto": "nlpmeta", "logistic": "logistic regression, frozen encoder", "lora": "LoRA"}
+METHODS = {"auto": "nlpmeta", "logistic": "logistic regression, frozen encoder", "lora": "LoRA", "maml": "MAML"}
 Row = dict[str, object]
 
 
@@ -64,17 +65,24 @@ class Contenders:
     encoder: str = DEFAULT_ENCODER
 
     @classmethod
-    def shipped(cls, lora_steps: int) -> "Contenders":
-        """Those on the packaged encoder, all with embeddings of one table."""
+    def shipped(cls, lora_steps: int, maml: str | None = None) -> "Contenders":
+        """Those on the packaged encoder, all but MAML with embeddings of one table."""
         views = seen()
         auto, frozen = views["auto@default"], views["frozen"][1]
-        return cls({"auto": auto, "logistic": (starting_learner("logistic", checkpoint="none"), frozen)}, lora_steps)
+        learners = {"auto": auto, "logistic": (starting_learner("logistic", checkpoint="none"), frozen)}
+        if maml is not None:
+            learners["maml"] = (starting_learner("maml", checkpoint=maml), views["auto@default"][1])
+        return cls(learners, lora_steps)
 
     def measured(self, method: str, episode: Episode) -> Row:
         """Accuracy, macro-F1 and the seconds of adaptation."""
         if method == "lora":
             return self._tuned(episode)
         learner, embed = self.learners[method]
+        if learner.inputs == "tokens":
+            start = time.process_time()
+            score = score_episode(learner, episode)
+            return _row(episode, score.predictions, time.process_time() - start)
         embed(learner.texts_of(episode.support) + episode.query.texts)
         start = time.process_time()
         score = score_episode(learner, episode, embed)
@@ -207,8 +215,9 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Folder with copies of public data sets.")] = Path("../shared/data"),
     only: Annotated[str, typer.Option(help="Only sets whose name contains one of these words.")] = "",
     shots: Annotated[str, typer.Option(help="Examples of each class, comma-separated.")] = ",".join(SHOTS),
-    methods: Annotated[str, typer.Option(help="auto, logistic, lora.")] = "auto,logistic",
+    methods: Annotated[str, typer.Option(help="auto, logistic, lora, maml.")] = "auto,logistic",
     lora_steps: Annotated[int, typer.Option(help="Training steps of LoRA.")] = 60,
+    maml: Annotated[str, typer.Option(help="Checkpoint of MAML.")] = "default",
     draws: Annotated[int, typer.Option(help="Supports of up to ten texts a class.")] = DRAWS,
     prime: Annotated[bool, typer.Option("--prime", help="Embed the texts and stop.")] = False,
     show_only: Annotated[bool, typer.Option("--show", help="Table and picture of what there is.")] = False,
@@ -220,7 +229,7 @@ def main(
     if not show_only:
         names = [name for name in SETS if any(word in name for word in only.split(","))]
         sets = {name: material(name, data_dir) for name in names}
-        contenders = Contenders.shipped(lora_steps)
+        contenders = Contenders.shipped(lora_steps, maml if "maml" in methods.split(",") else None)
         if prime:
             for n_shot in shots.split(","):
                 for name, (pool, scored) in sets.items():
