@@ -86,12 +86,15 @@ def zoo_without_labels(seed: int = 7) -> dict[str, Sampler]:
     rng, words = np.random.default_rng(0), [f"{a}{b}" for a in "bdfgklm" for b in "aeiou"]
     texts = [" ".join(rng.choice(words, 6)) for _ in range(300)]
     sizes = {"n_way": Range(3, 6), "n_shot": Range(1, 2), "n_query": 2, "seed": seed}
-    clusters = ClusterSampler(texts, **sizes, n_clusters=12, n_partitions=3, letter_groups=2)
-    clusters.renew(lambda asked: np.asarray([[t.count(w[0]) for w in words] for t in asked], dtype=np.float32))
+    cut = {"n_clusters": 12, "n_partitions": 3, "letter_groups": 2}
+    clusters, named = (ClusterSampler(texts, **sizes, **cut, telling_names=told) for told in (False, True))
+    for each in (clusters, named):
+        each.renew(lambda asked: np.asarray([[t.count(w[0]) for w in words] for t in asked], dtype=np.float32))
     return {
         "masked words": MaskedWordSampler(texts, **sizes, mask="[MASK]", most_common=0.3),
         "views": SentenceViewSampler(texts, **sizes, mask="[MASK]"),
         "clusters": clusters,
+        "named clusters": named,
     }
 
 

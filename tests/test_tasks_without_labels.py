@@ -1,6 +1,7 @@
 """Tasks from raw text: what each sampler promises, that nothing but text is read, and that a run uses them."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,17 @@ import torch
 from meta_task import KEYS, noisy_learner, noisy_pool
 from sampling_zoo import assert_no_leak, digest, zoo_without_labels
 
+from nlpmeta.data import readable_names
 from nlpmeta.episodes import leaked_texts
-from nlpmeta.episodes.clusters import ClusterSampler, cluster_samplers, groups_by_letters, partitions
-from nlpmeta.episodes.raw_texts import MaskedWordSampler, SentenceViewSampler, masked, units_of, words_of
+from nlpmeta.episodes.clusters import (
+    ClueSampler,
+    ClueShares,
+    ClusterSampler,
+    cluster_samplers,
+    groups_by_letters,
+    partitions,
+)
+from nlpmeta.episodes.raw_texts import MaskedWordSampler, SentenceViewSampler, TellingWords, masked, units_of, words_of
 from nlpmeta.episodes.wrappers import DifficultySampler, MixtureSampler
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.settings import SettingsError
@@ -123,6 +132,116 @@ def test_letters_tell_scripts_apart():
     assert found[0] != found[-1]
 
 
+RAIN = ["rain and wind today", "rain tomorrow", "rain or wind", "wind today", "strong wind and rain", "rain now"]
+FOOD = ["rice and beans today", "rice tomorrow", "beans or rice", "beans today", "cold beans and rice", "rice now"]
+MUSIC = [
+    "songs and drums today",
+    "songs tomorrow",
+    "drums or songs",
+    "drums today",
+    "loud drums and songs",
+    "songs now",
+]
+
+
+def told(texts, *, seed=0, n_way=3, n_shot=1, groups=1, n_clusters=3, labels=None):
+    """A sampler of given clusters, equal parts of the texts in their order by default."""
+    sampler = ClusterSampler(
+        texts, n_way=n_way, n_shot=n_shot, n_query=1, seed=seed, n_clusters=n_clusters, telling_names=True,
+        letter_groups=groups,
+    )  # fmt: skip
+    each = np.arange(len(texts)) * n_clusters // len(texts)
+    sampler.put(np.asarray([each if labels is None else labels]))
+    return sampler
+
+
+def test_a_cluster_is_named_by_words_that_tell_it_from_the_others():
+    by_kind, n_told = [(RAIN, {"rain", "wind"}), (FOOD, {"rice", "beans"}), (MUSIC, {"songs", "drums"})], 0
+    for index in range(20):
+        episode = told([*RAIN, *FOOD, *MUSIC]).episode(index)
+        assert readable_names(episode.support.label_names) == episode.support.label_names
+        named = dict(zip(episode.query.texts, episode.query.names(), strict=True))
+        for texts, own in by_kind:
+            words = {word for text, name in named.items() if text in texts for word in name.split()}
+            assert not words & {word for _, others in by_kind for word in others - own}
+            n_told += bool(words & own)
+    assert n_told >= 50
+
+
+def test_words_weigh_as_class_based_tf_idf_written_out_by_hand():
+    """Grootendorst 2022, equation 2: the share of the class times log(1 + words of a class / words in all)."""
+    texts, found = [*RAIN, *FOOD, *MUSIC], TellingWords([*RAIN, *FOOD, *MUSIC], np.zeros(18, dtype=np.int64), 3)
+    weights = found._weights([np.arange(6), np.arange(6, 12), np.arange(12, 18)])
+    counted = Counter(word for text in texts for word in set(text.split()))
+    counted = Counter({word: count for word, count in counted.items() if count >= 2})
+    own = Counter(word for text in RAIN for word in set(text.split()) if word in counted)
+    for word in ("rain", "wind"):
+        expected = own[word] / own.total() * np.log(1 + counted.total() / 3 / counted[word])
+        assert weights[0, found.words.index(word)] == pytest.approx(expected)
+    assert not weights[1:, found.words.index("rain")].any()
+
+
+def test_a_name_is_made_of_other_texts_than_those_of_its_episode(samplers):
+    texts, labels = samplers["clusters"].texts, samplers["clusters"]._parts[0][0].pool.labels
+    sampler, n_named = told(texts, n_way=5, n_shot=2, n_clusters=12, labels=labels), 0
+    of = dict(zip(texts, labels, strict=True))
+    for index in range(60):
+        episode = sampler.episode(index)
+        n_named += not episode.support.label_names[0].isdigit()
+        for name, text in zip(episode.query.names(), episode.query.texts, strict=True):
+            others = [each for each in texts if of[each] == of[text] and each not in episode.texts()]
+            assert name.isdigit() or all(sum(word in each.split() for each in others) >= 2 for word in name.split())
+    assert n_named > 40
+
+
+def test_a_word_that_only_texts_of_the_episode_have_names_nothing():
+    texts = ["odd one", "odd two", "odd too", "plain three", "plain four", "plain five", "plain six", "plain seven"]
+    sampler = told(texts, n_way=2, n_clusters=2, labels=[0, 0, 0, 1, 1, 1, 1, 1])
+    assert all("odd" not in name for index in range(20) for name in sampler.episode(index).support.label_names)
+
+
+def test_no_two_classes_share_a_word_and_names_are_read_as_they_are(samplers):
+    for index in range(60):
+        names = samplers["named clusters"].episode(index).support.label_names
+        words = [word for name in names for word in name.split()]
+        assert len(set(words)) == len(words)
+        assert readable_names(names) in (names, None)
+        assert readable_names(names) is not None or all(name.isdigit() for name in names)
+
+
+def test_names_are_of_one_language_where_the_groups_are_languages():
+    weather = [*(f"mvua {word}" for word in "leo kesho sasa jana usiku".split())]
+    weather += [f"дождь {word}" for word in "сегодня завтра сейчас вчера ночью".split()]
+    meals = [text.replace("mvua", "wali").replace("дождь", "обед") for text in weather]
+    sampler = told([*weather, *meals], n_way=2, n_clusters=2, groups=2)
+    drawn = {tuple(sorted(sampler.episode(index).support.label_names)) for index in range(40)}
+    assert drawn == {("mvua", "wali"), ("дождь", "обед")}
+
+
+def test_scripts_without_spaces_are_numbered():
+    texts = [f"{word}{place}" for word in ("今日は雨", "ご飯を食べる", "音楽を聞く") for place in "東西南北中"]
+    episode = told(texts).episode(0)
+    assert sorted(episode.support.label_names) == ["0", "1", "2"]
+
+
+def test_named_clusters_can_stand_without_examples_so_that_names_alone_are_learned():
+    sampler = told([*RAIN, *FOOD, *MUSIC], n_shot=2)
+    names_only = ClueSampler(sampler, shares=ClueShares(names_only=1.0), plain_names=readable_names, seed=0)
+    withheld = ClueSampler(sampler, shares=ClueShares(withheld=1.0), plain_names=readable_names, seed=0)
+    assert names_only.episode(3).support.texts == sampler.episode(3).support.label_names
+    assert withheld.episode(3).support.label_names == ("0", "1", "2")
+    assert list(cluster_samplers(names_only)) == [sampler]
+
+
+def test_without_telling_names_episodes_are_what_they_were():
+    """Drawn on 30 November 2026 before there were any telling names."""
+    sampler = ClusterSampler(
+        [f"text {chr(97 + i)}" for i in range(24)], n_way=3, n_shot=1, n_query=1, seed=5, n_clusters=6
+    )
+    sampler.put(np.asarray([np.arange(24) % 6, np.arange(24) // 4]))
+    assert [digest(sampler.episode(i))[:12] for i in range(3)] == ["bcd66b3998e4", "34de77a9bbfc", "735804c2553f"]
+
+
 def test_what_cannot_be_drawn_is_said():
     sizes = {"n_way": 3, "n_shot": 1, "n_query": 1, "seed": 0}
     with pytest.raises(NLPMetaError, match="0 words are in 2 to 8 of the 2 texts"):
@@ -202,6 +321,7 @@ def test_so_many_texts_are_read_at_most_and_always_the_same():
     [
         (["data.0.labels=[alarm]"], "read no labels, so labels cannot be used"),
         (["data.0.kind=nway", "data.0.file=x.txt"], "file is for the kinds"),
+        (["data.0.kind=views", "data.0.telling_names=true"], "telling_names is for the kind clusters, not for views"),
     ],
 )
 def test_settings_that_contradict_a_kind_are_refused(changes, message):

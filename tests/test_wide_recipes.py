@@ -6,14 +6,14 @@ from collections import Counter
 import pytest
 
 from nlpmeta.cli.app import main
-from nlpmeta.episodes import leaked_texts
+from nlpmeta.episodes import fingerprint, leaked_texts
 from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.settings import SettingsError
 from nlpmeta.sources.catalogue import PARTS, catalogue, collections, members, part_of
 from nlpmeta.sources.loading import load_source
 from nlpmeta.training import EpisodeTasks, TrainTasks
 from nlpmeta.training.recipe_files import load_recipe
-from nlpmeta.training.tasks import read_parts, sampler_of, sets_of
+from nlpmeta.training.tasks import raw_texts, read_parts, sampler_of, sets_of
 
 DOUBTFUL = ("kazsandra", "goemotions", "fincore", "nusawrites", "smsa")
 MEASURED = {"hwu64-thinned"}  # its texts are those of folds that the checkpoint is measured on
@@ -122,6 +122,17 @@ def test_a_set_that_the_mirror_lacks_is_named(tmp_path):
         read_parts(spam(), data_dir=tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["clusters", "masked-words", "views"])
+def test_without_labels_the_texts_of_a_collection_are_those_that_may_be_trained_on(mirror, kind):
+    part = spam(leave_out=("tgspam-chat",), kind=kind)
+    (alone,) = read_parts(part, data_dir=mirror)
+    texts = raw_texts(part, seed=0, data_dir=mirror)
+    assert {fingerprint(text) for text in texts} == {fingerprint(text) for text in alone.pool.texts}
+    assert "sms ball a ham" not in texts
+    with pytest.raises(DataError, match="No text of wide is left"):
+        raw_texts(spam(leave_out=("tgspam-chat",), leave_out_langs=("en",), kind=kind), seed=0, data_dir=mirror)
+
+
 @pytest.mark.slow
 def test_a_part_of_many_sets_draws_episodes_with_and_without_clues(mirror):
     shares = {"names_only_share": 0.3, "withheld_share": 0.3, "imbalanced_share": 0.3}
@@ -174,7 +185,7 @@ def test_the_checkpoint_says_set_licence_and_source_of_all_that_it_was_trained_o
     assert "junioralive/india-spam-sms-classification@" in facts.citation
 
 
-@pytest.mark.parametrize("name", ["wide", "wide-more"])
+@pytest.mark.parametrize("name", ["wide", "wide-more", "unsupervised-multilingual"])
 def test_the_wide_recipes_train_on_nothing_that_is_held_out_or_doubtful(name):
     recipe = load_recipe(name)
     trained = {name for part in recipe.data for name in sets_of(part)}

@@ -2,23 +2,25 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.episodes import Integers, Range, Sampler, Shape, generator, next_stream, sentences_of
+from nlpmeta.episodes import Integers, Range, Sampler, Shape, generator, next_stream
 from nlpmeta.episodes.index import Index
+from nlpmeta.episodes.raw_texts import TellingWords
 from nlpmeta.errors import NLPMetaError
 
 Vectors: TypeAlias = NDArray[np.float32]
 EmbedTexts: TypeAlias = Callable[[Sequence[str]], Vectors]
 """From n texts to unit vectors ``(n, dim)``."""
 
-_LETTERS = 4096  # columns that groups of letters are hashed into
-_DIMENSIONS = 32  # that are left of them
+_LETTERS, _DIMENSIONS = 4096, 32  # columns that groups of letters are hashed into, and those that are left of them
 _PASSES = 20  # over the texts, in batches
+_SPARE = 1.5  # times as many clusters as ways are drawn where they are named, as some have no telling word
 _STRETCH, _STATE = 5, 6  # streams of random numbers of their own
 
 
@@ -43,6 +45,7 @@ class ClusterSampler:
         n_clusters: of a partition.
         n_partitions: how many are made.
         letter_groups: groups by letters whose means are taken off; 1 takes off the mean of all.
+        telling_names: name clusters by words of texts outside the episode; numbered where too few have such words.
 
     Raises:
         NLPMetaError: if there are not at least twice as many texts as clusters, or fewer clusters than ways.
@@ -59,6 +62,7 @@ class ClusterSampler:
         n_clusters: int,
         n_partitions: int = 4,
         letter_groups: int = 1,
+        telling_names: bool = False,
     ) -> None:
         self.shape = Shape.of(n_way, n_shot, n_query)
         if n_clusters < self.shape.n_way.low or min(n_partitions, letter_groups) < 1:
@@ -68,23 +72,19 @@ class ClusterSampler:
             )
         if len(texts) < 2 * n_clusters:
             raise NLPMetaError(
-                f"{n_clusters} clusters need {2 * n_clusters} distinct texts; there are {len(texts)}. Add texts, or "
-                "lower n_clusters."
+                f"{n_clusters} clusters need {2 * n_clusters} distinct texts; there are {len(texts)}. "
+                "Add texts, or lower n_clusters."
             )
         self.texts, self.seed = tuple(texts), seed
         self.n_clusters, self.n_partitions, self.letter_groups = n_clusters, n_partitions, letter_groups
-        self._pool = LabeledTexts(self.texts, (0,) * len(texts), ("text",))
-        self._sentences = sentences_of(self._pool)
-        self._groups: Integers | None = None
+        self._telling_names, self._row = telling_names, {text: row for row, text in enumerate(self.texts)}
+        self._words: TellingWords | None = None
         self._parts: list[tuple[Index, Integers]] = []
 
     def renew(self, embed: EmbedTexts) -> Integers:
         """Make the partitions anew from what ``embed`` makes of the texts; they are returned, ``(n_partitions, n)``."""
-        if self._groups is None:
-            self._groups = groups_by_letters(self.texts, self.letter_groups, seed=self.seed)
-        found = partitions(
-            embed(self.texts), self._groups, n_clusters=self.n_clusters, n_partitions=self.n_partitions, seed=self.seed
-        )
+        each = {"n_clusters": self.n_clusters, "n_partitions": self.n_partitions, "seed": self.seed}
+        found = partitions(embed(self.texts), self._groups, **each)
         self.put(found)
         return found
 
@@ -96,8 +96,10 @@ class ClusterSampler:
         """
         if found.ndim != 2 or found.shape[1] != len(self.texts):
             raise NLPMetaError(f"Partitions of shape {found.shape} are not of {len(self.texts)} texts.")
+        if self._telling_names and self._words is None:
+            self._words = TellingWords(self.texts, self._groups, self.n_clusters)
         names = tuple(map(str, range(self.n_clusters)))
-        indices = [Index(LabeledTexts(self.texts, tuple(labels.tolist()), names)) for labels in found]
+        indices = (Index(LabeledTexts(self.texts, tuple(labels.tolist()), names)) for labels in found)
         parts = [(index, index.rich(self.shape.need)) for index in indices]
         self._parts = [(index, rich) for index, rich in parts if len(rich) >= self.shape.n_way.low]
         if not self._parts:
@@ -117,7 +119,29 @@ class ClusterSampler:
         rng = generator(self.seed, index)
         part, rich = self._parts[int(rng.integers(len(self._parts)))]
         n_way, n_shot = self.shape.n_way.draw(rng, most=len(rich)), self.shape.n_shot.draw(rng)
+        if self._words is not None:
+            return self._told(self._words, part, rich, n_way, n_shot, rng)
         return part.episode(rng, rng.choice(rich, size=n_way, replace=False), n_shot, self.shape.n_query)
+
+    def _told(
+        self, words: TellingWords, part: Index, rich: Integers, n_way: int, n_shot: int, rng: np.random.Generator
+    ) -> Episode:
+        """An episode of those clusters that have telling words."""
+        drawn = rng.choice(rich, size=min(len(rich), round(_SPARE * n_way)), replace=False)
+        episode = part.episode(rng, drawn, n_shot, self.shape.n_query)
+        sentences, of_row = part.sentences.of_row, np.asarray(part.pool.labels)
+        free = ~np.isin(sentences, sentences[[self._row[text] for text in episode.texts()]])
+        names = words.names([np.flatnonzero(free & (of_row == label)) for label in drawn], rng)
+        told = [label for label, name in enumerate(names) if name][:n_way]
+        if len(told) < self.shape.n_way.low:
+            told, names = list(range(n_way)), episode.support.label_names
+        kept = [episode.support.label_names[label] for label in told]
+        few = Episode(episode.support.with_classes(kept), episode.query.with_classes(kept))
+        return _named(few, tuple(names[label] for label in told))
+
+    @cached_property
+    def _groups(self) -> Integers:
+        return groups_by_letters(self.texts, self.letter_groups, seed=self.seed)
 
 
 def cluster_samplers(sampler: Sampler) -> Iterator[ClusterSampler]:

@@ -115,12 +115,7 @@ class EpisodeTasks(Settings):
         None, description="crosslingual: languages of the support; null for all"
     )
     query_langs: tuple[str, ...] | None = Field(None, description="crosslingual: languages of the query; null for all")
-    n_windows: int = Field(
-        4,
-        ge=2,
-        le=10_000,
-        description="spam-windows: time windows that the texts are divided into",
-    )
+    n_windows: int = Field(4, ge=2, le=10_000, description="spam-windows: time windows that the texts are divided into")
     language_temperature: float = Field(
         3.33, ge=0.01, le=1000, description="1 draws languages by their number of texts, more makes them more equal"
     )
@@ -134,6 +129,9 @@ class EpisodeTasks(Settings):
         ge=1,
         le=10_000,
         description="clusters: groups of texts by letters (roughly languages) whose mean embeddings are subtracted",
+    )
+    telling_names: bool = Field(
+        False, description="clusters: name them by the words that tell most of them (class-based TF-IDF)"
     )
     hard_share: float = Field(
         0.0,
@@ -203,6 +201,8 @@ class EpisodeTasks(Settings):
             raise ValueError(problem)
         if self.source not in collections() and (self.kinds is not None or self.leave_out):
             raise ValueError(f"kinds and leave_out are for the collections {', '.join(collections())}")
+        if self.telling_names and self.kind != "clusters":
+            raise ValueError(f"telling_names is for the kind clusters, not for {self.kind}")
         if not self.reads_labels and given:
             raise ValueError(f"tasks of the kind {self.kind} read no labels, so {', '.join(given)} cannot be used")
         return self
@@ -225,7 +225,8 @@ def collection_problems(part: EpisodeTasks) -> list[str]:
     given += [name for name in ("leave_out_labels", "leave_out_labels_of") if getattr(part, name)]
     given += [name for name in ("split_share",) if getattr(part, name)]
     problems = [f"{', '.join(given)} cannot be used with the collection {part.source}"] if given else []
-    return problems + ([] if part.kind == "nway" else [f"the collection {part.source} is for the kind nway"])
+    fits = part.kind == "nway" or not part.reads_labels
+    return problems + ([] if fits else [f"the collection {part.source} is for the kind nway and kinds without labels"])
 
 
 class TrainTasks(EpisodeTasks):

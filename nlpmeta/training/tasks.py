@@ -48,7 +48,7 @@ def sampler_of(part: EpisodeTasks, *, seed: int, data_dir: Path | None, mask: st
         NLPMetaError: if no language of it can fill an episode, or the encoder has no mask token and the part needs one.
     """
     plain: Sampler
-    if is_collection(part):
+    if is_collection(part) and part.reads_labels:
         plain = many_sets_sampler(part, seed=seed, data_dir=data_dir)
     elif part.reads_labels:
         plain = _plain_sampler(part, seed=seed, data_dir=data_dir)
@@ -113,6 +113,7 @@ def _sampler_without_labels(part: EpisodeTasks, texts: list[str], *, seed: int, 
             n_clusters=part.n_clusters,
             n_partitions=part.n_partitions,
             letter_groups=part.letter_groups,
+            telling_names=part.telling_names,
         )
     if mask is None:
         raise NLPMetaError(f"Tasks of the kind {part.kind} need an encoder whose tokenizer has a mask token.")
@@ -126,7 +127,13 @@ def raw_texts(part: EpisodeTasks, *, seed: int, data_dir: Path | None) -> list[s
     Raises:
         DataError: if there are none.
     """
-    texts = read_pool(part, data_dir=data_dir).texts if part.file is None else texts_of_file(Path(part.file))
+    texts: Iterable[str]
+    if part.file is not None:
+        texts = texts_of_file(Path(part.file))
+    elif is_collection(part):
+        texts = (text for each in read_parts(part, data_dir=data_dir) for text in each.pool.texts)
+    else:
+        texts = read_pool(part, data_dir=data_dir).texts
     distinct = list({fingerprint(text): text for text in texts}.values())
     if not distinct:
         raise DataError(f"{part.file or part.source} holds no texts.")
