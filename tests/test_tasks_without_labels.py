@@ -218,6 +218,14 @@ def test_names_are_of_one_language_where_the_groups_are_languages():
     assert drawn == {("mvua", "wali"), ("дождь", "обед")}
 
 
+def test_clusters_of_a_checkpoint_have_the_names_that_they_had(samplers):
+    before = samplers["named clusters"]
+    sizes = {"n_way": before.shape.n_way, "n_shot": before.shape.n_shot, "n_query": 2, "seed": 7, "n_clusters": 12}
+    again = ClusterSampler(before.texts, **sizes, n_partitions=3, letter_groups=2, telling_names=True)
+    again.put(np.asarray([part.pool.labels for part, _ in before._parts]))
+    assert [digest(again.episode(i)) for i in range(6)] == [digest(before.episode(i)) for i in range(6)]
+
+
 def test_scripts_without_spaces_are_numbered():
     texts = [f"{word}{place}" for word in ("今日は雨", "ご飯を食べる", "音楽を聞く") for place in "東西南北中"]
     episode = told(texts).episode(0)
