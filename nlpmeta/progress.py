@@ -1,9 +1,15 @@
-"""Progress on standard error: for a person at a terminal, for work of more than two seconds, and for no one else."""
+"""Progress on standard error: for a person at a terminal, for work of more than two seconds, and for no one else.
 
+And how much memory the process takes while it works.
+"""
+
+import ctypes
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -104,3 +110,34 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def start_watching(*, trim: bool = False) -> bool:
+    """Forget earlier peaks; whether the system lets us (Linux does, elsewhere a peak is that of the whole process).
+
+    With ``trim`` what was freed is given back to the system first, and it says whether that could be done too: what is
+    then taken is taken anew.
+    """
+    gc.collect()
+    try:
+        if trim:
+            ctypes.CDLL(None).malloc_trim(0)  # of glibc
+        _CLEAR.write_text("5", encoding="ascii")  # documented in proc(5): resets the peak resident set size
+    except (OSError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def peak_bytes() -> int:
+    """The largest resident set size since ``start_watching``."""
+    try:
+        status = _STATUS.read_text(encoding="ascii", errors="replace")
+        return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak

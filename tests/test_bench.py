@@ -17,10 +17,8 @@ from nlpmeta.bench.contender import (
     OurMethod,
     contenders,
     installed_peers,
-    peak_bytes,
     peer,
     peer_names,
-    start_watching,
 )
 from nlpmeta.bench.peers import FullFineTuning, LoraFineTuning
 from nlpmeta.bench.plan import BenchTask, Cell, Entry, Job, entries_of
@@ -32,6 +30,7 @@ from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError, WorkFailed
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.metrics import calibration_error
 from nlpmeta.metrics.scores import paired_difference, score_episode
+from nlpmeta.progress import peak_bytes, start_watching
 
 
 @pytest.fixture(scope="module")

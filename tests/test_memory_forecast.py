@@ -11,8 +11,9 @@ from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.learners.maml import MAML
 from nlpmeta.training import TrainSettings
 from nlpmeta.training.engine import make_accelerator, meta_train
-from nlpmeta.training.forecast import HELD, ROUGHLY, TimeForecast, _Peak, forecast_memory, forecast_time
+from nlpmeta.training.forecast import ROUGHLY, TimeForecast, forecast_memory, forecast_time
 from nlpmeta.training.run import Run
+from nlpmeta.training.step import Peak
 
 
 def run_of(learner, **settings):
@@ -29,7 +30,7 @@ def maml(**options):
 
 def test_the_peak_counts_what_lives_at_once_and_forgets_what_is_gone():
     known = torch.ones(1000)
-    with _Peak([known]) as memory:
+    with Peak([known]) as memory:
         for _ in range(3):
             a = torch.ones(256)  # 1,024 bytes, replaced by the next
         b = a + 1
@@ -56,9 +57,9 @@ def test_a_step_takes_about_what_was_forecast(make, settings):
     run = run_of(make(), **settings)
     forecast = forecast_memory(run.stepper, run.weights)
     known = [*run.learner.parameters(), *run.learner.buffers()]
-    with _Peak(known) as memory:
+    with Peak(known) as memory:
         run.stepper.take(0)
-    assert 0.7 * memory.most < forecast.activations / HELD + forecast.weights < 1.8 * memory.most + 200_000
+    assert 0.7 * memory.most < forecast.activations / forecast.held + forecast.weights < 1.8 * memory.most + 200_000
 
 
 def test_a_forecast_changes_neither_weights_nor_gradients_nor_random_numbers():

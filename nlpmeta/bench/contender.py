@@ -1,7 +1,5 @@
 """What is compared: the contract of a contender, ours, and what peers share."""
 
-import gc
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -184,28 +182,3 @@ def in_order(table: "NDArray[np.float64]", classes: Sequence[str], label_names: 
     """Columns of ``table`` ``(n, n_way)`` that stand for ``classes``, in the order of ``label_names``."""
     place = {str(name): i for i, name in enumerate(classes)}
     return np.asarray(table, dtype=np.float64)[:, [place[name] for name in label_names]]
-
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def start_watching() -> bool:
-    """Forget earlier peaks; whether the system lets us (Linux does, elsewhere a peak is that of the whole process)."""
-    gc.collect()
-    try:
-        _CLEAR.write_text("5", encoding="ascii")  # documented in proc(5): resets the peak resident set size
-    except OSError:
-        return False
-    return True
-
-
-def peak_bytes() -> int:
-    """The largest resident set size since ``start_watching``."""
-    try:
-        status = _STATUS.read_text(encoding="ascii", errors="replace")
-        return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from nlpmeta.bench.contender import Adapted, Contender, peak_bytes, start_watching
+from nlpmeta.bench.contender import Adapted, Contender
 from nlpmeta.bench.drawing import Maps
 from nlpmeta.bench.plan import Cell, Job, Plain
 from nlpmeta.data import Episode
 from nlpmeta.errors import DataError, NLPMetaError, WorkFailedError
 from nlpmeta.metrics import accuracy, calibration_bins, calibration_error, macro_f1
+from nlpmeta.progress import peak_bytes, start_watching
 from nlpmeta.storage.files import disk_errors_said_plainly, make_folder, open_to_append, read_bytes, temporary_folder
 
 

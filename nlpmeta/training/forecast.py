@@ -4,21 +4,18 @@ import json
 import math
 import sys
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from typing_extensions import Self
 
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.progress import steps_bar
+from nlpmeta.progress import peak_bytes, start_watching, steps_bar
 from nlpmeta.storage.files import (
     disk_errors_said_plainly,
     make_folder,
@@ -27,6 +24,7 @@ from nlpmeta.storage.files import (
     write_bytes,
 )
 from nlpmeta.training import TrainSettings
+from nlpmeta.training.step import Peak
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,9 +33,13 @@ if TYPE_CHECKING:
     from nlpmeta.training.step import Stepper
 
 _STEPS = 20  # whose episodes are looked at
-_PROBES = ((2, 1), (6, 2))  # ways and shots of the two small tasks that are tried
+_PARTS = (0.25, 0.5)  # of the largest group, whose memory is tried
+_TASKS = 2  # of a group that are tried together: several have an adapter a text, one does not
+_PROBES = ((2, 1), (6, 2))  # ways and shots of the two small tasks that are timed
 HELD = 1.4
-"""What a process holds for its tensors over their own bytes, measured by ``benchmarks/memory_forecast.py``."""
+"""What a process holds for its tensors over their own bytes, where that cannot be measured."""
+_LEAST = 50e6  # bytes of tensors, beside which the rest of the process is no noise
+_MOST_HELD = 3.0
 _REPEATS = 3  # of each small task, for the time
 _FORWARD = 0.35  # of the time of a step by token: a pass without gradient
 ROUGHLY = 2.0
@@ -51,10 +53,12 @@ class MemoryForecast:
     """Bytes beyond what the process holds when training starts."""
 
     tokens: int
-    """Of the largest group of episodes that is computed at once, among those that were looked at."""
+    """Of the largest group of episodes that is computed at once, among those that were looked at, padding included."""
     activations: int
     weights: int
     """Gradients, optimiser and averages."""
+    held: float = HELD
+    """What the process holds for its tensors over their own bytes: it is part of ``activations``."""
 
     @property
     def peak(self) -> int:
@@ -69,45 +73,73 @@ class MemoryForecast:
 
 
 def forecast_memory(stepper: "Stepper", weights: Mapping[str, nn.Parameter]) -> MemoryForecast:
-    """From what two small tasks take, drawn out to the largest of the first steps; the weights are not changed.
+    """From what two parts of the largest group of the first steps take; the weights are not changed.
 
-    Forward and backward are really computed, with the learner and the settings of the run, so that any learner, first
-    or second order, is forecast alike. What is computed chunk by chunk makes it an upper bound.
+    Forward and backward are really computed, with the learner and the settings of the run, on as many support texts for
+    a query text as the group has, so that any learner, first or second order, is forecast alike. How much more than its
+    tensors the process holds depends on what is allocated and freed in which order, and is measured too. What is
+    computed chunk by chunk makes it an upper bound.
     """
-    episode = stepper.sampler.episode(0)
-    with torch.random.fork_rng(devices=[]):
-        small, large = (_probe(stepper, _cut(episode, *shape), weights) for shape in _PROBES)
-    slope = max(0.0, (large[1] - small[1]) / max(1, large[0] - small[0]))
-    fixed = max(0.0, small[1] - slope * small[0])
     groups = [group for step in range(_STEPS) for group in stepper.groups_of(step)]
-    tokens, n_tasks = max((stepper.tokens_at_once(group), len(group)) for group in groups)
+    most, largest = max(((stepper.padded_at_once(group), group) for group in groups), key=lambda each: each[0])
+    tried = largest[:_TASKS]
+    parts = [[_part(episode, share) for episode in tried] for share in _PARTS]
+    with torch.random.fork_rng(devices=[]):
+        (few, small), (more, large) = (_probe(stepper, part, weights) for part in parts)
+        held = _held(stepper, parts[-1], weights, large)
+    slope = max(0.0, (large - small) / max(1, more - few))
+    fixed = max(0.0, small - slope * few) / len(tried)
     return MemoryForecast(
-        tokens=tokens,
-        activations=int(HELD * (fixed * n_tasks + slope * tokens)),
+        tokens=most,
+        activations=int(held * (fixed * len(largest) + slope * most)),
         weights=_COPIES * sum(weight.nbytes for weight in weights.values()),
+        held=held,
     )
 
 
-def _probe(stepper: "Stepper", episode: Episode, weights: Mapping[str, nn.Parameter]) -> tuple[int, int]:
-    """Tokens of a task, and the bytes that its gradient took at the peak."""
-    with _Peak([*stepper.learner.parameters(), *stepper.learner.buffers()]) as memory:
-        stepper.gradients([episode], 1.0)
+def _probe(stepper: "Stepper", group: list[Episode], weights: Mapping[str, nn.Parameter]) -> tuple[int, int]:
+    """Padded tokens of a group, and the bytes of tensors that its gradient took at the peak."""
+    with Peak([*stepper.learner.parameters(), *stepper.learner.buffers()]) as memory:
+        _try(stepper, group, weights)
+    return stepper.padded_at_once(group), memory.most
+
+
+def _held(stepper: "Stepper", group: list[Episode], weights: Mapping[str, nn.Parameter], tensors: int) -> float:
+    """The memory that the process takes for a group over that of its tensors."""
+    if tensors < _LEAST or stepper.learner.encoder.device.type != "cpu" or not start_watching(trim=True):
+        return HELD
+    before = peak_bytes()
+    _try(stepper, group, weights)  # not while tensors are counted: that changes the order of what is freed
+    taken = peak_bytes() - before
+    start_watching(trim=True)
+    return min(max(1.0, taken / tensors), _MOST_HELD)
+
+
+def _try(stepper: "Stepper", group: list[Episode], weights: Mapping[str, nn.Parameter]) -> None:
+    stepper.gradients(group, 1.0)
     for weight in weights.values():
         weight.grad = None
-    return stepper.tokens_at_once([episode]), memory.most
 
 
-def _cut(episode: Episode, n_way: int, n_shot: int) -> Episode:
-    """The first classes of an episode with the first support texts of each and one query text."""
+def _part(episode: Episode, share: float) -> Episode:
+    """A share of an episode's classes, and of the texts of each where that leaves fewer than two classes."""
+    n_way = len(episode.support.label_names)
+    ways = min(n_way, max(2, round(share * n_way)))
+    return _cut(episode, ways, share=share * n_way / ways)
+
+
+def _cut(episode: Episode, n_way: int, *, share: float = 1.0, n_shot: int = 0, n_query: int = 0) -> Episode:
+    """The first classes of an episode with a share of the texts of each, or so many."""
     names = episode.support.label_names[:n_way]
-    return Episode(_first(episode.support, names, n_shot), _first(episode.query, names, 1))
+    return Episode(_first(episode.support, names, share, n_shot), _first(episode.query, names, share, n_query))
 
 
-def _first(data: LabeledTexts, names: Sequence[str], n: int) -> LabeledTexts:
+def _first(data: LabeledTexts, names: Sequence[str], share: float, n: int) -> LabeledTexts:
     part = data.with_classes(names)
     rows: list[int] = []
     for label in range(part.n_way):
-        rows += [row for row, each in enumerate(part.labels) if each == label][:n]
+        found = [row for row, each in enumerate(part.labels) if each == label]
+        rows += found[: n or max(1, round(share * len(found)))]
     return part.select(rows)
 
 
@@ -139,8 +171,9 @@ def forecast_time(stepper: "Stepper", weights: Mapping[str, nn.Parameter], *, he
     """
     settings, times = stepper.settings, []
     with torch.random.fork_rng(devices=[]):
-        for number, shape in enumerate(_PROBES * _REPEATS):
-            task = _cut(stepper.sampler.episode(number), *shape)  # others than those of memory: their texts are new
+        for number, (n_way, n_shot) in enumerate(_PROBES * _REPEATS):
+            # Other tasks than those of memory: their texts are new.
+            task = _cut(stepper.sampler.episode(number), n_way, n_shot=n_shot, n_query=1)
             began = time.perf_counter()
             stepper.gradients([task], 1.0)
             if torch.cuda.is_available():
@@ -169,37 +202,6 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
-class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The bytes of tensors that come into being in a block, at the moment when there are most."""
-
-    def __init__(self, known: Sequence[torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.most = self._now = 0
-        self._held = {tensor.untyped_storage()._cdata for tensor in known}
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> object:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._held:
-            return
-        self._held.add(key)
-        self._now += size
-        self.most = max(self.most, self._now)
-        weakref.finalize(storage, self._let_go, key, size)
-
-    def _let_go(self, key: int, size: int) -> None:
-        self._held.discard(key)
-        self._now -= size
 
 
 METRICS_FILE = "metrics.jsonl"

@@ -1,18 +1,22 @@
-"""One optimiser step: episodes of this process, their loss and weight, its gradient, the update."""
+"""One optimiser step: episodes of this process, their loss and weight, its gradient, the update; and its memory."""
 
 import math
+import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from nlpmeta.data import Episode
 from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.episodes import Sampler
 from nlpmeta.learners.base import Learner
 from nlpmeta.training import TrainSettings
@@ -145,6 +149,18 @@ class Stepper:
         tokens = self.tokens_of(episodes)
         return tokens if self.learner.inputs == "tokens" else min(tokens, self.settings.chunk_tokens)
 
+    def padded_at_once(self, episodes: list[Episode]) -> int:
+        """The same with the padding of batches, for which memory is taken as for any other token."""
+        if self.learner.inputs == "tokens":  # support and query are embedded apart, and a text that is in both twice
+            supports = [text for each in episodes for text in self.learner.texts_of(each.support)]
+            return self._padded(supports) + self._padded([text for each in episodes for text in each.query.texts])
+        return min(self._padded(self._texts(episodes)), self.settings.chunk_tokens)
+
+    def _padded(self, texts: Sequence[str]) -> int:
+        lengths = [len(ids) for ids in self._tokens(texts)]
+        budget = min(BATCH_TOKENS, self.settings.chunk_tokens)
+        return sum(len(rows) * lengths[rows[-1]] for rows in length_batches(lengths, batch_tokens=budget))
+
     def _groups(self, episodes: list[Episode]) -> list[list[Episode]]:
         """Episodes whose loss is computed together; one by one where each has a weight of its own."""
         if self._group_weights is not None:
@@ -218,3 +234,34 @@ class Stepper:
         counts: dict[str, float | int] = {name: int(values.pop(name)) for name in _COUNTS if name in values}
         means = {name: value * mean for name, value in values.items()}
         return {**means, "rate": self._rates[0] * factor, "grad_norm": norm, **counts}
+
+
+class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The bytes of tensors that come into being in a block, at the moment when there are most."""
+
+    def __init__(self, known: Sequence[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._held = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._held:
+            return
+        self._held.add(key)
+        self._now += size
+        self.most = max(self.most, self._now)
+        weakref.finalize(storage, self._let_go, key, size)
+
+    def _let_go(self, key: int, size: int) -> None:
+        self._held.discard(key)
+        self._now -= size
