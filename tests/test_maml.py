@@ -237,7 +237,7 @@ def kept_bytes(learner, support, steps):
     learner.inner_steps, alive = steps, weakref.WeakSet()
 
     def keep(tensor):
-        alive.add(kept := Kept(tensor))
+        alive.add(kept := Kept(tensor.detach()))  # with its graph it would keep the graph itself
         return kept
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
@@ -337,3 +337,55 @@ def test_more_layers_than_there_are_is_refused():
     with pytest.raises(NLPMetaError, match=f"layers must be from 1 to {depth}"):
         MAML(encoder, layers=depth + 1)
     assert MAML(encoder, layers=depth).layers is None
+
+
+def counting(encoder, monkeypatch):
+    """How many texts go through the encoder, added up in a list."""
+    counts, embed = [], TextEncoder.embed_batch
+    monkeypatch.setattr(
+        TextEncoder, "embed_batch", lambda self, tokens, *rest: counts.append(len(tokens)) or embed(self, tokens, *rest)
+    )
+    return counts
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize(
+    ("make", "passes"),
+    [
+        (lambda encoder: MAML(encoder, inner_steps=1), 1),
+        (lambda encoder: MAML(encoder, inner_steps=3), 3),
+        (lambda encoder: MAML(encoder, inner_steps=0), 1),
+        (lambda encoder: ANIL(encoder, inner_steps=10), 1),
+    ],
+    ids=["1 step", "3 steps", "none", "head only"],
+)
+def test_prototypes_and_the_first_inner_step_share_a_pass(episode, monkeypatch, make, passes, trains):
+    learner = make(adapted_encoder())
+    support, _ = sides(learner, episode)
+    counts = counting(learner.encoder, monkeypatch)
+    with torch.set_grad_enabled(trains):
+        learner.adapt(support)
+    assert sum(counts) == passes * len(support)
+
+
+@pytest.mark.parametrize("kind", [MAML, ANIL])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_shared_pass_gives_what_two_passes_give(double_encoder, episode, monkeypatch, kind, frozen):
+    learner = kind(double_encoder, inner_steps=2, names=True, adapter_rate=0.3).double()
+    double_encoder.requires_grad_(not frozen)
+    supports = [learner.support(each) for each in (episode.support, episode.query)]
+    monkeypatch.setattr("nlpmeta.learners.maml.step_from", lambda _, *rest, keep: first_order(double_encoder, *rest))
+    first_order = inner_loop.first_order_step
+    with torch.no_grad():
+        apart = learner._steps(supports)
+        monkeypatch.undo()
+        together = learner._steps(supports)
+    for mine, theirs in zip(together, apart, strict=True):
+        assert not any(value.requires_grad for value in mine.values())
+        for name, value in mine.items():
+            torch.testing.assert_close(value, theirs[name], rtol=1e-9, atol=1e-10)
+    monkeypatch.setattr("nlpmeta.learners.maml.CHUNK_TOKENS", 1)  # too many to be kept: the first step goes by chunks
+    with torch.no_grad():
+        by_chunks = learner._steps(supports)[-1]
+    for name, value in by_chunks.items():
+        torch.testing.assert_close(value, together[-1][name], rtol=1e-9, atol=1e-10)

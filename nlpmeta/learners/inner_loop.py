@@ -69,12 +69,24 @@ def task_scores(encoder: "TextEncoder", states: Mapping[str, Tensor], texts: Tas
         states: adapters and heads of the tasks, stacked, ``(n_tasks, ...)``.
         texts: of the same tasks.
     """
+    return head_scores(task_features(encoder, states, texts.tokens, texts.task_of), states, texts)
+
+
+def task_features(encoder: "TextEncoder", states: Mapping[str, Tensor], tokens: "Tokens", task_of: Tensor) -> Tensor:
+    """Embeddings ``(n, dim)``, each by the adapter of its task."""
     adapter = {name.removeprefix(ADAPTER): value for name, value in states.items() if name.startswith(ADAPTER)}
+    if not adapter:
+        return encoder.embed_tokens(tokens)
+    if len(next(iter(adapter.values()))) == 1:  # one adapter for all texts is cheaper than one for each
+        return encoder.embed_tokens(tokens, adapter={name: value[0] for name, value in adapter.items()})
+    return encoder.embed_tokens(tokens, adapter=adapter, adapter_of=task_of)
+
+
+def head_scores(features: Tensor, states: Mapping[str, Tensor], texts: TaskTexts) -> Tensor:
+    """``task_scores`` from the embeddings ``(n, dim)`` of the texts."""
     weight, bias = states[WEIGHT], states[BIAS]
-    if len(weight) == 1:  # one adapter for all texts is cheaper than one for each
-        features = encoder.embed_tokens(texts.tokens, adapter={k: v[0] for k, v in adapter.items()} or None)
+    if len(weight) == 1:
         return F.linear(F.normalize(features, dim=1), weight[0], bias[0])
-    features = encoder.embed_tokens(texts.tokens, adapter=adapter or None, adapter_of=texts.task_of)
     scores = torch.einsum("nd,nwd->nw", F.normalize(features, dim=1), weight[texts.task_of]) + bias[texts.task_of]
     beyond = torch.arange(weight.size(1), device=weight.device) >= texts.n_way[texts.task_of].unsqueeze(1)
     return scores.masked_fill(beyond, _NEVER)
@@ -99,6 +111,23 @@ def first_order_step(encoder: "TextEncoder", states: TaskState, texts: TaskTexts
             loss = task_losses(task_scores(encoder, leaves, chunk), chunk).sum()
             for total, part in zip(found, torch.autograd.grad(loss, list(leaves.values())), strict=True):
                 total += part
+    return _moved(states, found, rates)
+
+
+def step_from(features: Tensor, states: TaskState, texts: TaskTexts, rates: Tensor, *, keep: bool) -> TaskState:
+    """``first_order_step`` from embeddings ``(n, dim)`` of its texts that have a graph from the adapters in ``states``.
+
+    Args:
+        features: of the texts.
+        states: adapters and heads.
+        texts: as in ``first_order_step``.
+        rates: as there.
+        keep: whether the graph is gone back through once more.
+    """
+    leaves = {name: v if name.startswith(ADAPTER) else v.detach().requires_grad_() for name, v in states.items()}
+    with torch.enable_grad():
+        loss = task_losses(head_scores(features, leaves, texts), texts).sum()
+        found = torch.autograd.grad(loss, list(leaves.values()), retain_graph=keep)
     return _moved(states, found, rates)
 
 

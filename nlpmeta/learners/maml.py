@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
@@ -16,6 +15,7 @@ from nlpmeta.learners.base import BatchLoss, Learner, Option, Support, TaskState
 from nlpmeta.learners.inner_loop import (
     ADAPTER,
     BIAS,
+    CHUNK_TOKENS,
     WEIGHT,
     Rates,
     TaskTexts,
@@ -24,6 +24,8 @@ from nlpmeta.learners.inner_loop import (
     exact_step,
     first_order_step,
     rate_groups,
+    step_from,
+    task_features,
     task_losses,
     task_scores,
 )
@@ -171,10 +173,9 @@ class MAML(PrototypicalNetwork):
         self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
     ) -> list[Tensor]:
         names = [name for name in states[0] if name.startswith(ADAPTER)]
-        each = {name.removeprefix(ADAPTER): torch.stack([state[name] for state in states]) for name in names}
+        each = {name: torch.stack([state[name] for state in states]) for name in names}
         owner = torch.tensor(owners, device=self.encoder.device)
-        features = self.encoder.embed_tokens(self.encoder.tokenize(texts), adapter=each, adapter_of=owner)
-        features = F.normalize(features, dim=1)
+        features = F.normalize(task_features(self.encoder, each, self.encoder.tokenize(texts), owner), dim=1)
         heads = (states[owner] for owner in owners)
         return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
 
@@ -197,32 +198,44 @@ class MAML(PrototypicalNetwork):
 
     def _steps(self, supports: Sequence[Support]) -> list[TaskState]:
         """The states of all tasks, stacked, at the start and after each inner step."""
-        states = [self._start(supports)]
-        texts = TaskTexts.of(self.encoder, supports)
-        exact = not self.first_order and torch.is_grad_enabled()
+        texts, trains = TaskTexts.of(self.encoder, supports), torch.is_grad_enabled()
+        take = exact_step if trains and not self.first_order else first_order_step
+        # In training the graph of the first pass is kept anyway; elsewhere it may be as large as that of a chunk.
+        small = trains or self.head_only or sum(map(len, texts.tokens)) <= CHUNK_TOKENS
+        once = small and self.inner_steps > 0 and take is first_order_step
+        with torch.set_grad_enabled(trains or (once and not self.head_only)):
+            start, features = self._start(supports, once=once)
+        states = [start if trains else {name: value.detach() for name, value in start.items()}]
         for step in range(self.inner_steps):
-            rates = torch.stack([self._rate(name, step) for name in states[-1]])
-            states.append((exact_step if exact else first_order_step)(self.encoder, states[-1], texts, rates))
+            rates = torch.stack([self._rate(name, step) for name in start])
+            if once and (step == 0 or self.head_only):  # without adapters the embeddings stay what they are
+                states.append(step_from(features, states[-1] if step else start, texts, rates, keep=trains))
+            else:
+                states.append(take(self.encoder, states[-1], texts, rates))
         return states
 
-    def _start(self, supports: Sequence[Support]) -> TaskState:
-        """The stored adapters, once for each task, and the heads that its prototypes make."""
-        words = [support.names.texts if support.names is not None and self.reads_names else () for support in supports]
-        sizes = [len(part) for pair in zip(supports, words, strict=True) for part in pair]
-        every = [text for support, names in zip(supports, words, strict=True) for text in support.texts + names]
-        ends, embedded = list(accumulate(sizes, initial=0)), self.encoder(every)
+    def _start(self, supports: Sequence[Support], *, once: bool) -> tuple[TaskState, Tensor]:
+        """The stored adapters, once for each task, and the heads that its prototypes make; the supports' embeddings.
+
+        With ``once`` these have a graph from each task's own copy of the adapters, for the gradient of its first step.
+        """
+        pairs = [(each, each.names.texts if each.names is not None and self.reads_names else ()) for each in supports]
+        sizes = [len(part) for pair in pairs for part in pair]
+        # Copies in the graph: the head's start depends on the stored weights, which inner gradients must not follow.
+        state = {ADAPTER + name: torch.stack([value] * len(supports)) for name, value in self._adapted().items()}
+        for value in state.values() if once else ():
+            value.requires_grad_()  # of those that are frozen, too
+        tokens = self.encoder.tokenize([text for support, names in pairs for text in support.texts + names])
+        owner = torch.arange(len(sizes)).div(2, rounding_mode="floor").repeat_interleave(torch.tensor(sizes))
+        embedded = task_features(self.encoder, state if once else {}, tokens, owner.to(self.encoder.device))
+        parts = embedded.split(sizes)
         widest, heads = max(support.n_way for support in supports), []
-        for i, (support, names) in enumerate(zip(supports, words, strict=True)):
-            first, middle, last = ends[2 * i : 2 * i + 3]
-            known = replace(support, features=embedded[first:middle], names=None)
-            spoken = Texts(names, embedded[middle:last])
-            prototypes = super().adapt(replace(known, names=spoken) if names else known)["prototypes"]
+        for (support, names), features, spoken in zip(pairs, parts[::2], parts[1::2], strict=True):
+            known = replace(support, features=features, names=Texts(names, spoken) if names else None)
+            prototypes = super().adapt(known)["prototypes"]
             heads.append(F.pad(F.normalize(prototypes, dim=1), (0, 0, 0, widest - support.n_way)))
         weight = torch.stack(heads) / self.log_temperature.exp()
-        stored = self._adapted()
-        # Copies in the graph: the head's start depends on the stored weights, which inner gradients must not follow.
-        state = {ADAPTER + name: torch.stack([value] * len(supports)) for name, value in stored.items()}
-        return {**state, WEIGHT: weight, BIAS: weight.new_zeros(weight.shape[:2])}
+        return {**state, WEIGHT: weight, BIAS: weight.new_zeros(weight.shape[:2])}, torch.cat(parts[::2])
 
     def _adapted(self) -> dict[str, nn.Parameter]:
         """The stored weights that the inner loop starts from, without the head."""
@@ -277,13 +290,8 @@ class Reptile(MAML):
         with torch.no_grad():
             adapted = self.adapt(both)
         start = {ADAPTER + name: value for name, value in self._adapted().items()}
-        return (
-            sum(
-                ((start[name] - adapted[name]).square().sum() for name in start),
-                torch.zeros((), device=self.encoder.device),
-            )
-            / 2
-        )
+        gaps = ((start[name] - adapted[name]).square().sum() for name in start)
+        return sum(gaps, torch.zeros((), device=self.encoder.device)) / 2
 
 
 def _check_steps(inner_steps: int, early_weight: float = 0.0) -> None:
