@@ -228,7 +228,7 @@ class MAML(PrototypicalNetwork):
         tokens = self.encoder.tokenize([text for support, names in pairs for text in support.texts + names])
         owner = torch.arange(len(sizes)).div(2, rounding_mode="floor").repeat_interleave(torch.tensor(sizes))
         embedded = task_features(self.encoder, state if once else {}, tokens, owner.to(self.encoder.device))
-        parts = embedded.split(sizes)
+        parts = torch.split(embedded, sizes)
         widest, heads = max(support.n_way for support in supports), []
         for (support, names), features, spoken in zip(pairs, parts[::2], parts[1::2], strict=True):
             known = replace(support, features=features, names=Texts(names, spoken) if names else None)
