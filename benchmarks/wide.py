@@ -2,6 +2,7 @@
 
     python benchmarks/wide.py --data-dir ../shared/data                    # make bench-wide
     python benchmarks/wide.py --candidate runs/wide --kinds sentiment,hate # a few datasets, with the candidate
+    python benchmarks/wide.py --beside none --candidate runs/mine --shots 0,5      # beside the frozen encoder; 0: names
 
 These are the datasets of the collection that recipes/wide.yaml reserves for model selection; support and query come
 from their train split, so that their published test splits stay unread. Every method is scored on the same draws.
@@ -10,6 +11,7 @@ from their train split, so that their published test splits stay unread. Every m
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,27 +41,41 @@ def held_out_sets() -> list[str]:
     return list(dict.fromkeys(part.source for part in parts if catalogue()[part.source].collection == "wide"))
 
 
-def contenders(candidate: str | None) -> dict[str, tuple[str, str]]:
+def contenders(candidate: str | None, beside: str = "default") -> dict[str, tuple[str, str]]:
     """Method and checkpoint by the name of a column."""
     found = {f"frozen {name}": (name, "none") for name in FROZEN}
-    found |= {f"{name}@default": (name, "default") for name in OURS}
+    found |= {f"{name}@{beside}": (name, beside) for name in OURS}
     return found | ({f"{name}@{candidate}": (name, candidate) for name in OURS} if candidate else {})
 
 
 def measure(
-    sets: Sequence[str], shots: Sequence[int], *, draws: int, max_query: int, candidate: str | None, data_dir: Path
+    sets: Sequence[str],
+    shots: Sequence[int],
+    *,
+    draws: int,
+    max_query: int,
+    candidate: str | None,
+    beside: str,
+    data_dir: Path,
 ) -> list[Row]:
-    """One row for each set and number of shots, with the accuracies of every method on the same draws."""
-    learners = {
+    """One row for each set and number of shots, with the accuracies of every method on the same draws.
+
+    With 0 shots the names of the classes are all that ``auto`` has, and no other method is measured.
+    """
+    every = {
         name: starting_learner(method, checkpoint=checkpoint)
-        for name, (method, checkpoint) in contenders(candidate).items()
+        for name, (method, checkpoint) in contenders(candidate, beside).items()
     }
     rows: list[Row] = []
     for name in sets:
         pool, tables = load_source(name, data_dir=data_dir).load(split="train"), Tables(embeddings_folder())
         for n_shot in shots:
-            drawn = KShotSampler(pool, n_shot=n_shot, seed=0, rare="drop", max_query=max_query)
+            drawn = KShotSampler(pool, n_shot=max(n_shot, 1), seed=0, rare="drop", max_query=max_query)
             episodes = [drawn.episode(i) for i in range(draws)]
+            learners = every
+            if n_shot == 0:
+                episodes = [replace(each, support=each.support.names_alone()) for each in episodes]
+                learners = {each: learner for each, learner in every.items() if each.startswith("auto")}
             texts = list(dict.fromkeys(text for each in episodes for text in each.texts()))
             primed = tables.primed(learners, texts, show_progress=False)
             reached = {
@@ -75,21 +91,25 @@ def measure(
 
 def show(rows: Sequence[Row]) -> None:
     """A line for each set and number of shots, then the mean of each kind and of all; accuracy in %."""
-    names = [name for name in rows[0]["accuracies"] if not name.startswith("frozen")]
+    names = [name for name in rows[-1]["accuracies"] if not name.startswith("frozen")]
     table = Table("set", "kind", "ways", "shots", "best frozen head", *names, box=None)
     sums: dict[tuple[str, int], list[list[float]]] = defaultdict(list)
     for row in rows:
         means = {name: 100 * float(np.mean(found)) for name, found in row["accuracies"].items()}
-        best = max((each for each in means if each.startswith("frozen")), key=means.__getitem__)
-        values = [means[best], *(means[name] for name in names)]
+        best = max((each for each in means if each.startswith("frozen")), key=means.__getitem__, default="")
+        values = [means.get(best, np.nan), *(means.get(name, np.nan) for name in names)]
         for key in (row["kind"], "all"):
             sums[key, row["shots"]].append(values)
-        cells = [f"{values[0]:.1f} ({best.removeprefix('frozen ')})", *(f"{value:.1f}" for value in values[1:])]
+        cells = [f"{said(values[0])} ({best.removeprefix('frozen ')})" if best else "", *map(said, values[1:])]
         table.add_row(row["set"], row["kind"], str(row["n_way"]), str(row["shots"]), *cells)
     for (kind, n_shot), found in sorted(sums.items()):
-        mean = [f"{value:.1f}" for value in np.mean(found, axis=0)]
-        table.add_row(f"mean of {len(found)}", kind, "", str(n_shot), *mean)
+        table.add_row(f"mean of {len(found)}", kind, "", str(n_shot), *map(said, np.mean(found, axis=0).tolist()))
     Console(width=160).print(table)
+
+
+def said(percent: float) -> str:
+    """With one decimal, or nothing where a method was not measured."""
+    return "" if np.isnan(percent) else f"{percent:.1f}"
 
 
 def main() -> None:
@@ -97,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--candidate", help="a checkpoint folder to compare with the shipped one")
+    parser.add_argument("--beside", default="default", help="the checkpoint that it stands beside; none: frozen")
     parser.add_argument("--kinds", help="only datasets of these kinds, comma-separated")
     parser.add_argument("--shots", default="1,5")
     parser.add_argument("--draws", type=int, default=3)
@@ -106,11 +127,13 @@ def main() -> None:
     kinds = asked.kinds.split(",") if asked.kinds else None
     sets = [name for name in held_out_sets() if kinds is None or catalogue()[name].kind in kinds]
     shots = [int(each) for each in asked.shots.split(",")]
-    options = {"draws": asked.draws, "max_query": asked.max_query, "candidate": asked.candidate}
-    with torch.no_grad():
-        rows = measure(sets, shots, data_dir=asked.data_dir, **options)
+    options = {"draws": asked.draws, "max_query": asked.max_query, "candidate": asked.candidate, "beside": asked.beside}
+    rows: list[Row] = []
+    for name in sets:
+        with torch.no_grad():
+            rows += measure([name], shots, data_dir=asked.data_dir, **options)
+        write_json(asked.out, {"draws": asked.draws, "max_query": asked.max_query, "rows": rows})
     show(rows)
-    write_json(asked.out, {"draws": asked.draws, "max_query": asked.max_query, "rows": rows})
 
 
 if __name__ == "__main__":
