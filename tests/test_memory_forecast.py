@@ -96,7 +96,7 @@ def test_what_the_process_holds_beside_its_tensors_is_measured_where_they_are_la
         group = max(
             (each for step in range(20) for each in run.stepper.groups_of(step)), key=run.stepper.padded_at_once
         )
-        run.stepper.gradients([forecast._part(each, 0.5) for each in group[:2]], 1.0)
+        run.stepper.gradients([forecast._part(each, forecast._PARTS[-1]) for each in group[:2]], 1.0)
     for weight in run.weights.values():
         weight.grad = None
     tensors = memory.most

@@ -289,8 +289,7 @@ class Reptile(MAML):
         )
         with torch.no_grad():
             adapted = self.adapt(both)
-        start = {ADAPTER + name: value for name, value in self._adapted().items()}
-        gaps = ((start[name] - adapted[name]).square().sum() for name in start)
+        gaps = ((value - adapted[ADAPTER + name]).square().sum() for name, value in self._adapted().items())
         return sum(gaps, torch.zeros((), device=self.encoder.device)) / 2
 
 

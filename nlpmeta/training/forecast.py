@@ -33,13 +33,12 @@ if TYPE_CHECKING:
     from nlpmeta.training.step import Stepper
 
 _STEPS = 20  # whose episodes are looked at
-_PARTS = (0.25, 0.5)  # of the largest group, whose memory is tried
+_PARTS = (0.3, 0.6)  # of the largest group, whose memory is tried
 _TASKS = 2  # of a group that are tried together: several have an adapter a text, one does not
 _PROBES = ((2, 1), (6, 2))  # ways and shots of the two small tasks that are timed
 HELD = 1.4
 """What a process holds for its tensors over their own bytes, where that cannot be measured."""
-_LEAST = 50e6  # bytes of tensors, beside which the rest of the process is no noise
-_MOST_HELD = 3.0
+_LEAST, _MOST_HELD = 50e6, 3.0  # bytes of tensors beside which the rest of the process is no noise; what is believed
 _REPEATS = 3  # of each small task, for the time
 _FORWARD = 0.35  # of the time of a step by token: a pass without gradient
 ROUGHLY = 2.0
@@ -86,7 +85,8 @@ def forecast_memory(stepper: "Stepper", weights: Mapping[str, nn.Parameter]) -> 
     parts = [[_part(episode, share) for episode in tried] for share in _PARTS]
     with torch.random.fork_rng(devices=[]):
         (few, small), (more, large) = (_probe(stepper, part, weights) for part in parts)
-        held = _held(stepper, parts[-1], weights, large)
+        another = [_part(episode, _PARTS[-1]) for episode in groups[-1][:_TASKS]]
+        held = _held(stepper, [parts[-1], another], weights, large)
     slope = max(0.0, (large - small) / max(1, more - few))
     fixed = max(0.0, small - slope * few) / len(tried)
     return MemoryForecast(
@@ -104,15 +104,16 @@ def _probe(stepper: "Stepper", group: list[Episode], weights: Mapping[str, nn.Pa
     return stepper.padded_at_once(group), memory.most
 
 
-def _held(stepper: "Stepper", group: list[Episode], weights: Mapping[str, nn.Parameter], tensors: int) -> float:
-    """The memory that the process takes for a group over that of its tensors."""
-    if tensors < _LEAST or stepper.learner.encoder.device.type != "cpu" or not start_watching(trim=True):
+def _held(stepper: "Stepper", tried: list[list[Episode]], weights: Mapping[str, nn.Parameter], most: int) -> float:
+    """The memory that the process takes for groups, one after the other, over that of the tensors of one."""
+    if most < _LEAST or stepper.learner.encoder.device.type != "cpu" or not start_watching(trim=True):
         return HELD
     before = peak_bytes()
-    _try(stepper, group, weights)  # not while tensors are counted: that changes the order of what is freed
+    for group in tried:  # not while tensors are counted: that changes in which order they are freed
+        _try(stepper, group, weights)
     taken = peak_bytes() - before
     start_watching(trim=True)
-    return min(max(1.0, taken / tensors), _MOST_HELD)
+    return min(max(1.0, taken / most), _MOST_HELD)
 
 
 def _try(stepper: "Stepper", group: list[Episode], weights: Mapping[str, nn.Parameter]) -> None:
