@@ -374,7 +374,9 @@ def test_the_shared_pass_gives_what_two_passes_give(double_encoder, episode, mon
     learner = kind(double_encoder, inner_steps=2, names=True, adapter_rate=0.3).double()
     double_encoder.requires_grad_(not frozen)
     supports = [learner.support(each) for each in (episode.support, episode.query)]
-    monkeypatch.setattr("nlpmeta.learners.maml.step_from", lambda _, *rest, keep: first_order(double_encoder, *rest))
+    monkeypatch.setattr(
+        "nlpmeta.learners.maml.step_from", lambda _, *rest, keep, seen: first_order(double_encoder, *rest, seen=seen)
+    )
     first_order = inner_loop.first_order_step
     with torch.no_grad():
         apart = learner._steps(supports)
@@ -389,3 +391,34 @@ def test_the_shared_pass_gives_what_two_passes_give(double_encoder, episode, mon
         by_chunks = learner._steps(supports)[-1]
     for name, value in by_chunks.items():
         torch.testing.assert_close(value, together[-1][name], rtol=1e-9, atol=1e-10)
+
+
+def support_loss(learner, state, support):
+    scores = learner.logits(state, Texts(support.texts))
+    weights = inner_loop.balanced_weights(support.labels, support.n_way)
+    return float((weights * F.cross_entropy(scores, support.labels, reduction="none")).mean())
+
+
+@pytest.mark.parametrize("head_rate", [0.5, 500.0])
+@pytest.mark.parametrize("head_only", [False, True])
+def test_in_use_a_step_that_raises_the_loss_on_the_support_is_not_kept(double_encoder, pool, head_rate, head_only):
+    learner = MAML(double_encoder, inner_steps=3, adapter_rate=0.3, head_rate=head_rate, head_only=head_only).double()
+    support = learner.support(pool)
+    with torch.no_grad():
+        last = support_loss(learner, learner.train().adapt(support), support)
+        losses = [support_loss(learner, learner.stepping(steps).adapt(support), support) for steps in range(4)]
+        kept = support_loss(learner.eval(), learner.adapt(support), support)
+    assert kept == pytest.approx(min(losses), rel=1e-6)
+    assert (last > min(losses)) == (head_rate > 1)  # the large rate does overshoot
+
+
+def test_the_losses_that_steps_report_are_those_of_their_texts_in_chunks_too(double_encoder, pool, monkeypatch):
+    learner = MAML(double_encoder, inner_steps=2, adapter_rate=0.3).double().eval()
+    support, whole, parts = learner.support(pool), [], []
+    with torch.no_grad():
+        learner._steps([support], whole)
+        monkeypatch.setattr(inner_loop, "CHUNK_TOKENS", 8)
+        monkeypatch.setattr("nlpmeta.learners.maml.CHUNK_TOKENS", 8)
+        learner._steps([support], parts)
+    assert len(whole) == len(parts) == 3
+    torch.testing.assert_close(torch.stack(parts), torch.stack(whole), rtol=1e-5, atol=1e-6)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 
 Rates = Literal["step", "layer"]
+MOST_INNER_STEPS = 10_000
 ADAPTER, WEIGHT, BIAS = "adapter/", "head/weight", "head/bias"
 CHUNK_TOKENS, CHUNK_TOKENS_TWICE = 4096, 1024
 """Tokens whose activations are in memory at a time: for a gradient, and for one that is differentiated once more."""
@@ -98,23 +99,37 @@ def task_losses(scores: Tensor, texts: TaskTexts) -> Tensor:
     return losses.new_zeros(len(texts.n_way)).index_add(0, texts.task_of, losses)
 
 
-def first_order_step(encoder: "TextEncoder", states: TaskState, texts: TaskTexts, rates: Tensor) -> TaskState:
+def first_order_step(
+    encoder: "TextEncoder", states: TaskState, texts: TaskTexts, rates: Tensor, *, seen: list[Tensor] | None = None
+) -> TaskState:
     """``states - rates * gradient`` with a gradient that carries no graph; ``rates`` has one for each tensor.
 
     Source: Finn, Abbeel and Levine, ICML 2017 (arXiv:1703.03400), section 5.2. Nothing of the passes through the
-    encoder is kept.
+    encoder is kept. The losses ``(n_tasks,)`` before the step go to ``seen``.
     """
+    before = torch.zeros(len(texts.n_way), device=rates.device)
     found = [torch.zeros_like(value) for value in states.values()]
     leaves = {name: value.detach().requires_grad_() for name, value in states.items()}
     for chunk in texts.chunks(CHUNK_TOKENS):
         with torch.enable_grad():
-            loss = task_losses(task_scores(encoder, leaves, chunk), chunk).sum()
-            for total, part in zip(found, torch.autograd.grad(loss, list(leaves.values())), strict=True):
+            losses = task_losses(task_scores(encoder, leaves, chunk), chunk)
+            for total, part in zip(found, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True):
                 total += part
+        before += losses.detach()
+    if seen is not None:
+        seen.append(before)
     return _moved(states, found, rates)
 
 
-def step_from(features: Tensor, states: TaskState, texts: TaskTexts, rates: Tensor, *, keep: bool) -> TaskState:
+def step_from(
+    features: Tensor,
+    states: TaskState,
+    texts: TaskTexts,
+    rates: Tensor,
+    *,
+    keep: bool,
+    seen: list[Tensor] | None = None,
+) -> TaskState:
     """``first_order_step`` from embeddings ``(n, dim)`` of its texts that have a graph from the adapters in ``states``.
 
     Args:
@@ -123,12 +138,41 @@ def step_from(features: Tensor, states: TaskState, texts: TaskTexts, rates: Tens
         texts: as in ``first_order_step``.
         rates: as there.
         keep: whether the graph is gone back through once more.
+        seen: as there.
     """
     leaves = {name: v if name.startswith(ADAPTER) else v.detach().requires_grad_() for name, v in states.items()}
     with torch.enable_grad():
-        loss = task_losses(head_scores(features, leaves, texts), texts).sum()
-        found = torch.autograd.grad(loss, list(leaves.values()), retain_graph=keep)
+        losses = task_losses(head_scores(features, leaves, texts), texts)
+        found = torch.autograd.grad(losses.sum(), list(leaves.values()), retain_graph=keep)
+    if seen is not None:
+        seen.append(losses.detach())
     return _moved(states, found, rates)
+
+
+@torch.no_grad()
+def losses_of(encoder: "TextEncoder", states: TaskState, texts: TaskTexts, features: Tensor | None = None) -> Tensor:
+    """The loss of each task, ``(n_tasks,)``; from the embeddings of its texts, where they are known."""
+    scores = task_scores(encoder, states, texts) if features is None else head_scores(features, states, texts)
+    return task_losses(scores, texts)
+
+
+def best_of(states: Sequence[TaskState], losses: Sequence[Tensor]) -> TaskState:
+    """The state with the lowest loss of one task, the first of equals; the last where losses are missing."""
+    if len(losses) < len(states):
+        return states[-1]
+    return states[min(range(len(losses)), key=lambda step: float(losses[step]))]
+
+
+def check_steps(inner_steps: int, early_weight: float = 0.0) -> None:
+    """See that there can be so many inner steps, and that the weight is a share.
+
+    Raises:
+        NLPMetaError: if not.
+    """
+    if not 0 <= inner_steps <= MOST_INNER_STEPS:
+        raise NLPMetaError(f"inner_steps must be from 0 to {MOST_INNER_STEPS}; got {inner_steps}.")
+    if not 0 <= early_weight < 1:
+        raise NLPMetaError(f"early_weight is a share from 0 to below 1; got {early_weight}.")
 
 
 def exact_step(encoder: "TextEncoder", states: TaskState, texts: TaskTexts, rates: Tensor) -> TaskState:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.errors import NLPMetaError, UnknownNameError
+from nlpmeta.errors import UnknownNameError
 from nlpmeta.learners.base import BatchLoss, Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.learners.inner_loop import (
     ADAPTER,
@@ -20,9 +21,12 @@ from nlpmeta.learners.inner_loop import (
     Rates,
     TaskTexts,
     adapted_depth,
+    best_of,
+    check_steps,
     even_weights,
     exact_step,
     first_order_step,
+    losses_of,
     rate_groups,
     step_from,
     task_features,
@@ -36,9 +40,7 @@ if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
 TaskBatching = Literal["auto", "loop", "vectorised"]
-MOST_INNER_STEPS = 10_000
-_SMALL = 50
-"""Texts a task up to which several go through the encoder at once: measured 1.3 times as fast, in twice the memory."""
+_SMALL = 50  # texts a task up to which several go through at once: 1.3 times as fast, in twice the memory
 
 
 @learners.register("maml")
@@ -52,6 +54,8 @@ class MAML(PrototypicalNetwork):
     prototypical network. Inner rates are learned for every step (Antoniou et al., ICLR 2019, arXiv:1810.09502,
     section 4: LSLR), and with ``rates="layer"`` for every layer as well. What is adapted are the LoRA adapters of the
     encoder and the head; without adapters in the encoder the head alone. Classes weigh the same in the inner loss.
+    Where we differ: in use the steps end where the loss on the support is lowest, as rates that were learned on other
+    tasks may be too large for this one; training takes all steps.
     """
 
     inputs = "tokens"
@@ -62,8 +66,7 @@ class MAML(PrototypicalNetwork):
     usual_steps: ClassVar[int] = 3
     usual_head_only: ClassVar[bool] = False
     usual_rates: ClassVar[Rates] = "step"
-    trains_own_weights: ClassVar[bool] = True
-    """Whether rates, temperature and name weight have a gradient in the loss, or the adapters alone."""
+    trains_own_weights: ClassVar[bool] = True  # rates, temperature and name weight, and not the adapters alone
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class MAML(PrototypicalNetwork):
         inner_steps = self.usual_steps if inner_steps is None else inner_steps
         super().__init__(encoder, metric="cosine", temperature=temperature, names=names, name_weight=name_weight)
         check_positive(adapter_rate=adapter_rate, head_rate=head_rate)
-        _check_steps(inner_steps, early_weight)
+        check_steps(inner_steps, early_weight)
         if task_batching not in get_args(TaskBatching):
             raise UnknownNameError("task_batching", task_batching, get_args(TaskBatching))
         self.inner_steps, self.first_order, self.early_weight = inner_steps, first_order, early_weight
@@ -139,13 +142,15 @@ class MAML(PrototypicalNetwork):
         Raises:
             NLPMetaError: if it is negative.
         """
-        _check_steps(inner_steps)
+        check_steps(inner_steps)
         twin = copy.copy(self)
         twin.inner_steps = inner_steps
         return twin
 
     def adapt(self, support: Support) -> TaskState:
-        return {name: value[0] for name, value in self._steps([support])[-1].items()}
+        seen: list[Tensor] = []
+        states = self._steps([support], None if self.training else seen)
+        return {name: value[0] for name, value in best_of(states, seen).items()}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         one = torch.zeros(len(queries), dtype=torch.long, device=state[WEIGHT].device)
@@ -196,22 +201,24 @@ class MAML(PrototypicalNetwork):
             losses = losses.lerp(torch.stack(early).mean(0), self.early_weight)
         return [(losses[i], scores[texts.task_of == i, : query.n_way]) for i, query in enumerate(queries)]
 
-    def _steps(self, supports: Sequence[Support]) -> list[TaskState]:
-        """The states of all tasks, stacked, at the start and after each inner step."""
+    def _steps(self, supports: Sequence[Support], seen: list[Tensor] | None = None) -> list[TaskState]:
+        """The states of all tasks, stacked, at the start and after each step; losses of first order to ``seen``."""
         texts, trains = TaskTexts.of(self.encoder, supports), torch.is_grad_enabled()
-        take = exact_step if trains and not self.first_order else first_order_step
+        take = exact_step if (exact := trains and not self.first_order) else partial(first_order_step, seen=seen)
         # In training the graph of the first pass is kept anyway; elsewhere it may be as large as that of a chunk.
         small = trains or self.head_only or sum(map(len, texts.tokens)) <= CHUNK_TOKENS
-        once = small and self.inner_steps > 0 and take is first_order_step
+        once = small and self.inner_steps > 0 and not exact
         with torch.set_grad_enabled(trains or (once and not self.head_only)):
             start, features = self._start(supports, once=once)
         states = [start if trains else {name: value.detach() for name, value in start.items()}]
         for step in range(self.inner_steps):
             rates = torch.stack([self._rate(name, step) for name in start])
             if once and (step == 0 or self.head_only):  # without adapters the embeddings stay what they are
-                states.append(step_from(features, states[-1] if step else start, texts, rates, keep=trains))
+                states.append(step_from(features, states[-1] if step else start, texts, rates, keep=trains, seen=seen))
             else:
                 states.append(take(self.encoder, states[-1], texts, rates))
+        if seen:
+            seen.append(losses_of(self.encoder, states[-1], texts, features if once and self.head_only else None))
         return states
 
     def _start(self, supports: Sequence[Support], *, once: bool) -> tuple[TaskState, Tensor]:
@@ -291,10 +298,3 @@ class Reptile(MAML):
             adapted = self.adapt(both)
         gaps = ((value - adapted[ADAPTER + name]).square().sum() for name, value in self._adapted().items())
         return sum(gaps, torch.zeros((), device=self.encoder.device)) / 2
-
-
-def _check_steps(inner_steps: int, early_weight: float = 0.0) -> None:
-    if not 0 <= inner_steps <= MOST_INNER_STEPS:
-        raise NLPMetaError(f"inner_steps must be from 0 to {MOST_INNER_STEPS}; got {inner_steps}.")
-    if not 0 <= early_weight < 1:
-        raise NLPMetaError(f"early_weight is a share from 0 to below 1; got {early_weight}.")
