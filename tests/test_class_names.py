@@ -23,6 +23,13 @@ def test_names_become_plain_words(names, words):
 
 
 @pytest.mark.parametrize(
+    "name", ["हिंदी समाचार", "செய்திகள்", "ข่าวกีฬา", "می\u200cخواهم", "cafe\u0301 au lait", "शिकायत", "ክፍያ"]
+)
+def test_vowel_signs_and_joiners_belong_to_their_words(name):
+    assert readable_names((name, "another name")) == (name, "another name")
+
+
+@pytest.mark.parametrize(
     "names",
     [
         ["0", "1"],

@@ -1,6 +1,7 @@
 """The values that travel through the package: labelled texts, and an episode made of them. Frozen, self-checking."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -275,8 +276,13 @@ def _take(column: tuple[str, ...] | None, rows: Sequence[int]) -> tuple[str, ...
 
 
 def _words(name: str) -> list[str]:
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return re.split(r"[\W_]+", parted.casefold().strip("_ \t\n"))
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()
+    return "".join(letter if _is_of_a_word(letter) else " " for letter in parted).split()
+
+
+def _is_of_a_word(letter: str) -> bool:
+    """Whether it is a letter, a digit, a mark on one (the vowels of Hindi and Tamil), or what joins two."""
+    return letter.isalnum() or unicodedata.category(letter)[0] == "M" or letter in "\u200c\u200d"
 
 
 def _is_opaque(name: str) -> bool:
