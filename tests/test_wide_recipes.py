@@ -185,7 +185,7 @@ def test_the_checkpoint_says_set_licence_and_source_of_all_that_it_was_trained_o
     assert "junioralive/india-spam-sms-classification@" in facts.citation
 
 
-@pytest.mark.parametrize("name", ["wide", "wide-more", "unsupervised-multilingual"])
+@pytest.mark.parametrize("name", ["wide", "wide-more", "unsupervised-multilingual", "maml-wide"])
 def test_the_wide_recipes_train_on_nothing_that_is_held_out_or_doubtful(name):
     recipe = load_recipe(name)
     trained = {name for part in recipe.data for name in sets_of(part)}
