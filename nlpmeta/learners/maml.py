@@ -233,8 +233,8 @@ class MAML(PrototypicalNetwork):
         for value in state.values() if once else ():
             value.requires_grad_()  # of those that are frozen, too
         tokens = self.encoder.tokenize([text for support, names in pairs for text in support.texts + names])
-        owner = torch.arange(len(sizes)).div(2, rounding_mode="floor").repeat_interleave(torch.tensor(sizes))
-        embedded = task_features(self.encoder, state if once else {}, tokens, owner.to(self.encoder.device))
+        owner = torch.cat([torch.full((size,), i // 2, device=self.encoder.device) for i, size in enumerate(sizes)])
+        embedded = task_features(self.encoder, state if once else {}, tokens, owner)
         parts = torch.split(embedded, sizes)
         widest, heads = max(support.n_way for support in supports), []
         for (support, names), features, spoken in zip(pairs, parts[::2], parts[1::2], strict=True):
