@@ -180,6 +180,19 @@ def test_adapters_that_were_changed_are_not_those_that_were_compiled(compiled, t
     assert late(compiled).encoder.pending is not None
 
 
+def test_adapters_that_were_exchanged_meanwhile_are_neither_loaded_nor_saved(compiled, table, tmp_path):
+    found, encoder = adapted(table, compiled), late(compiled).encoder
+    other = load_checkpoint(compiled)
+    with torch.no_grad():
+        next(iter(adapter_weights(other.encoder).values())).add_(1)
+    save_checkpoint(other, compiled, {})
+    with pytest.raises(ModelFolderError, match="was changed since"):
+        found.classifier.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(ModelFolderError, match="was changed since"):
+        encoder.backbone  # noqa: B018
+
+
 def test_pieces_are_those_of_the_tokenizer(compiled):
     encoder = late(compiled).encoder
     texts = ["ball goal", "unheard-of ball", ""]

@@ -1,7 +1,6 @@
 """Compiles an encoder: one graph with adapters, pooling and scaling in it, compared with PyTorch before it is kept."""
 
 import copy
-import hashlib
 import itertools
 import json
 import warnings
@@ -33,9 +32,9 @@ from nlpmeta.encoder.engines import (
     session,
     typical_tokens,
 )
-from nlpmeta.encoder.files import file_digest, read_object
+from nlpmeta.encoder.files import folder_digest, read_object, views_note
 from nlpmeta.encoder.graphs import Embedder, write_graph
-from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, adapter_weights
+from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.merged import merged_backbone, scales_with, with_attention
 from nlpmeta.encoder.parts import halves_of, paired
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -44,7 +43,7 @@ from nlpmeta.encoder.vocabulary import Vocabulary, check_same_ids, write_vocabul
 from nlpmeta.encoder.weights import EncoderFiles
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
-from nlpmeta.storage.files import remove_file, sha256, user_cache, write_json
+from nlpmeta.storage.files import remove_file, sha256, write_json
 from nlpmeta.storage.folders import cached_folder
 from nlpmeta.storage.tensors import digest_of
 
@@ -171,21 +170,15 @@ _opened: "WeakKeyDictionary[nn.Module, _Opened]" = WeakKeyDictionary()
 
 @dataclass(eq=False)
 class Deferred:
-    """Loads an encoder with adapters when something needs its weights, which is never where a compiled form embeds.
+    """Loads an encoder with adapters when something needs its weights, which is never where a compiled form embeds."""
 
-    Args:
-        make: loads it, with its adapters.
-        adapter: the folder that these come from.
-        views: what each view is called in a ``CompiledName``, by its scale.
-        vocabulary: the tokenizer.
-        width: of its embeddings.
-    """
-
-    make: Callable[[], TextEncoder]
-    adapter: Path
-    views: Mapping[str, str]
+    make: Callable[[], TextEncoder]  # loads it, with its adapters
+    adapter: Path  # the folder that these come from
+    views: Mapping[str, str]  # what each view is called in a CompiledName, by its scale
     vocabulary: Vocabulary
-    width: int
+    width: int  # of its embeddings
+    files: EncoderFiles
+    note: Path  # named by what encoder and adapters held when they were opened
     device: torch.device = field(default_factory=partial(torch.device, "cpu"))
     opened: _Opened = field(default_factory=dict)
     _made: TextEncoder | None = None
@@ -195,7 +188,7 @@ class Deferred:
     def of(cls, files: EncoderFiles, adapter: Path, make: Callable[[], TextEncoder]) -> "Deferred | None":
         """For an encoder of which some form with these adapters was compiled; ``None`` for others."""
         try:
-            note = read_object(_note_of_views(files.digest, adapter))
+            note = read_object(place := views_note(files.digest, adapter))
         except OSError:  # a file of the adapters is missing; who loads them says so
             return None
         width = read_object(files.folder / "config.json").get("hidden_size")
@@ -207,13 +200,22 @@ class Deferred:
             name = CompiledName(files.digest, wanted, normalise=True, precision=precision, pooling=files.pooling)
             with suppress(ModelFolderError):  # a damaged one is made again where it is to embed
                 if (made := CompiledEncoder.from_cache(name)) is not None:
-                    return cls(make, adapter, views, made.vocabulary, width)
+                    return cls(make, adapter, views, made.vocabulary, width, files, place)
         return None
+
+    def check(self) -> Path:
+        """The folder of the adapters; raises ModelFolderError if it, or the encoder, was changed meanwhile."""
+        with suppress(OSError):
+            if views_note(folder_digest(self.files.folder), self.adapter) == self.note:
+                return self.adapter
+        raise ModelFolderError(f"{self.adapter}, or its encoder, was changed since it was opened. Open it again.")
 
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """Transformer and tokenizer, once."""
         with self._guard:
-            self._made = self._made or self.make()
+            if self._made is None:
+                self.check()
+                self._made = self.make()
             return self._made.backbone, self._made.tokenizer
 
 
@@ -224,15 +226,10 @@ def note_views(encoder: TextEncoder, adapter: Path) -> None:
     """
     if encoder.files is None or runtime_version() is None:
         return
-    note = _note_of_views(encoder.files.digest, adapter)
+    note = views_note(encoder.files.digest, adapter)
     if not note.is_file():
         with suppress(NLPMetaError, OSError):  # a cache that cannot be written only costs time
             write_json(note, {str(scale): _view(encoder, scale) for scale in _SCALES})
-
-
-def _note_of_views(encoder: str, adapter: Path) -> Path:
-    parts = [encoder, *(file_digest(adapter / name) for name in (CONFIG_FILE, WEIGHTS_FILE))]
-    return user_cache() / "views" / f"{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:32]}.json"
 
 
 def compiled_form(encoder: TextEncoder, engine: Engine) -> CompiledEncoder | None:

@@ -61,9 +61,9 @@ class Later(Protocol):
 
     width: int  # of its embeddings
     device: torch.device  # where it will be
-    adapter: Path  # the folder that its adapters come from
     vocabulary: "Vocabulary"  # makes the same ids as its tokenizer, which takes longer to load
 
+    def check(self) -> Path: ...  # the folder of its adapters, which must not have changed
     def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]": ...
 
 

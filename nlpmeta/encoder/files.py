@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "cls", "last"]
 """How the vectors of a text's tokens become one: their mean, that of the first token, or that of the last."""
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+"""Of adapters, as PEFT writes them."""
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FAST_TOKENIZER = "tokenizer.json"
 _SLOW_TOKENIZERS = ("vocab.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json")
@@ -186,6 +188,16 @@ def file_digest(path: Path) -> str:
     except (NLPMetaError, OSError):
         pass  # a cache that cannot be written only costs time
     return content
+
+
+def views_note(encoder: str, adapter: Path) -> Path:
+    """The file of the cache for what the views of an encoder with this digest and these adapters are called.
+
+    Raises:
+        OSError: if a file of the adapters is missing.
+    """
+    parts = [encoder, *(file_digest(adapter / name) for name in (CONFIG_FILE, WEIGHTS_FILE))]
+    return user_cache() / "views" / f"{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:32]}.json"
 
 
 def read_object(path: Path) -> dict[str, object]:

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from nlpmeta.encoder.files import CONFIG_FILE, WEIGHTS_FILE
 from nlpmeta.encoder.merged import ADAPTER as NAME
 from nlpmeta.encoder.merged import adapted_layers, last_names, linear_layers, read_rows
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -20,7 +21,6 @@ from nlpmeta.storage.tensors import digest_of, from_int8, read_tensors, to_int8
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_PREFIX, _SCALE = "base_model.model.", ".scale"
 Storage = Literal["exact", "float16", "int8"]
 

@@ -8,8 +8,8 @@ from typing import Any, cast, get_args
 
 from nlpmeta.encoder.compiling import Deferred, note_views
 from nlpmeta.encoder.device import Device, resolve_device
-from nlpmeta.encoder.files import Pooling
-from nlpmeta.encoder.lora import CONFIG_FILE, WEIGHTS_FILE, Storage, has_adapter, load_adapter, save_adapter
+from nlpmeta.encoder.files import CONFIG_FILE, WEIGHTS_FILE, Pooling
+from nlpmeta.encoder.lora import Storage, has_adapter, load_adapter, save_adapter
 from nlpmeta.encoder.parts import PAIR_FORM
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.weights import resolve
@@ -35,8 +35,9 @@ def write_learner(folder: Path, learner: Learner, *, storage: Storage = "exact")
     own = {name: tensor for name, tensor in learner.state_dict().items() if not name.startswith("encoder.")}
     write_bytes(folder / LEARNER_FILE, save({name: tensor.cpu().contiguous() for name, tensor in own.items()}))
     if (later := learner.encoder.pending) is not None and storage == "exact":
+        adapter = later.check()
         for name in (CONFIG_FILE, WEIGHTS_FILE):
-            write_bytes(folder / name, read_bytes(later.adapter / name, most=LARGEST_FILE))
+            write_bytes(folder / name, read_bytes(adapter / name, most=LARGEST_FILE))
     elif has_adapter(learner.encoder):
         save_adapter(learner.encoder, folder, storage=storage)
     facts: dict[str, Json] = {
