@@ -2,7 +2,7 @@
 
     python benchmarks/curves.py --data-dir ../shared/data              # make bench-curves; what is done is not repeated
     python benchmarks/curves.py --shots 0,1,5 --only massive           # some of it
-    python benchmarks/curves.py --methods lora --lora-steps 60         # adds plain LoRA, capped in steps
+    python benchmarks/curves.py --methods lora,fine-tuning,setfit --draws 1  # adds peers, capped in time (an hour each)
     python benchmarks/curves.py --methods maml --shots 10,20           # adds MAML from its checkpoint
     python benchmarks/curves.py --prime                                # embeds all texts beforehand and stops
     python benchmarks/curves.py --show                                 # table and picture again
@@ -10,12 +10,15 @@
 Every method gets the same supports, and a larger support of a draw holds the smaller ones. Scored are 500 texts of the
 test split, or of the train split, from whose supports they are then kept out; of the wide sets the test split stays
 unread. Supports of up to ten texts a class are drawn three times. Seconds are those of one core beyond the embedding.
+
+Peers may train ten times as long as auto took for the same support, but no longer than --most-seconds, and at least 25
+steps; what a step takes is measured beforehand. SetFit's seconds have its head's embeddings in them.
 """
 
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +28,8 @@ import typer
 from names import known_by_words, seen, texts_of
 
 from nlpmeta import Episode, KShotSampler, LabeledTexts
+from nlpmeta.bench.contender import Adapted, Contender, peer
 from nlpmeta.bench.drawing import canvas, method_colours, picture
-from nlpmeta.bench.peers import LoraFineTuning
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes.kshot import NamesAlone
 from nlpmeta.learners.base import Embed, Learner
@@ -52,32 +55,45 @@ SETS = {
 """Data sets, the small ones first, and what they are called in the picture; meta-training has seen CLINC150."""
 SHOTS = ("0", "1", "2", "5", "10", "20", "50", "100", "all")
 MOST_QUERY, MOST_SHOTS, DRAWN_OFTEN, DRAWS = 500, 100, 10, 3
-METHODS = {"auto": "nlpmeta", "logistic": "logistic regression, frozen encoder", "lora": "LoRA", "maml": "MAML"}
+METHODS = {
+    "auto": "nlpmeta",
+    "logistic": "logistic regression, frozen encoder",
+    "lora": "LoRA",
+    "fine-tuning": "full fine-tuning",
+    "setfit": "SetFit",
+    "maml": "MAML",
+}
+PEERS = ("lora", "fine-tuning", "setfit")
+TIMES, LEAST_STEPS, MOST_SECONDS = 10, 25, 120.0
+TIMED_TEXTS, TIMED_STEPS = 64, (2, 6)
+"""How the seconds of a training step are measured: on so many texts, as the difference between so many steps."""
 Row = dict[str, object]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Contenders:
-    """What is compared: ``auto`` on the shipped checkpoint, logistic regression on the frozen encoder, plain LoRA."""
+    """What is compared: ``auto`` on the shipped checkpoint, logistic regression on the frozen encoder, and peers."""
 
     learners: Mapping[str, tuple[Learner, Embed]]
-    lora_steps: int
     encoder: str = DEFAULT_ENCODER
+    most_seconds: float = MOST_SECONDS
+    least_steps: int = LEAST_STEPS
+    step_seconds: dict[tuple[str, str], float] = field(default_factory=dict)
 
     @classmethod
-    def shipped(cls, lora_steps: int, maml: str | None = None) -> "Contenders":
-        """Those on the packaged encoder, all but MAML with embeddings of one table."""
+    def shipped(cls, maml: str | None, most_seconds: float) -> "Contenders":
+        """Those on the packaged encoder, all but MAML and the peers with embeddings of one table."""
         views = seen()
         auto, frozen = views["auto@default"], views["frozen"][1]
         learners = {"auto": auto, "logistic": (starting_learner("logistic", checkpoint="none"), frozen)}
         if maml is not None:
             learners["maml"] = (starting_learner("maml", checkpoint=maml), views["auto@default"][1])
-        return cls(learners, lora_steps)
+        return cls(learners, most_seconds=most_seconds)
 
-    def measured(self, method: str, episode: Episode) -> Row:
-        """Accuracy, macro-F1 and the seconds of adaptation."""
-        if method == "lora":
-            return self._tuned(episode)
+    def measured(self, method: str, name: str, episode: Episode, ours: float) -> Row:
+        """Accuracy, macro-F1 and the seconds of adaptation; ``ours`` are those of ``auto`` on the same support."""
+        if method in PEERS:
+            return self._trained(method, name, episode, min(TIMES * ours, self.most_seconds))
         learner, embed = self.learners[method]
         if learner.inputs == "tokens":
             start = time.process_time()
@@ -88,14 +104,27 @@ class Contenders:
         score = score_episode(learner, episode, embed)
         return _row(episode, score.predictions, time.process_time() - start) | {"chosen": score.chosen}
 
-    def _tuned(self, episode: Episode) -> Row:
-        peer = LoraFineTuning(self.encoder, self.lora_steps)
-        peer.prepare(0)
-        start = time.process_time()
-        with torch.enable_grad():
-            model = peer.adapt(episode.support)
-        seconds = time.process_time() - start
-        return _row(episode, model.probabilities(episode.query.texts).argmax(1).tolist(), seconds) | model.facts()
+    def _trained(self, method: str, name: str, episode: Episode, most: float) -> Row:
+        kind = peer(method)
+        if (method, name) not in self.step_seconds:
+            every = -(-len(episode.support) // TIMED_TEXTS)
+            support = episode.support.select(list(range(0, len(episode.support), every)))
+            fewer, more = (_adapted(kind, self.encoder, support, steps)[1] for steps in TIMED_STEPS)
+            self.step_seconds[method, name] = max((more - fewer) / (TIMED_STEPS[1] - TIMED_STEPS[0]), 0.001)
+        steps = max(self.least_steps, int(most / self.step_seconds[method, name]))
+        model, seconds = _adapted(kind, self.encoder, episode.support, steps)
+        found = model.probabilities(episode.query.texts).argmax(1).tolist()
+        return _row(episode, found, seconds) | model.facts() | {"most_seconds": round(most, 1)}
+
+
+def _adapted(kind: type[Contender], encoder: str, support: LabeledTexts, steps: int) -> tuple[Adapted, float]:
+    """A peer after at most so many steps, and the seconds that these took."""
+    made = kind(encoder, steps)
+    made.prepare(0)
+    start = time.process_time()
+    with torch.enable_grad():
+        model = made.adapt(support)
+    return model, time.process_time() - start
 
 
 def _row(episode: Episode, predictions: Sequence[int], seconds: float) -> Row:
@@ -143,8 +172,8 @@ def measure(
     out: Path,
     draws: int = DRAWS,
 ) -> None:
-    """Add what is missing to ``rows`` and ``out``, few shots first."""
-    done = {(row["set"], row["shots"], row["draw"], row["method"]) for row in rows}
+    """Add what is missing to ``rows`` and ``out``, few shots first; peers only where ``auto`` is there."""
+    done = {(row["set"], row["shots"], row["draw"], row["method"]): float(str(row["seconds"])) for row in rows}
     for n_shot in shots:
         for name, (pool, scored) in sets.items():
             for draw, episode in enumerate(episodes(pool, scored, n_shot, draws)):
@@ -152,9 +181,13 @@ def measure(
                     key = {"set": name, "shots": n_shot, "draw": draw, "method": method}
                     if tuple(key.values()) in done or (n_shot == "0" and method != "auto"):
                         continue
-                    rows.append(key | contenders.measured(method, episode))
+                    if method in PEERS and (*list(key.values())[:3], "auto") not in done:
+                        raise typer.BadParameter(f"{name} with {n_shot} shots: peers are timed by auto; run it first.")
+                    ours = done.get((name, n_shot, draw, "auto"), 0.0)
+                    found = contenders.measured(method, name, episode, ours)
+                    rows.append(key | found)
+                    done[name, n_shot, draw, method] = float(str(found["seconds"]))
                     write_json(out, {"rows": rows})
-                    found = rows[-1]
                     said = f"{100 * float(str(found['accuracy'])):.1f} %, {float(str(found['seconds'])):.1f} s"
                     print(f"{name}, {n_shot} shots, draw {draw}, {method}: {said}", flush=True)
 
@@ -178,6 +211,29 @@ def show(rows: Sequence[Row]) -> None:
             each = found.get((name, method), {})
             if each:
                 print(f"| {title} | {called} | {' | '.join(f'{each[n]:.1f}' if n in each else '' for n in SHOTS)} |")
+
+
+def leads(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
+    """By method and number of shots: how far ``auto`` is ahead in points on each set, on the draws that both have."""
+    found = {(r["method"], r["set"], r["shots"], r["draw"]): 100 * float(str(r["accuracy"])) for r in rows}
+    gaps: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for (method, name, n_shot, draw), value in found.items():
+        if method != "auto" and ("auto", name, n_shot, draw) in found:
+            each = gaps.setdefault((str(method), str(n_shot)), {})
+            each.setdefault(str(name), []).append(found["auto", name, n_shot, draw] - value)
+    return {key: {name: float(np.mean(values)) for name, values in each.items()} for key, each in gaps.items()}
+
+
+def show_leads(rows: Sequence[Row]) -> None:
+    """Markdown: a line for each method that ``auto`` is compared with; mean over the sets, and the worst."""
+    found, shots = leads(rows), SHOTS[1:]
+    print(f"\n| auto is ahead of, points (worst set) | {' | '.join(shots)} |")
+    print("|---" * (1 + len(shots)) + "|")
+    for method, called in METHODS.items():
+        gaps = [list(found.get((method, n), {}).values()) for n in shots]
+        if any(gaps):
+            cells = (f"{np.mean(each):+.1f} ({min(each):+.1f}; {len(each)} sets)" if each else "" for each in gaps)
+            print(f"| {called} | {' | '.join(cells)} |")
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -215,8 +271,8 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Folder with copies of public data sets.")] = Path("../shared/data"),
     only: Annotated[str, typer.Option(help="Only sets whose name contains one of these words.")] = "",
     shots: Annotated[str, typer.Option(help="Examples of each class, comma-separated.")] = ",".join(SHOTS),
-    methods: Annotated[str, typer.Option(help="auto, logistic, lora, maml.")] = "auto,logistic",
-    lora_steps: Annotated[int, typer.Option(help="Training steps of LoRA.")] = 60,
+    methods: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "auto,logistic",
+    most_seconds: Annotated[float, typer.Option(help="How long a peer trains at most.")] = MOST_SECONDS,
     maml: Annotated[str, typer.Option(help="Checkpoint of MAML.")] = "default",
     draws: Annotated[int, typer.Option(help="Supports of up to ten texts a class.")] = DRAWS,
     prime: Annotated[bool, typer.Option("--prime", help="Embed the texts and stop.")] = False,
@@ -229,7 +285,7 @@ def main(
     if not show_only:
         names = [name for name in SETS if any(word in name for word in only.split(","))]
         sets = {name: material(name, data_dir) for name in names}
-        contenders = Contenders.shipped(lora_steps, maml if "maml" in methods.split(",") else None)
+        contenders = Contenders.shipped(maml if "maml" in methods.split(",") else None, most_seconds)
         if prime:
             for n_shot in shots.split(","):
                 for name, (pool, scored) in sets.items():
@@ -239,6 +295,7 @@ def main(
             return
         measure(contenders, sets, shots.split(","), methods.split(","), rows, out, draws)
     show(rows)
+    show_leads(rows)
     draw(rows, png)
 
 

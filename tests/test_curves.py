@@ -5,6 +5,7 @@ import json
 import curves
 import pytest
 import torch
+import typer
 
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.encoder.table import EmbeddingTable
@@ -15,7 +16,7 @@ from nlpmeta.learners.logistic import LogisticHead
 def contenders(encoder, encoder_folder):
     table = EmbeddingTable(encoder)
     learners = {"auto": (AutoHead(encoder).eval(), table), "logistic": (LogisticHead(encoder).eval(), table)}
-    return curves.Contenders(learners, lora_steps=1, encoder=str(encoder_folder))
+    return curves.Contenders(learners, encoder=str(encoder_folder), most_seconds=0, least_steps=2)
 
 
 @pytest.fixture
@@ -45,11 +46,36 @@ def test_a_run_goes_on_where_it_stopped_and_draws_what_there_is(contenders, mate
     capsys.readouterr()
     curves.measure(contenders, sets, shots, methods[:2], rows, out)
     assert not capsys.readouterr().out
-    with torch.no_grad():
-        curves.measure(contenders, {"banking77": material}, ("1",), ("lora",), rows, out)
-    assert rows[-1]["steps"] == 1 and 0 <= rows[-1]["accuracy"] <= 1
     assert set(curves.means(rows)["banking77", "auto"]) == {"0", "1"}
     curves.draw(rows, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     curves.show(rows)
     assert "BANKING77" in capsys.readouterr().out
+
+
+def test_peers_train_as_many_times_as_long_as_auto_and_at_least_so_many_steps(contenders, material, tmp_path):
+    out, sets, rows = tmp_path / "curves.json", {"banking77": material}, []
+    with pytest.raises(typer.BadParameter, match="run it first"):
+        curves.measure(contenders, sets, ("1",), ("lora",), rows, out, draws=1)
+    with torch.no_grad():
+        curves.measure(contenders, sets, ("1",), ("auto", "lora", "fine-tuning"), rows, out, draws=1)
+    assert [row["steps"] for row in rows[1:]] == [2, 2] and all(0 <= row["accuracy"] <= 1 for row in rows)
+    contenders.most_seconds, contenders.step_seconds = 1.0, dict.fromkeys(contenders.step_seconds, 0.02)
+    rows[0]["seconds"], rows[1:] = 0.01, []
+    with torch.no_grad():
+        curves.measure(contenders, sets, ("1",), ("lora",), rows, out, draws=1)
+        rows[0]["seconds"], rows[2:] = 5.0, []
+        curves.measure(contenders, sets, ("1",), ("fine-tuning",), rows, out, draws=1)
+    assert [row["steps"] for row in rows[1:]] == [round(10 * 0.01 / 0.02), round(1 / 0.02)]
+
+
+def test_the_lead_is_that_on_the_draws_of_both_and_the_worst_set_is_named(capsys):
+    def row(name, method, draw, accuracy):
+        return {"set": name, "shots": "5", "draw": draw, "method": method, "accuracy": accuracy}
+
+    rows = [row("a", "auto", 0, 0.9), row("a", "auto", 1, 0.1), row("b", "auto", 0, 0.5)]
+    rows += [row("a", "setfit", 0, 0.6), row("b", "setfit", 0, 0.6), row("c", "setfit", 0, 0.6)]
+    found = curves.leads(rows)["setfit", "5"]
+    assert found == pytest.approx({"a": 30, "b": -10})
+    curves.show_leads(rows)
+    assert "| SetFit |  |  | +10.0 (-10.0; 2 sets) |" in capsys.readouterr().out

@@ -67,7 +67,7 @@ class AdaptiveClassifier(Contender):
 
 
 BATCH = 16
-"""Pairs a step, SetFit's default."""
+"""Pairs a step, SetFit's default, and texts a step of fine-tuning."""
 
 
 def wanted_steps(support: LabeledTexts) -> int:
@@ -144,15 +144,17 @@ def _modules(encoder: EncoderForPeers) -> list["Module"]:
     return [transformer, Pooling(transformer.get_embedding_dimension(), pooling), Normalize()]
 
 
-STEPS, BATCH = 200, 16
-"""Steps (enough that the loss is flat on a few hundred texts) and texts a step."""
+STEPS, EPOCHS = 200, 3
+"""Steps, enough that the loss is flat on a few hundred texts; so many times over all texts where that is more."""
 WARM_UP = 0.1
 HEAD_RATE = 1e-2
 
 
 class _Tuned(Adapted):
-    def __init__(self, encoder: TextEncoder, head: nn.Linear, stored: dict[str, nn.Parameter], steps: int) -> None:
-        self.encoder, self.head, self._stored, self._steps = encoder, head, stored, steps
+    def __init__(
+        self, encoder: TextEncoder, head: nn.Linear, stored: dict[str, nn.Parameter], facts: dict[str, Option]
+    ) -> None:
+        self.encoder, self.head, self._stored, self._facts = encoder, head, stored, facts
 
     @torch.no_grad()
     def probabilities(self, texts: tuple[str, ...]) -> "NDArray[np.float64]":
@@ -167,7 +169,7 @@ class _Tuned(Adapted):
         write_bytes(folder / "model.safetensors", save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     def facts(self) -> dict[str, Option]:
-        return {"steps": self._steps}
+        return self._facts
 
 
 class _FineTuning(Contender):
@@ -188,7 +190,8 @@ class _FineTuning(Contender):
         """What is trained of the encoder, by name."""
 
     def adapt(self, support: LabeledTexts) -> _Tuned:
-        encoder, steps = self._encoder, STEPS if self.max_steps is None else min(STEPS, self.max_steps)
+        encoder, wanted = self._encoder, max(STEPS, -(-EPOCHS * len(support) // BATCH))
+        steps = wanted if self.max_steps is None else min(wanted, self.max_steps)
         tokens, labels = encoder.tokenize(support.texts), torch.tensor(support.labels, device=encoder.device)
         head = nn.Linear(encoder.dim, support.n_way, device=encoder.device)
         nn.init.zeros_(head.weight)
@@ -213,7 +216,7 @@ class _FineTuning(Contender):
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-        return _Tuned(encoder, head, self._weights, steps)
+        return _Tuned(encoder, head, self._weights, {"steps": steps, "wanted_steps": wanted})
 
 
 @contenders.register("fine-tuning")

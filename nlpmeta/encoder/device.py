@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
+from nlpmeta.encoder.tokenizing import BATCH_TOKENS, PASS_TOKENS, length_batches
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
 
@@ -200,11 +200,17 @@ def tokens_at_once(encoder: Placed) -> int:
     return max(BATCH_TOKENS, min(_MOST_TOKENS, free // 2 // a_token))
 
 
+def pass_tokens(device: torch.device) -> int:
+    """What one more pass costs there, in tokens; on an accelerator few texts take as long as many."""
+    return PASS_TOKENS if device.type == "cpu" else _MOST_TOKENS
+
+
 def embed_in_batches(
     lengths: Sequence[int],
     embed: Callable[[list[int]], Tensor],
     *,
     batch_tokens: int,
+    pass_tokens: int = PASS_TOKENS,
     advance: Advance | None = None,
 ) -> Tensor:
     """What ``embed`` makes of groups of rows, ``(len(lengths), ...)`` in the order of the rows.
@@ -216,12 +222,14 @@ def embed_in_batches(
         lengths: tokens of each row; at least one row.
         embed: from the numbers of some rows to their embeddings.
         batch_tokens: padded tokens of a group at most.
+        pass_tokens: what one more group costs.
         advance: called after every group.
 
     Raises:
         WorkFailedError: if the memory is not enough for a single text.
     """
-    todo, done, parts = length_batches(lengths, batch_tokens=batch_tokens), list[int](), list[Tensor]()
+    todo = length_batches(lengths, batch_tokens=batch_tokens, pass_tokens=pass_tokens)
+    done, parts = list[int](), list[Tensor]()
     while todo:
         group = todo[0]
         part = _tried(embed, group, lengths)
@@ -229,7 +237,8 @@ def embed_in_batches(
             _release_memory()
             batch_tokens = max(1, len(group) * lengths[group[-1]] // 2)
             left = [row for each in todo for row in each]
-            smaller = length_batches([lengths[row] for row in left], batch_tokens=batch_tokens)
+            short = [lengths[row] for row in left]
+            smaller = length_batches(short, batch_tokens=batch_tokens, pass_tokens=pass_tokens)
             todo = [[left[i] for i in each] for each in smaller]
             continue
         del todo[0]

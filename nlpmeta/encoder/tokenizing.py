@@ -30,6 +30,8 @@ MOST_READ = 8192
 """Tokens that are read of a text at most: a dozen pages."""
 BATCH_TOKENS = 1024
 """Padded tokens of one forward pass. On two CPU cores 512 to 1,024 came closest to the matrix-product ceiling."""
+PASS_TOKENS = 24
+"""What one more pass costs on a CPU, in tokens of the same encoder: 20 to 30 with and without a gradient."""
 BEYOND = 256
 """Tokens that must follow those that are kept before what comes after them is left out: more than a word can have."""
 _PASSED = {"nlpmeta", "contextlib", "torch"}
@@ -266,20 +268,26 @@ def _outside() -> int:
     return level
 
 
-def length_batches(lengths: Sequence[int], *, batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:
-    """Rows grouped so that each group, padded to its longest, holds at most ``batch_tokens`` tokens.
+def length_batches(
+    lengths: Sequence[int], *, batch_tokens: int = BATCH_TOKENS, pass_tokens: int = PASS_TOKENS
+) -> list[list[int]]:
+    """Rows in groups of similar length, each of which is padded to its longest and goes through at once.
 
     Args:
         lengths: tokens of each text.
-        batch_tokens: the budget; a text longer than that is a group of its own.
+        batch_tokens: the most that a padded group holds; a text longer than that is a group of its own.
+        pass_tokens: a group ends where its padding would cost more than this, the cost of one more pass.
 
     Returns:
         Groups of row numbers, long texts last; every row is in one group.
     """
-    groups: list[list[int]] = []
+    groups, held = list[list[int]](), 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if groups and (len(groups[-1]) + 1) * lengths[row] <= batch_tokens:
+        padded = (len(groups[-1]) + 1) * lengths[row] if groups else batch_tokens + 1
+        held += lengths[row]
+        if padded <= batch_tokens and padded - held <= pass_tokens:
             groups[-1].append(row)
         else:
             groups.append([row])
+            held = lengths[row]
     return groups

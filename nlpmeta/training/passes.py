@@ -73,7 +73,8 @@ class TextPass:
         ids = tokens(distinct)
         self.n_texts, self.n_tokens = len(ids), sum(map(len, ids))
         budget = min(BATCH_TOKENS, keep_tokens)
-        groups = length_batches([len(row) for row in ids], batch_tokens=budget)
+        lengths = [len(row) for row in ids]
+        groups = length_batches(lengths, batch_tokens=budget, pass_tokens=encoder.pass_tokens)
         self._chunks: list[_Chunk] = []
         features = torch.empty(len(ids), encoder.dim, device=encoder.device)
         kept = 0

@@ -159,7 +159,8 @@ class Stepper:
     def _padded(self, texts: Sequence[str]) -> int:
         lengths = [len(ids) for ids in self._tokens(texts)]
         budget = min(BATCH_TOKENS, self.settings.chunk_tokens)
-        return sum(len(rows) * lengths[rows[-1]] for rows in length_batches(lengths, batch_tokens=budget))
+        groups = length_batches(lengths, batch_tokens=budget, pass_tokens=self.learner.encoder.pass_tokens)
+        return sum(len(rows) * lengths[rows[-1]] for rows in groups)
 
     def _groups(self, episodes: list[Episode]) -> list[list[Episode]]:
         """Episodes whose loss is computed together; one by one where each has a weight of its own."""
