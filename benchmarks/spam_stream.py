@@ -21,6 +21,7 @@ Three draws each.
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from sklearn.cluster import KMeans
 
 from nlpmeta import FewShotClassifier, LabeledTexts, OnlineClassifier
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
-from nlpmeta.learners.base import TaskState, Texts
+from nlpmeta.learners.base import Predictor, TaskState, Texts
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.storage.files import write_json
@@ -45,13 +46,20 @@ SHARE = 0.95
 OUT = Path("results/spam_stream.json")
 
 
+class FromTable(Predictor):
+    """Predictions whose embeddings come out of a table."""
+
+    def queries(self, texts: Sequence[str]) -> Texts:
+        return Texts(tuple(texts), self.learner.table(texts))
+
+
 class Tabled(LogisticHead):
     """Logistic regression whose embeddings come out of a table: every message is embedded once for all runs."""
 
     table: EmbeddingTable
 
-    def queries(self, state: TaskState, texts: tuple[str, ...]) -> Texts:
-        return Texts(tuple(texts), self.table(texts))
+    def predictor(self, state: TaskState) -> Predictor:
+        return FromTable(self, state)
 
 
 class Messages:
