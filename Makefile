@@ -151,7 +151,7 @@ bench-wide: $(VENV)/.installed
 bench-names: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/names.py --data-dir $(DATA_DIR)
 
-bench-curves: $(VENV)/.installed
+bench-curves: $(VENV)/.bench
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curves.py --data-dir $(DATA_DIR)
 
 bench-kinds: $(VENV)/.installed

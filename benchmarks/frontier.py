@@ -2,8 +2,6 @@
 
     nlpmeta train unsupervised-multilingual --data-dir ../shared/data      # first; about an hour of half a core
     python benchmarks/frontier.py --part without-labels                    # 10 minutes
-    python benchmarks/frontier.py --part language                          # 10 minutes
-    python benchmarks/frontier.py --part unseen-language                   # 20 minutes: Kazakh and Batak
     python benchmarks/frontier.py --part online                            # 30 minutes
 
 Existing rows are replaced, the others stay.
@@ -72,96 +70,6 @@ def show_without_labels(checkpoint: str) -> None:
             table.add_row(name, str(n_shot), *("" if value is None else f"{value:.1f}" for value in values.values()))
         table.add_row("mean", str(about), *(f"{np.mean(each):.1f}" if each else "" for each in means.values()))
     Console(width=160).print(table)
-
-
-def language(data_dir: Path, *, draws: int, steps: int) -> dict[str, Any]:
-    """The Swahili sentences of the starter corpora, at most 500, read without their labels before Injongo swa."""
-    from nlpmeta.episodes import generator
-    from nlpmeta.episodes.kshot import KShotSampler
-    from nlpmeta.learners.start import starting_learner
-    from nlpmeta.metrics.scores import paired_difference, score_episode
-    from nlpmeta.sources.loading import load_source
-    from nlpmeta.training.unlabelled import learn_from_texts
-
-    every = sorted({text for name in ("starter", "starter-spam") for text in load_source(name).load("sw").texts})
-    picked = generator(0, 0, stream=3).choice(len(every), min(500, len(every)), replace=False)
-    texts = [every[i] for i in sorted(picked.tolist())]
-    source = load_source("injongo", data_dir=data_dir)
-    train, test = source.load("swa", "train"), source.load("swa", "test")
-    before, rows = starting_learner("auto"), []
-    for shots in (1, 5):
-        sampler = KShotSampler(train, n_shot=shots, seed=0, test=test)
-        accuracies: dict[str, list[float]] = {"before": [], "guarded": []}
-        kept = []
-        for draw in range(draws):
-            episode = sampler.episode(draw)
-            start = time.perf_counter()
-            learner, found = learn_from_texts("auto", texts, episode.support, steps=steps, seed=draw)
-            seconds = time.perf_counter() - start
-            accuracies["before"].append(score_episode(before, episode).accuracy)
-            accuracies["guarded"].append(score_episode(learner, episode).accuracy)
-            kept.append(found.kept)
-            print(f"{shots} shots, draw {draw}: {found} ({seconds:.0f} s)", flush=True)
-        gain = paired_difference(accuracies["before"], accuracies["guarded"])
-        facts = {"shots": shots, "n_texts": len(texts), "steps": steps, "kept": sum(kept), "draws": draws}
-        rows.append({**facts, **accuracies})
-        print(f"{shots} shots: kept {sum(kept)} of {draws}; {gain.percent()}", flush=True)
-    return {"language": rows}
-
-
-UNSEEN = {
-    "Kazakh, 5000": ("kk", ("kazsandra-domain", "kazsandra-stars", "kazsandra-sentiment"), "kazsandra-sentiment", 5000),
-    "Batak, 500": ("btk", ("nusawrites-emotion", "nusawrites-rhetoric", "nusawrites-topic"), "nusawrites-topic", 500),
-    "Batak, all": ("btk", ("nusawrites-emotion", "nusawrites-rhetoric", "nusawrites-topic"), "nusawrites-topic", 5000),
-    "Kazakh, 500": ("kk", ("kazsandra-domain", "kazsandra-stars", "kazsandra-sentiment"), "kazsandra-sentiment", 500),
-}
-"""Language, sets whose train texts are read without labels, set that is measured on, and the most texts."""
-MOST_TOKENS = 48
-
-
-def unseen_language(data_dir: Path, *, draws: int, steps: int, only: str) -> dict[str, Any]:
-    """Languages that labelled training never saw: trained once per language and size, judged and scored per draw."""
-    from nlpmeta.episodes import Known, generator
-    from nlpmeta.episodes.kshot import KShotSampler
-    from nlpmeta.learners.start import starting_learner
-    from nlpmeta.metrics.scores import score_episode
-    from nlpmeta.sources.loading import load_source
-    from nlpmeta.training.unlabelled import kept_if_better, likelihoods, trained_on_texts
-
-    before, rows = starting_learner("auto", max_length=MOST_TOKENS), []
-    for about, (lang, sets, measured, most) in UNSEEN.items():
-        if only not in about:
-            continue
-        source = load_source(measured, data_dir=data_dir)
-        train, test = source.load(lang, "train"), source.load(lang, "test")
-        samplers = {shots: KShotSampler(train, n_shot=shots, seed=0, test=test) for shots in (1, 5)}
-        episodes = [
-            (shots, draw, sampler.episode(draw)) for shots, sampler in samplers.items() for draw in range(draws)
-        ]
-        every = [load_source(name, data_dir=data_dir).load(lang, "train") for name in sets]
-        out = [Known(test), *(Known(episode.support) for *_, episode in episodes)]
-        texts = sorted({
-            text
-            for pool in every
-            for text, *known in zip(pool.texts, *(each.has_rows(pool) for each in out), strict=True)
-            if not any(known)
-        })  # fmt: skip
-        picked = generator(0, 0, stream=3).choice(len(texts), min(most, len(texts)), replace=False)
-        texts = [texts[i] for i in sorted(picked.tolist())]
-        start = time.perf_counter()
-        after = trained_on_texts("auto", texts, max_length=MOST_TOKENS, steps=steps)
-        seconds = time.perf_counter() - start
-        for shots, draw, episode in episodes:
-            likely = [likelihoods(learner, episode.support) for learner in (before, after)]
-            kept, found = kept_if_better(before, after, *likely, n_texts=len(texts), steps=steps)
-            without, trained = (score_episode(learner, episode).accuracy for learner in (before, after))
-            row = {"language": about, "data": measured, "shots": shots, "draw": draw, "n_texts": len(texts)}
-            row |= {"steps": steps, "seconds": round(seconds), "kept": kept is after}
-            row |= {"gain_seen_by_the_guard": found.after - found.before, "without": without, "with": trained}
-            row["guarded"] = trained if kept is after else without
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    return {"unseen_language": rows}
 
 
 def tasks(data_dir: Path) -> Iterator[tuple[str, Any, Any]]:
@@ -289,11 +197,10 @@ def show_online(found: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("without-labels", "language", "unseen-language", "online"), required=True)
+    parser.add_argument("--part", choices=("without-labels", "online"), required=True)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="optimiser steps, by default 60 (languages) and 8 (online)")
-    parser.add_argument("--only", default="", help="unseen-language: only those whose name holds this")
+    parser.add_argument("--steps", type=int, help="online: optimiser steps, by default 8")
     parser.add_argument("--checkpoint", default=WITHOUT_LABELS, help="without-labels: the folder that was trained")
     parser.add_argument("--start", default="none", help="online: none (fresh adapters) or a checkpoint")
     parser.add_argument(
@@ -302,15 +209,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.part == "without-labels":
         return without_labels(asked.data_dir, checkpoint=asked.checkpoint, draws=asked.draws)
-    if asked.part == "language":
-        found = language(asked.data_dir, draws=asked.draws, steps=asked.steps or 60)
-    elif asked.part == "unseen-language":
-        found = unseen_language(asked.data_dir, draws=asked.draws, steps=asked.steps or 60, only=asked.only)
-        earlier = json.loads(OUT.read_text(encoding="utf-8")).get("unseen_language", []) if OUT.exists() else []
-        again = {row["language"] for row in found["unseen_language"]}
-        found["unseen_language"] += [row for row in earlier if row["language"] not in again]
-    else:
-        found = online(asked.data_dir, steps=asked.steps or 8, start=asked.start, texts_a_step=asked.texts_a_step)
+    found = online(asked.data_dir, steps=asked.steps or 8, start=asked.start, texts_a_step=asked.texts_a_step)
     before = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     OUT.write_text(json.dumps({**before, **found}, indent=1) + "\n", encoding="utf-8")
     show_online(found)

@@ -111,11 +111,7 @@ def run_command(command):
         if "onnx" in words:  # of the whole encoder it takes a minute
             words[2] = str(small_model())
         more = ["steps=1"] if "--online" in words else SMALLER.get(words[1], [])
-        more = (
-            more
-            + (["--unlabelled-steps", "1"] if "--unlabelled" in words else [])
-            + (FEWER_LANGS if "--lang" in words and "all" in words else [])
-        )
+        more = more + (FEWER_LANGS if "--lang" in words and "all" in words else [])
         more = more + (FEWER_WAYS if words[1] == "adapt" and "--test-data" not in words else [])
         said = io.StringIO()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):

@@ -59,14 +59,15 @@ def test_peers_train_as_many_times_as_long_as_auto_and_at_least_so_many_steps(co
         curves.measure(contenders, sets, ("1",), ("lora",), rows, out, draws=1)
     with torch.no_grad():
         curves.measure(contenders, sets, ("1",), ("auto", "lora", "fine-tuning"), rows, out, draws=1)
-    assert [row["steps"] for row in rows[1:]] == [2, 2] and all(0 <= row["accuracy"] <= 1 for row in rows)
-    contenders.most_seconds, contenders.step_seconds = 1.0, dict.fromkeys(contenders.step_seconds, 0.02)
-    rows[0]["seconds"], rows[1:] = 0.01, []
-    with torch.no_grad():
-        curves.measure(contenders, sets, ("1",), ("lora",), rows, out, draws=1)
-        rows[0]["seconds"], rows[2:] = 5.0, []
-        curves.measure(contenders, sets, ("1",), ("fine-tuning",), rows, out, draws=1)
-    assert [row["steps"] for row in rows[1:]] == [round(10 * 0.01 / 0.02), round(1 / 0.02)]
+    assert all(row["steps"] >= contenders.least_steps and 0 <= row["accuracy"] <= 1 for row in rows[1:])
+    contenders.most_seconds, contenders.step_seconds = 1.0, dict.fromkeys(contenders.step_seconds, 0.125)
+    taken = []
+    for ours in (0.0625, 0.5, 2.0):  # ten times as long as auto; the most; as long as auto
+        rows[0]["seconds"], rows[1:] = ours, []
+        with torch.no_grad():
+            curves.measure(contenders, sets, ("1",), ("lora",), rows, out)
+        taken.append([row["steps"] for row in rows[1:]])
+    assert taken == [[5], [8], [16]]  # and of three draws the first alone
 
 
 def test_the_lead_is_that_on_the_draws_of_both_and_the_worst_set_is_named(capsys):

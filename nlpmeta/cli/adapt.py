@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from nlpmeta.evaluation.several import SeveralReport
     from nlpmeta.evaluation.trial import Measured, Stopwatch, Trial
     from nlpmeta.metrics.scores import Interval, Proportion
-    from nlpmeta.training.unlabelled import FromTexts
 
 EXAMPLES = """Examples:
 
@@ -48,8 +47,6 @@ EXAMPLES = """Examples:
   nlpmeta adapt --data mine.csv --shots all --include-support --out my-model
 
   nlpmeta adapt --data mine.csv --shots all --suggest unlabelled.txt
-
-  nlpmeta adapt --data mine.csv --shots 5 --unlabelled corpus.txt
 
   nlpmeta adapt --data mine.csv --shots 5 --descriptions labels.csv
 
@@ -85,10 +82,6 @@ Seed = Annotated[int, typer.Option(help="Random seed: which examples are drawn."
 Draws = Annotated[int, typer.Option(help="Support sets to draw and score.", min=1)]
 Rare = Annotated[RareChoice, typer.Option(help="Classes with fewer than --shots examples.")]
 Suggest = Annotated[Path | None, typer.Option(help="Pool of unlabelled texts; suggests the ten to label next.")]
-Unlabelled = Annotated[
-    Path | None, typer.Option(help="Unlabelled texts to train on first; kept only if held-out support texts improve.")
-]
-UnlabelledSteps = Annotated[int, typer.Option(help="Training steps on the texts of --unlabelled.", min=1)]
 Out = Annotated[Path | None, typer.Option(help="Folder for the model.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder of --out.")]
 IncludeSupport = Annotated[
@@ -121,8 +114,6 @@ def adapt(
     rare: Rare = RareChoice.error,
     descriptions: DescriptionsFile = None,
     suggest: Suggest = None,
-    unlabelled: Unlabelled = None,
-    unlabelled_steps: UnlabelledSteps = 60,
     out: Out = None,
     overwrite: Overwrite = False,
     include_support: IncludeSupport = False,
@@ -151,8 +142,8 @@ def adapt(
     request = AdaptRequest(
         data=data, lang=lang, n_shot=_shots(shots), test_data=test_data, data_dir=data_dir, ways=ways, rare=rare.value,
         method=method, inner_steps=inner_steps, encoder=encoder, checkpoint=checkpoint, max_length=max_length,
-        device=device, engine=check_engine(engine), seed=seed, n_draws=draws, suggest=suggest, unlabelled=unlabelled,
-        unlabelled_steps=unlabelled_steps, text_column=text_column, label_column=label_column, lang_column=lang_column,
+        device=device, engine=check_engine(engine), seed=seed, n_draws=draws, suggest=suggest,
+        text_column=text_column, label_column=label_column, lang_column=lang_column,
         form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
         descriptions=descriptions,
     )  # fmt: skip
@@ -176,10 +167,7 @@ def _run(
     found = adapt_and_measure(request, material=material, show_progress=not quiet, say=notes)
     _save(found, place, include_support=include_support, as_json=as_json)
     if not as_json:
-        show(
-            found.trial, place.folder, material.watch, found=found.task_report, label_next=found.label_next,
-            learned=found.learned,
-        )  # fmt: skip
+        show(found.trial, place.folder, material.watch, found=found.task_report, label_next=found.label_next)
 
 
 def _run_several(
@@ -232,7 +220,6 @@ def show(
     *,
     found: "TaskReport | None" = None,
     label_next: Sequence[str] | None = None,
-    learned: "FromTexts | None" = None,
 ) -> None:
     """What was measured, with what the support set says of the task, and the texts to label next."""
     from nlpmeta.evaluation import notes_on_figures
@@ -247,8 +234,6 @@ def show(
         _show_confused(trial.method)
         if trial.frozen_is_better:
             out("Note: the frozen encoder did better here; such tasks were not in meta-training. Try --checkpoint none")
-    if learned is not None:
-        out(str(learned))
     for line in found.lines() if found is not None else ():
         out(printable(line))
     for line in notes_on_figures(trial, found):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,9 +13,7 @@ from nlpmeta.data.inputs import holds_pairs
 from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
-from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes import fingerprint
-from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
 from nlpmeta.evaluation.trial import Stopwatch, Trial, kept_table, run_trial
 from nlpmeta.learners.abilities import check_described, check_pairs
@@ -24,9 +21,6 @@ from nlpmeta.learners.base import Learner, Texts
 from nlpmeta.learners.start import of_pairs
 from nlpmeta.metrics.scores import Interval, Proportion, says_little
 from nlpmeta.storage.files import Json
-
-if TYPE_CHECKING:
-    from nlpmeta.training.unlabelled import FromTexts
 
 MOST_SUGGESTED = 10
 
@@ -41,7 +35,6 @@ class AdaptReport:
         trial: accuracy and macro-F1 with 95 % intervals, those of the baseline, the learning curve.
         task_report: what the support set says of the task; ``None`` for a method that it is not known for.
         label_next: the texts to label next, where that was requested, the most useful first.
-        learned: what came of the unlabelled texts, where there were some.
         material: the examples.
         longer: how much of a text is read, where that was chosen as texts of the support are long.
         engine: what embedded the texts: ``torch``, ``onnx`` or ``onnx-int8``, or several of them.
@@ -52,7 +45,6 @@ class AdaptReport:
     trial: Trial
     task_report: TaskReport | None
     label_next: tuple[str, ...] | None
-    learned: "FromTexts | None"
     material: Material
     longer: Longer | None = None
     engine: str = "torch"
@@ -71,8 +63,6 @@ class AdaptReport:
             found["longer"] = {**self.longer.json()}
         if self.label_next is not None:
             found["label_next"] = list(self.label_next)
-        if self.learned is not None:
-            found["learned_from_texts"] = self.learned.json()
         return found
 
 
@@ -99,10 +89,6 @@ def adapt_and_measure(
     with watch.stage("import_and_load"):
         learner = _learner(request, read)
         check_described(learner, task.support)
-    learned = None
-    if read.unlabelled is not None:
-        with watch.stage("learn_from_texts"):
-            learner, learned = _learn_from_texts(request, read, show_progress=show_progress, say=say)
     if say is not None and learner.encoder.files is not None:
         say(learner.encoder.files.description)
     learner, longer = request.reading(learner, task.support.texts, len(task.texts()), say=say)
@@ -117,7 +103,7 @@ def adapt_and_measure(
         next_ones = None if read.candidates is None else _suggested(classifier, read, table)
     watch.stop()
     engine = ", ".join(sorted(used if learner.inputs == "embeddings" else {*used, "torch"})) or "torch"
-    return AdaptReport(request, classifier, trial, found, next_ones, learned, read, longer, engine)
+    return AdaptReport(request, classifier, trial, found, next_ones, read, longer, engine)
 
 
 def trial_json(
@@ -193,35 +179,13 @@ def _learner(request: AdaptRequest, read: Material) -> Learner:
     """The learner that is started from, which reads pairs where the data holds pairs of texts.
 
     Raises:
-        NLPMetaError: if it takes no pairs, or what was requested goes with single texts.
+        NLPMetaError: if it takes no pairs.
     """
     learner = request.learner()
     if holds_pairs(read.pool.texts):
         learner = of_pairs(learner)
         check_pairs(learner, read.task.support)
-        if read.unlabelled is not None:
-            raise NLPMetaError("--unlabelled goes with single texts; this data holds pairs of texts.")
     return learner
-
-
-def _learn_from_texts(
-    request: AdaptRequest, read: Material, *, show_progress: bool, say: Say | None
-) -> "tuple[Learner, FromTexts]":
-    from nlpmeta.training.unlabelled import learn_from_texts
-
-    return learn_from_texts(
-        request.method,
-        read.unlabelled or (),
-        read.task.support,
-        encoder=request.encoder or DEFAULT_ENCODER,
-        checkpoint=request.checkpoint,
-        max_length=request.max_length,
-        device=request.device,
-        steps=request.unlabelled_steps,
-        seed=request.seed,
-        show_progress=show_progress,
-        say=say,
-    )
 
 
 @torch.no_grad()

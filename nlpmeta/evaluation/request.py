@@ -12,7 +12,6 @@ from nlpmeta.data.languages import UnknownLanguageError, parse
 from nlpmeta.encoder.engines import Engine, takes_compiled
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
-from nlpmeta.episodes import fingerprint
 from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
 from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes
 from nlpmeta.errors import DataError, NLPMetaError, collected_warnings
@@ -53,8 +52,6 @@ class AdaptRequest:
         n_draws: support sets to draw and score.
         rare: what becomes of classes with fewer examples than ``n_shot``.
         suggest: a file of unlabelled texts, of which the ten to label next are named.
-        unlabelled: a file of texts to learn the language from first.
-        unlabelled_steps: training steps on these.
         text_column: of tables, where it is not recognised.
         label_column, lang_column: the same.
         form: how tables are written.
@@ -78,8 +75,6 @@ class AdaptRequest:
     n_draws: int = 5
     rare: Rare = "error"
     suggest: Path | None = None
-    unlabelled: Path | None = None
-    unlabelled_steps: int = 60
     text_column: str | None = None
     label_column: str | None = None
     lang_column: str | None = None
@@ -106,8 +101,6 @@ class AdaptRequest:
             wanted["max_length"] = self.max_length
         if self.descriptions is not None:
             wanted["descriptions"] = Descriptions.of_file(self.descriptions).name
-        if self.unlabelled is not None:
-            wanted["unlabelled"], wanted["unlabelled_steps"] = str(self.unlabelled), self.unlabelled_steps
         return wanted
 
     def learner(self) -> Learner:
@@ -153,7 +146,6 @@ class Material:
         pool: all of the data.
         task: the draws to score, and the support of the model.
         candidates: texts of which the ones to label next are named, where that is asked for.
-        unlabelled: texts to learn the language from, none of them in the labelled data.
         accounts: rows that are not simply examples.
         skipped: messages about rows that were skipped.
         notes: messages about pairing the test data.
@@ -163,7 +155,6 @@ class Material:
     pool: LabeledTexts
     task: Task
     candidates: tuple[str, ...] | None
-    unlabelled: tuple[str, ...] | None
     accounts: tuple[Account, ...]
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
@@ -177,10 +168,7 @@ class Material:
             NLPMetaError: if a file or corpus cannot be read, or there are too few examples.
         """
         watch = Stopwatch()
-        if request.n_shot == 0 and request.unlabelled is not None:
-            raise NLPMetaError("--unlabelled is kept only if held-out examples gain, and --shots 0 has none.")
         candidates = None if request.suggest is None else distinct_texts(request.suggest, request)
-        raw = None if request.unlabelled is None else distinct_texts(request.unlabelled, request)
         if request.test_data is not None:
             check_apart(request.data, request.test_data)
         with watch.stage("data"), collected_warnings() as skipped:
@@ -198,11 +186,10 @@ class Material:
                 sampler = KShotSampler(kept, n_shot=request.n_shot, seed=request.seed, test=test, rare=request.rare)
                 task = Task.of(sampler, n_draws=request.n_draws, seed=request.seed)
                 accounts = accounts_of(sampler, **files)
-            others = None if raw is None else _others(raw, pool, test)
         if say is not None:
             for line in [*notes, *map(str, accounts)]:
                 say(f"Note: {line}")
-        return cls(pool, task, candidates, others, tuple(accounts), tuple(skipped), tuple(notes), watch)
+        return cls(pool, task, candidates, tuple(accounts), tuple(skipped), tuple(notes), watch)
 
     def json(self) -> dict[str, Json]:
         """What was noticed, for the report: counts with the line of the first row where it is known, and sentences."""
@@ -245,12 +232,6 @@ def source_of(request: AdaptRequest, name: str) -> Source:
         lang_column=request.lang_column,
         form=request.form,
     )
-
-
-def _others(texts: tuple[str, ...], *parts: LabeledTexts | None) -> tuple[str, ...]:
-    """The texts that are in none of the labelled data, which is scored on."""
-    known = {fingerprint(text) for part in parts if part is not None for text in part.texts}
-    return tuple(text for text in texts if fingerprint(text) not in known)
 
 
 HOME = Path("nlpmeta-models")
