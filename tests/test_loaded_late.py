@@ -21,6 +21,7 @@ from nlpmeta.evaluation.request import AdaptRequest
 from nlpmeta.learners import start
 from nlpmeta.learners.checkpoint import load_checkpoint, save_checkpoint
 from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.serve.learning import Embedder
 from nlpmeta.storage.manifest import MANIFEST
 
 TEXTS = ["ball goal", "rice soup bread", "team", "bank loan cash rate bank"]
@@ -219,3 +220,15 @@ def test_a_saved_model_is_opened_and_fitted_anew_without_transformer(compiled, t
     assert "music" in opened.classes_
     fresh = FewShotClassifier(checkpoint=str(compiled), engine="onnx").fit(["ball", "goal", "rice"], [0, 0, 1])
     assert fresh.predict(["ball"]).tolist() == [0]
+
+
+def test_a_server_embeds_and_compares_encoders_without_the_transformer(compiled, nothing_loads, monkeypatch):
+    encoder = late(compiled).encoder
+    served = Embedder(ScaledEncoder(encoder), "auto", most_bytes=1 << 20)
+    with served.embedding():
+        first = ScaledEncoder(encoder).encode(TEXTS)
+        assert all(served.knows(TEXTS))
+        other = ScaledEncoder(late(compiled).encoder).encode(TEXTS)  # of another that was opened: not from there
+        monkeypatch.setattr("nlpmeta.serve.learning.embedded_by", None)
+        assert torch.equal(ScaledEncoder(encoder).encode(TEXTS), first)
+    torch.testing.assert_close(other, first)

@@ -108,7 +108,7 @@ class SetFit(Contender):
         from sklearn.linear_model import LogisticRegression
 
         self._seed, self._encoder = seed, EncoderForPeers.of(self.encoder, self.max_length)
-        body = SentenceTransformer(modules=_modules(self._encoder), device=str(resolve_device(self.device)))
+        body = SentenceTransformer(modules=setfit_modules(self._encoder), device=str(resolve_device(self.device)))
         self._model = SetFitModel(model_body=body, model_head=LogisticRegression())
 
     def adapt(self, support: LabeledTexts) -> _SetFitModel:
@@ -135,7 +135,7 @@ class SetFit(Contender):
         return _SetFitModel(self._model, self._encoder, support.label_names, facts)
 
 
-def _modules(encoder: EncoderForPeers) -> list["Module"]:
+def setfit_modules(encoder: EncoderForPeers) -> list["Module"]:
     """Transformer, pooling and unit length, as our encoder."""
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 

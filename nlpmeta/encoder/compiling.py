@@ -1,23 +1,20 @@
 """Compiles an encoder: one graph with adapters, pooling and scaling in it, compared with PyTorch before it is kept."""
 
 import copy
-import itertools
-import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from nlpmeta.encoder.deferred import Deferred, Opened, view_name
 from nlpmeta.encoder.engines import (
     FACTS,
-    FROZEN,
     GRAPH,
     Agreement,
     CompiledEncoder,
@@ -32,27 +29,22 @@ from nlpmeta.encoder.engines import (
     session,
     typical_tokens,
 )
-from nlpmeta.encoder.files import folder_digest, read_object, views_note
 from nlpmeta.encoder.graphs import Embedder, write_graph
-from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.encoder.merged import merged_backbone, scales_with, with_attention
+from nlpmeta.encoder.merged import merged_backbone, with_attention
 from nlpmeta.encoder.parts import halves_of, paired
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
-from nlpmeta.encoder.vocabulary import Vocabulary, check_same_ids, write_vocabulary
-from nlpmeta.encoder.weights import EncoderFiles
+from nlpmeta.encoder.vocabulary import check_same_ids, write_vocabulary
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
 from nlpmeta.storage.files import remove_file, sha256, write_json
 from nlpmeta.storage.folders import cached_folder
-from nlpmeta.storage.tensors import digest_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 SAME = 1e-4
 """What a number of a float32 embedding may differ by from PyTorch's."""
-_SCALES = (None, 1.0, 0.0)  # as the adapters are, then those of auto's two views
 MOST_CHANGED = 0.05
 """The share of predictions that int8 may change."""
 
@@ -66,7 +58,7 @@ def compiled_name(encoder: TextEncoder, precision: Precision) -> CompiledName | 
         return None
     later = encoder.pending
     known = later.views if isinstance(later, Deferred) else {}
-    views = tuple(known[str(scale)] if known else _view(encoder, scale) for scale in _scales(encoder))
+    views = tuple(known[str(scale)] if known else view_name(encoder, scale) for scale in _scales(encoder))
     return CompiledName(encoder.files.digest, views, encoder.normalise, precision, pooling=encoder.pooling)
 
 
@@ -140,8 +132,7 @@ def embedding_with(engine: Engine) -> Iterator[set[Engine]]:
 
     def embed(encoder: TextEncoder, tokens: Sequence[list[int]], advance: Advance | None) -> Tensor | None:
         found = embedded_by(engine, encoder, tokens, advance)
-        compiled: Engine = "onnx-int8" if engine == "onnx-int8" else "onnx"
-        used.add("torch" if found is None else compiled)
+        used.add("torch" if found is None else compiled_engine(engine))
         return found
 
     before = embed_by.set(None if engine == "torch" else embed)
@@ -149,6 +140,11 @@ def embedding_with(engine: Engine) -> Iterator[set[Engine]]:
         yield used
     finally:
         embed_by.reset(before)
+
+
+def compiled_engine(engine: Engine) -> Engine:
+    """What embeds where a compiled form does: ``auto`` takes that in float32."""
+    return "onnx-int8" if engine == "onnx-int8" else "onnx"
 
 
 def embedded_by(
@@ -163,73 +159,8 @@ def embedded_by(
     return paired(vectors, n_views=len(_scales(encoder))) if encoder.pairs else vectors
 
 
-_Opened: TypeAlias = dict[tuple[object, ...], tuple[tuple[nn.Module, ...], CompiledEncoder]]
 _guard = Guard()
-_opened: "WeakKeyDictionary[nn.Module, _Opened]" = WeakKeyDictionary()
-
-
-@dataclass(eq=False)
-class Deferred:
-    """Loads an encoder with adapters when something needs its weights, which is never where a compiled form embeds."""
-
-    make: Callable[[], TextEncoder]  # loads it, with its adapters
-    adapter: Path  # the folder that these come from
-    views: Mapping[str, str]  # what each view is called in a CompiledName, by its scale
-    vocabulary: Vocabulary
-    width: int  # of its embeddings
-    files: EncoderFiles
-    note: Path  # named by what encoder and adapters held when they were opened
-    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
-    opened: _Opened = field(default_factory=dict)
-    _made: TextEncoder | None = None
-    _guard: Guard = field(default_factory=Guard)
-
-    @classmethod
-    def of(cls, files: EncoderFiles, adapter: Path, make: Callable[[], TextEncoder]) -> "Deferred | None":
-        """For an encoder of which some form with these adapters was compiled; ``None`` for others."""
-        try:
-            note = read_object(place := views_note(files.digest, adapter))
-        except OSError:  # a file of the adapters is missing; who loads them says so
-            return None
-        width = read_object(files.folder / "config.json").get("hidden_size")
-        views = {scale: str(note[scale]) for scale in map(str, _SCALES) if scale in note}
-        if len(views) < len(_SCALES) or files.max_length is None or type(width) is not int:
-            return None
-        for some, precision in itertools.product((_SCALES[:1], _SCALES[1:]), get_args(Precision)):
-            wanted = tuple(views[str(scale)] for scale in some)
-            name = CompiledName(files.digest, wanted, normalise=True, precision=precision, pooling=files.pooling)
-            with suppress(ModelFolderError):  # a damaged one is made again where it is to embed
-                if (made := CompiledEncoder.from_cache(name)) is not None:
-                    return cls(make, adapter, views, made.vocabulary, width, files, place)
-        return None
-
-    def check(self) -> Path:
-        """The folder of the adapters; raises ModelFolderError if it, or the encoder, was changed meanwhile."""
-        with suppress(OSError):
-            if views_note(folder_digest(self.files.folder), self.adapter) == self.note:
-                return self.adapter
-        raise ModelFolderError(f"{self.adapter}, or its encoder, was changed since it was opened. Open it again.")
-
-    def load(self) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-        """Transformer and tokenizer, once."""
-        with self._guard:
-            if self._made is None:
-                self.check()
-                self._made = self.make()
-            return self._made.backbone, self._made.tokenizer
-
-
-def note_views(encoder: TextEncoder, adapter: Path) -> None:
-    """Remember what the views of ``encoder`` are called, which has just got the adapters in a folder.
-
-    The note is a file of the user's cache that is named by the digests of encoder and adapters.
-    """
-    if encoder.files is None or runtime_version() is None:
-        return
-    note = views_note(encoder.files.digest, adapter)
-    if not note.is_file():
-        with suppress(NLPMetaError, OSError):  # a cache that cannot be written only costs time
-            write_json(note, {str(scale): _view(encoder, scale) for scale in _SCALES})
+_opened: "WeakKeyDictionary[nn.Module, Opened]" = WeakKeyDictionary()
 
 
 def compiled_form(encoder: TextEncoder, engine: Engine) -> CompiledEncoder | None:
@@ -252,11 +183,6 @@ def compiled_form(encoder: TextEncoder, engine: Engine) -> CompiledEncoder | Non
 
 def _scales(encoder: TextEncoder) -> tuple[float | None, ...]:
     return getattr(encoder, "scales", None) or (None,)
-
-
-def _view(encoder: TextEncoder, scale: float | None) -> str:
-    scales = scales_with(encoder.backbone, scale)
-    return digest_of(adapter_weights(encoder).items(), json.dumps(scales))[:32] if any(scales) else FROZEN
 
 
 def _write(encoder: TextEncoder, precision: Precision, work: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nlpmeta.auto.heads import FROZEN, ScaledEncoder
 from nlpmeta.data import Episode, LabeledTexts
-from nlpmeta.encoder.compiling import compiled_form
+from nlpmeta.encoder.compiling import compiled_engine, compiled_form
 from nlpmeta.encoder.engines import Engine
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
@@ -273,7 +273,7 @@ def kept_table(learner: Learner, engine: Engine, used: set[Engine]) -> Embedding
         return EmbeddingTable(learner.encoder)
     compiled = compiled_form(learner.encoder, engine)
     if compiled is not None:
-        used.add("onnx-int8" if engine == "onnx-int8" else "onnx")
+        used.add(compiled_engine(engine))
     return EmbeddingTable(learner.encoder, embeddings_folder(), compiled=compiled)
 
 

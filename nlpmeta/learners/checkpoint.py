@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from nlpmeta.encoder.compiling import Deferred, note_views
+from nlpmeta.encoder.deferred import Deferred, note_views
 from nlpmeta.encoder.device import Device, resolve_device
 from nlpmeta.encoder.files import CONFIG_FILE, WEIGHTS_FILE, Pooling
 from nlpmeta.encoder.lora import Storage, has_adapter, load_adapter, save_adapter

@@ -83,7 +83,7 @@ class Embedder:
 
     def _embed(self, encoder: TextEncoder, tokens: Sequence[list[int]], advance: Advance | None) -> Tensor | None:
         scales, own = (getattr(each, "scales", None) for each in (encoder, self.encoder))
-        if encoder.backbone is not self.encoder.backbone or (scales is None) != (own is None):
+        if not _same_weights(encoder, self.encoder) or (scales is None) != (own is None):
             return embedded_by(self._engine, encoder, tokens, advance)
         keys = [_key(ids) for ids in tokens]
         found: dict[bytes, Tensor] = {}
@@ -112,6 +112,13 @@ class Embedder:
             self._rows.update({key: row.clone() for key, row in rows.items()})
             while len(self._rows) > self._most:
                 self._rows.popitem(last=False)
+
+
+def _same_weights(one: TextEncoder, other: TextEncoder) -> bool:
+    """Whether two encoders share their transformer, which is not loaded for the answer."""
+    if one.pending is not None or other.pending is not None:
+        return one.later is other.later
+    return one.backbone is other.backbone
 
 
 def _key(ids: Sequence[int]) -> bytes:
