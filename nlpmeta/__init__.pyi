@@ -65,7 +65,6 @@ from .training import TrainSettings as TrainSettings
 from .training.engine import meta_train as meta_train
 from .training.engine import run_recipe as run_recipe
 from .training.recipe_files import load_recipe as load_recipe
-from .training.unlabelled import learn_from_texts as learn_from_texts
 from .users import AdapterStore as AdapterStore
 
 __version__: str
