@@ -167,8 +167,10 @@ def test_a_group_ends_where_its_padding_costs_more_than_one_more_pass(n_texts):
     assert len(few) <= len(groups) and sum(map(len, few)) == n_texts
 
 
-def test_a_pass_costs_little_on_a_cpu_and_a_whole_batch_on_an_accelerator():
-    assert pass_tokens(torch.device("cpu")) == 24
+def test_a_pass_costs_little_on_a_core_and_a_whole_batch_on_an_accelerator(monkeypatch):
+    for n_threads in (1, 4):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
+        assert pass_tokens(torch.device("cpu")) == 24 * n_threads
     assert pass_tokens(torch.device("cuda")) >= devices.BATCH_TOKENS
 
 

@@ -31,7 +31,7 @@ MOST_READ = 8192
 BATCH_TOKENS = 1024
 """Padded tokens of one forward pass. On two CPU cores 512 to 1,024 came closest to the matrix-product ceiling."""
 PASS_TOKENS = 24
-"""What one more pass costs on a CPU, in tokens of the same encoder: 20 to 30 with and without a gradient."""
+"""What one more pass costs on a core, in tokens of the same encoder: 20 to 30 with and without a gradient."""
 BEYOND = 256
 """Tokens that must follow those that are kept before what comes after them is left out: more than a word can have."""
 _PASSED = {"nlpmeta", "contextlib", "torch"}
