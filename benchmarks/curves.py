@@ -107,15 +107,21 @@ class Contenders:
 
     def _trained(self, method: str, name: str, episode: Episode, most: float) -> Row:
         kind = peer(method)
-        if (method, name) not in self.step_seconds:
-            every = -(-len(episode.support) // TIMED_TEXTS)
-            support = episode.support.select(list(range(0, len(episode.support), every)))
-            fewer, more = (_adapted(kind, self.encoder, support, steps)[1] for steps in TIMED_STEPS)
-            self.step_seconds[method, name] = max((more - fewer) / (TIMED_STEPS[1] - TIMED_STEPS[0]), 0.001)
-        steps = max(self.least_steps, int(most / self.step_seconds[method, name]))
+        a_step = self.step_seconds.get((method, name)) or self._timed(kind, episode.support)
+        if a_step is not None:
+            self.step_seconds[method, name] = a_step
+        steps = self.least_steps if a_step is None else max(self.least_steps, int(most / a_step))
         model, seconds = _adapted(kind, self.encoder, episode.support, steps)
         found = model.probabilities(episode.query.texts).argmax(1).tolist()
         return _row(episode, found, seconds) | model.facts() | {"most_seconds": round(most, 1)}
+
+    def _timed(self, kind: type[Contender], support: LabeledTexts) -> float | None:
+        """The seconds of one step; ``None`` where the peer wants too few steps for that."""
+        some = support.select(list(range(0, len(support), -(-len(support) // TIMED_TEXTS))))
+        found = [_adapted(kind, self.encoder, some, steps) for steps in TIMED_STEPS]
+        if any(model.facts()["steps"] != steps for (model, _), steps in zip(found, TIMED_STEPS, strict=True)):
+            return None
+        return max((found[1][1] - found[0][1]) / (TIMED_STEPS[1] - TIMED_STEPS[0]), 0.001)
 
 
 def _adapted(kind: type[Contender], encoder: str, support: LabeledTexts, steps: int) -> tuple[Adapted, float]:
