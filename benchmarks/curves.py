@@ -13,8 +13,8 @@ unread. Supports of up to ten texts a class are drawn three times. Seconds are t
 
 Peers (LoRA, full fine-tuning, SetFit) have one draw. They may train ten times as long as auto took for the same
 support, but no longer than --most-seconds, or than auto where that is longer; and in any case 25 steps (SetFit) or 100,
-as fewer leave the head of 150 classes where it began. What a step takes is measured beforehand. SetFit's seconds have its
-head's embeddings in them.
+as fewer leave the head of 150 classes where it began. What a step takes is measured beforehand. SetFit's seconds have
+its head's embeddings in them.
 """
 
 import json
