@@ -246,9 +246,19 @@ def show_leads(rows: Sequence[Row]) -> None:
             print(f"| {called} | {' | '.join(cells)} |")
 
 
+def shared(rows: Sequence[Row]) -> list[Row]:
+    """The rows of draws that all methods have that were measured with as many examples of the same set."""
+    methods: dict[tuple[object, object], set[object]] = {}
+    there: dict[tuple[object, object, object], set[object]] = {}
+    for row in rows:
+        methods.setdefault((row["set"], row["shots"]), set()).add(row["method"])
+        there.setdefault((row["set"], row["shots"], row["draw"]), set()).add(row["method"])
+    return [row for row in rows if there[row["set"], row["shots"], row["draw"]] == methods[row["set"], row["shots"]]]
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """A panel a set."""
-    found = means(rows)
+    """A panel a set, on the draws that all methods have."""
+    found = means(shared(rows))
     names = [name for name in SETS if any(key[0] == name for key in found)]
     methods = [method for method in METHODS if any(key[1] == method for key in found)]
     colours = method_colours([METHODS[method] for method in methods])

@@ -80,5 +80,8 @@ def test_the_lead_is_that_on_the_draws_of_both_and_the_worst_set_is_named(capsys
     rows += [row("a", "setfit", 0, 0.6), row("b", "setfit", 0, 0.6), row("c", "setfit", 0, 0.6)]
     found = curves.leads(rows)["setfit", "5"]
     assert found == pytest.approx({"a": 30, "b": -10})
+    assert [(r["set"], r["draw"], r["method"]) for r in curves.shared(rows) if r["set"] == "a"] == [
+        ("a", 0, "auto"), ("a", 0, "setfit"),
+    ]  # fmt: skip
     curves.show_leads(rows)
     assert "| SetFit |  |  | +10.0 (-10.0; 2 sets) |" in capsys.readouterr().out
