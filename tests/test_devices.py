@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nlpmeta import AdapterStore, FewShotClassifier, TextEncoder
 from nlpmeta.encoder import device as devices
-from nlpmeta.encoder.device import embed_in_batches, pass_tokens, resolve_device, tokens_at_once
+from nlpmeta.encoder.device import embed_in_batches, pass_cost, resolve_device, tokens_at_once
 from nlpmeta.encoder.table import EmbeddingStore, EmbeddingTable
 from nlpmeta.encoder.tokenizing import length_batches
 from nlpmeta.episodes.kshot import KShotSampler
@@ -157,28 +157,28 @@ class Memory:
 @pytest.mark.parametrize("n_texts", [1, 10, 25, 300])
 def test_a_group_ends_where_its_padding_costs_more_than_one_more_pass(n_texts):
     lengths = np.random.default_rng(n_texts).geometric(0.05, size=n_texts).clip(3, 128).tolist()
-    groups = length_batches(lengths, batch_tokens=512, pass_tokens=24)
+    groups = length_batches(lengths, batch_tokens=512, pass_cost=24)
     assert sorted(row for group in groups for row in group) == list(range(n_texts))
     longest = [max(lengths[row] for row in group) for group in groups]
     assert longest == sorted(longest)
     padding = [len(g) * most - sum(lengths[row] for row in g) for g, most in zip(groups, longest, strict=True)]
     assert max(padding) <= 24 and all(len(g) * most <= 512 for g, most in zip(groups, longest, strict=True))
-    few = length_batches(lengths, batch_tokens=512, pass_tokens=512)
+    few = length_batches(lengths, batch_tokens=512, pass_cost=512)
     assert len(few) <= len(groups) and sum(map(len, few)) == n_texts
 
 
 def test_a_pass_costs_little_on_a_core_and_a_whole_batch_on_an_accelerator(monkeypatch):
     for n_threads in (1, 4):
         monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
-        assert pass_tokens(torch.device("cpu")) == 24 * n_threads
-    assert pass_tokens(torch.device("cuda")) >= devices.BATCH_TOKENS
+        assert pass_cost(torch.device("cpu")) == 24 * n_threads
+    assert pass_cost(torch.device("cuda")) >= devices.BATCH_TOKENS
 
 
 @torch.no_grad()
 def test_a_batch_that_is_too_large_is_halved_until_it_fits_and_rows_keep_their_order():
     lengths = np.random.default_rng(0).integers(2, 30, size=200).tolist()
     memory, done = Memory(lengths, room=130), []
-    found = embed_in_batches(lengths, memory.embed, batch_tokens=4096, pass_tokens=4096, advance=done.append)
+    found = embed_in_batches(lengths, memory.embed, batch_tokens=4096, pass_cost=4096, advance=done.append)
     assert found.squeeze(1).tolist() == list(range(200))
     assert sum(done) == 200
     failed = [size for size in memory.asked if size > 130]

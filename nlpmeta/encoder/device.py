@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from nlpmeta.encoder.tokenizing import BATCH_TOKENS, PASS_TOKENS, length_batches
+from nlpmeta.encoder.tokenizing import BATCH_TOKENS, PASS_COST, length_batches
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
 
@@ -200,9 +200,9 @@ def tokens_at_once(encoder: Placed) -> int:
     return max(BATCH_TOKENS, min(_MOST_TOKENS, free // 2 // a_token))
 
 
-def pass_tokens(device: torch.device) -> int:
+def pass_cost(device: torch.device) -> int:
     """What one more pass costs there, in tokens: threads make those cheaper; on an accelerator few are no faster."""
-    return PASS_TOKENS * torch.get_num_threads() if device.type == "cpu" else _MOST_TOKENS
+    return PASS_COST * torch.get_num_threads() if device.type == "cpu" else _MOST_TOKENS
 
 
 def embed_in_batches(
@@ -210,7 +210,7 @@ def embed_in_batches(
     embed: Callable[[list[int]], Tensor],
     *,
     batch_tokens: int,
-    pass_tokens: int = PASS_TOKENS,
+    pass_cost: int = PASS_COST,
     advance: Advance | None = None,
 ) -> Tensor:
     """What ``embed`` makes of groups of rows, ``(len(lengths), ...)`` in the order of the rows.
@@ -222,13 +222,13 @@ def embed_in_batches(
         lengths: tokens of each row; at least one row.
         embed: from the numbers of some rows to their embeddings.
         batch_tokens: padded tokens of a group at most.
-        pass_tokens: what one more group costs.
+        pass_cost: what one more group costs.
         advance: called after every group.
 
     Raises:
         WorkFailedError: if the memory is not enough for a single text.
     """
-    todo = length_batches(lengths, batch_tokens=batch_tokens, pass_tokens=pass_tokens)
+    todo = length_batches(lengths, batch_tokens=batch_tokens, pass_cost=pass_cost)
     done, parts = list[int](), list[Tensor]()
     while todo:
         group = todo[0]
@@ -238,7 +238,7 @@ def embed_in_batches(
             batch_tokens = max(1, len(group) * lengths[group[-1]] // 2)
             left = [row for each in todo for row in each]
             short = [lengths[row] for row in left]
-            smaller = length_batches(short, batch_tokens=batch_tokens, pass_tokens=pass_tokens)
+            smaller = length_batches(short, batch_tokens=batch_tokens, pass_cost=pass_cost)
             todo = [[left[i] for i in each] for each in smaller]
             continue
         del todo[0]

@@ -165,7 +165,7 @@ class FrozenLayerCache:
         if not missing:
             return
         keys, texts = list(missing), list(missing.values())
-        for group in length_batches([len(ids) for ids in texts], pass_tokens=self._encoder.pass_tokens):
+        for group in length_batches([len(ids) for ids in texts], pass_cost=self._encoder.pass_cost):
             ids, mask = self._encoder.pad([texts[row] for row in group])
             states = self._lower(ids, None if bool(mask.all()) else mask).float().cpu().numpy()
             for row, found in zip(group, states, strict=True):

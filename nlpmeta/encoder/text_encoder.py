@@ -15,7 +15,7 @@ from nlpmeta.encoder.device import (
     Later,
     LoadedLate,
     embed_in_batches,
-    pass_tokens,
+    pass_cost,
     precision,
     resolve_device,
     tokens_at_once,
@@ -147,9 +147,9 @@ class TextEncoder(LoadedLate):
         return most if isinstance(most, int) else None
 
     @property
-    def pass_tokens(self) -> int:
+    def pass_cost(self) -> int:
         """What one more pass costs, in tokens."""
-        return pass_tokens(self.device)
+        return pass_cost(self.device)
 
     def reading(self, max_length: int, window: int | None = None) -> "TextEncoder":
         """The same encoder, weights shared, that reads so many tokens of a text, in windows where ``window`` is less.
@@ -231,7 +231,7 @@ class TextEncoder(LoadedLate):
             [len(ids) for ids in tokens],
             lambda rows: self.embed_batch([tokens[row] for row in rows], weights_of(adapter, adapter_of, rows)),
             batch_tokens=batch_tokens,
-            pass_tokens=self.pass_tokens,
+            pass_cost=self.pass_cost,
             advance=advance,
         )
 

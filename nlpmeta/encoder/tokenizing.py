@@ -30,8 +30,8 @@ MOST_READ = 8192
 """Tokens that are read of a text at most: a dozen pages."""
 BATCH_TOKENS = 1024
 """Padded tokens of one forward pass. On two CPU cores 512 to 1,024 came closest to the matrix-product ceiling."""
-PASS_TOKENS = 24
-"""What one more pass costs on a core, in tokens of the same encoder: 20 to 30 with and without a gradient."""
+PASS_COST = 24
+"""What one more pass costs on a core, in tokens of the same encoder: about 25 with a gradient, whatever the length."""
 BEYOND = 256
 """Tokens that must follow those that are kept before what comes after them is left out: more than a word can have."""
 _PASSED = {"nlpmeta", "contextlib", "torch"}
@@ -269,14 +269,14 @@ def _outside() -> int:
 
 
 def length_batches(
-    lengths: Sequence[int], *, batch_tokens: int = BATCH_TOKENS, pass_tokens: int = PASS_TOKENS
+    lengths: Sequence[int], *, batch_tokens: int = BATCH_TOKENS, pass_cost: int = PASS_COST
 ) -> list[list[int]]:
     """Rows in groups of similar length, each of which is padded to its longest and goes through at once.
 
     Args:
         lengths: tokens of each text.
         batch_tokens: the most that a padded group holds; a text longer than that is a group of its own.
-        pass_tokens: a group ends where its padding would cost more than this, the cost of one more pass.
+        pass_cost: a group ends where its padding would cost more than this, the cost of one more pass.
 
     Returns:
         Groups of row numbers, long texts last; every row is in one group.
@@ -285,7 +285,7 @@ def length_batches(
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         padded = (len(groups[-1]) + 1) * lengths[row] if groups else batch_tokens + 1
         held += lengths[row]
-        if padded <= batch_tokens and padded - held <= pass_tokens:
+        if padded <= batch_tokens and padded - held <= pass_cost:
             groups[-1].append(row)
         else:
             groups.append([row])

@@ -57,7 +57,7 @@ class TaskTexts:
     def chunks(self, chunk_tokens: int) -> Iterator["TaskTexts"]:
         """The same texts in groups of similar length with at most so many tokens, padding included."""
         lengths = [len(ids) for ids in self.tokens]
-        for group in length_batches(lengths, batch_tokens=chunk_tokens, pass_tokens=chunk_tokens):
+        for group in length_batches(lengths, batch_tokens=chunk_tokens, pass_cost=chunk_tokens):
             rows = torch.tensor(group, device=self.labels.device)
             tokens = [self.tokens[row] for row in group]
             yield TaskTexts(tokens, self.labels[rows], self.task_of[rows], self.weights[rows], self.n_way)

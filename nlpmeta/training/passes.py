@@ -74,7 +74,7 @@ class TextPass:
         self.n_texts, self.n_tokens = len(ids), sum(map(len, ids))
         budget = min(BATCH_TOKENS, keep_tokens)
         lengths = [len(row) for row in ids]
-        groups = length_batches(lengths, batch_tokens=budget, pass_tokens=encoder.pass_tokens)
+        groups = length_batches(lengths, batch_tokens=budget, pass_cost=encoder.pass_cost)
         self._chunks: list[_Chunk] = []
         features = torch.empty(len(ids), encoder.dim, device=encoder.device)
         kept = 0

@@ -159,7 +159,7 @@ class Stepper:
     def _padded(self, texts: Sequence[str]) -> int:
         lengths = [len(ids) for ids in self._tokens(texts)]
         budget = min(BATCH_TOKENS, self.settings.chunk_tokens)
-        groups = length_batches(lengths, batch_tokens=budget, pass_tokens=self.learner.encoder.pass_tokens)
+        groups = length_batches(lengths, batch_tokens=budget, pass_cost=self.learner.encoder.pass_cost)
         return sum(len(rows) * lengths[rows[-1]] for rows in groups)
 
     def _groups(self, episodes: list[Episode]) -> list[list[Episode]]:
