@@ -13,7 +13,8 @@ divided for that into 600 to draw from and 250 to score; no test text was read.
 The baseline is one-vs-rest logistic regression on the frozen encoder, with thresholds of the best F1 on the same
 support: on held-out folds (which does better) and, as ``in sample``, on the texts that it was fitted to. SetFit has
 its multi-label mode, "one-vs-rest", on the same encoder, with its default settings but 25 steps of contrastive training
-(ten times the seconds of ours and more), and gives a label where its probability reaches a half.
+(ten times the seconds of ours and more). It gives a label where its probability reaches a half, which few positives
+seldom do; so a second row puts the baseline's head, with its thresholds, on the encoder that SetFit trained.
 """
 
 import argparse
@@ -24,10 +25,12 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import torch
 
 from nlpmeta.bench.contender import EncoderForPeers
 from nlpmeta.bench.peers import setfit_modules
@@ -42,10 +45,14 @@ from nlpmeta.metrics import SEVERAL_METRICS, several_scores
 from nlpmeta.sources.loading import load_source
 from nlpmeta.storage.files import temporary_folder, write_json
 
+if TYPE_CHECKING:
+    from setfit import SetFitModel
+
 REPORTED = (("brighter", "hau"), ("brighter", "hin"), ("brighter", "ukr"), ("goemotions-several", "en"))
 CHOSEN_ON = (("brighter", "spa"), ("brighter", "rus"), ("brighter", "som"), ("brighter", "deu"))
 SHOTS, POOL, QUERY = (5, 10, 50), 600, 250
 SETFIT, STEPS = "SetFit, one-vs-rest, 25 steps", 25
+SETFIT_CHOSEN = f"{SETFIT}, chosen thresholds"
 Answer: TypeAlias = Callable[[tuple[str, ...]], tuple[np.ndarray, "np.ndarray | float"]]
 """From texts to probabilities ``(n, n_labels)``, and the least of each label to be given."""
 ROOT = Path(__file__).parents[1]
@@ -82,13 +89,13 @@ def main() -> int:
     frozen, rows = frozen_view(learner.encoder, table)[1], []
     if asked.setfit:
         kept = json.loads(asked.out.read_text(encoding="utf-8"))
-        rows = [row for row in kept["rows"] if row["method"] != SETFIT]
+        rows = [row for row in kept["rows"] if not row["method"].startswith(SETFIT)]
     for name, lang in CHOSEN_ON if asked.choose else REPORTED:
         for n_shot in SHOTS if asked.setfit else (0, *SHOTS):
             draws = draws_of(name, lang, n_shot, asked.draws, data_dir=asked.data_dir, choose=asked.choose)
             if asked.setfit:
-                rows.append(measured(SETFIT, setfit_head, draws) | {"data": name, "lang": lang, "n_shot": n_shot})
-                show(rows[-1])
+                rows += setfit_rows(draws, {"data": name, "lang": lang, "n_shot": n_shot})
+                write_json(asked.out, kept | {"rows": rows})
                 continue
             table.prime([text for draw in draws for part in (draw.support, draw.query) for text in part.texts])
             methods = {"auto": lambda part: head_of(learner, part, table)}
@@ -98,19 +105,29 @@ def main() -> int:
             for method, make in methods.items():
                 rows.append(measured(method, make, draws) | {"data": name, "lang": lang, "n_shot": n_shot})
                 show(rows[-1])
-    other = SETFIT if asked.setfit else "one-vs-rest logistic"
-    for n_shot in SHOTS:
-        ours, theirs = (mean_of(rows, method, n_shot) for method in ("auto", other))
-        sys.stdout.write(f"mean macro-F1 at {n_shot}: {ours:.1f} against {theirs:.1f}, {ours - theirs:+.1f} points\n")
-    if asked.setfit:
-        write_json(asked.out, kept | {"rows": rows})
-    elif not asked.choose:
+    for other in (SETFIT, SETFIT_CHOSEN) if asked.setfit else ("one-vs-rest logistic",):
+        for n_shot in SHOTS:
+            ours, theirs = (mean_of(rows, method, n_shot) for method in ("auto", other))
+            gap = f"{ours:.1f} against {theirs:.1f}, {ours - theirs:+.1f} points"
+            sys.stdout.write(f"mean macro-F1 at {n_shot}, auto and {other}: {gap}\n")
+    if not asked.setfit and not asked.choose:
         facts = {"date": str(date.today()), "checkpoint": asked.checkpoint, "draws": asked.draws, "rows": rows}
         asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def setfit_head(part: MultiLabelTexts) -> Answer:
+def setfit_rows(draws: list[MultiLabelDraw], what: dict[str, str | int]) -> list[dict]:
+    """SetFit as it is, and with the baseline's head and thresholds on what it trained."""
+    plain = measured(SETFIT, setfit_head, draws) | what
+    chosen = measured(SETFIT_CHOSEN, lambda part: plain_head(part, setfit_view(part)), draws) | what
+    chosen["fit_seconds"] = round(chosen["fit_seconds"] + plain["fit_seconds"], 2)
+    for row in (plain, chosen):
+        show(row)
+    return [plain, chosen]
+
+
+@lru_cache(maxsize=8)
+def setfit_model(part: MultiLabelTexts) -> "SetFitModel":
     """SetFit's multi-label mode after ``STEPS`` steps."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
@@ -129,12 +146,24 @@ def setfit_head(part: MultiLabelTexts) -> Answer:
             output_dir=folder, max_steps=STEPS, seed=0, report_to="none", save_strategy="no", show_progress_bar=False
         )
         Trainer(model=model, args=settings, train_dataset=data).train()
+    return model
+
+
+def setfit_head(part: MultiLabelTexts) -> Answer:
+    """SetFit's own head and threshold."""
+    model, encoder = setfit_model(part), EncoderForPeers.of(DEFAULT_ENCODER)
 
     def answer(texts: tuple[str, ...]) -> tuple[np.ndarray, float]:
         found = model.predict_proba(encoder.texts(texts), as_numpy=True, show_progress_bar=False)
         return np.asarray(found, dtype=float), 0.5
 
     return answer
+
+
+def setfit_view(part: MultiLabelTexts) -> Callable[[tuple[str, ...]], torch.Tensor]:
+    """Embeddings of the encoder that SetFit trained."""
+    body, encoder = setfit_model(part).model_body, EncoderForPeers.of(DEFAULT_ENCODER)
+    return lambda texts: torch.tensor(body.encode(encoder.texts(texts), show_progress_bar=False))
 
 
 def measured(method, make, draws: list[MultiLabelDraw]) -> dict:  # noqa: ANN001
