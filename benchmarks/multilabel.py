@@ -6,9 +6,9 @@ python benchmarks/multilabel.py --data-dir ../shared/data --setfit   # SetFit al
 
 Reported: Hausa (Latin script, left out of the shipped checkpoint), Hindi (Devanagari) and Ukrainian (Cyrillic), three
 families of languages, and GoEmotions (27 labels). Supports are drawn from the training texts, and the published test
-texts are scored. No shipped checkpoint was trained on a text of these sets, and no constant was chosen on them: heads,
-their weights, thresholds and calibration were chosen on Spanish, Russian, Somali and German, whose training texts are
-divided for that into 600 to draw from and 250 to score; no test text was read.
+texts are scored. The shipped checkpoint has seen no text of GoEmotions and of Hausa; of Hindi and Ukrainian it has seen
+training texts that have a single emotion. No constant was chosen on these sets: heads, their weights and thresholds
+were chosen on ten other languages of BRIGHTER, with supports from the training texts and the dev texts scored.
 
 The baseline is one-vs-rest logistic regression on the frozen encoder, with thresholds of the best F1 on the same
 support: on held-out folds (which does better) and, as ``in sample``, on the texts that it was fitted to. SetFit has
@@ -20,7 +20,6 @@ seldom do; so a second row puts the baseline's head, with its thresholds, on the
 import argparse
 import json
 import logging
-import random
 import sys
 import time
 from collections.abc import Callable
@@ -49,8 +48,8 @@ if TYPE_CHECKING:
     from setfit import SetFitModel
 
 REPORTED = (("brighter", "hau"), ("brighter", "hin"), ("brighter", "ukr"), ("goemotions-several", "en"))
-CHOSEN_ON = (("brighter", "spa"), ("brighter", "rus"), ("brighter", "som"), ("brighter", "deu"))
-SHOTS, POOL, QUERY = (5, 10, 50), 600, 250
+CHOSEN_ON = tuple(("brighter", lang) for lang in "spa rus som deu ron tat ibo arq pt-br zho".split())
+SHOTS = (5, 10, 50)
 SETFIT, STEPS = "SetFit, one-vs-rest, 25 steps", 25
 SETFIT_CHOSEN = f"{SETFIT}, chosen thresholds"
 Answer: TypeAlias = Callable[[tuple[str, ...]], tuple[np.ndarray, "np.ndarray | float"]]
@@ -59,14 +58,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def draws_of(name: str, lang: str, n_shot: int, n_draws: int, *, data_dir: str, choose: bool) -> list[MultiLabelDraw]:
-    """The draws of one data set; with ``choose`` from its training texts alone."""
+    """The draws of one data set; with ``choose`` its dev texts are scored in place of its test texts."""
     source = load_source(name, data_dir=data_dir)
     train = MultiLabelTexts.of(source.load(lang, several=True))
-    test = None if choose else MultiLabelTexts.of(source.load(lang, "test", several=True))
-    if choose:
-        order = list(range(len(train)))
-        random.Random(0).shuffle(order)  # noqa: S311  # a fixed order
-        train, test = train.select(order[:POOL]), train.select(order[POOL : POOL + QUERY])
+    test = MultiLabelTexts.of(source.load(lang, "dev" if choose else "test", several=True))
     if n_shot == 0:
         names = MultiLabelTexts((), (), train.label_names)
         return [MultiLabelDraw(names, test.with_labels(train.label_names))]

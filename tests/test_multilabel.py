@@ -314,7 +314,7 @@ def test_a_threshold_is_drawn_towards_the_expected_share_as_by_fifteen_examples(
     least = (found[THRESHOLDS] - found["several/offsets"]) / found["several/slope"]
     for label, count in ((0, 1), (1, 8)):
         best = float(scores[count - 1, label] + scores[count, label]) / 2
-        prior = norm.ppf(1 - 0.8 * (count + 0.5) / 21) * float(np.std(scores[:, label].numpy()))
+        prior = norm.ppf(1 - (count + 0.5) / 21) * float(np.std(scores[:, label].numpy()))
         assert float(least[label]) == pytest.approx((count * best + 15 * prior) / (count + 15))
 
 
