@@ -20,7 +20,7 @@ from sklearn.utils.multiclass import type_of_target
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.several import PENALTY, OneVsRest, _odds, _prototypes, _regression
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.classifier.teaching import teach
+from nlpmeta.classifier.teaching import HeldOut, teach
 from nlpmeta.data.multilabel import MultiLabelTexts, checked_marks
 from nlpmeta.episodes.index import MultiLabelKShot
 from nlpmeta.errors import DataError, NLPMetaError
@@ -469,10 +469,73 @@ def test_a_table_of_predictions_can_be_scored_again(run, separated, tmp_path):
     assert code == 0, errors
     assert json.loads(printed)["models"][0]["exact_match"] == 1
     assert run("predict", model, "rice", "--abstain", "0.9")[0] == 2
-    assert run("teach", model, "rice", "--label", "food")[0] == 2
     top = run("predict", model, "rice", "--top", "2", "--json")[1]
     assert len(json.loads(top)["labels"]) == 2
     assert json.loads(run("predict", model, "rice", "--threshold", "1", "--json")[1])["labels"] == []
+
+
+def test_teaching_replaces_label_sets_and_is_partial_fit(encoder_folder, fitted):
+    other = FewShotClassifier("auto", encoder=str(encoder_folder)).fit(TEXTS, LABELS)
+    new, sets = ["rice cash", TEXTS[0], TEXTS[1], "quiet morning"], [["food", "money"], [], LABELS[1], []]
+    taught = teach(fitted, new, sets)
+    assert (taught.new, taught.n_new, taught.n_known, taught.n_other_label) == ({"food": 1, "money": 1}, 3, 1, 1)
+    other.partial_fit(["rice cash", TEXTS[0], "quiet morning"], [["food", "money"], [], []])
+    np.testing.assert_array_equal(fitted.predict_proba(TEXTS), other.predict_proba(TEXTS))
+    again = teach(fitted, new, sets)
+    assert not again.changes and again.n_known == 4 and again.after is None
+    assert teach(fitted, ["dog cat"], [["animals"]]).new_classes == ("animals",)
+    described = teach(fitted, [], [], descriptions={"food": "what one eats"})
+    assert described.described == ("food",) and described.changes and not described.n_new
+
+
+def test_what_teaching_measures_is_what_the_folds_give(fitted, encoder_folder):
+    taught = teach(fitted, ["rice cash"], [["food", "money"]])
+    examples = fitted.fitted_.examples
+    truth, given = examples.marks, np.zeros_like(examples.marks)
+    for rest, out in KFold(5, shuffle=True, random_state=0).split(truth):
+        texts = np.asarray(examples.texts)
+        part = FewShotClassifier("auto", encoder=str(encoder_folder))
+        part.fit(texts[rest].tolist(), truth[rest].astype(int), classes=examples.classes)
+        given[out] = part.predict(texts[out].tolist())
+    right = (truth == given).all(1)
+    assert taught.after == HeldOut(len(truth), int(right.sum()), f1_score(truth, given, average="macro"))
+    old = f1_score(truth[:-1], given[:-1], average="macro")
+    assert taught.after_on_earlier == HeldOut(len(truth) - 1, int(right[:-1].sum()), old)
+    assert taught.before.n == len(truth) - 1 and taught.before.macro_f1 is not None
+
+
+def test_a_matrix_is_taught_by_its_columns(encoder_folder):
+    classifier = FewShotClassifier("auto", encoder=str(encoder_folder)).fit(TEXTS, MATRIX, classes=sorted(WORDS))
+    taught = teach(classifier, ["rice cash"], np.asarray([[1, 0, 0]]))
+    assert taught.new == {sorted(WORDS)[0]: 1}
+    assert isinstance(classifier.predict(["rice"]), np.ndarray)
+    with pytest.raises(DataError, match="columns"):
+        teach(classifier, ["rice cash"], np.zeros((1, 4)))
+
+
+def test_the_command_line_teaches_several_labels(run, separated, tagged, tmp_path):
+    model = tmp_path / "m"
+    made = run("adapt", "--data", tagged, "--shots", "all", "--out", model, "--include-support")
+    assert made[0] == 0
+    code, printed, errors = run("teach", model, "rice cash", "--label", "food; animals")
+    assert code == 0 and "Learned 1 example: animals (new) 1, food 1" in printed and "macro-F1" in printed, errors
+    loaded = FewShotClassifier.from_pretrained(model)
+    assert "animals" in loaded.classes_ and loaded.fitted_.examples.several().names()[-1] == ["food", "animals"]
+    code, printed, errors = run("teach", model, "rice cash", "--label", "", "--json")
+    found = json.loads(printed)
+    assert code == 0 and (found["n_new"], found["new"], found["other_label"]) == (1, {}, 1), errors
+    assert run("teach", model, "rice cash", "--label", "")[1].startswith("Nothing new")
+    code, printed, errors = run("teach", model, "rice cash", "--label", "money|food", "--label-separator", "|")
+    assert code == 0 and "these were replaced" in errors and "food 1, money 1" in printed
+    code, printed, errors = run("teach", model, "--data", separated, "--label-separator", ";")
+    assert code == 0 and f"{len(TEXTS)} examples are in the model already" in errors and "Nothing new" in printed
+    single = tmp_path / "single"
+    table = tmp_path / "one.csv"
+    table.write_text("text,label\nball,sport\nrice,food\ngoal,sport\nsoup,food\n", encoding="utf-8")
+    assert run("adapt", "--data", table, "--shots", "all", "--out", single, "--include-support")[0] == 0
+    code, _, errors = run("teach", single, "--data", tagged)
+    assert code == 2 and "the model gives one" in errors
+    assert run("teach", model, "--data", table)[0] == 0  # one label each is a set of one
 
 
 def test_predicted_labels_are_parted_by_the_separator_that_is_requested(run, tagged, tmp_path):

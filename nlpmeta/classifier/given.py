@@ -15,6 +15,7 @@ from nlpmeta.classifier.several import (
     marks_json,
     several_given,
     several_learned,
+    thresholds_of,
 )
 from nlpmeta.classifier.streaming import LabelsFile
 from nlpmeta.data import LabeledTexts
@@ -24,7 +25,7 @@ from nlpmeta.data.multilabel import gives_several, named_classes
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import Readapts, check_described, check_pairs, check_weighs
-from nlpmeta.learners.base import Embed, Learner, Support, TaskState
+from nlpmeta.learners.base import Embed, Learner, Support, TaskState, Texts
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors
 
@@ -172,6 +173,31 @@ def held_out_probabilities(learner: Learner, examples: Examples) -> dict[int, to
         scored = score_episode(learner, episode, embed, weights=weights)
         found |= dict(zip(rows, scored.probabilities, strict=True))
     return found
+
+
+@torch.no_grad()
+def held_out_sets(
+    learner: Learner, examples: SeveralExamples
+) -> "tuple[NDArray[np.float32], NDArray[np.bool_]] | None":
+    """The probability of each label, ``(n, n_labels)``, and whether it is given, by what the other folds teach.
+
+    ``None`` where there are too few examples, or a label has its only ones in one fold and a name that says nothing.
+    """
+    from nlpmeta.episodes.index import multilabel_folds
+
+    embed = _embed(learner, examples) or learner.encoder.encode
+    folds = multilabel_folds(len(examples.texts), MOST_FOLDS, seed=0)
+    found, given = np.zeros(examples.marks.shape, np.float32), np.zeros(examples.marks.shape, bool)
+    for rest, out in folds:
+        part = replace(examples, texts=tuple(examples.texts[row] for row in rest), labels=examples.labels[rest])
+        try:
+            fitted = several_learned(learner, replace(part, features=None), embed, names=embed)
+        except DataError:
+            return None
+        texts = tuple(examples.texts[row] for row in out)
+        found[out] = fitted.predictor.logits(Texts(texts, embed(texts))).float().sigmoid().cpu().numpy()
+        given[out] = found[out] >= thresholds_of(fitted)
+    return (found, given) if folds else None
 
 
 def _embed(learner: Learner, examples: Examples) -> Embed | None:

@@ -2,20 +2,23 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from nlpmeta.classifier.classifier import Descriptions, FewShotClassifier
 from nlpmeta.classifier.fitted import Examples
-from nlpmeta.classifier.given import checked_pairs, held_out_probabilities
+from nlpmeta.classifier.given import checked_pairs, held_out_probabilities, held_out_sets
 from nlpmeta.classifier.persistence import known_examples
+from nlpmeta.classifier.several import SeveralExamples, several_given
 from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import Plain, kind_of, words_of
-from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.data.multilabel import Marks
+from nlpmeta.errors import DataError
 from nlpmeta.learners.abilities import ReadsStreams
 from nlpmeta.learners.base import Learner
+from nlpmeta.metrics import several_scores
 from nlpmeta.storage.manifest import BEFORE_TEACHING
 
 if TYPE_CHECKING:
@@ -26,10 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Of how many examples, each classified by what was learned from the other folds, how many were right."""
+    """Of how many examples, each classified by what was learned from the other folds, how many were right.
+
+    Where a text may have several labels, all of them are right and none is missing; ``macro_f1`` is known there alone.
+    """
 
     n: int
     right: int
+    macro_f1: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -38,10 +45,12 @@ class HeldOut:
 
     def json(self) -> "dict[str, Json]":
         """With the accuracy, a fraction of 1."""
-        return {"n": self.n, "right": self.right, "accuracy": self.accuracy}
+        several: dict[str, Json] = {} if self.macro_f1 is None else {"macro_f1": self.macro_f1}
+        return {"n": self.n, "right": self.right, "accuracy": self.accuracy, **several}
 
     def __str__(self) -> str:
-        return f"{100 * self.accuracy:.1f} % ({self.right} of {self.n})"
+        right = f"{100 * self.accuracy:.1f} % ({self.right} of {self.n})"
+        return right if self.macro_f1 is None else f"macro-F1 {100 * self.macro_f1:.1f} %, all labels right {right}"
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,15 @@ class Taught:
     """
 
     new: dict[str, int]
-    """New examples by class."""
+    """New examples by class; where a text may have several labels, those of new texts and of texts with others now."""
+    n_new: int
+    """New examples; texts whose labels were replaced are among them."""
     new_classes: tuple[str, ...]
     n_known: int
     """Examples that were there already, with the same label, and were skipped."""
     n_other_label: int
-    """New examples whose text is there under another label too; kept under each."""
+    """New examples whose text is there under another label too; kept under each, or, where a text may have several
+    labels, in place of those that it had."""
     described: tuple[str, ...] = ()
     """Classes that were described, for the first time or in other words."""
     before: HeldOut | None = None
@@ -67,13 +79,14 @@ class Taught:
     @property
     def changes(self) -> bool:
         """Whether the model is another one than before."""
-        return bool(self.new or self.described)
+        return bool(self.n_new or self.described)
 
     def json(self) -> "dict[str, Json]":
         """All of it, for programs."""
         held = {"before": self.before, "after_on_earlier": self.after_on_earlier, "after": self.after}
         return {
             "new": dict(self.new),
+            "n_new": self.n_new,
             "new_classes": list(self.new_classes),
             "known": self.n_known,
             "other_label": self.n_other_label,
@@ -92,17 +105,15 @@ def teach(
     """``classifier.partial_fit(X, y)``, with the accuracy on the examples that it holds before and after.
 
     An example that is there already is skipped, so that the same file may be taught twice. With ``descriptions`` there
-    may be no example at all.
+    may be no example at all. Where a text may have several labels, ``y`` holds a list of labels for each, and a text
+    that is there with others has them replaced.
 
     Raises:
         DataError: as ``fit``, or if a label is of another kind than the classes.
         NLPMetaError: if the model was saved without its examples.
     """
     if classifier.fitted_.gives_sets:
-        raise NLPMetaError(
-            "This model gives several labels per text, and teach takes one: partial_fit takes several. From the "
-            "command line, adapt again with all examples (nlpmeta adapt --shots all)."
-        )
+        return _teach_several(classifier, X, y, descriptions)
     given = cast("Sequence[str]", values_of(X, name="X", what="texts"))
     described_alone = descriptions is not None and not given
     texts, labels = ((), classifier.classes_[:0]) if described_alone else checked_pairs(given, y)
@@ -130,16 +141,73 @@ def teach(
         classifier.describe(descriptions or {})
     right = _right(classifier.learner_, known_examples(classifier.fitted_))
     same = {row: value for row, value in right.items() if row < len(earlier.texts)}
-    return Taught(
-        found.new,
-        found.new_classes,
-        found.n_known,
-        found.n_other_label,
-        tuple(map(str, descriptions or ())),
+    return replace(
+        found,
+        described=tuple(map(str, descriptions or ())),
         before=_held_out(right_before),
         after_on_earlier=_held_out(same),
         after=_held_out(right),
     )
+
+
+def _teach_several(
+    classifier: FewShotClassifier,
+    X: "Sequence[str] | ArrayLike",  # noqa: N803
+    y: "ArrayLike",
+    descriptions: Descriptions | None,
+) -> Taught:
+    earlier = _sets_of(classifier)
+    given = values_of(X, name="X", what="texts")
+    texts: tuple[str, ...] = ()
+    marks = Marks(earlier.marks[:0], earlier.classes)
+    if given or descriptions is None:
+        texts, marks = several_given(given, y, usual=earlier.classes.tolist())
+    row_of = {text: row for row, text in enumerate(texts)}  # of a text that is given twice, the last one
+    merged = earlier.with_marks(tuple(row_of), Marks(marks.matrix[list(row_of.values())], marks.classes))
+    old, new = (dict(zip(each.texts, map(set, each.several().names()), strict=True)) for each in (earlier, merged))
+    changed = [text for text in row_of if old.get(text) != new[text]]
+    found = replace(
+        _taught(
+            [label for text in changed for label in sorted(new[text])],
+            words_of(earlier.classes),
+            n_known=len(texts) - len(changed),
+            n_other_label=sum(text in old for text in changed),
+        ),
+        n_new=len(changed),
+    )
+    if not changed and descriptions is None:
+        return found
+    held_out = held_out_sets(classifier.learner_, earlier)
+    if changed:
+        place = {text: row for row, text in enumerate(merged.texts)}
+        matrix = merged.marks[[place[text] for text in changed]].astype(int)
+        classifier.partial_fit(changed, matrix, classes=merged.classes, descriptions=descriptions)
+    else:
+        classifier.describe(descriptions or {})
+    after = _sets_of(classifier)
+    held_out_after = held_out_sets(classifier.learner_, after)
+    return replace(
+        found,
+        described=tuple(map(str, descriptions or ())),
+        before=_of_sets(earlier, held_out),
+        after_on_earlier=_of_sets(after, held_out_after, len(earlier.texts)),
+        after=_of_sets(after, held_out_after),
+    )
+
+
+def _sets_of(classifier: FewShotClassifier) -> SeveralExamples:
+    return cast("SeveralExamples", known_examples(classifier.fitted_))
+
+
+def _of_sets(
+    examples: SeveralExamples, found: "tuple[NDArray[np.float32], NDArray[np.bool_]] | None", most: int | None = None
+) -> HeldOut | None:
+    """Of all examples, or the first ``most``."""
+    if found is None:
+        return None
+    marks, probabilities, given = (part[:most] for part in (examples.marks, *found))
+    scores = several_scores(marks, probabilities, given)
+    return HeldOut(len(marks), int((marks == given).all(1).sum()), scores["macro_f1"])
 
 
 def report_after(report: "Mapping[str, Json]", taught: Taught, classifier: FewShotClassifier) -> "dict[str, Json]":
@@ -184,7 +252,7 @@ def labels_like(classes: "NDArray[np.generic]", names: Sequence[str]) -> list[Pl
 
 def _taught(words: Sequence[str], classes: Sequence[str], *, n_known: int, n_other_label: int) -> Taught:
     new = Counter(words)
-    return Taught(dict(sorted(new.items())), tuple(sorted(set(new) - set(classes))), n_known, n_other_label)
+    return Taught(dict(sorted(new.items())), len(words), tuple(sorted(set(new) - set(classes))), n_known, n_other_label)
 
 
 def _held_out(right: dict[int, bool]) -> HeldOut | None:

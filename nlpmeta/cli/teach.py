@@ -1,7 +1,7 @@
 """``nlpmeta teach``: more examples for a model in use; ``nlpmeta serve``: models over HTTP, and a page to teach on."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,12 +16,14 @@ from nlpmeta.cli.process import (
     Encoding,
     EngineName,
     LabelColumn,
+    LabelSeparator,
     NoHeader,
     TextColumn,
     loads_encoder,
 )
 
 if TYPE_CHECKING:
+    from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.teaching import Taught
     from nlpmeta.sources import Source
 
@@ -36,6 +38,8 @@ EXAMPLES = """Examples:
   nlpmeta teach my-model --data more.csv --out my-model-2 --json
 
   nlpmeta teach my-model --descriptions labels.csv
+
+  nlpmeta teach my-emotions "what a lovely surprise" --label "joy;surprise"   # several labels per text
 """
 SERVE_EXAMPLES = """Examples:
 
@@ -67,11 +71,12 @@ def teach(
     model: Annotated[str, typer.Argument(help="Folder of a model that was made with --include-support.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts of the class that --label names.")] = None,
     *,
-    label: Annotated[str | None, typer.Option(help="The class of the texts; may be a new one.")] = None,
+    label: Annotated[str | None, typer.Option(help="The class of the texts, or several: 'joy;anger'.")] = None,
     data: Annotated[str | None, typer.Option(help="Table of texts and labels, as for adapt.")] = None,
     descriptions: DescriptionsFile = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     no_header: NoHeader = False,
@@ -84,7 +89,8 @@ def teach(
     """Add examples and classes to an adapted model, report how its accuracy changes, and save it.
 
     Accuracy is cross-validated on the examples of the model, before and after. Examples that it has already are
-    skipped. The folder is replaced once the new model is complete, or stays as it was.
+    skipped; where texts have several labels, those of a text that is there are replaced, and --label '' says that it
+    has none. The folder is replaced once the new model is complete, or stays as it was.
     """
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.persistence import REPORT_FILE
@@ -98,13 +104,17 @@ def teach(
     from nlpmeta.storage.manifest import optional_json
 
     target = _target(model, out)
-    form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    form = TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator)
     read = partial(load_source, text_column=text_column, label_column=label_column, form=form)
     said = None if descriptions is None else Descriptions.of_file(descriptions)
-    new, names = _examples(texts or [], label, data, read) if texts or label or data or said is None else ([], [])
+    some = texts or label is not None or data or said is None
+    new, names, several = _examples(texts or [], label, data, read) if some else ([], [], False)
     classifier = FewShotClassifier.from_pretrained(model, device=device, engine=check_engine(engine))
-    labels = labels_like(classifier.classes_, names)
-    classes = joined(classifier.classes_, checked_labels(labels)) if labels else classifier.classes_
+    sets = _sets(names, classifier, several=several, separator=label_separator or ";")
+    flat = labels_like(classifier.classes_, [name for each in sets for name in each])
+    classes = joined(classifier.classes_, checked_labels(flat)) if flat else classifier.classes_
+    rest = iter(flat)
+    labels = [[next(rest) for _ in each] for each in sets] if classifier.fitted_.gives_sets else flat
     taught = learn(classifier, new, labels, descriptions=None if said is None else said.of(classes))
     if taught.changes or out is not None:
         report = report_after(optional_json(Path(model) / REPORT_FILE), taught, classifier)
@@ -113,7 +123,7 @@ def teach(
     if json:
         out_json({**taught.json(), "n_way": len(classifier.classes_), "out": str(target)})
     else:
-        _show(taught, target, quiet=quiet)
+        _show(taught, target, several=classifier.fitted_.gives_sets, quiet=quiet)
 
 
 def _target(model: str, out: Path | None) -> Path:
@@ -133,26 +143,49 @@ def _target(model: str, out: Path | None) -> Path:
 
 def _examples(
     texts: list[str], label: str | None, data: str | None, read: "Callable[[str], Source]"
-) -> tuple[list[str], list[str]]:
-    """The new texts and the label of each.
+) -> tuple[list[str], list[str | list[str]], bool]:
+    """The new texts, the labels of each as they were typed or as a table lists them, and whether a table lists several.
 
     Raises:
         NLPMetaError: if there are none, or texts without a label.
     """
+    from nlpmeta.data.multilabel import MultiLabelTexts
     from nlpmeta.errors import NLPMetaError
 
     if bool(texts) != (label is not None):
         raise NLPMetaError('Texts and --label go together: nlpmeta teach MODEL "a text" --label NAME.')
     if not texts and data is None:
         raise NLPMetaError("Nothing to teach: give --data FILE, --descriptions FILE, or texts with --label.")
-    labels = [label or ""] * len(texts)
+    names: list[str | list[str]] = [label or "" for _ in texts]
     if data is None:
-        return texts, labels
-    table = read(data).load()
-    return [*texts, *table.texts], [*labels, *table.names()]
+        return texts, names, False
+    source = read(data)
+    if source.several:
+        table = MultiLabelTexts.of(source.load(several=True))
+        return [*texts, *table.texts], [*names, *table.names()], True
+    plain = source.load()
+    return [*texts, *plain.texts], [*names, *([name] for name in plain.names())], False
 
 
-def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
+def _sets(
+    names: "Sequence[str | list[str]]", classifier: "FewShotClassifier", *, several: bool, separator: str
+) -> list[list[str]]:
+    """The labels of each text: what was typed is parted where the model gives several.
+
+    Raises:
+        NLPMetaError: if the table has several labels per text and the model gives one.
+    """
+    from nlpmeta.errors import NLPMetaError
+
+    if classifier.fitted_.gives_sets:
+        parted = ((name.split(separator) if isinstance(name, str) else name) for name in names)
+        return [[label.strip() for label in each if label.strip()] for each in parted]
+    if several:
+        raise NLPMetaError("The table has several labels per text, and the model gives one: adapt one to such data.")
+    return [[name] if isinstance(name, str) else name for name in names]
+
+
+def _show(taught: "Taught", target: Path, *, several: bool, quiet: bool) -> None:
     from nlpmeta.cli.console import out, out_table, printable, say
 
     if not quiet and taught.n_known:
@@ -160,16 +193,19 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
         say(f"Note: {some} in the model already; skipped.")
     if not quiet and taught.n_other_label:
         some = "1 text is" if taught.n_other_label == 1 else f"{taught.n_other_label} texts are"
-        say(f"Note: {some} in the model under another label too; kept under each.")
+        if several:
+            say(f"Note: {some} in the model with other labels; these were replaced.")
+        else:
+            say(f"Note: {some} in the model under another label too; kept under each.")
     if not taught.changes:
         out(f"Nothing new: {target} stays as it is")
         return
     if taught.described:
         out(printable(f"Described: {', '.join(taught.described)}"))
     named = (f"{name}{' (new)' if name in taught.new_classes else ''} {n}" for name, n in taught.new.items())
-    if taught.new:
-        n_new = sum(taught.new.values())
-        out(printable(f"Learned {n_new} {'example' if n_new == 1 else 'examples'}: {', '.join(named)}"))
+    if taught.n_new:
+        some = "1 example" if taught.n_new == 1 else f"{taught.n_new} examples"
+        out(printable(f"Learned {some}: {', '.join(named) or 'without a label'}"))
     rows = [
         (name, str(held))
         for name, held in (
@@ -180,7 +216,7 @@ def _show(taught: "Taught", target: Path, *, quiet: bool) -> None:
         if held is not None
     ]
     if rows:
-        out_table(("examples of the model", "accuracy by cross-validation"), rows)
+        out_table(("examples of the model", f"{'' if several else 'accuracy '}by cross-validation"), rows)
         if not quiet and taught.after is not None and taught.after.n < _FEW:
             some = "1 scored example says" if taught.after.n == 1 else f"{taught.after.n} scored examples say"
             say(

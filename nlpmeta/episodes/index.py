@@ -208,3 +208,13 @@ class MultiLabelKShot:
         chosen[draw(rng, np.flatnonzero(~marks.any(1)), self.n_shot)] = True
         rows: Integers = self._free[chosen]
         return rows
+
+
+def multilabel_folds(n_texts: int, n_folds: int, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Rows to learn from and rows to hold out, for each fold; none where a fold would have fewer than two texts."""
+    from sklearn.model_selection import KFold
+
+    if n_texts < 2 * n_folds:
+        return []
+    parts = KFold(n_folds, shuffle=True, random_state=seed).split(np.zeros(n_texts))
+    return [(rest.tolist(), out.tolist()) for rest, out in parts]

@@ -16,7 +16,7 @@ from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.accounts import check_apart
-from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot
+from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot, multilabel_folds
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation.request import AdaptRequest, Say, source_of
 from nlpmeta.evaluation.trial import MOST_FOLDS, Stopwatch, frozen_view, kept_table
@@ -260,18 +260,10 @@ def _draws(
     if request.n_shot is not None or test is not None:
         n_draws = request.n_draws if request.n_shot is not None else 1
         return sampler, [sampler.draw(index) for index in range(n_draws)], None, where, dict(sampler.short)
-    folds = _folds(sampler.pool, request.seed)
+    parts = multilabel_folds(len(sampler.pool), MOST_FOLDS, request.seed)
+    folds = [MultiLabelDraw(sampler.pool.select(rest), sampler.pool.select(out)) for rest, out in parts]
     said = f"{len(folds)}-fold cross-validation: all examples are in the support" if folds else "nothing"
     return sampler, folds, len(folds) or None, said, {}
-
-
-def _folds(pool: MultiLabelTexts, seed: int) -> list[MultiLabelDraw]:
-    from sklearn.model_selection import KFold
-
-    if len(pool) < 2 * MOST_FOLDS:
-        return []
-    parts = KFold(MOST_FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(pool)))
-    return [MultiLabelDraw(pool.select(rest.tolist()), pool.select(out.tolist())) for rest, out in parts]
 
 
 def _classifier(learner: Learner, support: MultiLabelTexts, embed: Embed) -> FewShotClassifier:
