@@ -1,12 +1,13 @@
-"""Writes the table of README.md from the rows that ``make bench`` measured, or checks that it agrees with them.
+"""Writes the table of README.md from the rows that ``make bench`` and ``make bench-multilabel`` measured, or checks it.
 
 python tools/readme_table.py             # write it
 python tools/readme_table.py --check     # exit code 1 if README.md says something else
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from nlpmeta.bench.store import Store
 from nlpmeta.bench.summary import Group, Method, Task, groups_of
 from nlpmeta.storage.files import read_text, write_text
 
-README, RESULTS = Path("README.md"), Path("results/bench")
+ROOT = Path(__file__).parents[1]
+README, RESULTS, SEVERAL = ROOT / "README.md", ROOT / "results" / "bench", ROOT / "results" / "multilabel.json"
 BEGIN, END = "<!-- results: written by tools/readme_table.py -->", "<!-- end of results -->"
 METHODS = {
     "auto@default": "nlpmeta",
@@ -25,13 +27,12 @@ METHODS = {
 }
 TASKS = {
     ("injongo", "swa"): "Injongo Swahili, 40 intents",
-    ("massive", "sw-KE"): "MASSIVE Swahili, 60 intents",
-    ("sib200", "swh_Latn"): "SIB-200 Swahili, 7 topics",
-    ("banking77", "en"): "BANKING77, 77 intents",
     ("sms-spam", "en"): "SMS spam, 2 classes",
 }
 SHOTS = 5
 """Of the tasks that have a row of their own."""
+OF_SEVERAL = ("auto", "one-vs-rest logistic", None, "SetFit, one-vs-rest, 25 steps, chosen thresholds")
+"""What the methods are called where a text may have several labels."""
 
 
 def table(groups: Sequence[Group]) -> str:
@@ -51,15 +52,30 @@ def table(groups: Sequence[Group]) -> str:
     return "\n".join([header, "|---" * (len(METHODS) + 2) + "|", *rows])
 
 
+def several(rows: Sequence[Mapping[str, object]]) -> str:
+    """A row for each number of positives a label: macro-F1, the mean of all datasets."""
+    found: dict[tuple[object, object], list[float]] = {}
+    for row in rows:
+        found.setdefault((row["method"], row["n_shot"]), []).append(float(str(row["macro_f1"])) / 100)
+    shown = {n_shot for method, n_shot in found if method == OF_SEVERAL[-1]}
+    n_sets = len({(row["data"], row["lang"]) for row in rows})
+    title = f"macro-F1 of several labels, mean of {n_sets} datasets"
+    return "\n".join(
+        _row(title, n_shot, [float(np.mean(found[method, n_shot])) if method else None for method in OF_SEVERAL])
+        for n_shot in sorted(shown, key=lambda n_shot: int(str(n_shot)))
+    )
+
+
 def _method(groups: Sequence[Group], name: str) -> Method:
     """The method called ``name``, with a limit of steps where it trains."""
     methods = {group.method for group in groups if group.method.name == name}
     return min(methods, key=lambda method: method.max_steps is None)
 
 
-def _row(title: str, n_shot: int, means: Sequence[float]) -> str:
-    best = max(means)
-    cells = [f"**{100 * each:.1f}**" if each == best else f"{100 * each:.1f}" for each in means]
+def _row(title: str, n_shot: object, means: Sequence[float | None]) -> str:
+    best = max(each for each in means if each is not None)
+    shown = ["" if each is None else f"{100 * each:.1f}" for each in means]
+    cells = [f"**{text}**" if each == best else text for each, text in zip(means, shown, strict=True)]
     return f"| {title} | {n_shot} | {' | '.join(cells)} |"
 
 
@@ -70,13 +86,19 @@ def with_table(readme: str, found: str) -> str:
     return f"{before}{BEGIN}\n{found}\n{END}{after}"
 
 
+def whole() -> str:
+    """Both parts, from what is in ``results/``."""
+    rows = json.loads(read_text(SEVERAL))["rows"]
+    return f"{table(groups_of(Store(RESULTS).lines()))}\n{several(rows)}"
+
+
 def main() -> int:
     """Write or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, and fail if there is a difference")
     asked = parser.parse_args()
     before = read_text(README)
-    after = with_table(before, table(groups_of(Store(RESULTS).lines())))
+    after = with_table(before, whole())
     if asked.check:
         return int(before != after)
     write_text(README, after)
