@@ -1,5 +1,6 @@
 """Exported models give the same probabilities in the libraries that they are for."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -9,16 +10,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import TOPICS
 from safetensors.torch import load_file, save_file
 
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.cli.app import main
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning, NLPMetaError
 from nlpmeta.export import export
-from nlpmeta.export.head import linear_heads
+from nlpmeta.export.head import exported_heads, linear_heads, plain_encoders
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.maml import MAML
 from nlpmeta.learners.prototypical import MatchingNetwork, NearestNeighbours, PrototypicalNetwork
@@ -36,12 +39,17 @@ KINDS = {
 }
 
 
-def classifier(kind, encoder_folder, pool):
-    encoder = TextEncoder.from_pretrained(str(encoder_folder), prefix="ball: ", max_length=16)
+def adapted_encoder(encoder_folder, **options):
+    encoder = TextEncoder.from_pretrained(str(encoder_folder), prefix="ball: ", max_length=16, **options)
     add_adapter(encoder, AdapterSettings(rank=4), seed=0)
     generator = torch.Generator().manual_seed(1)
     for weight in adapter_weights(encoder).values():
         weight.data += 0.2 * torch.randn(weight.shape, generator=generator)
+    return encoder
+
+
+def classifier(kind, encoder_folder, pool):
+    encoder = adapted_encoder(encoder_folder)
     return FewShotClassifier(KINDS[kind](encoder)).fit(pool.texts[::3], pool.names()[::3])
 
 
@@ -209,7 +217,6 @@ def test_an_export_says_that_it_reads_one_window(encoder_folder, pool, tmp_path)
 def test_a_wrong_head_would_be_noticed(encoder_folder, pool):
     from nlpmeta.errors import WorkFailedError
     from nlpmeta.export import sequence_classifier
-    from nlpmeta.export.head import plain_encoders
 
     made = classifier("ridge", encoder_folder, pool)
     head = linear_heads(made.learner_, made.state_)
@@ -335,3 +342,160 @@ def test_an_export_says_what_it_is_where_a_model_is_expected(exported, capsys):
         FewShotClassifier.from_pretrained(exported)
     assert main(["info", str(exported)]) == 1
     assert "is an export for transformers" in capsys.readouterr().err
+
+
+WORDS = [(topic, word) for topic, words in TOPICS.items() for word in words.split()]
+PAIRS = [(f"{a} {b}", sorted({first, second})) for first, a in WORDS[::2] for second, b in WORDS[1::2]]
+SEVERAL = [*PAIRS, ("unheard of", []), ("of nothing", []), ("or so", [])]
+SEVERAL_KINDS = ["two views", "one view", "not unit length", "without texts of no label", "older", "names alone"]
+
+
+def giving_several(kind, encoder_folder):
+    """A model that gives several labels per text, with the heads that ``kind`` says."""
+    if kind == "one view":
+        encoder = TextEncoder.from_pretrained(str(encoder_folder), prefix="ball: ", max_length=16)
+    else:
+        encoder = adapted_encoder(encoder_folder, normalise=kind != "not unit length")
+    examples = PAIRS if kind == "without texts of no label" else SEVERAL
+    if kind == "names alone":
+        head = AutoHead(encoder)
+        data = MultiLabelTexts((), (), tuple(TOPICS))
+        return FewShotClassifier.from_state(head, head.adapt_several(data, head.encoder), np.array(list(TOPICS)))
+    made = FewShotClassifier(AutoHead(encoder)).fit(*map(list, zip(*examples, strict=True)))
+    if kind != "older":
+        return made
+    state = {name: each for name, each in made.state_.items() if name not in ("several/weight 1", "several/bias 1")}
+    state["several/prototypes 0"] = made.state_["several/prototypes 1"].flip(1)
+    return FewShotClassifier.from_state(made.learner_, state, made.classes_, made.examples_)
+
+
+def given(probabilities, thresholds, classes):
+    rows = np.asarray(probabilities, np.float32) >= np.asarray(thresholds, np.float32)
+    return [[label for label, there in zip(classes, row, strict=True) if there] for row in rows]
+
+
+def program_in(folder):
+    specification = importlib.util.spec_from_file_location("exported_program", folder / "predict.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.Model(folder)
+
+
+@pytest.fixture(params=SEVERAL_KINDS)
+def several(request, encoder_folder):
+    return giving_several(request.param, encoder_folder)
+
+
+def test_several_labels_in_transformers_have_the_same_probabilities_and_thresholds(several, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    texts, before = [*TEXTS, *(text for text, _ in SEVERAL)], several.predict_proba(TEXTS)
+    export(several, tmp_path / "out", "transformers")
+    assert np.array_equal(several.predict_proba(TEXTS), before)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    batch = AutoTokenizer.from_pretrained(tmp_path / "out")(texts, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        found = model(**batch, labels=torch.ones(len(texts), 3))
+    theirs = found.logits.sigmoid()
+    np.testing.assert_allclose(theirs, several.predict_proba(texts), atol=1e-5, rtol=0)
+    assert model.config.problem_type == "multi_label_classification"
+    labels = [model.config.id2label[i] for i in range(3)]
+    assert labels == several.classes_.tolist() and model.config.label2id == {name: i for i, name in enumerate(labels)}
+    assert given(theirs, model.config.thresholds, labels) == several.predict(texts)
+    assert float(found.loss) == pytest.approx(-np.log(several.predict_proba(texts)).mean(), rel=1e-3)
+
+
+def test_names_alone_are_exported_with_the_one_view_that_they_read(encoder_folder):
+    made = giving_several("names alone", encoder_folder)
+    assert len(plain_encoders(made.learner_, made.state_)) == 1
+    assert exported_heads(made.learner_, made.state_).n_views == 1
+
+
+def test_wrong_heads_of_several_labels_would_be_noticed(encoder_folder):
+    from nlpmeta.errors import WorkFailedError
+    from nlpmeta.export import sequence_classifier
+
+    made = giving_several("two views", encoder_folder)
+    heads, encoders = (read(made.learner_, made.state_) for read in (exported_heads, plain_encoders))
+    for part in ("weight", "bias", "prototypes", "shares"):
+        with pytest.raises(WorkFailedError, match="off; nothing was written"):
+            sequence_classifier(made, replace(heads, **{part: getattr(heads, part) * 1.05}), encoders)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_several_labels_in_onnx_are_those_of_the_model(several, tmp_path):
+    pytest.importorskip("onnxruntime")
+    texts = [*TEXTS, *(text for text, _ in SEVERAL)]
+    export(several, tmp_path / "out", "onnx")
+    program = program_in(tmp_path / "out")
+    np.testing.assert_allclose(program.predict_proba(texts), several.predict_proba(texts), atol=1e-5, rtol=0)
+    assert program.predict(texts) == several.predict(texts)
+    facts = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert facts == {"labels": several.classes_.tolist(), "thresholds": several.thresholds_.tolist()}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_answers_with_a_matrix_gives_lists_in_onnx(encoder_folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    texts, sets = zip(*SEVERAL, strict=True)
+    marks = np.array([[topic in each for topic in TOPICS] for each in sets], int)
+    made = FewShotClassifier("auto", encoder=str(encoder_folder)).fit(list(texts), marks, classes=[3, 5, 7])
+    export(made, tmp_path / "out", "onnx")
+    found = program_in(tmp_path / "out").predict(texts)
+    assert found == [
+        [label for label, there in zip((3, 5, 7), row, strict=True) if there] for row in made.predict(texts)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["onnx", "onnx-int8"])
+def test_the_program_in_an_onnx_folder_prints_the_labels_of_each_text_with_semicolons_between(
+    form, encoder_folder, tmp_path
+):
+    pytest.importorskip("onnxruntime")
+    made, texts = giving_several("two views", encoder_folder), [text for text, _ in SEVERAL]
+    export(made, tmp_path / "out", form)
+    program = str(tmp_path / "out" / "predict.py")
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE, program, *texts], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert run.returncode == 0, run.stderr[-1000:]
+    rows = [line.split("\t") for line in run.stdout.splitlines()]
+    assert [row[2] for row in rows] == texts
+    expected = [";".join(labels) for labels in made.predict(texts)]
+    right = [row[0] == labels for row, labels in zip(rows, expected, strict=True)]
+    assert all(right) if form == "onnx" else np.mean(right) > 0.7
+    assert "" in expected and any(";" in labels for labels in expected)
+    assert all(len(row[0].split(";")) == len(row[1].split(";")) for row in rows)
+
+
+@pytest.mark.slow
+def test_a_pipeline_without_nlpmeta_gives_each_of_several_labels_its_probability(encoder_folder, tmp_path):
+    made = giving_several("two views", encoder_folder)
+    export(made, tmp_path / "out", "transformers")
+    program = (
+        "import sys, json; sys.modules['nlpmeta'] = None\nfrom transformers import pipeline\n"
+        f"run = pipeline('text-classification', {str(tmp_path / 'out')!r}, trust_remote_code=True)\n"
+        f"print(json.dumps(run({TEXTS!r}, top_k=None)))"
+    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr[-1000:]
+    found = [{each["label"]: each["score"] for each in row} for row in json.loads(run.stdout.splitlines()[-1])]
+    theirs = [[row[label] for label in made.classes_] for row in found]
+    np.testing.assert_allclose(theirs, made.predict_proba(TEXTS), atol=1e-5, rtol=0)
+
+
+def test_sentence_transformers_has_no_form_for_several_labels_and_the_command_says_which_have(
+    encoder_folder, tmp_path, capsys
+):
+    pytest.importorskip("sentence_transformers")
+    texts, sets = map(list, zip(*SEVERAL, strict=True))
+    FewShotClassifier("auto", encoder=str(encoder_folder)).fit(texts, sets).save_pretrained(tmp_path / "model")
+    arguments = ["export", str(tmp_path / "model"), str(tmp_path / "out"), "--to"]
+    assert main([*arguments, "sentence-transformers"]) == 2
+    said = capsys.readouterr().err
+    assert "several labels per text" in said and "--to transformers, onnx and onnx-int8 can" in said
+    assert len(said.splitlines()) == 1 and not (tmp_path / "out").exists()
+    assert main([*arguments, "transformers"]) == 0
+    assert str(tmp_path / "out") in capsys.readouterr().out

@@ -280,13 +280,13 @@ def test_held_out_prototypes_are_those_without_the_text():
     marks[:4] = False
     names, weights = torch.from_numpy(rng.normal(size=(3, 5))), torch.full((3,), 5.0, dtype=torch.float64)
     _, held_out = _prototypes(rows, marks, names, weights)
-    from nlpmeta.auto.several import _shares
+    from nlpmeta.auto.heads import odds_of
 
     for row in (0, 6):
         kept = torch.arange(12) != row
         means, _ = _prototypes(rows[kept], marks[kept], names, weights)
         cosines = torch.nn.functional.normalize(rows[row : row + 1], dim=1) @ means.T
-        assert torch.allclose(held_out[row], _shares(cosines, means[-1].any())[0])
+        assert torch.allclose(held_out[row], odds_of(cosines, 3)[0])
 
 
 def test_a_single_text_without_a_label_makes_no_prototype_and_two_do():

@@ -1,10 +1,12 @@
-"""Candidate heads and the adapter scales at which they read the encoder."""
+"""Candidate heads and the adapter scales at which they read the encoder; those of several labels, put together."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.encoder.parts import view_width
@@ -191,3 +193,76 @@ def features_of(texts: Texts) -> Tensor:
     if texts.features is None:
         raise NLPMetaError("The embeddings must be known before heads are compared.")
     return texts.features
+
+
+PROTOTYPE_TEMPERATURE = 0.04
+"""What cosines to the prototypes of several labels are divided by; chosen with the constants in ``several``."""
+MOST_SURE, MOST_ODDS = 1 - 1e-6, 12.0
+"""The largest share of a prototype; the log-odds of a probability that is as good as 0 or 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelHeads:
+    """All heads in one linear layer, and the log-odds among the prototypes of each head, added times its share.
+
+    Weight ``(n_labels, n_views * dim)``, bias ``(n_labels,)``; prototypes ``(n_heads, n_prototypes, n_views * dim)``,
+    those of the labels first; shares ``(n_heads,)``. ``normalise`` says whether the encoder gives unit length.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    prototypes: Tensor
+    shares: Tensor
+    n_views: int
+    normalise: bool
+
+    @classmethod
+    def of(
+        cls,
+        means: Mapping[float, Tensor],
+        lines: Mapping[float, tuple[Tensor, Tensor]],
+        shares: Tensor,
+        level: Tensor,
+        scales: tuple[float, ...],
+        *,
+        normalise: bool,
+    ) -> "LabelHeads":
+        """Put heads together that each read one view.
+
+        Args:
+            means: by the scale of the view, the prototypes of each label and of texts without any, ``(n_labels + 1,
+                dim)``; the last is 0 where there is none.
+            lines: by the scale of the view, weight ``(n_labels, dim)`` and bias ``(n_labels,)``.
+            shares: of ``means`` and then of ``lines``, what scores are multiplied by before they are added.
+            level: what is added to them, ``(n_labels,)``.
+            scales: of the views that there are.
+            normalise: whether the encoder gives unit length.
+        """
+        there = [_in_view(rows if bool(rows[-1].any()) else rows[:-1], scale, scales) for scale, rows in means.items()]
+        prototypes, weight, bias = torch.stack(there), torch.zeros_like(there[0][: len(level)]), level
+        for share, (scale, (line, start)) in zip(shares[len(means) :], lines.items(), strict=True):
+            weight, bias = weight + share * _in_view(line, scale, scales), bias + share * start
+        return cls(weight, bias, prototypes, shares[: len(means)], len(scales), normalise)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """From embeddings ``(n, n_views * dim)`` to log-odds ``(n, n_labels)``."""
+        unit = torch.cat([F.normalize(part, dim=1) for part in features.chunk(self.n_views, 1)], dim=1)
+        odds = odds_of(torch.einsum("nd,hpd->nhp", unit, self.prototypes), len(self.bias))
+        among = (odds * self.shares.unsqueeze(1)).sum(1)
+        return (F.linear(features, self.weight, self.bias) + among).clamp(-MOST_ODDS, MOST_ODDS)
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Of each label by itself, ``(n, n_labels)``."""
+        return self.logits(features).sigmoid()
+
+
+def odds_of(cosines: Tensor, n_labels: int) -> Tensor:
+    """Log-odds of each label among all prototypes ``(..., n_prototypes)``, over those of guessing, per label."""
+    logs = (cosines / PROTOTYPE_TEMPERATURE).log_softmax(-1)
+    odds = logs - torch.log1p(-logs.exp().clamp(max=MOST_SURE))
+    return odds[..., :n_labels] + math.log(max(cosines.size(-1) - 1, 1))
+
+
+def _in_view(rows: Tensor, scale: float, scales: tuple[float, ...]) -> Tensor:
+    """Rows ``(n, dim)`` for one view as rows for all, ``(n, n_views * dim)``: zeros for the others."""
+    return torch.cat([rows if each == scale else torch.zeros_like(rows) for each in scales], dim=1)

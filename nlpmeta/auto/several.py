@@ -4,13 +4,15 @@ Every constant here was chosen on the dev texts of ten BRIGHTER languages that n
 from their training texts (``benchmarks/multilabel.py --choose``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder, columns_of
+from nlpmeta.auto.heads import ADAPTED, FROZEN, MOST_ODDS, LabelHeads, ScaledEncoder, columns_of, features_of, odds_of
 from nlpmeta.data import class_words, words_instead
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.learners.abilities import THRESHOLDS
@@ -18,8 +20,6 @@ from nlpmeta.learners.base import Embed, Learner, Predictor, TaskState, Texts, c
 
 NAME_WEIGHT = 5.0
 """How many positive examples the name of a label counts as."""
-TEMPERATURE = 0.04
-"""What cosines to prototypes are divided by."""
 PENALTY = 1.0
 """Of the squared norm of the weights in the regression."""
 EXPECTED_SHARE = 1.0
@@ -31,7 +31,6 @@ NAMES_THRESHOLD = 0.1
 SLOPE, OFFSET, CALIBRATION_STRENGTH = 1.2, -0.8, 20.0
 """Of the log-odds in standard units of the scores, and how many pairs of text and label that counts as."""
 _PREFIX = "several/"
-_LARGEST = 12.0  # log-odds of a probability that is as good as 0 or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +46,9 @@ class OneVsRest(Predictor):
     @classmethod
     def of(cls, learner: Learner, state: TaskState) -> "OneVsRest":
         """Read ``state``."""
-        return cls(learner, state, scales=_views(learner))
+        every = _views(learner)
+        read = (scale for scale in every if {_means_of(scale), _line_of(scale, every)[0]} & state.keys())
+        return cls(learner, state, tuple(read))
 
     @property
     def choice(self) -> str:
@@ -58,10 +59,27 @@ class OneVsRest(Predictor):
     def adapter_scales(self) -> tuple[float, ...]:
         return self.scales
 
+    @cached_property
+    def heads(self) -> LabelHeads:
+        """The heads that are stored, averaged in units of their spreads, with slope and offsets."""
+        state, every, scales = self.state, _views(self.learner), self.scales
+        means = {scale: state[name] for scale in scales if (name := _means_of(scale)) in state}
+        names = {scale: _line_of(scale, every) for scale in scales}
+        lines = {scale: (state[w], state[b]) for scale, (w, b) in names.items() if w in state}
+        shares = state[f"{_PREFIX}slope"] / (state[f"{_PREFIX}spreads"] * (len(means) + len(lines)))
+        level = state[f"{_PREFIX}offsets"] - shares @ state[f"{_PREFIX}means"]
+        return LabelHeads.of(means, lines, shares, level, scales, normalise=self.learner.encoder.normalise)
+
+    def queries(self, texts: Sequence[str]) -> Texts:
+        """Texts with the embeddings that the heads read: a view that none of them sees is not computed."""
+        encoder = self.learner.encoder
+        seen = encoder.select(self.scales) if isinstance(encoder, ScaledEncoder) else encoder
+        return Texts(tuple(texts), seen.encode(texts))
+
     def logits(self, queries: Texts) -> Tensor:
-        features = self.learner.encoder.encode(queries.texts) if queries.features is None else queries.features
-        found = _scores(self.learner, self.state, features)
-        return (self.state[f"{_PREFIX}slope"] * found + self.state[f"{_PREFIX}offsets"]).clamp(-_LARGEST, _LARGEST)
+        known = queries if queries.features is not None else self.queries(queries.texts)
+        seen = columns_of(self.learner.encoder, features_of(known), self.scales, computed=self.scales)
+        return self.heads.logits(seen)
 
     def problem(self) -> str:
         """Which number would not give labels; empty if all do."""
@@ -100,12 +118,12 @@ def learn_several(learner: Learner, data: MultiLabelTexts, embed: Embed, feature
     known = names.new_zeros(0, names.size(1)) if texts is None else texts.cpu().double()
     views, found, held_out, usable = _views(learner), TaskState(), list[Tensor](), marks.any(0)
     rows, own = _seen(learner, known, ADAPTED), _seen(learner, names, ADAPTED)
-    found[f"{_PREFIX}prototypes {ADAPTED:g}"], without = _prototypes(rows, marks, own, weights)
+    found[_means_of(ADAPTED)], without = _prototypes(rows, marks, own, weights)
     held_out.append(without)
     for scale in views if len(known) else ():
-        rows, own, of = _seen(learner, known, scale), _seen(learner, names, scale), _regression_of(scale, views)
-        weight, bias, without = _regression(rows, marks, own, weights)
-        found |= {f"{_PREFIX}weight{of}": weight, f"{_PREFIX}bias{of}": bias}
+        rows, own = _seen(learner, known, scale), _seen(learner, names, scale)
+        *line, without = _regression(rows, marks, own, weights)
+        found |= dict(zip(_line_of(scale, views), line, strict=True))
         held_out.append(without)
     stacked = torch.stack(held_out) if len(known) > 1 else torch.zeros(len(held_out), 0, len(marks.T))
     found |= _units(stacked)
@@ -149,17 +167,7 @@ def _prototypes(rows: Tensor, marks: Tensor, names: Tensor, weights: Tensor) -> 
     along, own = rows @ sums.T, rows.square().sum(1, keepdim=True)
     length = (sums.square().sum(1) - counts * (2 * along - own)).clamp(min=1e-12).sqrt()
     cosines = (along - counts * own) / (length * own.sqrt().clamp(min=1e-12))
-    return means, _shares(cosines, means[-1].any())
-
-
-def _shares(cosines: Tensor, has_none: Tensor) -> Tensor:
-    """Log-odds of each label among all prototypes, over those of guessing; ``(n, n_labels)``."""
-    wanted = cosines if bool(has_none) else cosines[:, :-1]
-    logs = (wanted / TEMPERATURE).log_softmax(1)
-    odds = logs - torch.log1p(-logs.exp().clamp(max=1 - 1e-6))
-    n_labels = cosines.size(1) - 1
-    guess = max(wanted.size(1) - 1, 1)
-    return odds[:, :n_labels] + torch.tensor(float(guess)).log().to(odds)
+    return means, odds_of(cosines if bool(means[-1].any()) else cosines[:, :-1], len(weights))
 
 
 def _regression(rows: Tensor, marks: Tensor, names: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,7 +237,7 @@ def _odds(scores: Tensor, marks: Tensor, usable: Tensor) -> TaskState:
     return {
         f"{_PREFIX}slope": torch.tensor(slope),
         f"{_PREFIX}offsets": offsets,
-        THRESHOLDS: (slope * least + offsets).clamp(-_LARGEST, _LARGEST),
+        THRESHOLDS: (slope * least + offsets).clamp(-MOST_ODDS, MOST_ODDS),
     }
 
 
@@ -260,27 +268,20 @@ def _calibrated(scores: Tensor, marks: Tensor, base: Tensor) -> tuple[float, flo
     return max(float(values[0]), 0.1), float(values[1])
 
 
-def _scores(learner: Learner, state: TaskState, features: Tensor) -> Tensor:
-    """The averaged scores of texts by their embeddings in all views; ``(n, n_labels)``."""
-    parts, views = [], {scale: _seen(learner, features, scale) for scale in _views(learner)}
-    for scale, rows in views.items():
-        if (means := state.get(f"{_PREFIX}prototypes {scale:g}")) is not None:
-            parts.append(_shares(F.normalize(rows, dim=1) @ means.T, means[-1].any()))
-    for scale, rows in views.items():
-        of = _regression_of(scale, tuple(views))
-        if (weight := state.get(f"{_PREFIX}weight{of}")) is not None:
-            parts.append(F.linear(rows, weight, state[f"{_PREFIX}bias{of}"]))
-    return _averaged(torch.stack(parts), state)
-
-
 def _views(learner: Learner) -> tuple[float, ...]:
     """The scales that are read, the frozen view last; one without meaning where the encoder has no adapters."""
     return (ADAPTED, FROZEN) if isinstance(learner.encoder, ScaledEncoder) else (ADAPTED,)
 
 
-def _regression_of(scale: float, views: tuple[float, ...]) -> str:
-    """What follows the name of a view's regression in a state; nothing for the last, the only one in earlier models."""
-    return "" if scale == views[-1] else f" {scale:g}"
+def _means_of(scale: float) -> str:
+    """The name of a view's prototypes in a state."""
+    return f"{_PREFIX}prototypes {scale:g}"
+
+
+def _line_of(scale: float, views: tuple[float, ...]) -> tuple[str, str]:
+    """The names of weight and bias of a view's regression; the last one's, the only one in earlier models, are bare."""
+    end = "" if scale == views[-1] else f" {scale:g}"
+    return f"{_PREFIX}weight{end}", f"{_PREFIX}bias{end}"
 
 
 def _seen(learner: Learner, features: Tensor, scale: float) -> Tensor:

@@ -147,7 +147,8 @@ def export(
 
     The folder contains the encoder, so it takes several hundred MB. --overwrite replaces an earlier export; a folder
     with anything else in it is left alone. An onnx folder also has predict.py, which needs only onnxruntime, tokenizers
-    and numpy; with --int8, probabilities differ from the model's.
+    and numpy; with --int8, probabilities differ from the model's. Models with several labels per text can be exported
+    to transformers and onnx.
     """
     import warnings
     from typing import cast

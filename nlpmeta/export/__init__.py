@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from nlpmeta.auto.heads import PROTOTYPE_TEMPERATURE, LabelHeads
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.encoder.engines import typical_tokens
 from nlpmeta.encoder.files import POOLED, Pooling
 from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
-from nlpmeta.export.head import LinearHeads, linear_heads, plain_encoders
+from nlpmeta.export.head import LinearHeads, exported_heads, plain_encoders
 from nlpmeta.progress import quiet_transformers
 from nlpmeta.storage.files import copy_file, remove_folder, write_bytes, write_json, write_text
 from nlpmeta.storage.folders import check_new_folder, new_folder
@@ -44,19 +45,24 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
     """Write ``classifier`` to ``folder`` with all that it needs, the encoder included.
 
     Args:
-        classifier: an adapted model whose head is linear or a mixture of linear ones.
+        classifier: an adapted model whose head is linear or a mixture of linear ones, or that gives several labels.
         folder: made if absent.
         form: for which library.
         overwrite: replace an existing export, once the new one is complete; see ``check_new_folder``.
 
     Raises:
-        NLPMetaError: if the folder exists, the head is not linear, or a library is missing.
+        NLPMetaError: if the folder exists, the form has no place for the head, or a library is missing.
         WorkFailedError: if the exported model does not give the same probabilities.
     """
     check_export(folder, form, overwrite=overwrite)
     if classifier.learner_.encoder.pairs:
         raise NLPMetaError("This model classifies pairs of texts, which has no form in other libraries.")
-    heads, encoder = linear_heads(classifier.learner_, classifier.state_), classifier.learner_.encoder
+    heads, encoder = exported_heads(classifier.learner_, classifier.state_), classifier.learner_.encoder
+    if form == "sentence-transformers" and isinstance(heads, LabelHeads):
+        raise NLPMetaError(
+            "This model gives several labels per text, which a linear head on sentence-transformers cannot; "
+            "--to transformers, onnx and onnx-int8 can."
+        )
     if encoder.windows is not None:
         warnings.warn(
             f"The export reads the first {encoder.window} tokens of a text; this model reads {encoder.max_length}, in "
@@ -66,9 +72,12 @@ def export(classifier: FewShotClassifier, folder: Path, form: Form, *, overwrite
         )
     with new_folder(folder, overwrite=overwrite) as temporary, quiet_transformers():
         encoders = plain_encoders(classifier.learner_, classifier.state_)
-        writers = {"transformers": _transformers, "sentence-transformers": _sentences}
-        writers |= {"onnx": _onnx, "onnx-int8": _onnx_int8}
-        writers[form](classifier, heads, encoders, temporary)
+        if form == "transformers":
+            _transformers(classifier, heads, encoders, temporary)
+        elif form == "sentence-transformers" and isinstance(heads, LinearHeads):
+            _sentences(classifier, heads, encoders, temporary)
+        else:
+            _onnx(classifier, heads, encoders, temporary, int8=form == "onnx-int8")
         write_manifest(temporary, {"kind": EXPORT, "form": form})
 
 
@@ -86,7 +95,7 @@ def check_export(folder: Path, form: str, *, overwrite: bool = False) -> None:
 
 
 def sequence_classifier(
-    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]"
+    classifier: FewShotClassifier, heads: LinearHeads | LabelHeads, encoders: "Sequence[PreTrainedModel]"
 ) -> "NLPMetaForSequenceClassification":
     """The model as a module of ``transformers``, compared with the classifier.
 
@@ -103,16 +112,21 @@ def sequence_classifier(
         encoder_options=no_pooler,
         normalise=heads.normalise,
         pooling=classifier.learner_.encoder.pooling,
-        shares=heads.shares.tolist(),
-        mixture_temperature=heads.temperature,
         max_tokens=classifier.learner_.encoder.window,
         end_tokens=end_tokens(classifier.learner_.encoder),
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
     )
+    if isinstance(heads, LinearHeads):
+        config.shares, config.mixture_temperature = heads.shares.tolist(), heads.temperature
+    else:
+        config.problem_type, config.thresholds = "multi_label_classification", classifier.thresholds_.tolist()
+        config.prototype_shares, config.n_prototypes = heads.shares.tolist(), heads.prototypes.size(1)
     model = NLPMetaForSequenceClassification(config)
     model.encoders = nn.ModuleList(encoders)
-    model.classifier.weight.data, model.classifier.bias.data = heads.weight.flatten(0, 1), heads.bias.flatten()
+    model.classifier.weight.data, model.classifier.bias.data = heads.weight.flatten(0, -2), heads.bias.flatten()
+    if isinstance(heads, LabelHeads):
+        model.prototypes.weight.data = heads.prototypes.flatten(0, 1) / PROTOTYPE_TEMPERATURE
     _compare(model.eval(), classifier)
     return model
 
@@ -122,14 +136,15 @@ def _compare(model: "NLPMetaForSequenceClassification", classifier: FewShotClass
     tokenizer = whole_tokenizer(classifier.learner_.encoder)
     texts = [*(str(label) for label in classifier.classes_[:8].tolist() if str(label).strip()), "a b c", "1 2"]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
-    theirs = model(batch["input_ids"], batch["attention_mask"]).logits.softmax(1)
+    logits = model(batch["input_ids"], batch["attention_mask"]).logits
+    theirs = logits.sigmoid() if classifier.fitted_.gives_sets else logits.softmax(1)
     apart = float((theirs - torch.from_numpy(classifier.predict_proba(texts))).abs().max())
     if not apart < TOLERANCE:
         raise WorkFailedError(f"The exported model's probabilities are {apart:.1g} off; nothing was written.")
 
 
 def _transformers(
-    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
+    classifier: FewShotClassifier, heads: LinearHeads | LabelHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
 ) -> None:
     from nlpmeta.export import modeling
 
@@ -192,35 +207,28 @@ def _with_pooler(encoder: "PreTrainedModel") -> dict[str, Tensor]:
 class _Probabilities(nn.Module):
     """Token ids and mask ``(n, width)`` to probabilities ``(n, n_way)``."""
 
-    def __init__(self, encoders: "Sequence[PreTrainedModel]", heads: LinearHeads, pooling: Pooling) -> None:
+    def __init__(
+        self, encoders: "Sequence[PreTrainedModel]", heads: LinearHeads | LabelHeads, pooling: Pooling
+    ) -> None:
         super().__init__()
         self.embedder, self.heads = Embedder(encoders, normalise=heads.normalise, pooling=pooling), heads
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.heads.logits(self.embedder(input_ids, attention_mask)).softmax(1)
+        return self.heads.probabilities(self.embedder(input_ids, attention_mask))
 
 
 def _onnx(
-    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
-) -> None:
-    _write_onnx(classifier, heads, encoders, folder, int8=False)
-
-
-def _onnx_int8(
-    classifier: FewShotClassifier, heads: LinearHeads, encoders: "Sequence[PreTrainedModel]", folder: Path
-) -> None:
-    _write_onnx(classifier, heads, encoders, folder, int8=True)
-
-
-def _write_onnx(
     classifier: FewShotClassifier,
-    heads: LinearHeads,
+    heads: LinearHeads | LabelHeads,
     encoders: "Sequence[PreTrainedModel]",
     folder: Path,
     *,
     int8: bool,
 ) -> None:
-    """One graph from tokens to probabilities, the tokenizer, the labels, and a program that reads these alone."""
+    """One graph from tokens to probabilities, the tokenizer, the labels, and a program that reads these alone.
+
+    The labels' thresholds go with them where a text may have several labels.
+    """
     sequence_classifier(classifier, heads, encoders)  # only to compare
     for encoder in encoders:
         encoder.set_attn_implementation("eager")
@@ -233,7 +241,8 @@ def _write_onnx(
     inner = tokenizer.backend_tokenizer
     inner.enable_truncation(classifier.learner_.encoder.window)
     write_text(folder / "tokenizer.json", inner.to_str())
-    write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()})
+    thresholds = {"thresholds": classifier.thresholds_.tolist()} if classifier.fitted_.gives_sets else {}
+    write_json(folder / "labels.json", {"labels": classifier.classes_.tolist()} | thresholds)
     copy_file(Path(__file__).parent / "predict.py.txt", folder / "predict.py")
 
 

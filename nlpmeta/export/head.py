@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import NAMES_ALONE, ScaledEncoder
+from nlpmeta.auto.heads import NAMES_ALONE, LabelHeads, ScaledEncoder
 from nlpmeta.auto.mixture import mixed
+from nlpmeta.auto.several import OneVsRest
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.light import LightEncoder, LightHeads, write_light, write_names
 from nlpmeta.classifier.streaming import check_state
@@ -57,6 +58,20 @@ class LinearHeads:
         scores = torch.einsum("nd,hwd->hnw", features, self.weight) + self.bias.unsqueeze(1)
         return mixed(scores.log_softmax(2), self.shares) / self.temperature
 
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Of the classes, ``(n, n_way)``; their sum is 1."""
+        return self.logits(features).softmax(1)
+
+
+def exported_heads(learner: Learner, state: TaskState) -> LinearHeads | LabelHeads:
+    """What gives the same probabilities as ``learner`` with ``state``.
+
+    Raises:
+        NLPMetaError: as ``linear_heads``, where each text gets one label.
+    """
+    predictor = learner.predictor(state)
+    return predictor.heads if isinstance(predictor, OneVsRest) else linear_heads(learner, state)
+
 
 @torch.no_grad()
 def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
@@ -69,7 +84,7 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
         NLPMetaError: if a head is not linear (neighbours, siamese and matching networks).
     """
     if THRESHOLDS in state:
-        raise NLPMetaError("This model gives several labels per text, which no export has a form for.")
+        raise NLPMetaError("This model gives several labels per text, which no linear head does.")
     if WEIGHT in state:  # MAML and its family: the head beside the adapters of the task
         weight, bias = state[WEIGHT].detach().cpu(), state[BIAS].detach().cpu()
         return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1, device="cpu"), 1.0, normalise=True)
@@ -97,7 +112,7 @@ def _agrees(heads: LinearHeads, learner: Learner, state: TaskState, views: int) 
         probes = torch.cat([F.normalize(part, dim=1) for part in probes.chunk(views, dim=1)], dim=1)
     scores, shares, temperature = _parts(learner, state, probes)
     theirs = mixed(scores.log_softmax(2), shares) / temperature
-    return bool((heads.logits(probes).softmax(1) - theirs.softmax(1)).abs().max() < _CLOSE)
+    return bool((heads.probabilities(probes) - theirs.softmax(1)).abs().max() < _CLOSE)
 
 
 def _parts(learner: Learner, state: TaskState, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
