@@ -8,7 +8,6 @@ import pytest
 from documents import ROOT, SHARED, blocks, documents, needs_shared_data, planned
 from readme_table import whole, with_table
 
-
 BLOCKS = [block for path in documents() for block in blocks(path)]
 
 
