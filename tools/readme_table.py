@@ -89,7 +89,7 @@ def with_table(readme: str, found: str) -> str:
 def whole() -> str:
     """Both parts, from what is in ``results/``."""
     rows = json.loads(read_text(SEVERAL))["rows"]
-    return f"{table(groups_of(Store(RESULTS).lines()))}\n{several(rows)}"
+    return "\n".join(filter(None, (table(groups_of(Store(RESULTS).lines())), several(rows))))
 
 
 def main() -> int:
