@@ -1,6 +1,7 @@
 """None, one or several labels per text: what may be given, what is learned and answered, and how it is kept."""
 
 import json
+import math
 import re
 
 import numpy as np
@@ -21,6 +22,7 @@ from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.several import PENALTY, OneVsRest, _odds, _prototypes, _regression
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.teaching import HeldOut, teach
+from nlpmeta.cli.console import percent
 from nlpmeta.data.multilabel import MultiLabelTexts, checked_marks
 from nlpmeta.episodes.index import MultiLabelKShot
 from nlpmeta.errors import DataError, NLPMetaError
@@ -28,6 +30,7 @@ from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.logistic import one_vs_rest
 from nlpmeta.metrics import SEVERAL_METRICS, several_scores
+from nlpmeta.metrics.scores import Interval
 from nlpmeta.online import OnlineClassifier
 from nlpmeta.sharing.card import card
 from nlpmeta.sharing.gather import gather
@@ -511,6 +514,14 @@ def test_a_matrix_is_taught_by_its_columns(encoder_folder):
     assert isinstance(classifier.predict(["rice"]), np.ndarray)
     with pytest.raises(DataError, match="columns"):
         teach(classifier, ["rice cash"], np.zeros((1, 4)))
+
+
+def test_a_figure_that_a_fold_does_not_know_is_the_mean_of_the_others(run, tmp_path):
+    rows = [{"text": text, "labels": labels} for text, labels in zip(TEXTS[:4], LABELS[:4], strict=True)]
+    rows += [{"text": f"unheard of {i}", "labels": []} for i in range(8)]
+    code, printed, errors = run("adapt", "--data", _lines(tmp_path / "t.jsonl", rows), "--shots", "all", "--json")
+    assert code == 0 and 0 < json.loads(printed)["mean_average_precision"]["mean"] <= 1, errors
+    assert Interval(math.nan, math.nan).percent() == percent(math.nan) == "-"
 
 
 def test_the_command_line_teaches_several_labels(run, separated, tagged, tmp_path):

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -96,8 +97,8 @@ def printable(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    """``0.973`` as ``97.3``."""
-    return f"{100 * share:.1f}"
+    """``0.973`` as ``97.3``; a hyphen where it is not known."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:

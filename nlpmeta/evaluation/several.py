@@ -1,5 +1,6 @@
 """Adapt and measure where texts have none, one or several labels; the baseline, and saved models on such data."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -281,7 +282,9 @@ def _scored(answer: GivesProbabilities, query: MultiLabelTexts) -> dict[str, flo
 
 
 def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([each[name] for each in scores])) for name in SEVERAL_METRICS}
+    """Over the folds in which a figure is known: average precision is not where no text has a label."""
+    known = {name: [each[name] for each in scores if not math.isnan(each[name])] for name in SEVERAL_METRICS}
+    return {name: float(np.mean(values)) if values else math.nan for name, values in known.items()}
 
 
 def _interval(found: Interval | None) -> Json:

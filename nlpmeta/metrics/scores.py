@@ -52,6 +52,8 @@ class Interval:
 
     def percent(self) -> str:
         """``84.0 ± 1.2``, in percent; without the interval where that spans more than all there is, as of two draws."""
+        if math.isnan(self.mean):
+            return "-"
         half = "" if math.isnan(self.ci95) or self.ci95 > MOST_SAID else f" ± {100 * self.ci95:.1f}"
         return f"{100 * self.mean:.1f}{half}"
 
