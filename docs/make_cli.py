@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from nlpmeta.cli.app import app
+from nlpmeta.cli import app
 
 PAGE = Path(__file__).parent / "cli.md"
 HEAD = """# Command line

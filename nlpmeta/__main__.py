@@ -1,6 +1,6 @@
 """``python -m nlpmeta`` is the ``nlpmeta`` command."""
 
-from nlpmeta.cli.app import entry
+from nlpmeta.cli import entry
 
 if __name__ == "__main__":
     entry()

@@ -15,7 +15,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.merged import adapted_layers
 from nlpmeta.encoder.text_encoder import TextEncoder

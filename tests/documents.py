@@ -105,7 +105,7 @@ def run_command(command):
 
         load_recipe(words[2], [word for word in words[3:] if "=" in word])
     elif plan == "run":
-        from nlpmeta.cli.app import main
+        from nlpmeta.cli import main
 
         words = [each if not each.startswith("runs/") or Path(each).is_dir() else "default" for each in words]
         if "onnx" in words:  # of the whole encoder it takes a minute

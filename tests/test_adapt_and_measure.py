@@ -8,7 +8,7 @@ from test_lora import adapted_encoder
 
 from nlpmeta import AdaptRequest, FewShotClassifier, adapt_and_measure, evaluation
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.errors import NLPMetaError

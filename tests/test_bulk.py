@@ -19,7 +19,7 @@ from pyarrow import Table, parquet
 import nlpmeta
 from nlpmeta.bulk.partitions import Answered, Partition, partitions
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.errors import NLPMetaError, WorkFailedError
 
 WORDS = " ".join(TOPICS.values()).split()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 
 ADAPT_KEYS = {"data", "lang", "method", "n_way", "n_shot", "draws", "accuracy", "macro_f1", "chance", "baseline"}
 ADAPT_KEYS |= {"seconds", "out"}
@@ -346,7 +346,7 @@ def test_help_answers_within_half_a_second_and_shows_examples():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     assert "nlpmeta adapt --lang sw --shots 5" in done.stdout
-    heavy = "import sys, nlpmeta.cli.app; print([m for m in ('torch', 'sklearn', 'numpy') if m in sys.modules])"
+    heavy = "import sys, nlpmeta.cli; print([m for m in ('torch', 'sklearn', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # of CPU, whatever else runs
     assert seconds < 1.5  # half a second on a quiet machine; tests may share it
@@ -378,7 +378,7 @@ def test_the_memory_of_predict_does_not_grow_with_the_file(table, encoder_folder
     peaks = []
     for lines in (5_000, 30_000):
         (tmp_path / "many.txt").write_text("".join(f"ball goal {i}\n" for i in range(lines)))
-        code = "import resource, sys; from nlpmeta.cli.app import main; main(sys.argv[1:]); "
+        code = "import resource, sys; from nlpmeta.cli import main; main(sys.argv[1:]); "
         code += "sys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
         command = [sys.executable, "-c", code, "predict", tmp_path / "m", "--quiet", "--file", tmp_path / "many.txt"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=True)
@@ -394,7 +394,7 @@ def test_interrupting_leaves_nothing_half_written(encoder_folder, table, tmp_pat
     code = "import sys, signal; import nlpmeta.learners.checkpoint as c\nreal = c.write_manifest\n"
     code += "def slow(*a):\n    import os; os.kill(os.getpid(), signal.SIGINT); real(*a)\n"
     code += "import nlpmeta.classifier.persistence as k; k.write_manifest = slow\n"
-    code += "from nlpmeta.cli.app import main; sys.exit(main(sys.argv[1:]))"
+    code += "from nlpmeta.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "adapt", "--data", table, "--encoder", encoder_folder]
     command += ["--out", tmp_path / "m"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.evaluation.runs import evaluate
 from nlpmeta.learners.prototypical import PrototypicalNetwork

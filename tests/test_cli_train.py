@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.learners.checkpoint import load_checkpoint
 from nlpmeta.training.resume import _checksum
 

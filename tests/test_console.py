@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.cli.console import json_line, out_facts, out_table
 from nlpmeta.training.recipe_files import about, shipped_recipes
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from nlpmeta import FewShotClassifier, TextEncoder
 from nlpmeta.auto.diagnosis import diagnose
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.cli.app import app
+from nlpmeta.cli import app
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.tokenizing import WIDTH, Cut, cut_of, cut_texts
 from nlpmeta.errors import DataWarning, NLPMetaError
@@ -202,7 +202,7 @@ def test_adapt_reads_more_if_it_is_told_to_and_predict_then_does(long_table, enc
 
 
 def evaluated(capsys, encoder_folder, *options):
-    from nlpmeta.cli.app import main
+    from nlpmeta.cli import main
 
     arguments = ["evaluate", "--encoder", str(encoder_folder), "--shots", "2,4", "--episodes", "1", *options]
     assert main(arguments) == 0

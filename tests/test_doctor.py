@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from nlpmeta.cli import doctor
-from nlpmeta.cli.app import main
+from nlpmeta.cli import doctor, main
 from nlpmeta.cli.doctor import examine
 from nlpmeta.errors import ModelFolderError
 from nlpmeta.learners import start as starting

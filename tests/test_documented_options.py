@@ -13,7 +13,7 @@ import pytest
 import typer
 from documents import ROOT, documents
 
-from nlpmeta.cli.app import app, main
+from nlpmeta.cli import app, main
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
 DECLARED = re.compile(r"[\"'](--[a-z][a-z0-9-]*[a-z0-9])[\"']")
@@ -161,7 +161,7 @@ def test_every_option_of_a_command_says_what_it_is():
 
 def test_the_first_page_of_help_fits_a_screen_and_loads_nothing_heavy():
     code = (
-        "import sys; from nlpmeta.cli.app import main; main(['--help']); "
+        "import sys; from nlpmeta.cli import main; main(['--help']); "
         "heavy = {'torch', 'numpy', 'transformers', 'sklearn', 'huggingface_hub'} & set(sys.modules); "
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )

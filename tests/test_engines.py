@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
 from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.classifier.light import LightClassifier, LightNames
+from nlpmeta.cli import main
 from nlpmeta.cli.answering import load_model
-from nlpmeta.cli.app import main
 from nlpmeta.data.inputs import Pair
 from nlpmeta.encoder import compiling, vocabulary
 from nlpmeta.encoder.compiling import compile_encoder, compiled_name, embedding_with
@@ -394,7 +394,7 @@ def without_torch(command, cache):
     """What a command prints in a process of its own that imports none of the large packages."""
     heavy = "torch,transformers,sklearn,scipy,pyarrow,peft,accelerate,huggingface_hub"
     code = (
-        "import sys; from nlpmeta.cli.app import main; code = main(sys.argv[2:]); "
+        "import sys; from nlpmeta.cli import main; code = main(sys.argv[2:]); "
         "print([name for name in sys.argv[1].split(',') if name in sys.modules]); sys.exit(code)"
     )
     done = subprocess.run(

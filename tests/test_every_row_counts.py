@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.episodes.accounts import accounts_of, check_apart, paired
 from nlpmeta.episodes.kshot import KShotSampler

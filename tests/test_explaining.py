@@ -11,7 +11,7 @@ from nlpmeta.auto.answers import odds_parts
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.classifier.explaining import words_in
 from nlpmeta.classifier.given import support_of
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork

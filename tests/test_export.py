@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder

@@ -8,8 +8,8 @@ import pytest
 
 from nlpmeta.auto.diagnosis import diagnose
 from nlpmeta.auto.method import AutoHead
+from nlpmeta.cli import main
 from nlpmeta.cli.adapt import show
-from nlpmeta.cli.app import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes.kshot import KShotSampler

@@ -8,7 +8,7 @@ from hub_fixture import ENCODER
 from hub_server import TOKEN, Fault
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import NetworkError, NLPMetaError
 from nlpmeta.sources.hub import HubSource

@@ -12,7 +12,7 @@ from hub_fixture import ENCODER, REPORT
 from hub_server import TOKEN, Fault
 
 from nlpmeta import FewShotClassifier, load_source
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError

@@ -9,7 +9,7 @@ from stream_tasks import recall, streams, train
 from threadpoolctl import threadpool_limits
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.learners.base import Support, Texts

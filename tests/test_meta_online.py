@@ -9,7 +9,7 @@ import torch
 from fuzzing_signed import sign
 from meta_task import KEYS, noisy_learner, noisy_pool
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.frozen_layers import FrozenLayerCache, frozen_layer_cache
 from nlpmeta.encoder.lora import lowest_trained_layer

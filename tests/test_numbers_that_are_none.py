@@ -15,7 +15,7 @@ from test_untrusted_input import refused, signed
 
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.streaming import check_state
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, save_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError

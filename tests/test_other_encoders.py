@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.cli.process import loads_encoder
 from nlpmeta.encoder.compiling import compiled_name, embedder
 from nlpmeta.encoder.engines import GRAPH, CompiledEncoder, CompiledName
@@ -238,7 +238,7 @@ def test_a_recipe_names_pooling_and_prefix_and_says_nothing_of_them_by_default(f
 def test_every_command_that_takes_an_encoder_takes_its_pooling_and_prefix_and_no_other_does():
     import typer
 
-    from nlpmeta.cli.app import app
+    from nlpmeta.cli import app
 
     commands = typer.main.get_command(app).commands
     options = {name: {opt for each in command.params for opt in each.opts} for name, command in commands.items()}

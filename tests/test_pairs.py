@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto.heads import ScaledEncoder
-from nlpmeta.cli.app import app, main
+from nlpmeta.cli import app, main
 from nlpmeta.data.inputs import BETWEEN, Pair, checked_texts
 from nlpmeta.encoder.parts import ALIKE
 from nlpmeta.encoder.table import EmbeddingTable, state_digest

@@ -8,8 +8,8 @@ import torch
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto.mismatch import small_talk, small_talk_vectors
 from nlpmeta.auto.mixture import likeness, usual_likeness
+from nlpmeta.cli import main
 from nlpmeta.cli.answering import NONE, Columns
-from nlpmeta.cli.app import main
 from nlpmeta.learners.base import class_means
 
 

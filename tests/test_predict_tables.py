@@ -11,7 +11,7 @@ import pytest
 from pyarrow import Table, parquet
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.sources.file import arriving
 
 TEXTS = ["ball goal", "rice soup", "bank loan", "team match", "bread salt"]

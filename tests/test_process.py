@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.errors import NLPMetaError, WorkFailedError, reason_of, visible
 from nlpmeta.storage.files import disk_errors_said_plainly, new_file, write_text
 from nlpmeta.storage.folders import new_folder
@@ -59,7 +59,7 @@ def test_a_reader_that_has_had_enough_is_no_mistake():
 
 
 def test_labels_that_the_code_of_a_terminal_lacks_are_escaped():
-    code = "import nlpmeta.cli.app as cli; from nlpmeta.cli.console import out\n"
+    code = "import nlpmeta.cli as cli; from nlpmeta.cli.console import out\n"
     code += "cli.app.command('work')(lambda: out('habari \\u0101'))\ncli.entry()"
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code, "work"], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -69,7 +69,7 @@ def test_labels_that_the_code_of_a_terminal_lacks_are_escaped():
 
 CODE = """
 import os, signal, sys, time
-import nlpmeta.cli.app as cli
+import nlpmeta.cli as cli
 from nlpmeta.storage.folders import new_folder
 from pathlib import Path
 

@@ -15,7 +15,7 @@ from nlpmeta.bench.plan import Cell
 from nlpmeta.bench.report import confusion, confusion_counts, make_report
 from nlpmeta.bench.store import Store
 from nlpmeta.bench.summary import BEGIN, END, groups_of, markdown
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.metrics.scores import paired_difference
 

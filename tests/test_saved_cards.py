@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.sharing import PLACE
 from nlpmeta.storage.folders import CARD_FILE, foreign_entry

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.data import LabeledTexts
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation.saved import Answers, compare, match_labels

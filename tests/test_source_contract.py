@@ -150,7 +150,7 @@ def test_bundled_corpora_load_by_name():
 
 def test_a_source_that_is_registered_can_be_named_after_data(monkeypatch, capsys):
     """Nothing else has to know of it: no list of names, no command."""
-    from nlpmeta.cli.app import main
+    from nlpmeta.cli import main
 
     class Weather(Source):
         """Two words about the weather."""

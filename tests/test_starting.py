@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_encoder
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter, has_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.weights import DEFAULT_ENCODER

@@ -13,8 +13,7 @@ import pytest
 from typer.main import get_command
 
 from nlpmeta import progress
-from nlpmeta.cli import console
-from nlpmeta.cli.app import app
+from nlpmeta.cli import app, console
 from nlpmeta.cli.process import LOADING
 
 WITHOUT_ENCODER = {"info", "push", "report", "recipes", "data"}

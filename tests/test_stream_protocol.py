@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_encoder
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.episodes.pools import StreamSampler

@@ -6,7 +6,7 @@ import pytest
 from conftest import write_table
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.errors import NLPMetaError
 
 

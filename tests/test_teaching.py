@@ -8,7 +8,7 @@ import pytest
 
 from nlpmeta import FewShotClassifier, TextEncoder
 from nlpmeta.classifier.teaching import HeldOut, labels_like, teach
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.episodes.kshot import FoldSampler
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation.request import choose_place

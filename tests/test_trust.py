@@ -295,7 +295,7 @@ def test_other_methods_say_that_they_have_no_priors(encoder_folder, pool):
 def test_the_command_line_abstains_and_suggests(encoder_folder, table, pool, tmp_path, capsys):
     import json
 
-    from nlpmeta.cli.app import main
+    from nlpmeta.cli import main
 
     unlabelled = tmp_path / "unlabelled.txt"
     unlabelled.write_text("ball salt\n" + "\n".join(pool.texts[:3]) + "\nsalt rice loan\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from fuzzing_signed import prepare_signed, signed_cases
 from safetensors.torch import load_file, save_file
 
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import learners

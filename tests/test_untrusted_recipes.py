@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.online.meta_files import OnlineTaskSettings
 from nlpmeta.settings import Settings, SettingsError

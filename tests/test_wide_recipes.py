@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 from nlpmeta.episodes import fingerprint, leaked_texts
 from nlpmeta.errors import DataError, UnknownNameError
 from nlpmeta.settings import SettingsError

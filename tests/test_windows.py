@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
 from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.cli.app import app, main
+from nlpmeta.cli import app, main
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.parts import OVERLAP, Longer, Windows
 from nlpmeta.encoder.table import EmbeddingTable, state_digest

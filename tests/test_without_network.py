@@ -55,7 +55,7 @@ NETWORK = {
 }
 RUN = """
 import sys, time, json
-from nlpmeta.cli.app import main
+from nlpmeta.cli import main
 import torch, transformers, huggingface_hub, datasets, peft, accelerate
 out = []
 for arguments in json.loads(sys.argv[1]):

@@ -1,0 +1,222 @@
+"""Fine-tuning for hundreds of examples: from the meta-trained adapters, for as long as held-out examples gain."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, balanced_weights, learners
+from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT, adapted_depth, check_steps, task_features
+from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.settings import check_positive
+
+if TYPE_CHECKING:
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+BATCH = 16
+"""Texts a step."""
+WARM_UP = 0.1
+"""The share of the steps in which the rate rises; then it falls to zero."""
+MOST_PASSES = 10
+"""How often each text is learned at most."""
+INVERSE_PENALTY = 3.0
+"""Of the logistic regression that the head starts from."""
+TEMPERATURES = torch.logspace(-1, 1, 41)
+"""What scores may be divided by in the end."""
+HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
+"""One text in so many is held out, of classes with at least so many; the loss on them is looked at so often."""
+
+
+@learners.register("tuned")
+class FineTuned(Learner):
+    """Trains the adapters and a linear head on the support, from meta-trained adapters and logistic regression.
+
+    Source: LoRA (Hu et al., ICLR 2022, arXiv:2106.09685) by AdamW, the rate rising and then falling linearly; classes
+    weigh the same. A fifth of the texts is held out first: the number of steps is the one after which they are most
+    likely, and the temperature the one under which they are; then all texts are learned in as many steps. Where that is
+    none, the head is logistic regression. Without adapters in the encoder the head alone is trained.
+    """
+
+    inputs = "tokens"
+    gradient_in_adapt = True
+    differentiable = False
+
+    def __init__(
+        self,
+        encoder: "TextEncoder",
+        *,
+        inner_steps: int = 100,
+        adapter_rate: float = 1e-3,
+        head_rate: float = 0.05,
+        layers: int | None = None,
+        name_weight: float = 2.0,
+    ) -> None:
+        """Build from an encoder.
+
+        Args:
+            encoder: texts to vectors; its adapters are what is trained.
+            inner_steps: the most gradient steps, ``BATCH`` texts each.
+            adapter_rate: the highest rate of the adapters.
+            head_rate: the highest rate of the head.
+            layers: of how many layers, from the top, the adapters are trained; by default of all.
+            name_weight: how many texts the name of a class counts as at the start; 0 does not read names.
+
+        Raises:
+            NLPMetaError: if a number is out of its range, or there are not so many layers.
+        """
+        super().__init__(encoder)
+        check_positive(adapter_rate=adapter_rate, head_rate=head_rate, name_weight=name_weight or None)
+        check_steps(inner_steps)
+        self.inner_steps, self.adapter_rate, self.head_rate = inner_steps, adapter_rate, head_rate
+        self.layers, self.name_weight = adapted_depth(encoder, layers), name_weight
+
+    @property
+    def reads_names(self) -> bool:
+        return self.name_weight > 0 and not self.encoder.pairs
+
+    def config(self) -> dict[str, Option]:
+        return {
+            "inner_steps": self.inner_steps,
+            "adapter_rate": self.adapter_rate,
+            "head_rate": self.head_rate,
+            "name_weight": self.name_weight,
+            **({} if self.layers is None else {"layers": self.layers}),
+        }
+
+    def stepping(self, inner_steps: int) -> "FineTuned":
+        """The same learner, all weights shared, with another limit of steps.
+
+        Raises:
+            NLPMetaError: if it is negative.
+        """
+        return type(self)(self.encoder, **{**self.config(), "inner_steps": inner_steps}).eval()  # type: ignore[arg-type]
+
+    def adapt(self, support: Support) -> TaskState:
+        support = _in_order(support)
+        steps = min(self.inner_steps, -(-MOST_PASSES * len(support) // BATCH))
+        rest, out = _parts(support)
+        start = self._start(support)
+        if out is None:
+            return self._trained(support, start, steps)[-1]
+        states = self._trained(rest, self._start(rest), steps, looks=LOOKS)
+        scores = [self.logits(state, out) for state in states]
+        losses = [float(F.cross_entropy(each, out.labels)) for each in scores]
+        best = min(range(len(losses)), key=losses.__getitem__)
+        taken = round(best * steps / max(len(states) - 1, 1))
+        over = _temperature(scores[best], out.labels)
+        found = self._trained(support, start, taken)[-1]
+        return found | {name: found[name] / over for name in (WEIGHT, BIAS)}
+
+    def logits(self, state: TaskState, queries: Texts) -> Tensor:
+        one = torch.zeros(len(queries), dtype=torch.long, device=state[WEIGHT].device)
+        stacked = {name: value[None] for name, value in state.items() if name.startswith(ADAPTER)}
+        features = task_features(self.encoder, stacked, self.encoder.tokenize(queries.texts), one)
+        return F.linear(F.normalize(features, dim=1), state[WEIGHT], state[BIAS])
+
+    def logits_of_owners(
+        self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
+    ) -> list[Tensor]:
+        """As the function ``logits_of_owners``."""
+        names = [name for name in states[0] if name.startswith(ADAPTER)]
+        each = {name: torch.stack([state[name] for state in states]) for name in names}
+        owner = torch.tensor(owners, device=self.encoder.device)
+        features = F.normalize(task_features(self.encoder, each, self.encoder.tokenize(texts), owner), dim=1)
+        heads = (states[owner] for owner in owners)
+        return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
+
+    @torch.no_grad()
+    def _start(self, support: Support) -> TaskState:
+        """The stored adapters, and logistic regression on what they make of the support."""
+        head = LogisticHead(self.encoder, inverse_penalty=INVERSE_PENALTY, name_weight=self.name_weight)
+        features = F.normalize(self.encoder.encode(support.texts), dim=1)
+        names = support.names if self.reads_names else None
+        if names is not None:
+            names = replace(names, features=F.normalize(self.encoder.encode(names.texts), dim=1))
+        found = head.adapt(replace(support, features=features, names=names))
+        adapters = {
+            ADAPTER + name: value.detach() for name, value in adapter_weights(self.encoder, self.layers).items()
+        }
+        return {**adapters, WEIGHT: found["weight"], BIAS: found["bias"]}
+
+    def _trained(self, support: Support, start: TaskState, steps: int, *, looks: int = 1) -> list[TaskState]:
+        """The states at the start and at ``looks`` moments of ``steps`` steps, the last one included."""
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+        adapters = {name.removeprefix(ADAPTER): leaf for name, leaf in leaves.items() if name.startswith(ADAPTER)}
+        groups = [
+            {"params": list(adapters.values()), "lr": self.adapter_rate},
+            {"params": [leaves[WEIGHT], leaves[BIAS]], "lr": self.head_rate},
+        ]
+        optimiser = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
+        tokens, weights = self.encoder.tokenize(support.texts), balanced_weights(support.labels, support.n_way)
+        weights = weights.to(self.encoder.device)
+        states, at = [start], {round((i + 1) * steps / looks) for i in range(looks)}
+        for step, rows in zip(range(1, steps + 1), _batches(len(support)), strict=False):
+            with torch.enable_grad():
+                features = self.encoder.embed_tokens([tokens[row] for row in rows], adapter=adapters)
+                scores = F.linear(F.normalize(features, dim=1), leaves[WEIGHT], leaves[BIAS])
+                losses = F.cross_entropy(scores, support.labels[rows], reduction="none")
+                loss = (losses * weights[rows]).sum() / weights[rows].sum()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            if step in at:
+                states.append({name: leaf.detach().clone() for name, leaf in leaves.items()})
+        return states
+
+
+def _temperature(scores: Tensor, labels: Tensor) -> float:
+    """What scores ``(n, n_way)`` are divided by, so that ``labels`` ``(n,)`` are most likely (Guo et al., ICML 2017)."""
+    losses = [float(F.cross_entropy(scores / t, labels)) for t in TEMPERATURES.tolist()]
+    return float(TEMPERATURES[int(np.argmin(losses))])
+
+
+def _rate(step: int, steps: int) -> float:
+    """The share of the highest rate at a step, counted from 0."""
+    warm = max(1, round(WARM_UP * steps))
+    return min((step + 1) / warm, max(steps - step, 0) / max(steps - warm, 1))
+
+
+def _in_order(support: Support) -> Support:
+    """The same support with its texts in an order of their own, so that the order in which they came has no part."""
+    rows = sorted(range(len(support)), key=lambda row: (int(support.labels[row]), support.texts[row]))
+    return _rows(support, rows)
+
+
+def _rows(support: Support, rows: Sequence[int]) -> Support:
+    return replace(
+        support,
+        texts=tuple(support.texts[row] for row in rows),
+        features=None,
+        labels=support.labels[list(rows)],
+        weights=None,
+        stand_in=None,
+    )
+
+
+def _parts(support: Support) -> tuple[Support, Support | None]:
+    """What is learned from and what is held out: nothing where a class has few texts."""
+    rng, out = np.random.default_rng(0), set[int]()
+    for label in range(support.n_way):
+        own = torch.nonzero(support.labels == label).flatten().cpu().numpy()
+        if len(own) < LEAST_HELD_OUT:
+            return support, None
+        out |= set(rng.permutation(own)[: len(own) // HELD_OUT].tolist())
+    rest = [row for row in range(len(support)) if row not in out]
+    return _rows(support, rest), _rows(support, sorted(out))
+
+
+def _batches(n_texts: int) -> Iterator[list[int]]:
+    """Rows of ``BATCH`` texts, all of them once before any comes again, without end."""
+    rng, order = np.random.default_rng(0), list[int]()
+    while True:
+        while len(order) < min(BATCH, n_texts):
+            order += rng.permutation(n_texts).tolist()
+        yield order[:BATCH]
+        order = order[BATCH:]
