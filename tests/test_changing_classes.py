@@ -91,8 +91,9 @@ def test_a_model_saved_with_its_examples_can_grow_after_loading(encoder_folder, 
     classifier = FewShotClassifier("auto", encoder=encoder).fit(texts, labels)
     classifier.save_pretrained(tmp_path / "with", include_support=True)
     loaded = FewShotClassifier.from_pretrained(tmp_path / "with")
+    del classifier._names_  # what is embedded by itself and in a batch may differ in the last digit
     grown, same = loaded.add_class(name, more), classifier.add_class(name, more)
-    np.testing.assert_allclose(grown.predict_proba(texts + more), same.predict_proba(texts + more), atol=1e-5)
+    np.testing.assert_array_equal(grown.predict_proba(texts + more), same.predict_proba(texts + more))
 
 
 def test_a_model_saved_without_its_examples_says_so_and_holds_no_text(encoder_folder, task, tmp_path):
