@@ -3,6 +3,7 @@
     python benchmarks/curves.py --data-dir ../shared/data              # make bench-curves; what is done is not repeated
     python benchmarks/curves.py --shots 0,1,5 --only massive           # some of it
     python benchmarks/curves.py --methods auto,logistic                # without the peers, half an hour each
+    python benchmarks/curves.py --methods tuned --shots 100,all        # adds the method tuned
     python benchmarks/curves.py --methods maml --shots 10,20           # adds MAML from its checkpoint
     python benchmarks/curves.py --prime                                # embeds all texts beforehand and stops
     python benchmarks/curves.py --show                                 # table and picture again
@@ -63,6 +64,7 @@ METHODS = {
     "lora": "LoRA",
     "fine-tuning": "full fine-tuning",
     "setfit": "SetFit",
+    "tuned": "nlpmeta, tuned",
     "maml": "MAML",
 }
 PEERS = {"lora": 100, "fine-tuning": 100, "setfit": 25}
@@ -84,13 +86,14 @@ class Contenders:
     step_seconds: dict[tuple[str, str], float] = field(default_factory=dict)
 
     @classmethod
-    def shipped(cls, maml: str | None, most_seconds: float) -> "Contenders":
-        """Those on the packaged encoder, all but MAML and the peers with embeddings of one table."""
+    def shipped(cls, methods: Sequence[str], maml: str, most_seconds: float) -> "Contenders":
+        """Those on the packaged encoder, all but ``tuned``, MAML and the peers with embeddings of one table."""
         views = seen()
         auto, frozen = views["auto@default"], views["frozen"][1]
         learners = {"auto": auto, "logistic": (starting_learner("logistic", checkpoint="none"), frozen)}
-        if maml is not None:
-            learners["maml"] = (starting_learner("maml", checkpoint=maml), views["auto@default"][1])
+        for method, checkpoint in {"tuned": "default", "maml": maml}.items():
+            if method in methods:
+                learners[method] = (starting_learner(method, checkpoint=checkpoint), views["auto@default"][1])
         return cls(learners, most_seconds=most_seconds)
 
     def measured(self, method: str, name: str, episode: Episode, ours: float) -> Row:
@@ -310,7 +313,7 @@ def main(
         which = methods.split(",")
         for method in () if prime else sorted({*PEERS} & {*which}):
             peer(method)  # one that is not installed is named before any work
-        contenders = Contenders.shipped(maml if "maml" in which else None, most_seconds)
+        contenders = Contenders.shipped(which, maml, most_seconds)
         if prime:
             for n_shot in shots.split(","):
                 for name, (pool, scored) in sets.items():

@@ -96,6 +96,7 @@ class FineTuned(Learner):
         """
         return type(self)(self.encoder, **{**self.config(), "inner_steps": inner_steps}).eval()  # type: ignore[arg-type]
 
+    @torch.no_grad()
     def adapt(self, support: Support) -> TaskState:
         support = _in_order(support)
         steps = min(self.inner_steps, -(-MOST_PASSES * len(support) // BATCH))
@@ -129,7 +130,6 @@ class FineTuned(Learner):
         heads = (states[owner] for owner in owners)
         return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
 
-    @torch.no_grad()
     def _start(self, support: Support) -> TaskState:
         """The stored adapters, and logistic regression on what they make of the support."""
         head = LogisticHead(self.encoder, inverse_penalty=INVERSE_PENALTY, name_weight=self.name_weight)
@@ -172,7 +172,7 @@ class FineTuned(Learner):
 
 
 def _temperature(scores: Tensor, labels: Tensor) -> float:
-    """What scores ``(n, n_way)`` are divided by, so that ``labels`` ``(n,)`` are most likely (Guo et al., ICML 2017)."""
+    """What scores ``(n, n_way)`` are divided by, so that ``labels`` ``(n,)`` are most likely (Guo et al. 2017)."""
     losses = [float(F.cross_entropy(scores / t, labels)) for t in TEMPERATURES.tolist()]
     return float(TEMPERATURES[int(np.argmin(losses))])
 

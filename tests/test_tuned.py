@@ -1,0 +1,124 @@
+"""Fine-tuning: what is held out, which number of steps is taken, and that the learner's own adapters stay."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_encoder
+
+from nlpmeta import FewShotClassifier
+from nlpmeta.cli import main
+from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.export.head import linear_heads
+from nlpmeta.learners.base import Support, Texts
+from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
+from nlpmeta.learners.tuned import LOOKS, FineTuned, _batches, _in_order, _parts, _rate, _temperature
+
+
+@pytest.fixture
+def learner():
+    encoder = make_encoder(dropout=0.0)
+    add_adapter(encoder, AdapterSettings(rank=2), seed=0)
+    return FineTuned(encoder, inner_steps=10, adapter_rate=0.02).eval()
+
+
+@pytest.fixture
+def support(pool):
+    return Support.of(pool)
+
+
+def test_a_fifth_of_each_class_is_held_out_and_nothing_where_a_class_has_few(support):
+    rest, out = _parts(support)
+    assert sorted(rest.texts + out.texts) == sorted(support.texts) and not set(rest.texts) & set(out.texts)
+    assert torch.bincount(out.labels).tolist() == [count // 5 for count in torch.bincount(support.labels).tolist()]
+    first = torch.nonzero(support.labels == 0).flatten()[:4].tolist()
+    few = [row for row in range(len(support)) if support.labels[row]] + first
+    small = Support(tuple(support.texts[row] for row in few), None, support.labels[few], 3)
+    assert _parts(small) == (small, None)
+
+
+def test_rates_rise_and_then_fall_to_nothing():
+    rates = [_rate(step, 40) for step in range(41)]
+    assert rates[3] == max(rates) == 1 and rates[0] == 0.25 and rates[40] == 0
+    np.testing.assert_allclose(np.diff(rates[3:]), -1 / 36, atol=0.03)
+    assert _rate(0, 1) == 1
+
+
+def test_every_text_comes_once_before_any_comes_again():
+    batches = _batches(40)
+    rows = [row for _ in range(5) for row in next(batches)]
+    assert sorted(rows[:40]) == sorted(rows[40:80]) == list(range(40))
+    assert sorted(next(_batches(5))[:5]) == list(range(5))
+
+
+def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(learner, support):
+    ordered = _in_order(support)
+    rest, out = _parts(ordered)
+    states = learner._trained(rest, learner._start(rest), 10, looks=LOOKS)
+    assert len(states) == 1 + LOOKS
+    losses = [float(F.cross_entropy(learner.logits(state, out), out.labels)) for state in states]
+    best = int(np.argmin(losses))
+    assert best > 0 and losses[best] < losses[0]  # or the test would say nothing
+    wanted = learner._trained(ordered, learner._start(ordered), 2 * best)[-1]
+    over = _temperature(learner.logits(states[best], out), out.labels)
+    found = learner.adapt(support)
+    torch.testing.assert_close(found[WEIGHT], wanted[WEIGHT] / over)
+    torch.testing.assert_close(found[BIAS], wanted[BIAS] / over)
+    name = next(name for name in found if name.startswith(ADAPTER))
+    torch.testing.assert_close(found[name], wanted[name])
+
+
+def test_adapters_are_learned_and_those_of_the_learner_stay(learner, support):
+    before = {name: value.clone() for name, value in adapter_weights(learner.encoder).items()}
+    state = learner.adapt(support)
+    after = adapter_weights(learner.encoder)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    moved = [name for name in before if not torch.equal(state[ADAPTER + name], before[name])]
+    assert len(moved) == len(before)
+    top = FineTuned(learner.encoder, inner_steps=10, layers=1).eval().adapt(support)
+    assert set(top) < set(state) and len(top) == 2 + (len(state) - 2) // 2
+
+
+def test_no_step_is_logistic_regression(learner, support):
+    still = learner.stepping(0)
+    state, start = still.adapt(support), still._start(_in_order(support))
+    ratio = state[WEIGHT] / start[WEIGHT]
+    torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))
+    assert still.inner_steps == 0 and learner.inner_steps == 10
+    with pytest.raises(NLPMetaError, match="inner_steps"):
+        learner.stepping(-1)
+    with pytest.raises(NLPMetaError, match="layers"):
+        FineTuned(learner.encoder, layers=9)
+
+
+def test_the_temperature_is_the_likeliest():
+    scores = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]])
+    assert _temperature(scores, torch.tensor([0, 1, 0, 1])) == pytest.approx(0.1)
+    unsure = _temperature(scores, torch.tensor([0, 1, 0, 0]))  # odds of three to one: log 3 = 2 / t
+    assert unsure == pytest.approx(2 / np.log(3), rel=0.06)
+
+
+def test_many_owners_get_their_own_answers(learner, support, pool):
+    states = [learner.adapt(support), learner.stepping(2).adapt(support)]
+    texts = list(pool.texts[:4])
+    together = learner.logits_of_owners(states, [0, 1, 1, 0], texts)
+    for text, owner, found in zip(texts, (0, 1, 1, 0), together, strict=True):
+        torch.testing.assert_close(found, learner.logits(states[owner], Texts((text,)))[0], rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_saved_exported_and_known_to_the_command(learner, pool, encoder_folder, tmp_path, capsys):
+    classifier = FewShotClassifier(learner).fit(pool.texts, pool.names())
+    heads = linear_heads(classifier.learner_, classifier.state_)
+    assert heads.weight.shape[:2] == (1, 3)
+    table = tmp_path / "t.csv"
+    rows = [f"{text},{name}" for text, name in zip(pool.texts, pool.names(), strict=True)]
+    table.write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
+    command = ["adapt", "--data", table, "--encoder", encoder_folder, "--method", "tuned", "--inner-steps", 3]
+    made = main([*map(str, command), "--shots", "5", "--draws", "1", "--json", "--out", str(tmp_path / "m")])
+    found = json.loads(capsys.readouterr().out)
+    assert made == 0 and found["accuracy"]["mean"] > 1 / 3
+    loaded = FewShotClassifier.from_pretrained(tmp_path / "m")
+    assert loaded.predict(["ball goal"]).tolist() == ["sport"]
