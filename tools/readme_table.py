@@ -53,17 +53,21 @@ def table(groups: Sequence[Group]) -> str:
 
 
 def several(rows: Sequence[Mapping[str, object]]) -> str:
-    """A row for each number of positives a label: macro-F1, the mean of all datasets."""
-    found: dict[tuple[object, object], list[float]] = {}
+    """A row for each number of positives a label: macro-F1, the mean of all datasets on the draws that all have."""
+    found: dict[tuple[object, object], list[list[float]]] = {}
     for row in rows:
-        found.setdefault((row["method"], row["n_shot"]), []).append(float(str(row["macro_f1"])) / 100)
-    shown = {n_shot for method, n_shot in found if method == OF_SEVERAL[-1]}
-    n_sets = len({(row["data"], row["lang"]) for row in rows})
-    title = f"macro-F1 of several labels, mean of {n_sets} datasets"
-    return "\n".join(
-        _row(title, n_shot, [float(np.mean(found[method, n_shot])) if method else None for method in OF_SEVERAL])
-        for n_shot in sorted(shown, key=lambda n_shot: int(str(n_shot)))
-    )
+        each = row["macro_f1_of_each"]
+        assert isinstance(each, list)  # noqa: S101  # a figure for each draw
+        found.setdefault((row["method"], row["n_shot"]), []).append([value / 100 for value in each])
+    shots = sorted(int(str(n_shot)) for method, n_shot in found if method == OF_SEVERAL[-1])
+    lines = []
+    for n_shot in shots:
+        figures = [None if method is None else found[method, n_shot] for method in OF_SEVERAL]
+        shared = min(len(each) for of_sets in figures if of_sets is not None for each in of_sets)
+        means = [None if each is None else float(np.mean([draws[:shared] for draws in each])) for each in figures]
+        title = f"macro-F1 of several labels, mean of {len(found[OF_SEVERAL[0], n_shot])} datasets"
+        lines.append(_row(title, n_shot, means))
+    return "\n".join(lines)
 
 
 def _method(groups: Sequence[Group], name: str) -> Method:
