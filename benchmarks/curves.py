@@ -249,6 +249,22 @@ def show_leads(rows: Sequence[Row]) -> None:
             print(f"| {called} | {' | '.join(cells)} |")
 
 
+def show_first(rows: Sequence[Row], methods: Sequence[str]) -> None:
+    """Markdown: on the first draw, the accuracy in % of some methods side by side, the best one bold."""
+    found = {
+        (r["set"], r["shots"], r["method"]): f"{100 * float(str(r['accuracy'])):.1f}" for r in rows if not r["draw"]
+    }
+    print(f"\n| first draw: {' / '.join(methods)} | {' | '.join(SHOTS[1:])} |")
+    print("|---" * len(SHOTS) + "|")
+    for name, title in SETS.items():
+        cells = []
+        for n in SHOTS[1:]:
+            figures = [found.get((name, n, method), "") for method in methods]
+            best = max(figures, key=lambda figure: float(figure or 0))
+            cells.append(" / ".join(f"**{each}**" if each and each == best else each for each in figures))
+        print(f"| {title} | {' | '.join(cells)} |")
+
+
 def shared(rows: Sequence[Row]) -> list[Row]:
     """The rows of draws that all methods have that were measured with as many examples of the same set."""
     methods: dict[tuple[object, object], set[object]] = {}
@@ -323,6 +339,7 @@ def main(
             return
         measure(contenders, sets, shots.split(","), which, rows, out, draws)
     show(rows)
+    show_first(rows, ("auto", *(method for method in PEERS if any(row["method"] == method for row in rows))))
     show_leads(rows)
     draw(rows, png)
 
