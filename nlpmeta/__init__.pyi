@@ -43,6 +43,7 @@ from .learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
 from .learners.prototypical import SiameseNetwork as SiameseNetwork
 from .learners.recurrent import RecurrentMetaLearner as RecurrentMetaLearner
 from .learners.ridge import RidgeHead as RidgeHead
+from .learners.tuned import FineTuned as FineTuned
 from .metrics import OUT_OF_SCOPE as OUT_OF_SCOPE
 from .metrics import accuracy as accuracy
 from .metrics import calibration_error as calibration_error
