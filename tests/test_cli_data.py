@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nlpmeta.cli import app as cli
+from nlpmeta import cli
 from nlpmeta.cli import data
 from nlpmeta.sources.catalogue import DATA_DIR
 from nlpmeta.sources.file import FileSource
