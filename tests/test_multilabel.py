@@ -507,6 +507,12 @@ def test_what_teaching_measures_is_what_the_folds_give(fitted, encoder_folder):
     assert taught.before.n == len(truth) - 1 and taught.before.macro_f1 is not None
 
 
+def test_a_model_without_prototypes_is_refused_in_words(fitted):
+    state = {name: value for name, value in fitted.state_.items() if "prototypes" not in name}
+    state["several/means"] = state["several/means"][1:]
+    assert OneVsRest.of(fitted.learner_, state).problem() == "several/prototypes are missing"
+
+
 def test_a_matrix_is_taught_by_its_columns(encoder_folder):
     classifier = FewShotClassifier("auto", encoder=str(encoder_folder)).fit(TEXTS, MATRIX, classes=sorted(WORDS))
     taught = teach(classifier, ["rice cash"], np.asarray([[1, 0, 0]]))
@@ -540,6 +546,12 @@ def test_the_command_line_teaches_several_labels(run, separated, tagged, tmp_pat
     assert code == 0 and "these were replaced" in errors and "food 1, money 1" in printed
     code, printed, errors = run("teach", model, "--data", separated, "--label-separator", ";")
     assert code == 0 and f"{len(TEXTS)} examples are in the model already" in errors and "Nothing new" in printed
+    plain = tmp_path / "plain.csv"
+    plain.write_text("text,labels\nrice bank,food;money\n", encoding="utf-8")
+    assert run("teach", model, "--data", plain)[0] == 0  # a cell is parted as what is typed: no label "food;money"
+    loaded = FewShotClassifier.from_pretrained(model)
+    assert sorted(loaded.classes_) == ["animals", "food", "money", "sport"]
+    assert sorted(loaded.fitted_.examples.several().names()[-1]) == ["food", "money"]
     single = tmp_path / "single"
     table = tmp_path / "one.csv"
     table.write_text("text,label\nball,sport\nrice,food\ngoal,sport\nsoup,food\n", encoding="utf-8")

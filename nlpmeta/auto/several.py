@@ -87,6 +87,8 @@ class OneVsRest(Predictor):
         if self.state[THRESHOLDS].shape != (n_labels,):
             return f"{THRESHOLDS} is not a number a label"
         n_heads = sum(name.startswith((f"{_PREFIX}prototypes ", f"{_PREFIX}weight")) for name in self.state)
+        if not any(_means_of(scale) in self.state for scale in _views(self.learner)):
+            return f"{_PREFIX}prototypes are missing"
         if self.state[f"{_PREFIX}means"].shape != (n_heads, n_labels):
             return f"{_PREFIX}means is not a number for each head and label"
         slope = self.state[f"{_PREFIX}slope"]

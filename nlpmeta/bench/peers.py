@@ -200,7 +200,7 @@ class _FineTuning(Contender):
             {"params": list(self._weights.values()), "lr": self.rate},
             {"params": list(head.parameters()), "lr": HEAD_RATE},
         ]
-        fused = encoder.device.type in {"cpu", "cuda"}  # ten times as fast where every weight is trained, as exact
+        fused = encoder.device.type in {"cpu", "cuda"}  # several times as fast where every weight is trained, as exact
         optimiser = torch.optim.AdamW(groups, weight_decay=0.01, fused=fused)
         warm = max(1, round(WARM_UP * steps))
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -189,9 +189,10 @@ def held_out_sets(
     folds = multilabel_folds(len(examples.texts), MOST_FOLDS, seed=0)
     found, given = np.zeros(examples.marks.shape, np.float32), np.zeros(examples.marks.shape, bool)
     for rest, out in folds:
-        part = replace(examples, texts=tuple(examples.texts[row] for row in rest), labels=examples.labels[rest])
+        known = tuple(examples.texts[row] for row in rest)
+        part = replace(examples, texts=known, labels=examples.labels[rest], features=None)
         try:
-            fitted = several_learned(learner, replace(part, features=None), embed, names=embed)
+            fitted = several_learned(learner, part, embed, names=embed)
         except DataError:
             return None
         texts = tuple(examples.texts[row] for row in out)

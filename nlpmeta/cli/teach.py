@@ -144,7 +144,7 @@ def _target(model: str, out: Path | None) -> Path:
 def _examples(
     texts: list[str], label: str | None, data: str | None, read: "Callable[[str], Source]"
 ) -> tuple[list[str], list[str | list[str]], bool]:
-    """The new texts, the labels of each as they were typed or as a table lists them, and whether a table lists several.
+    """The new texts, the labels of each as they stand or as a table lists them, and whether a table lists several.
 
     Raises:
         NLPMetaError: if there are none, or texts without a label.
@@ -164,13 +164,13 @@ def _examples(
         table = MultiLabelTexts.of(source.load(several=True))
         return [*texts, *table.texts], [*names, *table.names()], True
     plain = source.load()
-    return [*texts, *plain.texts], [*names, *([name] for name in plain.names())], False
+    return [*texts, *plain.texts], [*names, *plain.names()], False
 
 
 def _sets(
     names: "Sequence[str | list[str]]", classifier: "FewShotClassifier", *, several: bool, separator: str
 ) -> list[list[str]]:
-    """The labels of each text: what was typed is parted where the model gives several.
+    """The labels of each text: what was typed or fills a cell is parted where the model gives several.
 
     Raises:
         NLPMetaError: if the table has several labels per text and the model gives one.

@@ -84,6 +84,18 @@ def task_features(encoder: "TextEncoder", states: Mapping[str, Tensor], tokens: 
     return encoder.embed_tokens(tokens, adapter=adapter, adapter_of=task_of)
 
 
+def scores_of_owners(
+    encoder: "TextEncoder", states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
+) -> list[Tensor]:
+    """``abilities.logits_of_owners`` for states that hold an adapter and a head: one pass for all texts."""
+    names = [name for name in states[0] if name.startswith(ADAPTER)]
+    each = {name: torch.stack([state[name] for state in states]) for name in names}
+    owner = torch.tensor(owners, device=encoder.device)
+    features = F.normalize(task_features(encoder, each, encoder.tokenize(texts), owner), dim=1)
+    heads = (states[owner] for owner in owners)
+    return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
+
+
 def head_scores(features: Tensor, states: Mapping[str, Tensor], texts: TaskTexts) -> Tensor:
     """``task_scores`` from the embeddings ``(n, dim)`` of the texts."""
     weight, bias = states[WEIGHT], states[BIAS]

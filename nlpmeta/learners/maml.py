@@ -28,6 +28,7 @@ from nlpmeta.learners.inner_loop import (
     first_order_step,
     losses_of,
     rate_groups,
+    scores_of_owners,
     step_from,
     task_features,
     task_losses,
@@ -177,12 +178,7 @@ class MAML(PrototypicalNetwork):
     def logits_of_owners(
         self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
     ) -> list[Tensor]:
-        names = [name for name in states[0] if name.startswith(ADAPTER)]
-        each = {name: torch.stack([state[name] for state in states]) for name in names}
-        owner = torch.tensor(owners, device=self.encoder.device)
-        features = F.normalize(task_features(self.encoder, each, self.encoder.tokenize(texts), owner), dim=1)
-        heads = (states[owner] for owner in owners)
-        return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
+        return scores_of_owners(self.encoder, states, owners, texts)
 
     def batch_loss(self, tasks: Sequence[tuple[Support, Support]]) -> BatchLoss:
         if type(self).episode_loss is not Learner.episode_loss:  # Reptile, whose loss is not that of the query

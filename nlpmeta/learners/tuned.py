@@ -11,7 +11,15 @@ from torch import Tensor
 
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, balanced_weights, learners
-from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT, adapted_depth, check_steps, task_features
+from nlpmeta.learners.inner_loop import (
+    ADAPTER,
+    BIAS,
+    WEIGHT,
+    adapted_depth,
+    check_steps,
+    scores_of_owners,
+    task_features,
+)
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.settings import check_positive
 
@@ -37,9 +45,10 @@ class FineTuned(Learner):
     """Trains the adapters and a linear head on the support, from meta-trained adapters and logistic regression.
 
     Source: LoRA (Hu et al., ICLR 2022, arXiv:2106.09685) by AdamW, the rate rising and then falling linearly; classes
-    weigh the same. A fifth of the texts is held out first: the number of steps is the one after which they are most
-    likely, and the temperature the one under which they are; then all texts are learned in as many steps. Where that is
-    none, the head is logistic regression. Without adapters in the encoder the head alone is trained.
+    weigh the same. Where each class has five texts, a fifth of them is held out first: the number of steps is the one
+    after which they are most likely, and the temperature the one under which they are; then all texts are learned in as
+    many steps. Where that is none, the head is logistic regression. Without adapters in the encoder the head alone is
+    trained.
     """
 
     inputs = "tokens"
@@ -123,12 +132,7 @@ class FineTuned(Learner):
         self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
     ) -> list[Tensor]:
         """As the function ``logits_of_owners``."""
-        names = [name for name in states[0] if name.startswith(ADAPTER)]
-        each = {name: torch.stack([state[name] for state in states]) for name in names}
-        owner = torch.tensor(owners, device=self.encoder.device)
-        features = F.normalize(task_features(self.encoder, each, self.encoder.tokenize(texts), owner), dim=1)
-        heads = (states[owner] for owner in owners)
-        return [F.linear(row, state[WEIGHT], state[BIAS]) for row, state in zip(features, heads, strict=True)]
+        return scores_of_owners(self.encoder, states, owners, texts)
 
     def _start(self, support: Support) -> TaskState:
         """The stored adapters, and logistic regression on what they make of the support."""
