@@ -8,7 +8,8 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ Advance = Callable[[int], None]
 """Called with the number of units (texts, episodes, bytes) that were just done."""
 
 PATIENCE = 2.0  # seconds
+_bars = 0  # that are shown just now
 _status = ""  # what stands on the last line of the terminal until something else is to be said
 
 
@@ -71,17 +73,42 @@ def track(description: str, total: int | None, *, show: bool = True) -> Iterator
 
     def advance(units: int) -> None:
         nonlocal shown
+        global _bars
         bar.advance(task, units)
-        if not shown and time.monotonic() - start > PATIENCE:
+        if not shown and not _bars and time.monotonic() - start > PATIENCE:  # two bars would overwrite one another
             clear_status()
             bar.start()
-            shown = True
+            shown, _bars = True, _bars + 1
 
     try:
         yield advance
     finally:
         if shown:
-            bar.stop()
+            _end(bar)
+
+
+def _end(bar: "Progress") -> None:
+    global _bars
+    _bars -= 1
+    bar.stop()
+
+
+_within: ContextVar[bool] = ContextVar("within", default=False)
+
+
+@contextmanager
+def bars_within(*, show: bool = True) -> Iterator[None]:
+    """Whether ``track_within`` shows bars inside the block."""
+    token = _within.set(show)
+    try:
+        yield
+    finally:
+        _within.reset(token)
+
+
+def track_within(description: str, total: int | None) -> AbstractContextManager[Advance]:
+    """``track`` for work deep inside other work, shown if that said so (``bars_within``)."""
+    return track(description, total, show=_within.get())
 
 
 def steps_bar() -> "Progress":

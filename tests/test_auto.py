@@ -9,7 +9,8 @@ from test_lora import TEXTS, adapted_encoder
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto import judging
 from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder, seen
-from nlpmeta.auto.method import MISLEADING, AutoHead, disbelief
+from nlpmeta.auto.judging import MISLEADING, disbelief
+from nlpmeta.auto.method import AutoHead
 from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts

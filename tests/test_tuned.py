@@ -15,7 +15,7 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
-from nlpmeta.learners.tuned import LOOKS, FineTuned, _batches, _in_order, _parts, _rate, _temperature
+from nlpmeta.learners.tuned import LOOKS, FineTuned, _batches, _rate, _rows, _temperature, held_out_rows, in_order
 
 
 @pytest.fixture
@@ -31,13 +31,14 @@ def support(pool):
 
 
 def test_a_fifth_of_each_class_is_held_out_and_nothing_where_a_class_has_few(support):
-    rest, out = _parts(support)
-    assert sorted(rest.texts + out.texts) == sorted(support.texts) and not set(rest.texts) & set(out.texts)
-    assert torch.bincount(out.labels).tolist() == [count // 5 for count in torch.bincount(support.labels).tolist()]
+    out = held_out_rows(support)
+    assert len(set(out)) == len(out) and set(out) < set(range(len(support)))
+    counts = torch.bincount(support.labels).tolist()
+    assert torch.bincount(support.labels[out]).tolist() == [count // 5 for count in counts]
     first = torch.nonzero(support.labels == 0).flatten()[:4].tolist()
     few = [row for row in range(len(support)) if support.labels[row]] + first
     small = Support(tuple(support.texts[row] for row in few), None, support.labels[few], 3)
-    assert _parts(small) == (small, None)
+    assert held_out_rows(small) == []
 
 
 def test_rates_rise_and_then_fall_to_nothing():
@@ -57,8 +58,9 @@ def test_every_text_comes_once_before_any_comes_again():
 @pytest.mark.parametrize(("rate", "at_the_end"), [(0.02, True), (0.3, False)])
 def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(learner, support, rate, at_the_end):
     learner.adapter_rate = rate
-    ordered = _in_order(support)
-    rest, out = _parts(ordered)
+    ordered = in_order(support)
+    rows = held_out_rows(ordered)
+    rest, out = _rows(ordered, sorted(set(range(len(ordered))) - set(rows))), _rows(ordered, rows)
     states = learner._trained(rest, learner._start(rest), 10, looks=LOOKS)
     assert len(states) == 1 + LOOKS
     losses = [float(F.cross_entropy(learner.logits(state, out), out.labels)) for state in states]
@@ -99,7 +101,7 @@ def test_classes_weigh_the_same(learner, support):
 
 def test_no_step_is_logistic_regression(learner, support):
     still = learner.stepping(0)
-    state, start = still.adapt(support), still._start(_in_order(support))
+    state, start = still.adapt(support), still._start(in_order(support))
     ratio = state[WEIGHT] / start[WEIGHT]
     torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))
     assert still.inner_steps == 0 and learner.inner_steps == 10

@@ -37,6 +37,13 @@ class ScaledEncoder(TextEncoder):
         """The same encoder seen with these scales."""
         return ScaledEncoder(self, scales)
 
+    def plain(self) -> TextEncoder:
+        """The encoder as it is trained: seen once, with adapters that can be put in place of its own."""
+        twin = object.__new__(TextEncoder)
+        twin.__dict__.update(self.__dict__)
+        twin.dim = view_width(self.width, self.pairs)
+        return twin
+
     def columns(self, scale: float) -> slice:
         """Where the embeddings with this scale stand."""
         width, place = self.dim // len(self.scales), self.scales.index(scale)
@@ -76,13 +83,15 @@ REGULARISED = "regularised "
 NAME_WEIGHT = 2.0
 NAMES_ALONE = "prototypical"
 """The head for classes that are known by their names alone, as in the episodes of names that it was meta-trained on."""
+TUNED = "tuned"
+"""The part that is fine-tuned to the task, where there was time for it; all others are heads on embeddings."""
 WITHOUT_NAMES = "logistic without names"
 """The head that is the same as ``logistic`` where the names of the classes say nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A head and what it sees of the encoder: the scales of its adapters."""
+    """A head and what it sees of the encoder: the scales of its adapters; none if it reads tokens."""
 
     head: Learner
     scales: tuple[float, ...]

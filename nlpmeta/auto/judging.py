@@ -1,5 +1,6 @@
 """What a support set says of the heads of ``auto``: how likely each makes texts that it did not learn from."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -28,6 +29,12 @@ SMALLEST_SHARE = 0.05
 """A head that would count for less is left out."""
 WORTH_A_VIEW = 0.25
 """A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
+WORTH_TUNING, ALIKE = 1.0, 4.0
+"""How much likelier, in the logarithm, fine-tuning must make the held-out texts together to be worth a further pass; as
+how many texts it counts that heads and fine-tuning are thought alike before any is looked at."""
+MISLEADING = 3.0
+"""How much less likely than by chance, in the logarithm, the names of classes must make single examples before they are
+not read: a factor of twenty. Chosen on the tasks that priors are learned from (``benchmarks/misleading_names.py``)."""
 _ROUNDS = 100
 _FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
 
@@ -161,6 +168,25 @@ def stacked(log_probabilities: Tensor, labels: Tensor, prior: Tensor, *, strengt
     return weights
 
 
+def beside(heads: Tensor, tuned: Tensor, labels: Tensor) -> tuple[float, Tensor] | None:
+    """The share of fine-tuning beside the heads, and the log probabilities of the true classes then, rising.
+
+    Args:
+        heads: scores of texts that were held out by the mixture of the heads, ``(n, n_way)``.
+        tuned: those by fine-tuning.
+        labels: the true classes, ``(n,)``.
+
+    Returns:
+        ``None`` if the texts become likelier by less than ``WORTH_TUNING``.
+    """
+    both, own = torch.stack([heads, tuned.to(heads)]).log_softmax(2), labels.unsqueeze(1)
+    shares = stacked(both, labels, torch.full((2,), 0.5, device="cpu"), strength=ALIKE)
+    likely = mixed(both, shares).gather(1, own).squeeze(1)
+    if float(likely.sum() - both[0].gather(1, own).sum()) < WORTH_TUNING:
+        return None
+    return float(shares[1]), likely.sort().values
+
+
 def fitting_temperature(scores: Tensor, labels: Tensor, temperatures: Tensor, *, doubt: float) -> float:
     """The temperature among ``temperatures`` at which ``labels`` ``(n,)`` are most likely, scores ``(n, n_way)``.
 
@@ -205,6 +231,19 @@ def still_judged(then: Tensor | None, now: Tensor) -> bool:
     if then is None or not torch.equal(then[1:], now[1:]):
         return False
     return max(int(then[0]), int(now[0])) < JUDGE_AGAIN * min(int(then[0]), int(now[0]))
+
+
+def disbelief(support: Support, temperature: float) -> float:
+    """How much less likely than chance the names alone make the labels of the examples, in the logarithm.
+
+    Below 0 where they make them more likely. Names that stand in for examples do not count.
+    """
+    if support.names is None:
+        return 0.0
+    queries, names = (F.normalize(features_of(each), dim=1) for each in (support, support.names))
+    likely = (queries @ names.T / temperature).log_softmax(1) + math.log(support.n_way)
+    found = likely[torch.arange(len(queries), device=likely.device), support.labels]
+    return -float((found if support.stand_in is None else found[~support.stand_in]).sum())
 
 
 def _rows(support: Support, kept: Tensor) -> Support:

@@ -1,16 +1,18 @@
 """The learner that weighs heads on the adapted and on the frozen encoder by what the support set says of them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import (
+    ADAPTED,
+    NAME_WEIGHT,
     NAMES_ALONE,
+    TUNED,
     WITHOUT_NAMES,
     Candidate,
     ScaledEncoder,
@@ -23,7 +25,10 @@ from nlpmeta.auto.heads import (
     seen,
 )
 from nlpmeta.auto.judging import (
+    MISLEADING,
     CrossValidation,
+    beside,
+    disbelief,
     held_out_likelihood,
     judge,
     judged_on,
@@ -32,11 +37,12 @@ from nlpmeta.auto.judging import (
     still_judged,
     weights,
 )
-from nlpmeta.auto.mixture import Mixture, usual_likeness
+from nlpmeta.auto.mixture import Mixture, mixed, usual_likeness
 from nlpmeta.auto.priors import shipped_priors
 from nlpmeta.auto.several import OneVsRest, learn_several
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.lora import has_adapter
+from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import is_several
 from nlpmeta.learners.base import (
     Embed,
@@ -49,14 +55,13 @@ from nlpmeta.learners.base import (
     class_means,
     learners,
 )
+from nlpmeta.learners.inner_loop import BIAS
 from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.tuned import FineTuned, Rehearsal, in_order, order_of
+from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
-
-MISLEADING = 3.0
-"""How much less likely than by chance, in the logarithm, the names of classes must make single examples before they are
-not read: a factor of twenty. Chosen on the tasks that priors are learned from (``benchmarks/misleading_names.py``)."""
 
 
 @learners.register("auto")
@@ -77,25 +82,40 @@ class AutoHead(Learner):
     mixture by one more, which was right on the auxiliary tasks. Classes with more examples than others have their lead
     taken back (``judging.leads``). The state keeps the tensors of a head under ``<name>/``, so that it says itself what
     was chosen, and how likely held-out texts were, for label sets.
+
+    With a ``budget`` of seconds the encoder is fine-tuned too (``FineTuned``), where each class has five texts and the
+    seconds are enough. A fifth of the texts, which neither the heads nor that learned from, decides what share it gets
+    beside the heads (``judging.beside``).
     """
 
     differentiable = False
     learns_from_names = True
 
-    def __init__(self, encoder: "TextEncoder", *, temperature: float = 0.05, name_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        encoder: "TextEncoder",
+        *,
+        temperature: float = 0.05,
+        name_weight: float = 1.0,
+        budget: float = 0.0,
+    ) -> None:
         """Build from an encoder.
 
         Args:
             encoder: texts to vectors; with adapters, it is also seen without them.
             temperature: of the prototypical network among the heads.
             name_weight: how many texts the name of a class counts as, for that network.
+            budget: the seconds that fine-tuning may take, by its forecast; 0 does without.
 
         Raises:
-            NLPMetaError: if one of the two is not positive.
+            NLPMetaError: if a number is out of its range, or there is a budget and nothing to fine-tune.
         """
+        check_positive(budget=budget or None)
+        if budget and not has_adapter(encoder):
+            raise NLPMetaError("A budget is for fine-tuning adapters, and this encoder has none: leave it out.")
         two = has_adapter(encoder)
         super().__init__(ScaledEncoder(encoder) if two else encoder)
-        self.temperature, self.name_weight = temperature, name_weight
+        self.temperature, self.name_weight, self.budget = temperature, name_weight, budget
         self.priors = shipped_priors().profile(two_views=two)
         self.candidates = candidates(encoder, two_views=two, temperature=temperature, name_weight=name_weight)
         self._every = self.candidates | candidates_of_many(encoder, self.candidates)
@@ -106,6 +126,20 @@ class AutoHead(Learner):
             return cls(trained.encoder)
         temperature = float(trained.log_temperature.detach().exp())
         return cls(trained.encoder, temperature=temperature, name_weight=trained.name_weight or 1.0)
+
+    def within(self, budget: float) -> "AutoHead":
+        """The same method, all weights shared, with so many seconds for fine-tuning.
+
+        Raises:
+            NLPMetaError: if they are negative.
+        """
+        return type(self)(self.encoder, **{**self.config(), "budget": budget}).eval()  # type: ignore[arg-type]
+
+    @cached_property
+    def tuned(self) -> FineTuned:
+        """What fine-tunes, on the encoder that the heads read."""
+        plain = self.encoder.plain() if isinstance(self.encoder, ScaledEncoder) else self.encoder
+        return FineTuned(plain, name_weight=NAME_WEIGHT).eval()
 
     @property
     def reads_names(self) -> bool:
@@ -124,22 +158,63 @@ class AutoHead(Learner):
         temperature = float(state["mixture/temperature"])
         state["mixture/held_out"] = held_out_likelihood(judged, shares, known.labels, temperature)
         state["mixture/judged"] = judged_on(known)
-        return state
+        steps = self.tuned.steps_within(self.budget, known) if self.budget and judged.held_out is not None else 0
+        return self._beside_tuned(state, known, mixed(judged.held_out, shares), steps) if steps else state
+
+    def _beside_tuned(self, state: TaskState, known: Support, heads: Tensor, steps: int) -> TaskState:
+        """The heads and a fine-tuned part, if that makes texts likelier which neither learned from.
+
+        Args:
+            state: of the heads.
+            known: the support.
+            heads: their log probabilities of held-out texts, ``(n_support, n_way)``.
+            steps: of fine-tuning at most.
+        """
+        rows = order_of(known)
+        tried = self.tuned.stepping(steps).rehearsed(self._as_tuned(known))
+        if tried is None:
+            return state
+        out = torch.tensor([rows[row] for row in tried.rows], device=known.labels.device)
+        found = beside(heads[out] / state["mixture/temperature"], tried.scores, known.labels[out])
+        if found is None:
+            return state
+        share, likely = found
+        heads_left = {key: value * (1 - share) for key, value in state.items() if key.endswith("/share")}
+        state = state | heads_left | {"mixture/held_out": likely}
+        return state | self._tuned_part(state, known, share, tried)
+
+    def _as_tuned(self, known: Support) -> Support:
+        """The support as fine-tuning reads it: in its order, with the embeddings that it starts from."""
+        return in_order(seen(self.encoder, known, Candidate(self.tuned, (ADAPTED,))))
+
+    def _tuned_part(self, state: TaskState, known: Support, share: float, tried: Rehearsal) -> TaskState:
+        """Fine-tuning with all of the support, so that what the mixture does to the scores of its heads is undone."""
+        found = self.tuned.learned(self._as_tuned(known), tried)
+        over = 1 / state["mixture/temperature"]
+        found[BIAS] = found[BIAS] + state["mixture/leads"].to(found[BIAS]) * over
+        facts = {"share": share, "scores_over": over, "steps": tried.steps, "over": tried.over}
+        tensors = {name: torch.as_tensor(value, device=over.device) for name, value in facts.items()}
+        return {f"{TUNED}/{name}": value for name, value in (found | tensors).items()}
 
     @torch.no_grad()
     def readapt(self, support: Support, before: TaskState) -> TaskState:
         """Fit the heads again; judge them again, which takes most of the time, only if much has changed.
 
         That is if the examples have become 1.5 times as many or as few since the heads were judged, if something can be
-        held out for the first time, or if the names of the classes have come to say something or ceased to.
+        held out for the first time, or if the names of the classes have come to say something or ceased to. A part that
+        was fine-tuned is so again, in as many steps.
         """
         known = self.known(support)
         if not still_judged(before.get("mixture/judged"), judged_on(known)):
             return self.adapt_to(known, self.judge(known))
-        mixture = Mixture.of(self, self._every, before)
-        heads = {head.name: (float(head.share), float(head.scores_over)) for head in mixture.heads}
+        mixture = Mixture.of(self, self._known_to(before), before)
+        heads = {h.name: (float(h.share), float(h.scores_over)) for h in mixture.heads if h.candidate.scales}
         kept = {key: before[key] for key in ("mixture/held_out", "mixture/judged")}
-        return self._fitted(known, heads) | kept
+        state = self._fitted(known, heads) | kept
+        if not mixture.is_tuned:
+            return state
+        steps, over, share = (before[f"{TUNED}/{name}"] for name in ("steps", "over", "share"))
+        return state | self._tuned_part(state, known, float(share), Rehearsal(int(steps), float(over)))
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         return self.predictor(state).logits(queries)
@@ -149,14 +224,21 @@ class AutoHead(Learner):
         return learn_several(self, data, embed, features)
 
     def predictor(self, state: TaskState) -> Predictor:
-        return OneVsRest.of(self, state) if is_several(state) else Mixture.of(self, self._every, state)
+        return OneVsRest.of(self, state) if is_several(state) else Mixture.of(self, self._known_to(state), state)
 
     def problem_of(self, state: TaskState) -> str:
-        several = is_several(state)
-        return (OneVsRest.of(self, state) if several else Mixture.of(self, self._every, state)).problem()
+        if is_several(state):
+            return OneVsRest.of(self, state).problem()
+        return Mixture.of(self, self._known_to(state), state).problem()
+
+    def _known_to(self, state: TaskState) -> Mapping[str, Candidate]:
+        """All heads that a state may hold; what fine-tunes needs the weights and is made only where it is there."""
+        tuned = any(name.startswith(f"{TUNED}/") for name in state)
+        return self._every | ({TUNED: Candidate(self.tuned, ())} if tuned else {})
 
     def config(self) -> dict[str, Option]:
-        return {"temperature": self.temperature, "name_weight": self.name_weight}
+        budget: dict[str, Option] = {"budget": self.budget} if self.budget else {}
+        return {"temperature": self.temperature, "name_weight": self.name_weight, **budget}
 
     def known(self, support: Support) -> Support:
         """The support with its embeddings, and without names that seem to say nothing about the classes."""
@@ -213,16 +295,3 @@ class AutoHead(Learner):
             state["mixture/usual_likeness"] = usual
         state["mixture/n_shot"] = torch.tensor(n_shot, device=place)
         return state
-
-
-def disbelief(support: Support, temperature: float) -> float:
-    """How much less likely than chance the names alone make the labels of the examples, in the logarithm.
-
-    Below 0 where they make them more likely. Names that stand in for examples do not count.
-    """
-    if support.names is None:
-        return 0.0
-    queries, names = (F.normalize(features_of(each), dim=1) for each in (support, support.names))
-    likely = (queries @ names.T / temperature).log_softmax(1) + math.log(support.n_way)
-    found = likely[torch.arange(len(queries), device=likely.device), support.labels]
-    return -float((found if support.stand_in is None else found[~support.stand_in]).sum())

@@ -85,6 +85,11 @@ class Mixture(Predictor):
         return self.scales
 
     @property
+    def is_tuned(self) -> bool:
+        """Whether a part of it embeds texts with adapters of this task."""
+        return any(not head.candidate.scales for head in self.heads)
+
+    @property
     def n_views(self) -> int:
         """How many views stand side by side in what ``read`` gives."""
         return len(self.scales) if isinstance(self.learner.encoder, ScaledEncoder) else 1
@@ -132,7 +137,8 @@ class Mixture(Predictor):
         return columns_of(self.learner.encoder, queries.features, head.candidate.scales, computed=self.scales)
 
     def _scores(self, head: Head, queries: Texts) -> Tensor:
-        return head.candidate.head.logits(head.state, replace(queries, features=self.view(head, queries)))
+        features = self.view(head, queries) if head.candidate.scales else None
+        return head.candidate.head.logits(head.state, replace(queries, features=features))
 
 
 def mixed(log_probabilities: Tensor, weights: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import cut_texts_said
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import DataError, NLPMetaError
-from nlpmeta.learners.abilities import ReadsStreams, reads_no_names
+from nlpmeta.learners.abilities import ReadsStreams, reads_no_names, with_budget
 from nlpmeta.learners.base import Learner, TaskState
 from nlpmeta.learners.start import learner_for
 
@@ -278,10 +278,11 @@ class FewShotClassifier(AnsweringClassifier):
         return self._change(lambda _: fitted or self._learned(learner, examples, embed=known))
 
     def _learner_for(self, texts: Sequence[str]) -> Learner:
-        return learner_for(
+        learner = learner_for(
             texts, self.method, self.encoder, checkpoint=self.checkpoint, max_length=self.max_length,
             device=self.device, engine=self.engine,
         )  # fmt: skip
+        return with_budget(learner, self.budget)
 
     def _learned(
         self,

@@ -50,6 +50,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         max_length: int | None = None,
         device: "Device" = "auto",
         engine: "Engine" = "torch",
+        budget: float = 0.0,
     ) -> None:
         """Choose a method and an encoder; nothing is loaded before ``fit``.
 
@@ -65,6 +66,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
                 them by its name, such as ``cuda:1``. A loaded encoder stays where it is.
             engine: what embeds where nothing trains: ``torch``, ``onnx`` or ``onnx-int8`` (the compiled encoder on the
                 CPU, compiled when first needed), or ``auto``: the compiled one if there is one.
+            budget: the seconds in which ``auto`` may fine-tune the encoder too, by its forecast for two cores; what
+                comes of it gets a share if it is better on held-out examples. By default it does not.
         """
         self.method = method
         self.encoder = encoder
@@ -72,6 +75,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         self.max_length = max_length
         self.device = device
         self.engine = engine
+        self.budget = budget
 
     def stream_memory(self) -> Footprint:
         """How large the memory of a stream is, in bytes, in all and for each row and class.

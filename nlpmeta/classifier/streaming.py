@@ -212,7 +212,7 @@ def check_state(learner: Learner, state: TaskState, n_way: int, path: Path) -> N
         ModelFolderError: if it cannot, or for another number of classes.
     """
     blank = torch.full((1, learner.encoder.dim), learner.encoder.dim**-0.5, device=learner.encoder.device)
-    query = Texts(("",), blank) if learner.inputs == "embeddings" else Texts(("a",))
+    query = Texts(("a",), blank if learner.inputs == "embeddings" else None)
     try:
         scores = learner.logits(state, query)
         problem = learner.problem_of(state)

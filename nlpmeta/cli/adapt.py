@@ -52,6 +52,8 @@ EXAMPLES = """Examples:
 
   nlpmeta adapt --data mine.csv --shots 0 --out my-model
 
+  nlpmeta adapt --data mine.csv --shots all --test-data test.csv --budget 120
+
   nlpmeta adapt --data tagged.jsonl --shots 10
 
   nlpmeta adapt --data tagged.csv --label-separator ";" --shots all
@@ -76,6 +78,9 @@ Ways = Annotated[int | None, typer.Option(help="Number of classes, sampled with 
 Method = Annotated[str, typer.Option(help="Adaptation method; 'auto' selects and mixes heads on the support set.")]
 InnerSteps = Annotated[
     int | None, typer.Option(help="Gradient steps on the support set (maml, anil, metasgd, reptile).", min=0)
+]
+Budget = Annotated[
+    float, typer.Option(help="Seconds, over all draws, in which auto may fine-tune the encoder too.", min=0)
 ]
 Checkpoint = Annotated[str, typer.Option(help="Checkpoint to start from: default, none (frozen encoder), or a folder.")]
 Seed = Annotated[int, typer.Option(help="Random seed: which examples are drawn.", min=0)]
@@ -104,6 +109,7 @@ def adapt(
     ways: Ways = None,
     method: Method = "auto",
     inner_steps: InnerSteps = None,
+    budget: Budget = 0.0,
     encoder: EncoderName = None,
     checkpoint: Checkpoint = "default",
     max_length: MaxLength = None,
@@ -145,7 +151,7 @@ def adapt(
         device=device, engine=check_engine(engine), seed=seed, n_draws=draws, suggest=suggest,
         text_column=text_column, label_column=label_column, lang_column=lang_column,
         form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
-        descriptions=descriptions,
+        descriptions=descriptions, budget=budget,
     )  # fmt: skip
     _run(request, out, overwrite=overwrite, include_support=include_support, as_json=json, quiet=quiet)
 

@@ -14,6 +14,7 @@ from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Cut, cut_of
 from nlpmeta.evaluation.protocols import Protocol, Tasks
+from nlpmeta.learners.abilities import TakesBudget
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.learners.streams import score_stream
 from nlpmeta.metrics import OUT_OF_SCOPE, Bins, calibration_bins, error_of_bins, macro_f1_of_each, oos_auroc, oos_recall
@@ -234,7 +235,7 @@ def learning_curve(
     """Accuracy with one, with half and with all of the support texts of each class, on the same queries.
 
     The smaller supports are the first texts of each class of the larger ones, so the points differ by nothing else.
-    Empty where the classes of a draw have unlike numbers of texts, or one.
+    Empty where the classes of a draw have unlike numbers of texts, or one, and where each point would be fine-tuned.
 
     Args:
         learner: in evaluation mode.
@@ -243,7 +244,7 @@ def learning_curve(
         pooled: whether no text is scored twice.
     """
     counts = {count for score in scores for count in score.episode.support.counts().values()}
-    if len(counts) != 1 or min(counts) < 2:
+    if len(counts) != 1 or min(counts) < 2 or (isinstance(learner, TakesBudget) and learner.budget):
         return []
     (most,) = counts
     points = []

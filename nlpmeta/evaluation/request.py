@@ -56,6 +56,7 @@ class AdaptRequest:
         label_column, lang_column: the same.
         form: how tables are written.
         descriptions: a table with the columns label and text that says in words what classes are.
+        budget: the seconds in which ``auto`` may fine-tune the encoder, in all draws together.
     """
 
     data: str = "starter"
@@ -80,6 +81,7 @@ class AdaptRequest:
     lang_column: str | None = None
     form: TableForm = RECOGNISED
     descriptions: Path | None = None
+    budget: float = 0.0
 
     @property
     def name(self) -> str:
@@ -99,6 +101,8 @@ class AdaptRequest:
             wanted["inner_steps"] = self.inner_steps
         if self.max_length is not None:
             wanted["max_length"] = self.max_length
+        if self.budget:
+            wanted["budget"] = self.budget
         if self.descriptions is not None:
             wanted["descriptions"] = Descriptions.of_file(self.descriptions).name
         return wanted

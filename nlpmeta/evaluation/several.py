@@ -234,7 +234,7 @@ def score_several(classifier: FewShotClassifier, data: LabeledTexts) -> tuple[di
 
 def _check(request: AdaptRequest) -> None:
     """Refuse what requires one label per text."""
-    asked = {"--suggest": request.suggest, "--inner-steps": request.inner_steps}
+    asked = {"--suggest": request.suggest, "--inner-steps": request.inner_steps, "--budget": request.budget or None}
     wrong = [name for name, value in asked.items() if value is not None]
     if wrong:
         raise NLPMetaError(f"{wrong[0]} requires one label per text; leave it out where texts have several.")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import NAMES_ALONE, LabelHeads, ScaledEncoder
+from nlpmeta.auto.heads import NAMES_ALONE, TUNED, LabelHeads, ScaledEncoder
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.auto.several import OneVsRest
 from nlpmeta.classifier.classifier import FewShotClassifier
@@ -69,8 +69,8 @@ def exported_heads(learner: Learner, state: TaskState) -> LinearHeads | LabelHea
     Raises:
         NLPMetaError: as ``linear_heads``, where each text gets one label.
     """
-    predictor = learner.predictor(state)
-    return predictor.heads if isinstance(predictor, OneVsRest) else linear_heads(learner, state)
+    found = learner.predictor(state)
+    return found.heads if isinstance(found, OneVsRest) else linear_heads(learner, state)
 
 
 @torch.no_grad()
@@ -85,6 +85,8 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
     """
     if THRESHOLDS in state:
         raise NLPMetaError("This model gives several labels per text, which no linear head does.")
+    if f"{TUNED}/{WEIGHT}" in state:
+        raise NLPMetaError("A part of this model was fine-tuned beside its heads; adapt without --budget to export it.")
     if WEIGHT in state:  # MAML and its family: the head beside the adapters of the task
         weight, bias = state[WEIGHT].detach().cpu(), state[BIAS].detach().cpu()
         return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1, device="cpu"), 1.0, normalise=True)
@@ -209,10 +211,8 @@ def has_compiled(classifier: FewShotClassifier) -> bool | None:
 
 def _read_by(classifier: FewShotClassifier) -> TextEncoder:
     """The encoder in the views that the heads of the model read."""
-    encoder = classifier.learner_.encoder
-    if isinstance(encoder, ScaledEncoder):
-        return encoder.select(classifier.learner_.predictor(classifier.state_).adapter_scales)
-    return encoder
+    encoder, scales = classifier.learner_.encoder, classifier.fitted_.predictor.adapter_scales
+    return encoder.select(scales) if isinstance(encoder, ScaledEncoder) else encoder
 
 
 def _light(encoder: TextEncoder, name: CompiledName) -> LightEncoder:

@@ -85,6 +85,16 @@ class TakesSteps(Protocol):
 
 
 @runtime_checkable
+class TakesBudget(Protocol):
+    """Fine-tunes the encoder where there is time for it."""
+
+    budget: float
+
+    def within(self, budget: float) -> Learner:
+        """The same learner with so many seconds."""
+
+
+@runtime_checkable
 class SumsOverSupport(Protocol):
     """Computes scores that are sums over the support, up to what is the same for every support text."""
 
@@ -109,6 +119,20 @@ class ScoresForOwners(Protocol):
         self, states: Sequence[TaskState], owners: Sequence[int], texts: Sequence[str]
     ) -> list[Tensor]:
         """As the function ``logits_of_owners``."""
+
+
+def with_budget(learner: Learner, budget: float) -> Learner:
+    """The learner with so many seconds for fine-tuning; itself if they are 0.
+
+    Raises:
+        NLPMetaError: if it takes none, or they are no number of seconds.
+    """
+    if budget == 0:
+        return learner
+    if not isinstance(learner, TakesBudget):
+        name = learners.name_of(type(learner))
+        raise NLPMetaError(f"A budget for fine-tuning goes with the method auto; {name} takes none.")
+    return learner.within(budget)
 
 
 def takes_pairs(kind: type[Learner]) -> bool:

@@ -1,7 +1,7 @@
 """Fine-tuning for hundreds of examples: from the meta-trained adapters, for as long as held-out examples gain."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ from nlpmeta.learners.inner_loop import (
     task_features,
 )
 from nlpmeta.learners.logistic import LogisticHead
+from nlpmeta.progress import track_within
 from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
@@ -36,8 +37,25 @@ INVERSE_PENALTY = 3.0
 """Of the logistic regression that the head starts from."""
 TEMPERATURES = torch.logspace(-1, 1, 41)
 """What scores may be divided by in the end."""
+LEAST_STEPS = 25
+"""Fewer, unless there is no text for more, are not worth the seconds."""
+PER_SECOND, PER_SECOND_ACCELERATED = 7e10, 5e12
+"""Operations that a forecast expects of two cores and of an accelerator, in small batches: measured on the first."""
 HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
 """One text in so many is held out, of classes with at least so many; the loss on them is looked at so often."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rehearsal:
+    """How many steps to take and what scores are divided by; from ``rows`` that were held out and their scores.
+
+    ``scores`` ``(n_rows, n_way)`` are divided already.
+    """
+
+    steps: int
+    over: float
+    rows: tuple[int, ...] = ()
+    scores: Tensor = torch.empty(0, device="cpu")
 
 
 @learners.register("tuned")
@@ -107,20 +125,58 @@ class FineTuned(Learner):
 
     @torch.no_grad()
     def adapt(self, support: Support) -> TaskState:
-        support = _in_order(support)
-        steps = min(self.inner_steps, -(-MOST_PASSES * len(support) // BATCH))
-        rest, out = _parts(support)
-        start = self._start(support)
-        if out is None:
-            return self._trained(support, start, steps)[-1]
+        support = in_order(support)
+        tried = self.rehearsed(support)
+        return self.learned(support, tried or Rehearsal(self.steps_for(support), 1.0))
+
+    def steps_for(self, support: Support) -> int:
+        """The most steps on so many texts."""
+        return min(self.inner_steps, -(-MOST_PASSES * len(support) // BATCH))
+
+    def steps_within(self, seconds: float, support: Support) -> int:
+        """How many steps a rehearsal and learning may take in so many seconds; 0 if these are too few to be worth it.
+
+        The seconds are forecast (``seconds_for``), so that the same call gives the same model on every machine.
+        """
+        most = self.steps_for(support)
+        each = self.seconds_for(support, 1) - self.seconds_for(support, 0)
+        found = min(most, int((seconds - self.seconds_for(support, 0)) / each))
+        return found if found >= min(most, LEAST_STEPS) else 0
+
+    def seconds_for(self, support: Support, steps: int) -> float:
+        """About how long a rehearsal of ``steps`` and learning as many take: on two cores, or on an accelerator."""
+        config = self.encoder.backbone.config
+        weights = 12 * config.num_hidden_layers * config.hidden_size**2
+        tokens = sum(map(len, self.encoder.tokenize(support.texts))) / len(support)
+        cpu = self.encoder.device.type == "cpu"
+        a_text = 2 * weights * tokens / (PER_SECOND if cpu else PER_SECOND_ACCELERATED)
+        looked_at = (LOOKS + 1) * len(support) / HELD_OUT
+        return float(a_text * (looked_at + 2 * 2 * steps * BATCH))
+
+    @torch.no_grad()
+    def rehearsed(self, support: Support) -> "Rehearsal | None":
+        """What texts that are held out say of learning the others; ``None`` if a class has too few to hold one out.
+
+        Args:
+            support: in the order of ``in_order``.
+        """
+        rows = held_out_rows(support)
+        if not rows:
+            return None
+        out, steps = _rows(support, rows), self.steps_for(support)
+        rest = _rows(support, sorted(set(range(len(support))) - set(rows)))
         states = self._trained(rest, self._start(rest), steps, looks=LOOKS)
         scores = [self.logits(state, out) for state in states]
         losses = [float(F.cross_entropy(each, out.labels)) for each in scores]
         best = min(range(len(losses)), key=losses.__getitem__)
-        taken = round(best * steps / max(len(states) - 1, 1))
         over = _temperature(scores[best], out.labels)
-        found = self._trained(support, start, taken)[-1]
-        return found | {name: found[name] / over for name in (WEIGHT, BIAS)}
+        return Rehearsal(round(best * steps / max(len(states) - 1, 1)), over, tuple(rows), scores[best] / over)
+
+    @torch.no_grad()
+    def learned(self, support: Support, tried: "Rehearsal") -> TaskState:
+        """What all of the support teaches in the steps, and with the temperature, of a rehearsal."""
+        found = self._trained(support, self._start(support), tried.steps)[-1]
+        return found | {name: found[name] / tried.over for name in (WEIGHT, BIAS)}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         one = torch.zeros(len(queries), dtype=torch.long, device=state[WEIGHT].device)
@@ -137,10 +193,10 @@ class FineTuned(Learner):
     def _start(self, support: Support) -> TaskState:
         """The stored adapters, and logistic regression on what they make of the support."""
         head = LogisticHead(self.encoder, inverse_penalty=INVERSE_PENALTY, name_weight=self.name_weight)
-        features = F.normalize(self.encoder.encode(support.texts), dim=1)
+        features = F.normalize(self.embed(support), dim=1)
         names = support.names if self.reads_names else None
         if names is not None:
-            names = replace(names, features=F.normalize(self.encoder.encode(names.texts), dim=1))
+            names = replace(names, features=F.normalize(self.embed(names), dim=1))
         found = head.adapt(replace(support, features=features, names=names))
         adapters = {
             ADAPTER + name: value.detach() for name, value in adapter_weights(self.encoder, self.layers).items()
@@ -160,18 +216,20 @@ class FineTuned(Learner):
         tokens, weights = self.encoder.tokenize(support.texts), balanced_weights(support.labels, support.n_way)
         weights = weights.to(self.encoder.device)
         states, at = [start], {round((i + 1) * steps / looks) for i in range(looks)}
-        for step, rows in zip(range(1, steps + 1), _batches(len(support)), strict=False):
-            with torch.enable_grad():
-                features = self.encoder.embed_tokens([tokens[row] for row in rows], adapter=adapters)
-                scores = F.linear(F.normalize(features, dim=1), leaves[WEIGHT], leaves[BIAS])
-                losses = F.cross_entropy(scores, support.labels[rows], reduction="none")
-                loss = (losses * weights[rows]).sum() / weights[rows].sum()
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            if step in at:
-                states.append({name: leaf.detach().clone() for name, leaf in leaves.items()})
+        with track_within("Fine-tuning", steps) as advance:
+            for step, rows in zip(range(1, steps + 1), _batches(len(support)), strict=False):
+                with torch.enable_grad():
+                    features = self.encoder.embed_tokens([tokens[row] for row in rows], adapter=adapters)
+                    scores = F.linear(F.normalize(features, dim=1), leaves[WEIGHT], leaves[BIAS])
+                    losses = F.cross_entropy(scores, support.labels[rows], reduction="none")
+                    loss = (losses * weights[rows]).sum() / weights[rows].sum()
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                advance(1)
+                if step in at:
+                    states.append({name: leaf.detach().clone() for name, leaf in leaves.items()})
         return states
 
 
@@ -187,33 +245,37 @@ def _rate(step: int, steps: int) -> float:
     return min((step + 1) / warm, max(steps - step, 0) / max(steps - warm, 1))
 
 
-def _in_order(support: Support) -> Support:
-    """The same support with its texts in an order of their own, so that the order in which they came has no part."""
-    rows = sorted(range(len(support)), key=lambda row: (int(support.labels[row]), support.texts[row]))
-    return _rows(support, rows)
+def order_of(support: Support) -> list[int]:
+    """The rows of a support by class and text, so that the order in which the texts came has no part."""
+    return sorted(range(len(support)), key=lambda row: (int(support.labels[row]), support.texts[row]))
+
+
+def in_order(support: Support) -> Support:
+    """The same support in the order of ``order_of``."""
+    return _rows(support, order_of(support))
 
 
 def _rows(support: Support, rows: Sequence[int]) -> Support:
+    kept = list(rows)
     return replace(
         support,
-        texts=tuple(support.texts[row] for row in rows),
-        features=None,
-        labels=support.labels[list(rows)],
+        texts=tuple(support.texts[row] for row in kept),
+        features=None if support.features is None else support.features[kept],
+        labels=support.labels[kept],
         weights=None,
         stand_in=None,
     )
 
 
-def _parts(support: Support) -> tuple[Support, Support | None]:
-    """What is learned from and what is held out: nothing where a class has few texts."""
-    rng, out = np.random.default_rng(0), set[int]()
+def held_out_rows(support: Support) -> list[int]:
+    """The rows that are held out: none where a class has few texts."""
+    rng, out = np.random.default_rng(0), list[int]()
     for label in range(support.n_way):
         own = torch.nonzero(support.labels == label).flatten().cpu().numpy()
         if len(own) < LEAST_HELD_OUT:
-            return support, None
-        out |= set(rng.permutation(own)[: len(own) // HELD_OUT].tolist())
-    rest = [row for row in range(len(support)) if row not in out]
-    return _rows(support, rest), _rows(support, sorted(out))
+            return []
+        out += rng.permutation(own)[: len(own) // HELD_OUT].tolist()
+    return sorted(out)
 
 
 def _batches(n_texts: int) -> Iterator[list[int]]:

@@ -1,0 +1,222 @@
+"""``auto`` with a budget: when it fine-tunes beside its heads, what share that gets, and that the rest still works."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOPICS, write_table
+from sklearn.base import clone
+from test_lora import adapted_encoder
+
+from nlpmeta import FewShotClassifier, LabeledTexts
+from nlpmeta.auto.heads import TUNED
+from nlpmeta.auto.method import AutoHead
+from nlpmeta.cli import main
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.evaluation.measure import learning_curve
+from nlpmeta.export.head import linear_heads
+from nlpmeta.learners.base import Support, Texts
+from nlpmeta.learners.checkpoint import save_checkpoint
+from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
+from nlpmeta.learners.prototypical import PrototypicalNetwork
+from nlpmeta.learners.tuned import BATCH, FineTuned, Rehearsal, held_out_rows, in_order, order_of
+from nlpmeta.metrics.scores import score_episode
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def auto():
+    return AutoHead(adapted_encoder(), budget=30.0).eval()
+
+
+@pytest.fixture(scope="module")
+def uneven(pool):
+    """Two classes that the order of two words tells apart, one of them with half as many texts."""
+    sport, *others = (words.split() for words in TOPICS.values())
+    one = [f"{a} {b}" for a in sport for words in others for b in words]
+    other = [f"{b} {a}" for a in sport for words in others for b in words[:2]]
+    return LabeledTexts.from_names(one + other, ["sport first"] * len(one) + ["sport last"] * len(other))
+
+
+def learned(auto, data):
+    """The support as the heads see it, what they say of held-out texts, and their state."""
+    known = auto.known(auto.support(data))
+    judged = auto.judge(known)
+    return known, judged, auto.within(0).adapt_to(known, judged)
+
+
+def test_without_a_budget_nothing_is_fine_tuned(auto, pool):
+    known, judged, state = learned(auto, pool)
+    assert not any(name.startswith(TUNED) for name in state)
+    assert "budget" not in auto.within(0).config() and auto.config()["budget"] == 30
+
+
+def test_fine_tuning_gets_its_share_where_the_heads_know_nothing_and_none_where_it_knows_nothing(auto, uneven):
+    known, _, heads = learned(auto, uneven)
+    guess = torch.zeros(len(known), known.n_way).log_softmax(1)
+    beside = auto._beside_tuned(heads, known, guess, 20)
+    shares = {name: float(value) for name, value in beside.items() if name.endswith("/share")}
+    assert shares[f"{TUNED}/share"] > 0.25 and sum(shares.values()) == pytest.approx(1, abs=1e-6)
+    right = torch.nn.functional.one_hot(known.labels, known.n_way).float().clamp(1e-4).log()
+    assert auto._beside_tuned(heads, known, right, 20) is heads
+
+
+def test_the_mixture_says_what_its_shares_say(auto, uneven):
+    """Also that neither the temperature of the mixture nor the lead of the larger class touches the tuned part."""
+    known, _, heads = learned(auto, uneven)
+    heads["mixture/temperature"] = torch.tensor(1.3)
+    tried = Rehearsal(4, 1.5)
+    state = heads | auto._tuned_part(heads, known, 1.0, tried)
+    assert float(heads["mixture/leads"].max()) > 0.5
+    alone = {
+        name: each * 1e-9 if name.endswith("/share") and not name.startswith(TUNED) else each
+        for name, each in state.items()
+    }
+    texts = list(uneven.texts[::3])
+    found = auto.predictor(alone).logits(Texts(tuple(texts))).softmax(1)
+    wanted = auto.tuned.learned(auto._as_tuned(known), tried)
+    scores = auto.tuned.logits(wanted, Texts(tuple(texts)))
+    torch.testing.assert_close(found, scores.softmax(1), rtol=1e-4, atol=1e-5)
+    assert auto.predictor(state).is_tuned and not auto.predictor(heads).is_tuned
+
+
+def test_a_fifth_that_nobody_learned_from_decides(auto, uneven):
+    """The held-out texts of the rehearsal are those whose held-out scores of the heads it is weighed against."""
+    known, _, heads = learned(auto, uneven)
+    tried = auto.tuned.stepping(20).rehearsed(auto._as_tuned(known))
+    rows = [order_of(known)[row] for row in tried.rows]
+    assert len(rows) == 6 + 3
+    sure = torch.zeros(len(known), known.n_way).log_softmax(1)
+    sure[rows] = torch.nn.functional.one_hot(known.labels[rows], known.n_way).float().clamp(1e-4).log()
+    assert auto._beside_tuned(heads, known, sure, 20) is heads  # although on all others it only guesses
+    state = auto._beside_tuned(heads, known, torch.zeros_like(sure).log_softmax(1), 20)
+    assert len(state["mixture/held_out"]) == len(rows) and bool((state["mixture/held_out"] <= 0).all())
+
+
+def test_one_set_of_examples_is_fine_tuned_to_one_model(auto, pool):
+    order = np.random.default_rng(0).permutation(len(pool)).tolist()
+    found = []
+    for data in (pool, pool.select(order)):
+        known = auto.known(auto.support(data))
+        found.append(auto.tuned.stepping(8).rehearsed(auto._as_tuned(known)))
+        assert tuple(known.texts[order_of(known)[row]] for row in found[-1].rows) == tuple(
+            in_order(known).texts[row] for row in found[-1].rows
+        )
+    torch.testing.assert_close(found[0].scores, found[1].scores, rtol=1e-3, atol=1e-4)
+    assert found[0].steps == found[1].steps
+
+
+def test_more_examples_are_learned_in_as_many_steps(auto, uneven):
+    known, judged, heads = learned(auto, uneven)
+    heads = heads | {name: each * 0.5 for name, each in heads.items() if name.endswith("/share")}
+    before = heads | auto._tuned_part(heads, known, 0.5, Rehearsal(6, 2.0))
+    again = auto.readapt(auto.support(uneven), before)
+    assert set(again) == set(before)
+    for name, value in before.items():
+        torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_steps_fit_the_budget_and_too_few_are_not_taken(pool):
+    tuned = FineTuned(adapted_encoder(), inner_steps=500).eval()
+    support = Support.of(pool)
+    assert tuned.steps_for(support) == 10 * len(pool) // BATCH
+    enough = tuned.seconds_for(support, 27)
+    assert tuned.steps_within(enough * 1.0001, support) == 27
+    assert tuned.steps_within(tuned.seconds_for(support, 24.5), support) == 0
+    assert tuned.steps_within(1e4, support) == tuned.steps_for(support)
+    few = support.texts[:16]
+    small = Support(few, None, torch.tensor([0, 1] * 8), 2)
+    assert tuned.steps_within(1e4, small) == 10, "few texts want few steps"
+    twice = Support(tuple(f"{text} {text}" for text in support.texts), None, support.labels, 3)
+    assert tuned.seconds_for(twice, 9) == pytest.approx(2 * tuned.seconds_for(support, 9))
+
+
+def test_what_cannot_be_fine_tuned_is_refused(pool, encoder):
+    with pytest.raises(NLPMetaError, match="has none: leave it out"):
+        AutoHead(encoder, budget=5)
+    with pytest.raises(NLPMetaError, match="budget must be positive"):
+        AutoHead(adapted_encoder(), budget=-1)
+    with pytest.raises(NLPMetaError, match="goes with the method auto; ridge takes none"):
+        FewShotClassifier("ridge", encoder=encoder, budget=5).fit(pool.texts, pool.names())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, encoder_folder):
+    from nlpmeta.encoder.lora import AdapterSettings, add_adapter
+    from nlpmeta.encoder.text_encoder import TextEncoder
+
+    encoder = TextEncoder.from_pretrained(str(encoder_folder))
+    add_adapter(encoder, AdapterSettings(rank=4), seed=1)
+    folder = tmp_path_factory.mktemp("runs") / "prototypical"
+    save_checkpoint(PrototypicalNetwork(encoder, names=True), folder, {})
+    return folder
+
+
+def test_a_model_with_a_tuned_part_is_saved_taught_and_not_exported(auto, uneven, tmp_path, checkpoint):
+    from nlpmeta.learners.start import starting_learner
+
+    auto = starting_learner("auto", checkpoint=str(checkpoint)).within(30)
+    known, _, heads = learned(auto, uneven)
+    heads = heads | {name: each * 0.5 for name, each in heads.items() if name.endswith("/share")}
+    state = heads | auto._tuned_part(heads, known, 0.5, Rehearsal(6, 2.0))
+    assert f"{TUNED}/{WEIGHT}" in state and f"{TUNED}/{BIAS}" in state
+    assert any(name.startswith(f"{TUNED}/{ADAPTER}") for name in state)
+    classifier = FewShotClassifier.adapted(auto, uneven, state=state)
+    texts = list(uneven.texts[::2])
+    classifier.save_pretrained(tmp_path / "m", include_support=True)
+    loaded = FewShotClassifier.from_pretrained(tmp_path / "m")
+    assert loaded.learner_.config()["budget"] == 30 and loaded.fitted_.predictor.is_tuned
+    np.testing.assert_array_equal(loaded.predict_proba(texts), classifier.predict_proba(texts))
+    assert loaded.predict(texts, abstain=0.9) and loaded.out_of_scope(texts).shape == (len(texts),)
+    with pytest.raises(NLPMetaError, match="adapt without --budget to export it"):
+        linear_heads(loaded.learner_, loaded.state_)
+    loaded.partial_fit(["goal soup"], ["sport first"])
+    assert loaded.fitted_.predictor.is_tuned
+    renamed = loaded.rename_class("sport first", "a game first")
+    assert renamed.fitted_.predictor.is_tuned and "a game first" in renamed.classes_
+
+
+def test_the_command_says_what_fine_tuning_takes(checkpoint, pool, tmp_path, capsys):
+    table = write_table(tmp_path / "t.csv", pool.texts, pool.names())
+    common = ["adapt", "--data", str(table), "--checkpoint", str(checkpoint), "--draws", "2", "--json"]
+
+    def run(*arguments):
+        code = main([*common, *map(str, arguments)])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    code, out, err = run("--shots", 8, "--budget", 60, "--out", tmp_path / "a")
+    found = json.loads(out)
+    assert code == 0 and "fine-tuning on 24 texts, 3 times 15 steps at most: about" in err
+    assert found["curve"] == [] and found["task"]["budget"] == 60
+    assert run("--shots", 4, "--budget", 60, "--out", tmp_path / "b")[2].count("some class has less than 5 examples")
+    code, _, err = run("--shots", 8, "--budget", 1e-5, "--out", tmp_path / "c")
+    assert code == 0 and "no fine-tuning: 3 times on 24 texts take" in err and "more --budget" in err
+    code, _, err = run("--shots", 8, "--budget", 9, "--method", "ridge", "--out", tmp_path / "d")
+    assert code == 2 and "ridge takes none" in err and not (tmp_path / "d").exists()
+    assert run("--shots", 8, "--budget", -1, "--out", tmp_path / "e")[0] == 2
+    tagged = tmp_path / "tags.csv"
+    tagged.write_text("text,label\nball,sport;food\nsoup,food\ngoal,sport\n", encoding="utf-8")
+    more = ["--data", tagged, "--label-separator", ";", "--budget", 9, "--out", tmp_path / "f"]
+    code, _, err = run("--shots", "all", *more)
+    assert code == 2 and "--budget requires one label per text" in err
+
+
+def test_it_is_cloned_like_any_estimator_and_small_supports_have_no_curve(auto, pool):
+    assert clone(FewShotClassifier(budget=7)).get_params()["budget"] == 7
+    from nlpmeta import Episode
+
+    scores = [score_episode(auto.within(0), Episode(pool.select(range(0, 48, 2)), pool.select(range(1, 48, 2))))]
+    embed = auto.encoder.encode
+    assert learning_curve(auto.within(0), scores, embed=embed) and not learning_curve(auto, scores, embed=embed)
+
+
+def test_classes_with_few_texts_hold_nothing_out(pool):
+    few = Support(pool.texts[:9], None, torch.tensor([0] * 5 + [1] * 4), 2)
+    assert held_out_rows(few) == [] and FineTuned(adapted_encoder()).rehearsed(few) is None
