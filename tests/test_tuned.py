@@ -14,8 +14,17 @@ from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.base import Support, Texts
-from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
-from nlpmeta.learners.tuned import LOOKS, FineTuned, _batches, _rate, _rows, _temperature, held_out_rows, in_order
+from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT, class_loss
+from nlpmeta.learners.tuned import (
+    LOOKS,
+    FineTuned,
+    _batches,
+    _rate,
+    _rows,
+    _temperature,
+    held_out_rows,
+    in_order,
+)
 
 
 @pytest.fixture
@@ -61,12 +70,12 @@ def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(le
     ordered = in_order(support)
     rows = held_out_rows(ordered)
     rest, out = _rows(ordered, sorted(set(range(len(ordered))) - set(rows))), _rows(ordered, rows)
-    states = learner._trained(rest, learner._start(rest), 10, looks=LOOKS)
+    states = learner.trained(rest.texts, learner._start(rest), 10, class_loss(rest), looks=LOOKS)
     assert len(states) == 1 + LOOKS
     losses = [float(F.cross_entropy(learner.logits(state, out), out.labels)) for state in states]
     best = int(np.argmin(losses))
     assert (best == LOOKS) == at_the_end, losses  # or the test would say nothing
-    wanted = learner._trained(ordered, learner._start(ordered), 2 * best)[-1]
+    wanted = learner.trained(ordered.texts, learner._start(ordered), 2 * best, class_loss(ordered))[-1]
     over = _temperature(learner.logits(states[best], out), out.labels)
     found = learner.adapt(support)
     torch.testing.assert_close(found[WEIGHT], wanted[WEIGHT] / over)
@@ -95,7 +104,7 @@ def test_classes_weigh_the_same(learner, support):
     found = []
     for rows, labels in ((a + b[:1], [0] * 4 + [1]), (a + b[:1] * 4, [0] * 4 + [1] * 4)):
         part = Support(tuple(support.texts[row] for row in rows), None, torch.tensor(labels), 2)
-        found.append(learner._trained(part, start, 3)[-1])
+        found.append(learner.trained(part.texts, start, 3, class_loss(part))[-1])
     torch.testing.assert_close(found[0][WEIGHT], found[1][WEIGHT], rtol=1e-3, atol=1e-4)
 
 

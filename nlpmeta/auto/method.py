@@ -158,8 +158,9 @@ class AutoHead(Learner):
         temperature = float(state["mixture/temperature"])
         state["mixture/held_out"] = held_out_likelihood(judged, shares, known.labels, temperature)
         state["mixture/judged"] = judged_on(known)
-        steps = self.tuned.steps_within(self.budget, known) if self.budget and judged.held_out is not None else 0
-        return self._beside_tuned(state, known, mixed(judged.held_out, shares), steps) if steps else state
+        if not self.budget or judged.held_out is None or not (steps := self.tuned.steps_within(self.budget, known)):
+            return state
+        return self._beside_tuned(state, known, mixed(judged.held_out, shares), steps)
 
     def _beside_tuned(self, state: TaskState, known: Support, heads: Tensor, steps: int) -> TaskState:
         """The heads and a fine-tuned part, if that makes texts likelier which neither learned from.

@@ -1,8 +1,8 @@
 """The inner loop on several tasks at once: an adapter and a head for each, and one set of frozen weights for all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 
 Rates = Literal["step", "layer"]
+LossOf: TypeAlias = Callable[[Tensor, list[int]], Tensor]
+"""From scores ``(n, n_way)`` and the rows of the texts that they are of, the loss ``()``."""
 MOST_INNER_STEPS = 10_000
 ADAPTER, WEIGHT, BIAS = "adapter/", "head/weight", "head/bias"
 CHUNK_TOKENS, CHUNK_TOKENS_TWICE = 4096, 1024
@@ -104,6 +106,17 @@ def head_scores(features: Tensor, states: Mapping[str, Tensor], texts: TaskTexts
     scores = torch.einsum("nd,nwd->nw", F.normalize(features, dim=1), weight[texts.task_of]) + bias[texts.task_of]
     beyond = torch.arange(weight.size(1), device=weight.device) >= texts.n_way[texts.task_of].unsqueeze(1)
     return scores.masked_fill(beyond, _NEVER)
+
+
+def class_loss(support: Support) -> LossOf:
+    """Cross-entropy on the labels of a support; its classes weigh the same."""
+    weights = balanced_weights(support.labels, support.n_way).to(support.labels.device)
+
+    def loss(scores: Tensor, rows: list[int]) -> Tensor:
+        losses = F.cross_entropy(scores, support.labels[rows], reduction="none")
+        return (losses * weights[rows]).sum() / weights[rows].sum()
+
+    return loss
 
 
 def task_losses(scores: Tensor, texts: TaskTexts) -> Tensor:

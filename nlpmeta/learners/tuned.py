@@ -10,13 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, balanced_weights, learners
+from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.learners.inner_loop import (
     ADAPTER,
     BIAS,
     WEIGHT,
+    LossOf,
     adapted_depth,
     check_steps,
+    class_loss,
     scores_of_owners,
     task_features,
 )
@@ -165,7 +167,7 @@ class FineTuned(Learner):
             return None
         out, steps = _rows(support, rows), self.steps_for(support)
         rest = _rows(support, sorted(set(range(len(support))) - set(rows)))
-        states = self._trained(rest, self._start(rest), steps, looks=LOOKS)
+        states = self.trained(rest.texts, self._start(rest), steps, class_loss(rest), looks=LOOKS)
         scores = [self.logits(state, out) for state in states]
         losses = [float(F.cross_entropy(each, out.labels)) for each in scores]
         best = min(range(len(losses)), key=losses.__getitem__)
@@ -175,7 +177,7 @@ class FineTuned(Learner):
     @torch.no_grad()
     def learned(self, support: Support, tried: "Rehearsal") -> TaskState:
         """What all of the support teaches in the steps, and with the temperature, of a rehearsal."""
-        found = self._trained(support, self._start(support), tried.steps)[-1]
+        found = self.trained(support.texts, self._start(support), tried.steps, class_loss(support))[-1]
         return found | {name: found[name] / tried.over for name in (WEIGHT, BIAS)}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
@@ -198,13 +200,27 @@ class FineTuned(Learner):
         if names is not None:
             names = replace(names, features=F.normalize(self.embed(names), dim=1))
         found = head.adapt(replace(support, features=features, names=names))
+        return self.with_head(found["weight"], found["bias"])
+
+    def with_head(self, weight: Tensor, bias: Tensor) -> TaskState:
+        """The stored adapters beside a linear head, weight ``(n_way, dim)`` and bias ``(n_way,)``."""
         adapters = {
             ADAPTER + name: value.detach() for name, value in adapter_weights(self.encoder, self.layers).items()
         }
-        return {**adapters, WEIGHT: found["weight"], BIAS: found["bias"]}
+        return {**adapters, WEIGHT: weight, BIAS: bias}
 
-    def _trained(self, support: Support, start: TaskState, steps: int, *, looks: int = 1) -> list[TaskState]:
-        """The states at the start and at ``looks`` moments of ``steps`` steps, the last one included."""
+    def trained(
+        self, texts: Sequence[str], start: TaskState, steps: int, loss_of: LossOf, *, looks: int = 1
+    ) -> list[TaskState]:
+        """The states at the start and at ``looks`` moments of ``steps`` steps, the last one included.
+
+        Args:
+            texts: what is learned.
+            start: adapters and head.
+            steps: ``BATCH`` texts each.
+            loss_of: from scores ``(n, n_way)`` and the rows of the texts that they are of, the loss ``()``.
+            looks: how many states to keep.
+        """
         leaves = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
         adapters = {name.removeprefix(ADAPTER): leaf for name, leaf in leaves.items() if name.startswith(ADAPTER)}
         groups = [
@@ -213,16 +229,14 @@ class FineTuned(Learner):
         ]
         optimiser = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-        tokens, weights = self.encoder.tokenize(support.texts), balanced_weights(support.labels, support.n_way)
-        weights = weights.to(self.encoder.device)
-        states, at = [start], {round((i + 1) * steps / looks) for i in range(looks)}
+        tokens, states = self.encoder.tokenize(texts), [start]
+        at = {round((i + 1) * steps / looks) for i in range(looks)}
         with track_within("Fine-tuning", steps) as advance:
-            for step, rows in zip(range(1, steps + 1), _batches(len(support)), strict=False):
+            for step, rows in zip(range(1, steps + 1), _batches(len(texts)), strict=False):
                 with torch.enable_grad():
                     features = self.encoder.embed_tokens([tokens[row] for row in rows], adapter=adapters)
                     scores = F.linear(F.normalize(features, dim=1), leaves[WEIGHT], leaves[BIAS])
-                    losses = F.cross_entropy(scores, support.labels[rows], reduction="none")
-                    loss = (losses * weights[rows]).sum() / weights[rows].sum()
+                    loss = loss_of(scores, rows)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
