@@ -19,7 +19,8 @@ from sklearn.utils import get_tags
 from sklearn.utils.multiclass import type_of_target
 
 from nlpmeta.auto.method import AutoHead
-from nlpmeta.auto.several import PENALTY, OneVsRest, _odds, _prototypes, _regression
+from nlpmeta.auto.mixture import OneVsRest
+from nlpmeta.auto.several import PENALTY, _odds, _prototypes, _regression
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.teaching import HeldOut, teach
 from nlpmeta.cli.console import percent
@@ -510,7 +511,7 @@ def test_what_teaching_measures_is_what_the_folds_give(fitted, encoder_folder):
 def test_a_model_without_prototypes_is_refused_in_words(fitted):
     state = {name: value for name, value in fitted.state_.items() if "prototypes" not in name}
     state["several/means"] = state["several/means"][1:]
-    assert OneVsRest.of(fitted.learner_, state).problem() == "several/prototypes are missing"
+    assert OneVsRest.of(fitted.learner_, {}, state).problem() == "several/prototypes are missing"
 
 
 def test_a_matrix_is_taught_by_its_columns(encoder_folder):

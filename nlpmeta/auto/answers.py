@@ -21,9 +21,8 @@ from nlpmeta.auto.mismatch import (
     small_talk_likeness,
     small_talk_vectors,
 )
-from nlpmeta.auto.mixture import Mixture
+from nlpmeta.auto.mixture import Mixture, OneVsRest
 from nlpmeta.auto.priors import Profile, threshold
-from nlpmeta.auto.several import OneVsRest
 from nlpmeta.data import Label, LabeledTexts
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import SumsOverSupport

@@ -1,4 +1,4 @@
-"""The report on a support set, and its nearest auxiliary tasks."""
+"""The report on a support set, its nearest auxiliary tasks, and what fine-tuning on it will take."""
 
 import json
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from nlpmeta.auto.mismatch import UNKNOWN, DoubtfulLabel, TaskReport, tokenizer_
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.encoder.tokenizing import cut_of
 from nlpmeta.errors import ModelFolderError
+from nlpmeta.learners.tuned import LEAST_HELD_OUT, LEAST_STEPS
 from nlpmeta.storage.files import write_bytes
 
 if TYPE_CHECKING:
@@ -247,3 +248,22 @@ def _doubtful(held_out: Tensor, labels: Tensor, support: "LabeledTexts") -> tupl
         )
         for row in rows
     )
+
+
+def tuning_forecast(auto: "AutoHead", texts: Sequence[str], times: int, *, fewest: int) -> str:
+    """Whether the budget is enough to fine-tune on ``texts``, and the seconds that this takes ``times`` times.
+
+    Args:
+        auto: with its budget for each time.
+        texts: as many and as long as those that it will learn from.
+        times: how often it will.
+        fewest: examples of the rarest class.
+    """
+    tuned, budget, n = auto.tuned, auto.budget, len(texts)
+    if fewest < LEAST_HELD_OUT:
+        return f"no fine-tuning: some class has less than {LEAST_HELD_OUT} examples"
+    if steps := tuned.steps_within(budget, texts):
+        seconds = times * tuned.seconds_for(texts, steps)
+        return f"fine-tuning on {n} texts, {times} times {steps} steps at most: about {seconds:.0f} s on two cores"
+    seconds = times * tuned.seconds_for(texts, min(LEAST_STEPS, tuned.steps_for(texts)))
+    return f"no fine-tuning: {times} times on {n} texts take {seconds:.0f} s at least: more --budget or fewer --draws"

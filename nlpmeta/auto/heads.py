@@ -204,6 +204,8 @@ def features_of(texts: Texts) -> Tensor:
     return texts.features
 
 
+PREFIX = "several/"
+"""Of what is known of several labels per text."""
 PROTOTYPE_TEMPERATURE = 0.04
 """What cosines to the prototypes of several labels are divided by; chosen with the constants in ``several``."""
 MOST_SURE, MOST_ODDS = 1 - 1e-6, 12.0
@@ -275,3 +277,19 @@ def odds_of(cosines: Tensor, n_labels: int) -> Tensor:
 def _in_view(rows: Tensor, scale: float, scales: tuple[float, ...]) -> Tensor:
     """Rows ``(n, dim)`` for one view as rows for all, ``(n, n_views * dim)``: zeros for the others."""
     return torch.cat([rows if each == scale else torch.zeros_like(rows) for each in scales], dim=1)
+
+
+def views_of(learner: Learner) -> tuple[float, ...]:
+    """The scales that are read, the frozen view last; one without meaning where the encoder has no adapters."""
+    return (ADAPTED, FROZEN) if isinstance(learner.encoder, ScaledEncoder) else (ADAPTED,)
+
+
+def means_of(scale: float) -> str:
+    """The name of a view's prototypes in a state."""
+    return f"{PREFIX}prototypes {scale:g}"
+
+
+def line_of(scale: float, views: tuple[float, ...]) -> tuple[str, str]:
+    """The names of weight and bias of a view's regression; the last one's, the only one in earlier models, are bare."""
+    end = "" if scale == views[-1] else f" {scale:g}"
+    return f"{PREFIX}weight{end}", f"{PREFIX}bias{end}"

@@ -37,9 +37,9 @@ from nlpmeta.auto.judging import (
     still_judged,
     weights,
 )
-from nlpmeta.auto.mixture import Mixture, mixed, usual_likeness
+from nlpmeta.auto.mixture import Mixture, OneVsRest, mixed, usual_likeness
 from nlpmeta.auto.priors import shipped_priors
-from nlpmeta.auto.several import OneVsRest, learn_several
+from nlpmeta.auto.several import learn_several, several_beside_tuned
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.errors import NLPMetaError
@@ -48,7 +48,6 @@ from nlpmeta.learners.base import (
     Embed,
     Learner,
     Option,
-    Predictor,
     Support,
     TaskState,
     Texts,
@@ -158,9 +157,10 @@ class AutoHead(Learner):
         temperature = float(state["mixture/temperature"])
         state["mixture/held_out"] = held_out_likelihood(judged, shares, known.labels, temperature)
         state["mixture/judged"] = judged_on(known)
-        if not self.budget or judged.held_out is None or not (steps := self.tuned.steps_within(self.budget, known)):
+        if not self.budget or judged.held_out is None:
             return state
-        return self._beside_tuned(state, known, mixed(judged.held_out, shares), steps)
+        steps = self.tuned.steps_within(self.budget, known.texts)
+        return self._beside_tuned(state, known, mixed(judged.held_out, shares), steps) if steps else state
 
     def _beside_tuned(self, state: TaskState, known: Support, heads: Tensor, steps: int) -> TaskState:
         """The heads and a fine-tuned part, if that makes texts likelier which neither learned from.
@@ -222,15 +222,16 @@ class AutoHead(Learner):
 
     def adapt_several(self, data: MultiLabelTexts, embed: Embed, *, features: Tensor | None = None) -> TaskState:
         """What is known of a task whose texts have several labels; see ``several.learn_several``."""
-        return learn_several(self, data, embed, features)
+        state = learn_several(self, data, embed, features)
+        steps = self.tuned.steps_within(self.budget, data.texts) if self.budget and data.texts else 0
+        return several_beside_tuned(self.tuned, self, state, data, embed, steps) if steps else state
 
-    def predictor(self, state: TaskState) -> Predictor:
-        return OneVsRest.of(self, state) if is_several(state) else Mixture.of(self, self._known_to(state), state)
+    def predictor(self, state: TaskState) -> "Mixture | OneVsRest":
+        known = self._known_to(state)
+        return OneVsRest.of(self, known, state) if is_several(state) else Mixture.of(self, known, state)
 
     def problem_of(self, state: TaskState) -> str:
-        if is_several(state):
-            return OneVsRest.of(self, state).problem()
-        return Mixture.of(self, self._known_to(state), state).problem()
+        return self.predictor(state).problem()
 
     def _known_to(self, state: TaskState) -> Mapping[str, Candidate]:
         """All heads that a state may hold; what fine-tunes needs the weights and is made only where it is there."""

@@ -1,14 +1,27 @@
-"""A mixture of heads that predicts: what ``auto`` learned about a task, read once; likeness to its classes."""
+"""What ``auto`` learned about a task, read once: a mixture of heads, or a head for each label; likeness to classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import Candidate, ScaledEncoder, columns_of, features_of, scales_of
+from nlpmeta.auto.heads import (
+    PREFIX,
+    Candidate,
+    LabelHeads,
+    ScaledEncoder,
+    columns_of,
+    features_of,
+    line_of,
+    means_of,
+    scales_of,
+    views_of,
+)
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.base import Learner, Predictor, TaskState, Texts
 from nlpmeta.settings import LARGEST_OPTION, SMALLEST_OPTION
 
@@ -139,6 +152,81 @@ class Mixture(Predictor):
     def _scores(self, head: Head, queries: Texts) -> Tensor:
         features = self.view(head, queries) if head.candidate.scales else None
         return head.candidate.head.logits(head.state, replace(queries, features=features))
+
+
+@dataclass(frozen=True, eq=False)
+class OneVsRest(Predictor):
+    """Log-odds of each label, by itself, and the log-odds from which on it is given.
+
+    Attributes:
+        scales: of the encoder's adapters, those that the heads read.
+        tuned: what was fine-tuned beside them, if anything.
+    """
+
+    scales: tuple[float, ...]
+    tuned: Head | None = None
+
+    @classmethod
+    def of(cls, learner: Learner, candidates: Mapping[str, Candidate], state: TaskState) -> "OneVsRest":
+        """Read ``state``; of ``candidates`` there may be the one that is fine-tuned."""
+        every = views_of(learner)
+        read = (scale for scale in every if {means_of(scale), line_of(scale, every)[0]} & state.keys())
+        own = {name: each for name, each in state.items() if not name.startswith(PREFIX)}
+        tuned = _heads(candidates, own, learner.encoder.device)
+        return cls(learner, state, tuple(read), tuned[0] if tuned else None)
+
+    @property
+    def choice(self) -> str:
+        """What the heads are."""
+        return "one-vs-rest"
+
+    @property
+    def adapter_scales(self) -> tuple[float, ...]:
+        return self.scales
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether a part of it embeds texts with adapters of this task."""
+        return self.tuned is not None
+
+    @cached_property
+    def heads(self) -> LabelHeads:
+        """The heads that are stored, averaged in units of their spreads, with slope and offsets."""
+        state, every, scales = self.state, views_of(self.learner), self.scales
+        means = {scale: state[name] for scale in scales if (name := means_of(scale)) in state}
+        names = {scale: line_of(scale, every) for scale in scales}
+        lines = {scale: (state[w], state[b]) for scale, (w, b) in names.items() if w in state}
+        shares = state[f"{PREFIX}slope"] / (state[f"{PREFIX}spreads"] * (len(means) + len(lines)))
+        level = state[f"{PREFIX}offsets"] - shares @ state[f"{PREFIX}means"]
+        return LabelHeads.of(means, lines, shares, level, scales, normalise=self.learner.encoder.normalise)
+
+    def queries(self, texts: Sequence[str]) -> Texts:
+        """Texts with the embeddings that the heads read: a view that none of them sees is not computed."""
+        encoder = self.learner.encoder
+        seen = encoder.select(self.scales) if isinstance(encoder, ScaledEncoder) else encoder
+        return Texts(tuple(texts), seen.encode(texts))
+
+    def logits(self, queries: Texts) -> Tensor:
+        known = queries if queries.features is not None else self.queries(queries.texts)
+        seen = columns_of(self.learner.encoder, features_of(known), self.scales, computed=self.scales)
+        odds = self.heads.logits(seen)
+        if self.tuned is None:
+            return odds
+        share, head = self.tuned.share, self.tuned.candidate.head
+        return (1 - share) * odds + share * head.logits(self.tuned.state, Texts(queries.texts))
+
+    def problem(self) -> str:
+        """Which number would not give labels; empty if all do."""
+        n_labels = len(self.state[f"{PREFIX}offsets"])
+        if self.state[THRESHOLDS].shape != (n_labels,):
+            return f"{THRESHOLDS} is not a number a label"
+        n_heads = sum(name.startswith((f"{PREFIX}prototypes ", f"{PREFIX}weight")) for name in self.state)
+        if not any(means_of(scale) in self.state for scale in views_of(self.learner)):
+            return f"{PREFIX}prototypes are missing"
+        if self.state[f"{PREFIX}means"].shape != (n_heads, n_labels):
+            return f"{PREFIX}means is not a number for each head and label"
+        slope = self.state[f"{PREFIX}slope"]
+        return "" if slope.shape == () and float(slope) > 0 else f"{PREFIX}slope is not one positive number"
 
 
 def mixed(log_probabilities: Tensor, weights: Tensor) -> Tensor:

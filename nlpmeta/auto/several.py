@@ -4,19 +4,20 @@ Every constant here was chosen on the dev texts of ten BRIGHTER languages that n
 from their training texts (``benchmarks/multilabel.py --choose``).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, MOST_ODDS, LabelHeads, ScaledEncoder, columns_of, features_of, odds_of
+from nlpmeta.auto.heads import ADAPTED, MOST_ODDS, PREFIX, TUNED, columns_of, line_of, means_of, odds_of, views_of
+from nlpmeta.auto.judging import WORTH_TUNING
+from nlpmeta.auto.mixture import OneVsRest
 from nlpmeta.data import class_words, words_instead
 from nlpmeta.data.multilabel import MultiLabelTexts
+from nlpmeta.episodes.index import multilabel_folds
 from nlpmeta.learners.abilities import THRESHOLDS
-from nlpmeta.learners.base import Embed, Learner, Predictor, TaskState, Texts, class_means
+from nlpmeta.learners.base import Embed, Learner, TaskState, Texts, class_means
+from nlpmeta.learners.inner_loop import BIAS, WEIGHT
+from nlpmeta.learners.tuned import HELD_OUT, FineTuned
 
 NAME_WEIGHT = 5.0
 """How many positive examples the name of a label counts as."""
@@ -28,71 +29,12 @@ PRIOR_STRENGTH = 15.0
 """How many positive examples that expectation counts as, beside the threshold that is best on held-out examples."""
 NAMES_THRESHOLD = 0.1
 """From which log-odds on, over those of guessing, a label that is known by its name alone is given."""
+SHARPNESS, MIDDLE = 8.0, 0.25
+"""By which regression on 0 and 1 becomes log-odds that fine-tuning starts from."""
+TUNED_SHARE, SPREADS = 2 / 3, (1.0, 2.0, 4.0)
+"""Of the log-odds, where there was time to fine-tune; how much more these may spread than those of the heads."""
 SLOPE, OFFSET, CALIBRATION_STRENGTH = 1.2, -0.8, 20.0
 """Of the log-odds in standard units of the scores, and how many pairs of text and label that counts as."""
-_PREFIX = "several/"
-
-
-@dataclass(frozen=True, eq=False)
-class OneVsRest(Predictor):
-    """Log-odds of each label, by itself, and the log-odds from which on it is given.
-
-    Attributes:
-        scales: of the encoder's adapters, those that the heads read.
-    """
-
-    scales: tuple[float, ...]
-
-    @classmethod
-    def of(cls, learner: Learner, state: TaskState) -> "OneVsRest":
-        """Read ``state``."""
-        every = _views(learner)
-        read = (scale for scale in every if {_means_of(scale), _line_of(scale, every)[0]} & state.keys())
-        return cls(learner, state, tuple(read))
-
-    @property
-    def choice(self) -> str:
-        """What the heads are."""
-        return "one-vs-rest"
-
-    @property
-    def adapter_scales(self) -> tuple[float, ...]:
-        return self.scales
-
-    @cached_property
-    def heads(self) -> LabelHeads:
-        """The heads that are stored, averaged in units of their spreads, with slope and offsets."""
-        state, every, scales = self.state, _views(self.learner), self.scales
-        means = {scale: state[name] for scale in scales if (name := _means_of(scale)) in state}
-        names = {scale: _line_of(scale, every) for scale in scales}
-        lines = {scale: (state[w], state[b]) for scale, (w, b) in names.items() if w in state}
-        shares = state[f"{_PREFIX}slope"] / (state[f"{_PREFIX}spreads"] * (len(means) + len(lines)))
-        level = state[f"{_PREFIX}offsets"] - shares @ state[f"{_PREFIX}means"]
-        return LabelHeads.of(means, lines, shares, level, scales, normalise=self.learner.encoder.normalise)
-
-    def queries(self, texts: Sequence[str]) -> Texts:
-        """Texts with the embeddings that the heads read: a view that none of them sees is not computed."""
-        encoder = self.learner.encoder
-        seen = encoder.select(self.scales) if isinstance(encoder, ScaledEncoder) else encoder
-        return Texts(tuple(texts), seen.encode(texts))
-
-    def logits(self, queries: Texts) -> Tensor:
-        known = queries if queries.features is not None else self.queries(queries.texts)
-        seen = columns_of(self.learner.encoder, features_of(known), self.scales, computed=self.scales)
-        return self.heads.logits(seen)
-
-    def problem(self) -> str:
-        """Which number would not give labels; empty if all do."""
-        n_labels = len(self.state[f"{_PREFIX}offsets"])
-        if self.state[THRESHOLDS].shape != (n_labels,):
-            return f"{THRESHOLDS} is not a number a label"
-        n_heads = sum(name.startswith((f"{_PREFIX}prototypes ", f"{_PREFIX}weight")) for name in self.state)
-        if not any(_means_of(scale) in self.state for scale in _views(self.learner)):
-            return f"{_PREFIX}prototypes are missing"
-        if self.state[f"{_PREFIX}means"].shape != (n_heads, n_labels):
-            return f"{_PREFIX}means is not a number for each head and label"
-        slope = self.state[f"{_PREFIX}slope"]
-        return "" if slope.shape == () and float(slope) > 0 else f"{_PREFIX}slope is not one positive number"
 
 
 @torch.no_grad()
@@ -118,14 +60,14 @@ def learn_several(learner: Learner, data: MultiLabelTexts, embed: Embed, feature
     place, names, weights = learner.encoder.device, *_names(data, marks, embed)
     texts = embed(data.texts) if features is None and data.texts else features
     known = names.new_zeros(0, names.size(1)) if texts is None else texts.cpu().double()
-    views, found, held_out, usable = _views(learner), TaskState(), list[Tensor](), marks.any(0)
+    views, found, held_out, usable = views_of(learner), TaskState(), list[Tensor](), marks.any(0)
     rows, own = _seen(learner, known, ADAPTED), _seen(learner, names, ADAPTED)
-    found[_means_of(ADAPTED)], without = _prototypes(rows, marks, own, weights)
+    found[means_of(ADAPTED)], without = _prototypes(rows, marks, own, weights)
     held_out.append(without)
     for scale in views if len(known) else ():
         rows, own = _seen(learner, known, scale), _seen(learner, names, scale)
         *line, without = _regression(rows, marks, own, weights)
-        found |= dict(zip(_line_of(scale, views), line, strict=True))
+        found |= dict(zip(line_of(scale, views), line, strict=True))
         held_out.append(without)
     stacked = torch.stack(held_out) if len(known) > 1 else torch.zeros(len(held_out), 0, len(marks.T))
     found |= _units(stacked)
@@ -201,16 +143,16 @@ def _units(held_out: Tensor) -> TaskState:
     n_heads, n_texts, n_labels = held_out.shape
     if n_texts < 2:
         return {
-            f"{_PREFIX}means": torch.zeros(n_heads, n_labels, dtype=torch.float64),
-            f"{_PREFIX}spreads": torch.ones(n_heads, dtype=torch.float64),
+            f"{PREFIX}means": torch.zeros(n_heads, n_labels, dtype=torch.float64),
+            f"{PREFIX}spreads": torch.ones(n_heads, dtype=torch.float64),
         }
     spread = held_out.std(1, unbiased=False).mean(1).clamp(min=1e-6)
-    return {f"{_PREFIX}means": held_out.mean(1), f"{_PREFIX}spreads": spread}
+    return {f"{PREFIX}means": held_out.mean(1), f"{PREFIX}spreads": spread}
 
 
 def _averaged(scores: Tensor, state: TaskState) -> Tensor:
     """The mean of the heads' scores ``(n_heads, n, n_labels)`` in units of their spread; ``(n, n_labels)``."""
-    means, spreads = state[f"{_PREFIX}means"], state[f"{_PREFIX}spreads"]
+    means, spreads = state[f"{PREFIX}means"], state[f"{PREFIX}spreads"]
     return ((scores - means.unsqueeze(1)) / spreads.view(-1, 1, 1)).mean(0)
 
 
@@ -220,8 +162,8 @@ def _odds(scores: Tensor, marks: Tensor, usable: Tensor) -> TaskState:
     if not n_texts:
         level = -torch.full((n_labels,), float(max(n_labels - 1, 1)), dtype=torch.float64).log()
         return {
-            f"{_PREFIX}slope": torch.tensor(1.0),
-            f"{_PREFIX}offsets": level,
+            f"{PREFIX}slope": torch.tensor(1.0),
+            f"{PREFIX}offsets": level,
             THRESHOLDS: level + NAMES_THRESHOLD,
         }
     counts = marks.sum(0).double()
@@ -237,8 +179,8 @@ def _odds(scores: Tensor, marks: Tensor, usable: Tensor) -> TaskState:
     least = (counts * best + PRIOR_STRENGTH * prior) / (counts + PRIOR_STRENGTH)
     offsets = offset + base
     return {
-        f"{_PREFIX}slope": torch.tensor(slope),
-        f"{_PREFIX}offsets": offsets,
+        f"{PREFIX}slope": torch.tensor(slope),
+        f"{PREFIX}offsets": offsets,
         THRESHOLDS: (slope * least + offsets).clamp(-MOST_ODDS, MOST_ODDS),
     }
 
@@ -270,21 +212,59 @@ def _calibrated(scores: Tensor, marks: Tensor, base: Tensor) -> tuple[float, flo
     return max(float(values[0]), 0.1), float(values[1])
 
 
-def _views(learner: Learner) -> tuple[float, ...]:
-    """The scales that are read, the frozen view last; one without meaning where the encoder has no adapters."""
-    return (ADAPTED, FROZEN) if isinstance(learner.encoder, ScaledEncoder) else (ADAPTED,)
-
-
-def _means_of(scale: float) -> str:
-    """The name of a view's prototypes in a state."""
-    return f"{_PREFIX}prototypes {scale:g}"
-
-
-def _line_of(scale: float, views: tuple[float, ...]) -> tuple[str, str]:
-    """The names of weight and bias of a view's regression; the last one's, the only one in earlier models, are bare."""
-    end = "" if scale == views[-1] else f" {scale:g}"
-    return f"{_PREFIX}weight{end}", f"{_PREFIX}bias{end}"
-
-
 def _seen(learner: Learner, features: Tensor, scale: float) -> Tensor:
     return columns_of(learner.encoder, features, (scale,))
+
+
+@torch.no_grad()
+def several_beside_tuned(
+    tuned: FineTuned, learner: Learner, state: TaskState, data: MultiLabelTexts, embed: Embed, steps: int
+) -> TaskState:
+    """The heads and a fine-tuned part with ``TUNED_SHARE`` of the log-odds, if held-out texts are likelier with it.
+
+    It learns by binary cross-entropy from where the regression on the adapted encoder stands. On a fifth of the texts,
+    which neither it nor heads for that purpose learned from, its log-odds get the level of theirs and a spread.
+
+    Args:
+        tuned: what fine-tunes.
+        learner: its encoder is read.
+        state: of heads that learned from all of ``data``.
+        data: texts with their labels.
+        embed: texts to embeddings.
+        steps: of fine-tuning.
+    """
+    data = data.select(sorted(range(len(data.texts)), key=data.texts.__getitem__))
+    folds = multilabel_folds(len(data.texts), HELD_OUT, seed=0)
+    if not folds or not data.select(folds[0][0]).matrix().any(0).all():
+        return state
+    rest, out = (data.select(rows) for rows in folds[0])
+    few = learn_several(learner, rest, embed, None)
+    known = OneVsRest.of(learner, {}, few).logits(Texts(out.texts, embed(out.texts))).double()
+    found = tuned.logits(_fine_tuned(tuned, learner, few, rest, steps), Texts(out.texts)).double()
+    losses, usual = list[float](), known.std(0).mean() / found.std(0).mean().clamp(min=1e-6)
+    for times in (0.0, *SPREADS):
+        scaled = times * usual * (found - found.mean(0)) + known.mean(0)
+        odds = (1 - TUNED_SHARE) * known + TUNED_SHARE * scaled if times else known
+        truth = torch.from_numpy(out.matrix()).to(odds)
+        losses.append(float(F.binary_cross_entropy_with_logits(odds, truth, reduction="sum")))
+    best = min(range(1, len(losses)), key=losses.__getitem__)
+    if losses[0] - losses[best] < WORTH_TUNING:
+        return state
+    spread = SPREADS[best - 1] * usual
+    level = known.mean(0) - spread * found.mean(0)
+    whole = _fine_tuned(tuned, learner, state, data, steps)
+    whole[WEIGHT], whole[BIAS] = spread.float() * whole[WEIGHT], spread.float() * whole[BIAS] + level.float()
+    one = torch.ones((), device=whole[WEIGHT].device)
+    facts = {"share": TUNED_SHARE * one, "scores_over": one}
+    return state | {f"{TUNED}/{name}": value for name, value in (whole | facts).items()}
+
+
+def _fine_tuned(tuned: FineTuned, learner: Learner, heads: TaskState, data: MultiLabelTexts, steps: int) -> TaskState:
+    """``tuned`` after so many steps from the regression among ``heads``; the mean of its log-odds is 0."""
+    weight, bias = (heads[name] for name in line_of(ADAPTED, views_of(learner)))
+    marks = torch.from_numpy(data.matrix()).to(weight)
+    start = tuned.with_head(SHARPNESS * weight, SHARPNESS * (bias - MIDDLE))
+    found = tuned.trained(
+        data.texts, start, steps, lambda odds, rows: F.binary_cross_entropy_with_logits(odds, marks[rows])
+    )[-1]
+    return found | {BIAS: found[BIAS] - tuned.logits(found, Texts(data.texts)).mean(0)}

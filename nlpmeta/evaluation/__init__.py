@@ -7,21 +7,18 @@ from pathlib import Path
 import torch
 
 from nlpmeta.auto.answers import adapted_with_report, gives_report, most_worth_labelling
-from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.data import LabeledTexts
 from nlpmeta.data.inputs import holds_pairs
 from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes import fingerprint
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
-from nlpmeta.evaluation.trial import Stopwatch, Task, Trial, kept_table, run_trial
-from nlpmeta.learners.abilities import check_described, check_pairs, with_budget
+from nlpmeta.evaluation.trial import Stopwatch, Trial, kept_table, run_trial
+from nlpmeta.learners.abilities import check_described, check_pairs
 from nlpmeta.learners.base import Learner, Texts
 from nlpmeta.learners.start import of_pairs
-from nlpmeta.learners.tuned import LEAST_HELD_OUT, LEAST_STEPS, held_out_rows
 from nlpmeta.metrics.scores import Interval, Proportion, says_little
 from nlpmeta.progress import bars_within
 from nlpmeta.storage.files import Json
@@ -96,7 +93,8 @@ def adapt_and_measure(
     if say is not None and learner.encoder.files is not None:
         say(learner.encoder.files.description)
     learner, longer = request.reading(learner, task.support.texts, len(task.texts()), say=say)
-    learner = _budgeted(learner, request, task, say=say)
+    fewest = min(task.support.counts().values(), default=0)
+    learner = request.budgeted(learner, task.support.texts, task.n_draws + 1, fewest=fewest, say=say)
     with embedding_with(request.engine) as used, bars_within(show=show_progress):
         table = kept_table(learner, request.engine, used)
         trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
@@ -191,33 +189,6 @@ def _learner(request: AdaptRequest, read: Material) -> Learner:
         learner = of_pairs(learner)
         check_pairs(learner, read.task.support)
     return learner
-
-
-def _budgeted(learner: Learner, request: AdaptRequest, task: Task, *, say: Say | None) -> Learner:
-    """The learner with its part of the seconds for fine-tuning, of which the forecast is said.
-
-    Raises:
-        NLPMetaError: if it fine-tunes nothing.
-    """
-    times = task.n_draws + 1  # the model of the first draw is made once more, with its examples in order
-    found = with_budget(learner, request.budget / times)
-    if say is not None and isinstance(found, AutoHead) and found.budget:
-        say(f"Note: {_forecast(found, task.support, times)}")
-    return found
-
-
-def _forecast(learner: AutoHead, support: LabeledTexts, times: int) -> str:
-    """Whether the budget is enough, and the seconds that fine-tuning takes ``times`` times."""
-    tuned, n = learner.tuned, len(support)
-    texts = tuned.support(support)
-    steps = tuned.steps_within(learner.budget, texts)
-    if not held_out_rows(texts):
-        return f"no fine-tuning: some class has less than {LEAST_HELD_OUT} examples"
-    if steps:
-        seconds = times * tuned.seconds_for(texts, steps)
-        return f"fine-tuning on {n} texts, {times} times {steps} steps at most: about {seconds:.0f} s on two cores"
-    seconds = times * tuned.seconds_for(texts, min(LEAST_STEPS, tuned.steps_for(texts)))
-    return f"no fine-tuning: {times} times on {n} texts take {seconds:.0f} s at least: more --budget or fewer --draws"
 
 
 @torch.no_grad()

@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+from nlpmeta.auto.diagnosis import tuning_forecast
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.languages import UnknownLanguageError, parse
 from nlpmeta.encoder.engines import Engine, takes_compiled
@@ -16,7 +17,7 @@ from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
 from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes
 from nlpmeta.errors import DataError, NLPMetaError, collected_warnings
 from nlpmeta.evaluation.trial import Stopwatch, Task
-from nlpmeta.learners.abilities import TakesSteps
+from nlpmeta.learners.abilities import TakesBudget, TakesSteps, with_budget
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import check_meta_trained, find_checkpoint, reading, starting_learner
 from nlpmeta.sources import Source
@@ -26,6 +27,9 @@ from nlpmeta.sources.loading import Descriptions, load_source
 from nlpmeta.storage.files import Json, read_json
 from nlpmeta.storage.folders import CARD_FILE, check_new_folder, foreign_entry
 from nlpmeta.storage.manifest import mapping
+
+if TYPE_CHECKING:
+    from nlpmeta.auto.method import AutoHead
 
 Say = Callable[[str], None]
 
@@ -130,16 +134,25 @@ class AdaptRequest:
     ) -> tuple[Learner, Longer | None]:
         """The learner that reads enough of texts such as ``support``, unless it was requested how much to read.
 
-        Args:
-            learner: what is started from.
-            support: the texts of the model's support.
-            n_texts: how many texts will be embedded, for the forecast of seconds.
-            say: called with what was chosen, and what it costs.
+        ``say`` is called with what was chosen and what it costs, by the number of texts that will be embedded.
         """
         chosen, longer = reading(learner, support) if self.max_length is None else (learner, None)
         if longer is not None and say is not None:
             say(f"Note: {longer.message('--max-length', longer.seconds(learner.encoder, n_texts))}")
         return chosen, longer
+
+    def budgeted(
+        self, learner: Learner, support: Sequence[str], times: int, *, fewest: int, say: Say | None = None
+    ) -> Learner:
+        """The learner with its part of the budget, of which the forecast is said; it will be adapted so many ``times``.
+
+        Raises:
+            NLPMetaError: if it fine-tunes nothing.
+        """
+        found = with_budget(learner, self.budget / times)
+        if self.budget and say is not None and isinstance(found, TakesBudget):
+            say(f"Note: {tuning_forecast(cast('AutoHead', found), support, times, fewest=fewest)}")
+        return found
 
 
 @dataclass(frozen=True, eq=False)

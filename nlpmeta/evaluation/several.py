@@ -168,6 +168,7 @@ def adapt_several(
     every = [text for draw in draws for part in (draw.support, draw.query) for text in part.texts]
     every = list(dict.fromkeys([*support.texts, *every]))
     learner, longer = request.reading(learner, support.texts, len(every), say=say)
+    learner = request.budgeted(learner, support.texts, len(draws) + 1, fewest=len(support.texts), say=say)
     with embedding_with(request.engine) as used:
         table = kept_table(learner, request.engine, used)
         with watch.stage("encode"):
@@ -234,7 +235,7 @@ def score_several(classifier: FewShotClassifier, data: LabeledTexts) -> tuple[di
 
 def _check(request: AdaptRequest) -> None:
     """Refuse what requires one label per text."""
-    asked = {"--suggest": request.suggest, "--inner-steps": request.inner_steps, "--budget": request.budget or None}
+    asked = {"--suggest": request.suggest, "--inner-steps": request.inner_steps}
     wrong = [name for name, value in asked.items() if value is not None]
     if wrong:
         raise NLPMetaError(f"{wrong[0]} requires one label per text; leave it out where texts have several.")

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import NAMES_ALONE, TUNED, LabelHeads, ScaledEncoder
-from nlpmeta.auto.mixture import mixed
-from nlpmeta.auto.several import OneVsRest
+from nlpmeta.auto.mixture import OneVsRest, mixed
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.light import LightEncoder, LightHeads, write_light, write_names
 from nlpmeta.classifier.streaming import check_state
@@ -70,7 +69,7 @@ def exported_heads(learner: Learner, state: TaskState) -> LinearHeads | LabelHea
         NLPMetaError: as ``linear_heads``, where each text gets one label.
     """
     found = learner.predictor(state)
-    return found.heads if isinstance(found, OneVsRest) else linear_heads(learner, state)
+    return found.heads if isinstance(found, OneVsRest) and not found.is_tuned else linear_heads(learner, state)
 
 
 @torch.no_grad()
@@ -83,10 +82,10 @@ def linear_heads(learner: Learner, state: TaskState) -> LinearHeads:
     Raises:
         NLPMetaError: if a head is not linear (neighbours, siamese and matching networks).
     """
-    if THRESHOLDS in state:
-        raise NLPMetaError("This model gives several labels per text, which no linear head does.")
     if f"{TUNED}/{WEIGHT}" in state:
         raise NLPMetaError("A part of this model was fine-tuned beside its heads; adapt without --budget to export it.")
+    if THRESHOLDS in state:
+        raise NLPMetaError("This model gives several labels per text, which no linear head does.")
     if WEIGHT in state:  # MAML and its family: the head beside the adapters of the task
         weight, bias = state[WEIGHT].detach().cpu(), state[BIAS].detach().cpu()
         return LinearHeads(weight.unsqueeze(0), bias.unsqueeze(0), torch.ones(1, device="cpu"), 1.0, normalise=True)

@@ -129,43 +129,38 @@ class FineTuned(Learner):
     def adapt(self, support: Support) -> TaskState:
         support = in_order(support)
         tried = self.rehearsed(support)
-        return self.learned(support, tried or Rehearsal(self.steps_for(support), 1.0))
+        return self.learned(support, tried or Rehearsal(self.steps_for(support.texts), 1.0))
 
-    def steps_for(self, support: Support) -> int:
+    def steps_for(self, texts: Sequence[str]) -> int:
         """The most steps on so many texts."""
-        return min(self.inner_steps, -(-MOST_PASSES * len(support) // BATCH))
+        return min(self.inner_steps, -(-MOST_PASSES * len(texts) // BATCH))
 
-    def steps_within(self, seconds: float, support: Support) -> int:
+    def steps_within(self, seconds: float, texts: Sequence[str]) -> int:
         """How many steps a rehearsal and learning may take in so many seconds; 0 if these are too few to be worth it.
 
         The seconds are forecast (``seconds_for``), so that the same call gives the same model on every machine.
         """
-        most = self.steps_for(support)
-        each = self.seconds_for(support, 1) - self.seconds_for(support, 0)
-        found = min(most, int((seconds - self.seconds_for(support, 0)) / each))
+        most, at_least = self.steps_for(texts), self.seconds_for(texts, 0)
+        found = min(most, int((seconds - at_least) / (self.seconds_for(texts, 1) - at_least)))
         return found if found >= min(most, LEAST_STEPS) else 0
 
-    def seconds_for(self, support: Support, steps: int) -> float:
+    def seconds_for(self, texts: Sequence[str], steps: int) -> float:
         """About how long a rehearsal of ``steps`` and learning as many take: on two cores, or on an accelerator."""
         config = self.encoder.backbone.config
         weights = 12 * config.num_hidden_layers * config.hidden_size**2
-        tokens = sum(map(len, self.encoder.tokenize(support.texts))) / len(support)
+        tokens = sum(map(len, self.encoder.tokenize(texts))) / len(texts)
         cpu = self.encoder.device.type == "cpu"
         a_text = 2 * weights * tokens / (PER_SECOND if cpu else PER_SECOND_ACCELERATED)
-        looked_at = (LOOKS + 1) * len(support) / HELD_OUT
+        looked_at = (LOOKS + 1) * len(texts) / HELD_OUT
         return float(a_text * (looked_at + 2 * 2 * steps * BATCH))
 
     @torch.no_grad()
     def rehearsed(self, support: Support) -> "Rehearsal | None":
-        """What texts that are held out say of learning the others; ``None`` if a class has too few to hold one out.
-
-        Args:
-            support: in the order of ``in_order``.
-        """
+        """What texts that are held out say of learning the others; ``None`` if a class has too few for that."""
         rows = held_out_rows(support)
         if not rows:
             return None
-        out, steps = _rows(support, rows), self.steps_for(support)
+        out, steps = _rows(support, rows), self.steps_for(support.texts)
         rest = _rows(support, sorted(set(range(len(support))) - set(rows)))
         states = self.trained(rest.texts, self._start(rest), steps, class_loss(rest), looks=LOOKS)
         scores = [self.logits(state, out) for state in states]
