@@ -3,6 +3,7 @@
     python benchmarks/curves.py --data-dir ../shared/data              # make bench-curves; what is done is not repeated
     python benchmarks/curves.py --shots 0,1,5 --only massive           # some of it
     python benchmarks/curves.py --methods auto,logistic                # without the peers, half an hour each
+    python benchmarks/curves.py --methods budget --shots 20,50,100,all # auto with a minute for fine-tuning
     python benchmarks/curves.py --methods tuned --shots 100,all        # adds the method tuned
     python benchmarks/curves.py --methods maml --shots 10,20           # adds MAML from its checkpoint
     python benchmarks/curves.py --prime                                # embeds all texts beforehand and stops
@@ -12,7 +13,7 @@ Every method gets the same supports, and a larger support of a draw holds the sm
 test split, or of the train split, from whose supports they are then kept out; of the wide sets the test split stays
 unread. Supports of up to ten texts a class are drawn three times. Seconds are those of one core beyond the embedding.
 
-Peers (LoRA, full fine-tuning, SetFit) have one draw. They may train ten times as long as auto took for the same
+Peers (LoRA, full fine-tuning, SetFit), tuned and auto with a budget have one draw. Peers may train ten times as long as auto took for the same
 support, but no longer than --most-seconds, or than auto where that is longer; and in any case 25 steps (SetFit) or 100,
 as fewer leave the head of 150 classes where it began. What a step takes is measured beforehand. SetFit's seconds have
 its head's embeddings in them.
@@ -64,11 +65,14 @@ METHODS = {
     "lora": "LoRA",
     "fine-tuning": "full fine-tuning",
     "setfit": "SetFit",
+    "budget": "nlpmeta, a minute of fine-tuning",
     "tuned": "nlpmeta, tuned",
     "maml": "MAML",
 }
 PEERS = {"lora": 100, "fine-tuning": 100, "setfit": 25}
 """The steps that each takes at least, if it wants so many."""
+ONCE, BUDGET = {*PEERS, "budget", "tuned"}, 60.0
+"""What is measured on the first draw alone; the seconds that auto may fine-tune for, by its forecast for two cores."""
 TIMES, MOST_SECONDS = 10, 60.0
 TIMED_TEXTS, TIMED_STEPS = 64, (2, 6)
 """How the seconds of a training step are measured: on so many texts, as the difference between so many steps."""
@@ -91,6 +95,7 @@ class Contenders:
         views = seen()
         auto, frozen = views["auto@default"], views["frozen"][1]
         learners = {"auto": auto, "logistic": (starting_learner("logistic", checkpoint="none"), frozen)}
+        learners["budget"] = (auto[0].within(BUDGET), auto[1])
         for method, checkpoint in {"tuned": "default", "maml": maml}.items():
             if method in methods:
                 learners[method] = (starting_learner(method, checkpoint=checkpoint), views["auto@default"][1])
@@ -191,7 +196,7 @@ def measure(
             for draw, episode in enumerate(episodes(pool, scored, n_shot, draws)):
                 for method in methods:
                     key = {"set": name, "shots": n_shot, "draw": draw, "method": method}
-                    beyond = n_shot == "0" and method != "auto" or draw > 0 and method in PEERS
+                    beyond = n_shot == "0" and method != "auto" or draw > 0 and method in ONCE
                     if tuple(key.values()) in done or beyond:
                         continue
                     if method in PEERS and (*list(key.values())[:3], "auto") not in done:
