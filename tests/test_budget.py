@@ -247,7 +247,7 @@ def test_several_labels_are_fine_tuned_beside_their_heads(auto, marked, monkeypa
     both, alone = (auto.predictor(each).logits(queries) for each in (state, heads))
     own = {name.partition("/")[2]: each for name, each in state.items() if name.startswith(TUNED)}
     scores = auto.tuned.logits(own, queries)
-    torch.testing.assert_close(both, alone / 3 + 2 / 3 * scores, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(both, alone / 2 + scores / 2, rtol=1e-4, atol=1e-4)
     turned = data.select(list(range(len(data.texts)))[::-1])
     again = several_beside_tuned(tuned, auto, heads, turned, embed, 30)
     torch.testing.assert_close(again[f"{TUNED}/{WEIGHT}"], state[f"{TUNED}/{WEIGHT}"], rtol=1e-2, atol=1e-2)
@@ -257,7 +257,6 @@ def test_held_out_texts_decide_whether_several_labels_are_fine_tuned(auto, marke
     """Order is nothing to heads on random embeddings and is learned; texts without order in them are not."""
     classifier, data = several(auto.within(0), marked)
     tuned, embed = FineTuned(auto.encoder.plain(), adapter_rate=3e-3, head_rate=0.02), auto.encoder.encode
-    assert several_beside_tuned(tuned, auto, classifier.state_, data, embed, 0) is classifier.state_
     learned = several_beside_tuned(tuned, auto, classifier.state_, data, embed, 100)
     assert f"{TUNED}/{WEIGHT}" in learned
     truth, queries = torch.from_numpy(data.matrix()).float(), Texts(data.texts)

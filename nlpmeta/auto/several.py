@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import ADAPTED, MOST_ODDS, PREFIX, TUNED, columns_of, line_of, means_of, odds_of, views_of
-from nlpmeta.auto.judging import WORTH_TUNING
 from nlpmeta.auto.mixture import OneVsRest
 from nlpmeta.data import class_words, words_instead
 from nlpmeta.data.multilabel import MultiLabelTexts
@@ -31,8 +30,9 @@ NAMES_THRESHOLD = 0.1
 """From which log-odds on, over those of guessing, a label that is known by its name alone is given."""
 SHARPNESS, MIDDLE = 8.0, 0.25
 """By which regression on 0 and 1 becomes log-odds that fine-tuning starts from."""
-TUNED_SHARE, SPREADS = 2 / 3, (1.0, 2.0, 4.0)
-"""Of the log-odds, where there was time to fine-tune; how much more these may spread than those of the heads."""
+TUNED_SHARE, SPREADS, WORTH_TUNING = 1 / 2, (0.5, 1.0, 2.0, 4.0), 0.0
+"""Of the log-odds, where there was time to fine-tune; how much more these may spread than those of the heads; and how
+much likelier, in the logarithm, the labels of held-out texts must become by it."""
 SLOPE, OFFSET, CALIBRATION_STRENGTH = 1.2, -0.8, 20.0
 """Of the log-odds in standard units of the scores, and how many pairs of text and label that counts as."""
 
@@ -248,7 +248,7 @@ def several_beside_tuned(
         truth = torch.from_numpy(out.matrix()).to(odds)
         losses.append(float(F.binary_cross_entropy_with_logits(odds, truth, reduction="sum")))
     best = min(range(1, len(losses)), key=losses.__getitem__)
-    if losses[0] - losses[best] < WORTH_TUNING:
+    if losses[0] - losses[best] <= WORTH_TUNING:
         return state
     spread = SPREADS[best - 1] * usual
     level = known.mean(0) - spread * found.mean(0)
