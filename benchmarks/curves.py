@@ -13,10 +13,10 @@ Every method gets the same supports, and a larger support of a draw holds the sm
 test split, or of the train split, from whose supports they are then kept out; of the wide sets the test split stays
 unread. Supports of up to ten texts a class are drawn three times. Seconds are those of one core beyond the embedding.
 
-Peers (LoRA, full fine-tuning, SetFit), tuned and auto with a budget have one draw. Peers may train ten times as long as auto took for the same
-support, but no longer than --most-seconds, or than auto where that is longer; and in any case 25 steps (SetFit) or 100,
-as fewer leave the head of 150 classes where it began. What a step takes is measured beforehand. SetFit's seconds have
-its head's embeddings in them.
+Peers (LoRA, full fine-tuning, SetFit), tuned and auto with a budget have one draw. Peers may train ten times as long as
+auto took for the same support, but no longer than --most-seconds, or than auto where that is longer; and in any case 25
+steps (SetFit) or 100, as fewer leave the head of 150 classes where it began. What a step takes is measured beforehand.
+SetFit's seconds have its head's embeddings in them.
 """
 
 import json

@@ -111,9 +111,8 @@ def main() -> int:
                 show(rows[-1])
                 if adds and not asked.choose:
                     write_json(asked.out, kept | {"rows": rows})
-    for other in (
-        (SETFIT, SETFIT_CHOSEN) if asked.setfit else () if asked.choose and adds else ("one-vs-rest logistic",)
-    ):
+    others = (SETFIT, SETFIT_CHOSEN) if asked.setfit else ("one-vs-rest logistic",)
+    for other in () if adds and asked.choose else others:
         for n_shot in shots:
             name = tuned if asked.budget else "auto"
             ours, theirs = means_of(rows, (name, other), n_shot)
