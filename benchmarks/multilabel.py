@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--setfit", action="store_true")
-    parser.add_argument("--budget", type=float, default=0.0, help="seconds; with 5 positives there is nothing to tune")
+    parser.add_argument("--budget", type=float, default=0.0, help="seconds of fine-tuning")
     parser.add_argument("--shots", default=",".join(map(str, SHOTS)))
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "multilabel.json")
     asked = parser.parse_args()
