@@ -13,6 +13,7 @@ from nlpmeta import FewShotClassifier, LabeledTexts
 from nlpmeta.auto.heads import TUNED
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.several import several_beside_tuned
+from nlpmeta.classifier.given import held_out_probabilities
 from nlpmeta.cli import main
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.measure import learning_curve
@@ -155,7 +156,7 @@ def checkpoint(tmp_path_factory, encoder_folder):
     return folder
 
 
-def test_a_model_with_a_tuned_part_is_saved_taught_and_not_exported(auto, uneven, tmp_path, checkpoint):
+def test_a_model_with_a_tuned_part_is_saved_taught_and_not_exported(auto, uneven, tmp_path, checkpoint, monkeypatch):
     from nlpmeta.learners.start import starting_learner
 
     auto = starting_learner("auto", checkpoint=str(checkpoint)).within(30)
@@ -173,6 +174,10 @@ def test_a_model_with_a_tuned_part_is_saved_taught_and_not_exported(auto, uneven
     assert loaded.predict(texts, abstain=0.9) and loaded.out_of_scope(texts).shape == (len(texts),)
     with pytest.raises(NLPMetaError, match="adapt without --budget to export it"):
         linear_heads(loaded.learner_, loaded.state_)
+    steps = []
+    monkeypatch.setattr(FineTuned, "trained", lambda *given, **_: steps.append(given))
+    assert held_out_probabilities(loaded.learner_, loaded.examples_) and not steps, "each fold would take a minute"
+    monkeypatch.undo()
     loaded.partial_fit(["goal soup"], ["sport first"])
     assert loaded.fitted_.predictor.is_tuned
     renamed = loaded.rename_class("sport first", "a game first")

@@ -24,7 +24,7 @@ from nlpmeta.data.labels import checked_labels, like, plain
 from nlpmeta.data.multilabel import gives_several, named_classes
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
-from nlpmeta.learners.abilities import Readapts, check_described, check_pairs, check_weighs
+from nlpmeta.learners.abilities import Readapts, check_described, check_pairs, check_weighs, without_budget
 from nlpmeta.learners.base import Embed, Learner, Support, TaskState, Texts
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors
@@ -158,10 +158,14 @@ MOST_FOLDS = 5
 
 @torch.no_grad()
 def held_out_probabilities(learner: Learner, examples: Examples) -> dict[int, torch.Tensor]:
-    """For each example that can be held out, by its row, its class probabilities ``(n_way,)`` from the other folds."""
+    """For each example that can be held out, by its row, its class probabilities ``(n_way,)`` from the other folds.
+
+    By the heads alone where ``learner`` has a budget for fine-tuning.
+    """
     from nlpmeta.episodes.kshot import FoldSampler
     from nlpmeta.metrics.scores import score_episode
 
+    learner = without_budget(learner)
     data, embed = examples.data(), _embed(learner, examples)
     folds = FoldSampler.at_most(data, MOST_FOLDS, seed=0)
     found: dict[int, torch.Tensor] = {}
@@ -182,9 +186,11 @@ def held_out_sets(
     """The probability of each label, ``(n, n_labels)``, and whether it is given, by what the other folds teach.
 
     ``None`` where there are too few examples, or a label has its only ones in one fold and a name that says nothing.
+    By the heads alone where ``learner`` has a budget for fine-tuning.
     """
     from nlpmeta.episodes.index import multilabel_folds
 
+    learner = without_budget(learner)
     embed = _embed(learner, examples) or learner.encoder.encode
     folds = multilabel_folds(len(examples.texts), MOST_FOLDS, seed=0)
     found, given = np.zeros(examples.marks.shape, np.float32), np.zeros(examples.marks.shape, bool)

@@ -135,6 +135,11 @@ def with_budget(learner: Learner, budget: float) -> Learner:
     return learner.within(budget)
 
 
+def without_budget(learner: Learner) -> Learner:
+    """The learner without fine-tuning, where that would be done once for each of many folds."""
+    return learner.within(0) if isinstance(learner, TakesBudget) and learner.budget else learner
+
+
 def takes_pairs(kind: type[Learner]) -> bool:
     """Whether learners of this kind classify pairs of texts: those that need nothing but embeddings of any width."""
     reads_streams = hasattr(kind, "footprint")
