@@ -119,13 +119,11 @@ def evaluate(
     Several methods are scored on the same episodes, and their differences to the first one are shown. Embeddings are
     computed once per text and kept for the next run. docs/evaluation.md describes every protocol.
 
-    Where the label column holds lists, or --label-separator is given, texts may have none or several labels: auto and
-    logistic (one-vs-rest) are scored by macro-F1, micro-F1, mean average precision and exact matches.
+    Texts may have several labels (lists, or --label-separator): auto and logistic (one-vs-rest) are measured on those.
     """
-    from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.evaluation import shapes_of
     from nlpmeta.evaluation.runs import DataChoice
-    from nlpmeta.learners.start import kinds_of, learners_of
+    from nlpmeta.learners.start import kinds_of
     from nlpmeta.sources.form import TableForm
 
     names, n_ways, n_shots = _names(what, compare), _ways(ways), _shots(shots)
@@ -139,13 +137,25 @@ def evaluate(
     )  # fmt: skip
     choice.check(chosen, shapes, kinds_of(names))
     langs = choice.languages(None if lang is None else lang.split(","))
-    learners = learners_of(
-        names, chosen.options, encoder=encoder or DEFAULT_ENCODER, prefix="" if no_prefix else None,
-        max_length=max_length, device=device,
-    )  # fmt: skip
-    _note(learners, descriptions, quiet=quiet)
+    learners = _loaded(names, chosen, encoder, no_prefix=no_prefix, max_length=max_length, device=device)
     measured = _Measured(chosen, learners, choice, _command(context), out=out, plot=plot, json=json, quiet=quiet)
     measured.show(langs, shapes)
+
+
+def _loaded(
+    names: "Sequence[str]",
+    protocol: "Protocol",
+    encoder: str | None,
+    *,
+    no_prefix: bool,
+    max_length: int | None,
+    device: str,
+) -> "dict[str, Learner]":
+    from nlpmeta.encoder.weights import DEFAULT_ENCODER
+    from nlpmeta.learners.start import learners_of
+
+    encoder, prefix = encoder or DEFAULT_ENCODER, "" if no_prefix else None
+    return learners_of(names, protocol.options, encoder=encoder, prefix=prefix, max_length=max_length, device=device)
 
 
 @dataclass(frozen=True)
@@ -166,6 +176,7 @@ class _Measured:
         from nlpmeta.bench.drawing import draw_streams
         from nlpmeta.cli.console import out_json
 
+        _note(self.learners, self.choice.descriptions, quiet=self.quiet)
         rows: list[Row] = []
         for some in self._rows(langs, shapes):
             rows += some
@@ -239,11 +250,9 @@ def _protocol(asked: str | None, n_ways: "list[Ways] | None") -> "Protocol":
 
 
 def _ways(asked: str | None) -> "list[Ways] | None":
-    return (
-        None
-        if asked is None
-        else ["all" if part.strip() == "all" else whole_number(part, "--ways") for part in asked.split(",")]
-    )
+    if asked is None:
+        return None
+    return ["all" if part.strip() == "all" else whole_number(part, "--ways") for part in asked.split(",")]
 
 
 def _shots(asked: str | None) -> list[int] | None:

@@ -244,7 +244,7 @@ def columns_of(rows: Sequence[Row], *, in_scope_accuracy: float | None = None) -
     columns: dict[str, Callable[[Row], str]] = {"method": lambda row: row.setting.method}
     if len({row.setting.lang for row in rows}) > 1:
         columns["lang"] = lambda row: row.setting.lang or "all"
-    several, over = bool(rows[0].summary.several), f"over {rows[0].setting.method}"
+    several, over = bool(rows[0].summary.several), f"over {next((row.baseline for row in rows if row.baseline), '')}"
     columns["labels" if several else "ways"] = lambda row: str(row.setting.n_way)
     columns["shots"] = lambda row: str(row.setting.n_shot)
     if several:

@@ -215,10 +215,16 @@ class ProtocolRun:
                     note(line)
             for shape in shapes:
                 tasks = self._tasks(material, shape)
+                if several and not shape.n_shot and note is not None and self._needy():
+                    note(f"With 0 shots {', '.join(self._needy())} cannot be measured: there are no examples.")
                 if note is not None and tasks.notes:
                     note("\n".join(tasks.notes))
                 rows = self._rows(tasks, shape, spelled, tables)
                 yield [replace(row, cut=cuts[row.setting.method]) for row in rows]
+
+    def _needy(self) -> list[str]:
+        """The methods that need examples where texts have several labels."""
+        return [name for name, each in self.methods.items() if not isinstance(each, GivesSeveral)]
 
     def _tasks(self, material: Material | SeveralData, shape: TaskSize) -> Tasks | MultiLabelTasks:
         if isinstance(material, Material):
@@ -228,9 +234,8 @@ class ProtocolRun:
 
     def _rows(self, tasks: Tasks | MultiLabelTasks, shape: TaskSize, lang: str | None, tables: Tables) -> list[Row]:
         if isinstance(tasks, MultiLabelTasks):
-            methods = {
-                name: each for name, each in self.methods.items() if shape.n_shot or isinstance(each, GivesSeveral)
-            }
+            needy = [] if shape.n_shot else self._needy()
+            methods = {name: each for name, each in self.methods.items() if name not in needy}
             tables.primed(methods, tasks.texts(), show_progress=self.show_progress)
             able = {name: partial(learned, each, tables.of(each.encoder)) for name, each in methods.items()}
             several = measure_several(able, tasks.draws, show_progress=self.show_progress)
@@ -251,14 +256,15 @@ class ProtocolRun:
         lang: str | None,
         presentation: int | None = None,
     ) -> list[Row]:
-        """A row for each method, with its difference to the first."""
-        first = next(iter(summaries))
+        """A row for each method, with its difference to the first if that was measured."""
+        first = next(iter(self.methods))
+        base = summaries.get(first)
         return [
             Row(
                 setting=self._setting(name, tasks, shape, lang, presentation),
                 summary=summary,
-                baseline=first if name != first else None,
-                gains=summary.gain_over(summaries[first]) if name != first else None,
+                baseline=None if base is None or name == first else first,
+                gains=None if base is None or name == first else summary.gain_over(base),
                 command=self.command,
             )
             for name, summary in summaries.items()
