@@ -13,6 +13,7 @@ from nlpmeta.cli.process import (
     Device,
     Encoding,
     LabelColumn,
+    LabelSeparator,
     LangColumn,
     MaxLength,
     NoHeader,
@@ -34,6 +35,8 @@ EXAMPLES = """Examples:
   nlpmeta bench --data injongo:swa,banking77 --peers setfit --max-steps 25 --out bench
 
   nlpmeta bench --data long-texts.csv --max-length 512 --device cuda --out bench-512
+
+  nlpmeta bench --data tagged.jsonl --methods auto@default,logistic --shots 5 --out bench-tagged
 
   nlpmeta bench --scaling --data clinc150 --peers setfit --max-steps 2 --out scaling
 """
@@ -82,6 +85,7 @@ def bench(
     data_dir: DataFolder = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     lang_column: LangColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -97,11 +101,12 @@ def bench(
 
     Each method runs in its own process. Accuracy, macro-F1, calibration error, seconds, memory and model size are
     written to --out as they are measured, so an interrupted run resumes when it is started again. 'nlpmeta report'
-    makes figures and tables of the folder. The column, delimiter, encoding and header options apply to every data set
+    makes figures and tables of the folder. Texts may have several labels (lists, or --label-separator) for auto, logistic
+    and setfit: accuracy is then that of all labels of a text. The column, delimiter, encoding and header options apply to every data set
     in --data that is not a named corpus.
     """
     from nlpmeta.bench import Bench, scaling_benches
-    from nlpmeta.bench.plan import BenchTask, entries_of
+    from nlpmeta.bench.plan import BenchTask, entries_of, takers_of
     from nlpmeta.bench.store import Store
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.sources.form import TableForm
@@ -109,14 +114,15 @@ def bench(
     check_device(device)
     chosen = encoder or DEFAULT_ENCODER
     wanted = tuple(whole_numbers(shots, "--shots", least=0))
-    entries = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None, least=min(wanted))
-    form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    form = TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator)
     task = BenchTask(
         data=data, data_dir=None if data_dir is None else str(data_dir), max_query=max_query, seed=seed,
         text_column=text_column, label_column=label_column, lang_column=lang_column, delimiter=form.delimiter,
-        encoding=form.encoding, header=form.header,
+        encoding=form.encoding, header=form.header, label_separator=form.label_separator,
     )  # fmt: skip
+    entries = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None, least=min(wanted))
     tasks = _tasks(data, lang, task)
+    entries = takers_of(tasks, entries, named=peers is not None)
     store = Store(out)
     whole = Bench(
         tasks=tasks, entries=entries, n_shots=wanted, n_draws=draws, encoder=chosen, max_length=max_length,
@@ -187,7 +193,7 @@ def _tasks(data: str, lang: str | None, like: "BenchTask") -> "tuple[BenchTask, 
 def _show(store: "Store") -> None:
     """Tables for a person."""
     from nlpmeta.bench import series_of
-    from nlpmeta.bench.summary import groups_of
+    from nlpmeta.bench.summary import SEVERAL, groups_of
     from nlpmeta.cli.console import out, out_table
 
     lines = store.lines()
@@ -195,6 +201,8 @@ def _show(store: "Store") -> None:
     if groups:
         headers = ("task", "shots", "method", "draws", "accuracy, %", "macro-F1, %", "ECE, %", "adapt, s")
         out_table((*headers, "texts/s", "peak MB", "to keep, MB"), [group.cells() for group in groups])
+    if any(group.several for group in groups):
+        out(SEVERAL)
     series = series_of(lines)
     if series:
         out_table(
@@ -230,6 +238,7 @@ def _show_json(store: "Store") -> None:
             "draws": len(group.lines),
             "accuracy": group.accuracy.json(),
             "macro_f1": group.macro_f1.json(),
+            **group.more(),
             "calibration_error": group.calibration_error,
             "adapt_seconds": group.mean("adapt_seconds"),
             "predictions_per_second": group.mean("predictions_per_second"),

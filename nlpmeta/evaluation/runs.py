@@ -107,12 +107,7 @@ class DataChoice:
         return Material(pool=pool, test=test, out_of_scope=_out_of_scope(source, protocol, lang))
 
     def check(self, protocol: Protocol, shapes: Sequence[TaskSize], kinds: Mapping[str, type[Learner]]) -> None:
-        """See that protocol, sizes and methods go with texts that have several labels, if these have.
-
-        Args:
-            protocol: what is to be drawn.
-            shapes: how much of it.
-            kinds: the classes of the methods by their names.
+        """See that protocol, sizes and ``kinds`` (methods by name) go with texts that have several labels, if they do.
 
         Raises:
             NLPMetaError: names the option or the method that requires one label per text.
@@ -229,8 +224,7 @@ class ProtocolRun:
     def _tasks(self, material: Material | SeveralData, shape: TaskSize) -> Tasks | MultiLabelTasks:
         if isinstance(material, Material):
             return self.protocol.draw(material, shape)
-        sizes = {"n_shot": shape.n_shot, "n_draws": shape.n_episodes, "seed": shape.seed}
-        return MultiLabelTasks.of(material.pool, material.test, max_query=shape.max_query, **sizes)
+        return several_tasks(material, shape)
 
     def _rows(self, tasks: Tasks | MultiLabelTasks, shape: TaskSize, lang: str | None, tables: Tables) -> list[Row]:
         if isinstance(tasks, MultiLabelTasks):
@@ -292,6 +286,12 @@ class ProtocolRun:
             presentation=presentation,
             descriptions=None if self.choice.said is None else self.choice.said.name,
         )
+
+
+def several_tasks(material: SeveralData, shape: TaskSize) -> MultiLabelTasks:
+    """The draws of that size."""
+    sizes = {"n_shot": shape.n_shot, "n_draws": shape.n_episodes, "seed": shape.seed}
+    return MultiLabelTasks.of(material.pool, material.test, max_query=shape.max_query, **sizes)
 
 
 def learned(learner: Learner, embed: Embed, support: MultiLabelTexts) -> GivesProbabilities:
