@@ -95,7 +95,7 @@ class Group:
         """What is known beside the other figures where texts may have several labels."""
         facts = [line.measured.facts for line in self.lines.values()] if self.several else []
         names = ("micro_f1", "mean_average_precision")
-        known = {name: [float(each[name]) for each in facts if each[name] is not None] for name in names}
+        known = {name: [float(found) for each in facts if (found := each[name]) is not None] for name in names}
         figures = {name: Interval.of(values).json() for name, values in known.items() if values}
         return {"several": True, **figures} if self.several else {}
 

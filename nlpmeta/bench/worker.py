@@ -25,6 +25,7 @@ from nlpmeta.bench.store import Measured, QuerySet, numbers_of
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelTasks
 from nlpmeta.errors import WorkFailedError
+from nlpmeta.evaluation.protocols import Tasks
 from nlpmeta.metrics import Bins, accuracy, calibration_bins, error_of_bins, macro_f1, several_bins, several_scores
 from nlpmeta.progress import peak_bytes, start_watching
 from nlpmeta.storage.files import make_folder, temporary_folder
@@ -42,8 +43,7 @@ def main() -> int:
     for n_shot in sorted({cell.n_shot for cell in job.cells}):
         tasks = job.task.tasks(n_shot, n_draws)
         for cell in (cell for cell in job.cells if cell.n_shot == n_shot):
-            several = isinstance(tasks, MultiLabelTasks)
-            episode = tasks.draws[cell.draw] if several else tasks.sampler.episode(cell.draw)
+            episode = _episode(tasks, cell.draw)
             try:
                 if not warm:
                     _warm_up(job, episode)
@@ -55,6 +55,16 @@ def main() -> int:
             results.write(json.dumps({"cell": {"n_shot": cell.n_shot, "draw": cell.draw}, **line}) + "\n")
             results.flush()
     return 0
+
+
+def _episode(tasks: Tasks | MultiLabelTasks, index: int) -> Episode | MultiLabelDraw:
+    return tasks.draws[index] if isinstance(tasks, MultiLabelTasks) else tasks.sampler.episode(index)
+
+
+def _adapted(contender: Contender, episode: Episode | MultiLabelDraw) -> Adapted:
+    if isinstance(episode, MultiLabelDraw):
+        return contender.adapt_several(episode.support)
+    return contender.adapt(episode.support)
 
 
 def _line(contender: Contender, job: Job, cell: Cell, episode: Episode | MultiLabelDraw) -> dict[str, object]:
@@ -78,15 +88,14 @@ def measure_cell(contender: Contender, episode: Episode | MultiLabelDraw, *, see
     """
     start_watching()
     contender.prepare(seed)
-    several = isinstance(episode, MultiLabelDraw)
     start = perf_counter()
-    model = contender.adapt_several(episode.support) if several else contender.adapt(episode.support)
+    model = _adapted(contender, episode)
     adapted = perf_counter()
     table = model.probabilities(episode.query.texts)
     done = perf_counter()
     peak = peak_bytes()
     query = QuerySet.of(episode)
-    _check(table, len(query.labels), len(query.label_names), several=several)
+    _check(table, len(query.labels), len(query.label_names), several=query.several)
     figures = _several(table, model, episode) if isinstance(episode, MultiLabelDraw) else _figures(table, query)
     return Measured(
         n_way=len(query.label_names),
@@ -192,7 +201,7 @@ def _warm_up(job: Job, episode: Episode | MultiLabelDraw) -> None:
     contender = _contender(job, max_steps=1)
     if isinstance(episode, MultiLabelDraw):
         contender.prepare(0)
-        contender.adapt_several(episode.support).probabilities(episode.query.texts[:2])
+        _adapted(contender, episode).probabilities(episode.query.texts[:2])
         return
     few = episode.support.with_classes(episode.support.label_names[:2])
     rows = [i for label in (0, 1) for i in [j for j, each in enumerate(few.labels) if each == label][:2]]

@@ -101,9 +101,9 @@ def bench(
 
     Each method runs in its own process. Accuracy, macro-F1, calibration error, seconds, memory and model size are
     written to --out as they are measured, so an interrupted run resumes when it is started again. 'nlpmeta report'
-    makes figures and tables of the folder. Texts may have several labels (lists, or --label-separator) for auto, logistic
-    and setfit: accuracy is then that of all labels of a text. The column, delimiter, encoding and header options apply to every data set
-    in --data that is not a named corpus.
+    makes figures and tables of the folder. The column, delimiter, encoding and header options apply to every data set
+    in --data that is not a named corpus. Texts may have several labels (lists, or --label-separator): auto, logistic
+    and setfit are compared on those.
     """
     from nlpmeta.bench import Bench, scaling_benches
     from nlpmeta.bench.plan import BenchTask, entries_of, takers_of
@@ -112,21 +112,19 @@ def bench(
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
-    chosen = encoder or DEFAULT_ENCODER
-    wanted = tuple(whole_numbers(shots, "--shots", least=0))
+    chosen, wanted = encoder or DEFAULT_ENCODER, tuple(whole_numbers(shots, "--shots", least=0))
     form = TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator)
     task = BenchTask(
         data=data, data_dir=None if data_dir is None else str(data_dir), max_query=max_query, seed=seed,
         text_column=text_column, label_column=label_column, lang_column=lang_column, delimiter=form.delimiter,
         encoding=form.encoding, header=form.header, label_separator=form.label_separator,
     )  # fmt: skip
-    entries = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None, least=min(wanted))
+    asked = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None, least=min(wanted))
     tasks = _tasks(data, lang, task)
-    entries = takers_of(tasks, entries, named=peers is not None)
     store = Store(out)
     whole = Bench(
-        tasks=tasks, entries=entries, n_shots=wanted, n_draws=draws, encoder=chosen, max_length=max_length,
-        device=device, limit=limit or None,
+        tasks=tasks, entries=takers_of(tasks, asked, named=peers is not None), n_shots=wanted, n_draws=draws,
+        encoder=chosen, max_length=max_length, device=device, limit=limit or None,
     )  # fmt: skip
     failed = _run(scaling_benches(whole) if scaling else [whole], store, quiet=quiet)
     (_show_json if json else _show)(store)
@@ -203,8 +201,7 @@ def _show(store: "Store") -> None:
         out_table((*headers, "texts/s", "peak MB", "to keep, MB"), [group.cells() for group in groups])
     if any(group.several for group in groups):
         out(SEVERAL)
-    series = series_of(lines)
-    if series:
+    if series := series_of(lines):
         out_table(
             ("method", "over", "sizes", "adapt, s", "exponent"),
             [
