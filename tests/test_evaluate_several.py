@@ -11,6 +11,7 @@ from nlpmeta import FewShotClassifier, evaluate
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.episodes import generator
 from nlpmeta.episodes.index import MultiLabelKShot, MultiLabelTasks
 from nlpmeta.evaluation.results import read_rows
 from nlpmeta.evaluation.runs import DataChoice
@@ -203,7 +204,10 @@ def test_at_most_so_many_texts_are_scored_the_same_of_a_test_file_in_every_draw(
     whole = MultiLabelTasks.of(pool, test, max_query=None, **sizes)
     assert [draw.support for draw in cut.draws] == [draw.support for draw in whole.draws]
     rest = MultiLabelTasks.of(pool, None, max_query=5, **sizes)
-    assert len({draw.query.texts for draw in rest.draws}) > 1
+    everything = MultiLabelTasks.of(pool, None, max_query=None, **sizes)
+    for index, (draw, every) in enumerate(zip(rest.draws, everything.draws, strict=True)):
+        picked = generator(0, index, stream=1).choice(len(every.query), 5, replace=False)  # as KShotSampler picks
+        assert draw.query == every.query.select(sorted(picked.tolist()))
     for draw in (*cut.draws, *rest.draws):
         assert not {*draw.support.texts} & {*draw.query.texts} and len(draw.query) == 5
         assert (draw.support.matrix().sum(0) >= 1).all()
