@@ -123,6 +123,9 @@ def evaluate(
 ) -> list[Row]:
     """Score learners on the same episodes of a data set.
 
+    Where its texts have several labels, accuracy is that of exact matches, and ``summary.several`` holds the figures of
+    each draw; learners of ``auto`` and ``logistic`` (one-vs-rest) can be scored, by ``KSHOT_ALL``.
+
     Args:
         methods: learners by the name that their rows get; differences are to the first one.
         data: a name or file as ``load_source`` takes it, or a ``DataChoice`` to say more.
