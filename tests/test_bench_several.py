@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from several_texts import TOPIC_NAMES, examples, write_lines
 from sklearn.metrics import average_precision_score, f1_score
-from test_evaluate_several import TOPIC_NAMES, _examples, _lines
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.bench.contender import Adapted, Contender, OurMethod, installed_peers
@@ -15,6 +15,7 @@ from nlpmeta.bench.peers import wanted_steps
 from nlpmeta.bench.plan import BenchTask, Cell, Entry, Job, takers_of
 from nlpmeta.bench.report import make_report
 from nlpmeta.bench.store import QuerySet, Store, numbers_of
+from nlpmeta.bench.summary import groups_of, markdown
 from nlpmeta.bench.worker import measure_cell
 from nlpmeta.cli import main
 from nlpmeta.data.multilabel import MultiLabelTexts
@@ -26,7 +27,7 @@ from nlpmeta.storage.tensors import read_tensors
 
 @pytest.fixture(scope="module")
 def tagged(tmp_path_factory):
-    return _lines(tmp_path_factory.mktemp("data") / "tagged.jsonl", _examples())
+    return write_lines(tmp_path_factory.mktemp("data") / "tagged.jsonl", examples())
 
 
 @pytest.fixture
@@ -142,6 +143,7 @@ def test_cells_are_the_draws_of_evaluate_and_the_report_is_made(tagged, encoder_
             assert row[name]["mean"] == pytest.approx(same[name]["mean"], abs=1e-6), name
         assert row["calibration_error"] == pytest.approx(same["calibration_error"]["mean"], abs=1e-4)
     assert all(query.several for query in Store(out).query_sets().values()) and not Store(out).maps()
+    assert "accuracy is exact match" in markdown(groups_of(Store(out).lines()))
     page = make_report(out).read_text(encoding="utf-8")
     assert "Several labels per text: accuracy is exact match" in page and "Confusion matrix" not in page
 
@@ -189,7 +191,7 @@ def test_peers_that_nobody_named_are_left_out_where_they_give_one_label(tagged, 
 
 def test_a_separator_is_part_of_what_a_cell_is(tagged, tmp_path):
     path = tmp_path / "tagged.csv"
-    cells = [f"{text},{'|'.join(labels)}" for text, labels in _examples()]
+    cells = [f"{text},{'|'.join(labels)}" for text, labels in examples()]
     path.write_text("\n".join(["text,labels", *cells, ""]), encoding="utf-8")
     task = BenchTask(data=str(path), label_separator="|")
     assert task.tasks(2, 2).draws == BenchTask(data=str(tagged)).tasks(2, 2).draws

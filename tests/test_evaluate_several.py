@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TOPICS
+from several_texts import TOPIC_NAMES, examples, write_lines
 from sklearn.metrics import average_precision_score, f1_score
 
 from nlpmeta import FewShotClassifier, evaluate
@@ -20,37 +20,17 @@ from nlpmeta.metrics import SEVERAL_METRICS, error_of_bins, several_bins
 from nlpmeta.metrics.scores import paired_difference
 from nlpmeta.sources.loading import load_source
 
-WORDS = {topic: words.split() for topic, words in TOPICS.items()}
-TOPIC_NAMES = sorted(WORDS)
-
-
-def _examples(turn=0):
-    """Texts of one topic, of two and of none; another ``turn`` pairs other words."""
-    rows = []
-    for i, first in enumerate(TOPIC_NAMES):
-        second = TOPIC_NAMES[(i + 1) % 3]
-        for j, word in enumerate(WORDS[first]):
-            other = WORDS[second][(j + turn) % 4]
-            rows += [(f"{word} {WORDS[first][(j + turn) % 4]}", [first]), (f"{word} {other}", sorted([first, second]))]
-    return [*rows, *((f"{word} unheard of", []) for word in ("rain", "snow", "wind")[turn % 3 :])]
-
-
-def _lines(path, rows, **more):
-    lines = [json.dumps({"text": text, "labels": labels, **more}) for text, labels in rows]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
 
 @pytest.fixture
 def tagged(tmp_path):
     """Texts to learn from, with lists of labels."""
-    return _lines(tmp_path / "tagged.jsonl", _examples())
+    return write_lines(tmp_path / "tagged.jsonl", examples())
 
 
 @pytest.fixture
 def other_file(tmp_path):
     """Other texts of the same topics."""
-    return _lines(tmp_path / "test.jsonl", _examples(turn=1))
+    return write_lines(tmp_path / "test.jsonl", examples(turn=1))
 
 
 @pytest.fixture
@@ -117,7 +97,7 @@ def test_a_person_gets_a_table_of_the_four_figures_and_the_difference_in_macro_f
 
 def test_labels_with_a_separator_are_measured_as_lists_are(rows, tagged, tmp_path):
     table = tmp_path / "tagged.csv"
-    cells = [f"{text},{';'.join(labels)}" for text, labels in _examples()]
+    cells = [f"{text},{';'.join(labels)}" for text, labels in examples()]
     table.write_text("\n".join(["text,labels", *cells, ""]), encoding="utf-8")
     given = ("--shots", 2, "--episodes", 2)
     (listed,) = rows("auto", "--data", tagged, *given)
@@ -190,7 +170,7 @@ def test_rows_stand_beside_those_of_one_label_and_replace_their_like(run, tagged
 
 
 def test_at_most_so_many_texts_are_scored_the_same_of_a_test_file_in_every_draw():
-    rows = _examples()
+    rows = examples()
     pool = MultiLabelTexts(
         tuple(text for text, _ in rows),
         tuple(tuple(TOPIC_NAMES.index(label) for label in labels) for _, labels in rows),
@@ -214,13 +194,13 @@ def test_at_most_so_many_texts_are_scored_the_same_of_a_test_file_in_every_draw(
 
 
 def test_labels_that_only_the_test_data_or_too_few_texts_have_are_said(run, tagged, tmp_path):
-    test = _lines(tmp_path / "test.jsonl", [*_examples(turn=1), ("rain snow", ["weather"])])
+    test = write_lines(tmp_path / "test.jsonl", [*examples(turn=1), ("rain snow", ["weather"])])
     given = ("evaluate", "auto", "--data", tagged, "--test-data", test, "--episodes", 2)
     code, printed, errors = run(*given, "--shots", 30, "--json")
     assert code == 0 and "Labels without examples are not scored: weather." in errors, errors
     assert "Labels with fewer than 30 texts give all: food, money, sport." in errors
     assert json.loads(printed)["rows"][0]["n_way"] == 3
-    other = _lines(tmp_path / "other.jsonl", [("rain", ["weather"]), ("snow", ["cold", "weather"])])
+    other = write_lines(tmp_path / "other.jsonl", [("rain", ["weather"]), ("snow", ["cold", "weather"])])
     code, _, errors = run("evaluate", "auto", "--data", tagged, "--test-data", other)
     assert code == 2 and "has no label of" in errors and "weather" in errors
     code, _, errors = run("evaluate", "auto", "--data", tagged, "--test-data", tagged)
@@ -243,7 +223,7 @@ def test_each_language_gets_its_rows_and_learners_are_measured_from_python(rows,
     lines = [
         json.dumps({"text": f"{text} {lang}", "labels": labels, "lang": lang})
         for lang in ("sw", "en")
-        for text, labels in _examples()
+        for text, labels in examples()
     ]
     both = tmp_path / "both.jsonl"
     both.write_text("\n".join(lines), encoding="utf-8")
@@ -292,5 +272,6 @@ def test_the_test_split_of_a_corpus_is_scored(rows, shared_data):
     assert (first["n_way"], first["n_query"], first["lang"], second["episodes"]) == (6, 20, "hau", 2)
     source = load_source("brighter", data_dir=shared_data)
     test = MultiLabelTexts.of(source.load("hau", "test", several=True))
-    material = DataChoice(data="brighter", data_dir=shared_data).several("hau")
-    assert material.test is not None and material.test.texts == test.texts
+    choice = DataChoice(data="brighter", data_dir=shared_data)
+    assert choice.several("hau").test.texts == test.texts
+    assert choice.several("eng").test is None, "there are no test texts of that language, so the rest is scored"

@@ -202,7 +202,8 @@ def markdown(groups: Sequence[Group]) -> str:
     methods = list(dict.fromkeys(group.method for group in groups))
     if not methods:
         raise DataError("There are no results yet; run: nlpmeta bench --out FOLDER.")
-    return "\n".join([*_accuracies(groups, methods), "", *_costs(groups, methods)])
+    said = ["", SEVERAL] if any(group.several for group in groups) else []
+    return "\n".join([*_accuracies(groups, methods), "", *_costs(groups, methods), *said])
 
 
 def _accuracies(groups: Sequence[Group], methods: Sequence[Method]) -> list[str]:

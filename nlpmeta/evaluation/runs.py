@@ -136,7 +136,7 @@ class DataChoice:
             check_apart(self.data, self.test_data)
             other = self._open(self.test_data)
             return other.load(lang, "test" if "test" in other.splits() else "train", several=source.several)
-        if "test" in source.splits() and self.split != "test":
+        if "test" in source.splits(self.spelling(lang)) and self.split != "test":
             return source.load(lang, "test", several=source.several)
         return None
 
