@@ -1,6 +1,7 @@
 """``nlpmeta evaluate`` where a text may have none, one or several labels."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.index import MultiLabelKShot, MultiLabelTasks
+from nlpmeta.errors import NLPMetaError
+from nlpmeta.evaluation.protocols import KSHOT_ALL
 from nlpmeta.evaluation.results import read_rows
 from nlpmeta.evaluation.runs import DataChoice
 from nlpmeta.learners.logistic import one_vs_rest
+from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.metrics import SEVERAL_METRICS, error_of_bins, several_bins
 from nlpmeta.metrics.scores import paired_difference
 from nlpmeta.sources.loading import load_source
@@ -233,6 +237,12 @@ def test_each_language_gets_its_rows_and_learners_are_measured_from_python(rows,
     assert (row["lang"], row["n_query"]) == ("sw", 4)
     (same,) = evaluate({"mine": AutoHead(encoder)}, str(both), lang="sw", n_shots=[1], n_episodes=2, max_query=4)
     assert same.summary.macro_f1s == pytest.approx(row["macro_f1s"], abs=1e-5)
+    few = replace(KSHOT_ALL, n_shots=(1,), n_episodes=2, max_query=4)
+    (again,) = evaluate({"mine": AutoHead(encoder)}, str(both), lang="sw", protocol=few)
+    assert again.summary.macro_f1s == same.summary.macro_f1s
+    own = type("Own", (PrototypicalNetwork,), {})(encoder)  # of no name
+    with pytest.raises(NLPMetaError, match="own gives one"):
+        evaluate({"own": own}, str(both))
     assert DataChoice(data=str(both)).several("sw").pool.label_names == tuple(TOPIC_NAMES)
 
 

@@ -115,7 +115,7 @@ class DataChoice:
         if not self.source.several:
             return
         wrong = "--fold" if self.fold is not None else ""
-        if protocol is not KSHOT_ALL or any(shape.n_way != "all" for shape in shapes):
+        if protocol.draw is not KSHOT_ALL.draw or any(shape.n_way != "all" for shape in shapes):
             wrong = f"{protocol.name} (--protocol, --ways)"
         if wrong:
             raise DataError(f"{wrong} requires one label per text, and {self.data} has several; leave it out.")

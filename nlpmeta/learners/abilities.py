@@ -166,7 +166,8 @@ def check_several(kinds: Mapping[str, type[Learner]], n_shots: Sequence[int], *,
         NLPMetaError: names those that cannot, and those that can.
     """
     able = [name for name in learners if issubclass(learners[name], GivesSeveral)]
-    wrong = [name for name, kind in kinds.items() if learners.name_of(kind) not in (*able, PLAIN)]
+    plain = learners[PLAIN]
+    wrong = [name for name, kind in kinds.items() if not issubclass(kind, GivesSeveral) and kind is not plain]
     if wrong:
         raise NLPMetaError(
             f"{data} has several labels per text, and {', '.join(wrong)} {'give' if len(wrong) > 1 else 'gives'} one; "
