@@ -25,8 +25,8 @@ from .episodes.wrappers import temperature_weights as temperature_weights
 from .errors import NLPMetaError as NLPMetaError
 from .evaluation import AdaptReport as AdaptReport
 from .evaluation import adapt_and_measure as adapt_and_measure
+from .evaluation import evaluate as evaluate
 from .evaluation.request import AdaptRequest as AdaptRequest
-from .evaluation.runs import evaluate as evaluate
 from .export.head import import_setfit as import_setfit
 from .learners.base import Learner as Learner
 from .learners.base import Support as Support

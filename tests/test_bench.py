@@ -22,8 +22,9 @@ from nlpmeta.bench.contender import (
 )
 from nlpmeta.bench.peers import FullFineTuning, LoraFineTuning
 from nlpmeta.bench.plan import BenchTask, Cell, Entry, Job, entries_of
-from nlpmeta.bench.store import _KEY, RESULTS_FILE, Store, measure_cell
+from nlpmeta.bench.store import _KEY, RESULTS_FILE, Store
 from nlpmeta.bench.summary import groups_of
+from nlpmeta.bench.worker import measure_cell
 from nlpmeta.cli import main
 from nlpmeta.cli.bench import _tasks
 from nlpmeta.errors import DataError, NLPMetaError, UnknownNameError, WorkFailedError

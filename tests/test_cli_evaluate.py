@@ -7,7 +7,7 @@ import pytest
 
 from nlpmeta.cli import main
 from nlpmeta.encoder.text_encoder import TextEncoder
-from nlpmeta.evaluation.runs import evaluate
+from nlpmeta.evaluation import evaluate
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 
 ROW_KEYS = {"data", "lang", "method", "protocol", "n_way", "n_shot", "episodes", "accuracy", "macro_f1"}

@@ -11,6 +11,7 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.episodes.pools import InTurn, ShuffledDraws
 from nlpmeta.errors import DataError, DataWarning, NLPMetaError, UnknownNameError
+from nlpmeta.evaluation import evaluate, shapes_of
 from nlpmeta.evaluation.protocols import (
     CLINC_OOS,
     KSHOT_ALL,
@@ -23,7 +24,7 @@ from nlpmeta.evaluation.protocols import (
     protocol,
 )
 from nlpmeta.evaluation.results import add_rows, read_rows
-from nlpmeta.evaluation.runs import DataChoice, evaluate, shapes_of
+from nlpmeta.evaluation.runs import DataChoice
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 

@@ -11,8 +11,9 @@ from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.episodes.pools import StreamSampler
 from nlpmeta.episodes.samplers import EpisodeSampler
+from nlpmeta.evaluation import shapes_of
 from nlpmeta.evaluation.protocols import STREAM
-from nlpmeta.evaluation.runs import DataChoice, ProtocolRun, shapes_of
+from nlpmeta.evaluation.runs import DataChoice, ProtocolRun
 from nlpmeta.learners.checkpoint import save_checkpoint
 from nlpmeta.learners.mann import MemoryAugmentedNetwork
 from nlpmeta.learners.prototypical import PrototypicalNetwork

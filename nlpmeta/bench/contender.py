@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import torch
 
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.data import LabeledTexts
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.errors import NLPMetaError
+from nlpmeta.evaluation.several import PlainHead, plain_head
+from nlpmeta.learners.abilities import GivesSeveral
 from nlpmeta.learners.base import Learner, Option
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.settings import Registry
+from nlpmeta.storage.files import write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +33,10 @@ class Adapted(ABC):
     @abstractmethod
     def probabilities(self, texts: tuple[str, ...]) -> "NDArray[np.float64]":
         """Class probabilities ``(n_texts, n_way)``, columns in the order of the support's label names."""
+
+    def least(self) -> "NDArray[np.float64] | float":
+        """The least probability of each label ``(n_way,)`` to be given, where texts may have several."""
+        return 0.5
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -49,6 +58,8 @@ class Contender(ABC):
     """The module that must be installed for it; ``None`` for what this package brings."""
     trains: ClassVar[bool] = False
     """Whether it takes training steps, so that their number has to be said."""
+    several: ClassVar[bool] = False
+    """Whether it learns from texts that may have several labels."""
 
     max_length: int | None = None
     """Tokens that are read of a text; ``None`` for as many as our encoders read."""
@@ -65,6 +76,14 @@ class Contender(ABC):
     @abstractmethod
     def adapt(self, support: LabeledTexts) -> Adapted:
         """Learn the task; timed."""
+
+    def adapt_several(self, support: MultiLabelTexts) -> Adapted:
+        """Learn a task whose texts may have several labels: probabilities are then of each label by itself; timed.
+
+        Raises:
+            NLPMetaError: if it requires one label per text.
+        """
+        raise NLPMetaError(f"{type(self).__name__} requires one label per text.")
 
     @classmethod
     def is_installed(cls) -> bool:
@@ -109,6 +128,9 @@ class _OurModel(Adapted):
     def probabilities(self, texts: tuple[str, ...]) -> "NDArray[np.float64]":
         return self.classifier.predict_proba(texts)[:, self._columns].astype(np.float64)
 
+    def least(self) -> "NDArray[np.float64]":
+        return self.classifier.thresholds_[self._columns].astype(np.float64)
+
     def save(self, folder: Path) -> None:
         self.classifier.save_pretrained(folder, overwrite=True)
 
@@ -117,9 +139,30 @@ class _OurModel(Adapted):
         return {} if chosen is None else {"chosen": chosen}
 
 
+class _PlainModel(Adapted):
+    """One-vs-rest logistic regression."""
+
+    def __init__(self, head: PlainHead) -> None:
+        self.head = head
+
+    def probabilities(self, texts: tuple[str, ...]) -> "NDArray[np.float64]":
+        return self.head(texts)[0].astype(np.float64)
+
+    def least(self) -> "NDArray[np.float64]":
+        return self.head.least
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save
+
+        tensors = {name: torch.from_numpy(getattr(self.head, name)).float() for name in ("weight", "bias", "least")}
+        write_bytes(folder / "head.safetensors", save(tensors))
+
+
 @contenders.register(OURS)
 class OurMethod(Contender):
     """A learner by name on what it starts from: ``auto@default``, ``logistic`` (the frozen encoder)."""
+
+    several = True
 
     def __init__(self, encoder: str, max_steps: int | None, *, method: str = "auto@default") -> None:
         super().__init__(encoder, max_steps)
@@ -149,6 +192,13 @@ class OurMethod(Contender):
         classifier = FewShotClassifier(self.learner).fit(list(support.texts), support.names(), classes=classes)
         place = {label: i for i, label in enumerate(classifier.classes_.tolist())}
         return _OurModel(classifier, [place[name] for name in support.label_names])
+
+    def adapt_several(self, support: MultiLabelTexts) -> Adapted:
+        if not isinstance(self.learner, GivesSeveral):
+            return _PlainModel(plain_head(support, self.learner.encoder.encode))
+        classifier, names = FewShotClassifier(self.learner), list(support.label_names)
+        classifier.fit(list(support.texts), support.names(), classes=names, multilabel=True)
+        return _OurModel(classifier, list(range(len(names))))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import logging
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from nlpmeta.bench.contender import Adapted, Contender, EncoderForPeers, contenders, in_order
 from nlpmeta.data import LabeledTexts
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.device import resolve_device
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
@@ -70,10 +72,16 @@ BATCH = 16
 """Pairs a step, SetFit's default, and texts a step of fine-tuning."""
 
 
-def wanted_steps(support: LabeledTexts) -> int:
-    """The steps of SetFit's default: one epoch over all pairs, the rarer kind repeated until both are as many."""
-    counts = list(support.counts().values())
-    alike = sum(count * (count + 1) // 2 for count in counts)
+def wanted_steps(support: LabeledTexts | MultiLabelTexts) -> int:
+    """The steps of SetFit's default: one epoch over all pairs, the rarer kind repeated until both are as many.
+
+    Where texts may have several labels, two are alike that share one.
+    """
+    if isinstance(support, MultiLabelTexts):
+        marks = support.matrix().astype(int)
+        alike = int(np.triu(marks @ marks.T > 0).sum())
+    else:
+        alike = sum(count * (count + 1) // 2 for count in support.counts().values())
     all_pairs = len(support) * (len(support) + 1) // 2
     return -(-2 * max(alike, all_pairs - alike) // BATCH)
 
@@ -95,12 +103,21 @@ class _SetFitModel(Adapted):
         return self._facts
 
 
+class _SetFitOfSeveral(_SetFitModel):
+    """SetFit's multi-label mode, ``one-vs-rest``; a label is given from a half on."""
+
+    def probabilities(self, texts: tuple[str, ...]) -> "NDArray[np.float64]":
+        table = self.model.predict_proba(self.encoder.texts(texts), as_numpy=True, show_progress_bar=False)
+        return np.asarray(table, dtype=np.float64)
+
+
 @contenders.register("setfit")
 class SetFit(Contender):
     """SetFit with its default settings on the sentence encoder that our methods use; steps may be limited."""
 
     package = "setfit"
     trains = True
+    several = True
 
     def prepare(self, seed: int) -> None:
         from sentence_transformers import SentenceTransformer
@@ -112,13 +129,29 @@ class SetFit(Contender):
         self._model = SetFitModel(model_body=body, model_head=LogisticRegression())
 
     def adapt(self, support: LabeledTexts) -> _SetFitModel:
+        facts = self._trained(support.texts, support.names(), wanted_steps(support))
+        return _SetFitModel(self._model, self._encoder, support.label_names, facts)
+
+    def adapt_several(self, support: MultiLabelTexts) -> _SetFitOfSeveral:
+        from setfit import SetFitModel
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.multiclass import OneVsRestClassifier
+
+        head = OneVsRestClassifier(LogisticRegression())
+        self._model = SetFitModel(
+            model_body=self._model.model_body, model_head=head, multi_target_strategy="one-vs-rest"
+        )
+        facts = self._trained(support.texts, support.matrix().astype(int).tolist(), wanted_steps(support))
+        return _SetFitOfSeveral(self._model, self._encoder, support.label_names, facts)
+
+    def _trained(self, texts: tuple[str, ...], labels: Sequence[object], wanted: int) -> dict[str, Option]:
+        """Train the model; the steps that it took and those that it would take by itself."""
         from datasets import Dataset
         from setfit import Trainer, TrainingArguments
 
         logging.getLogger("setfit").setLevel(logging.WARNING)
-        wanted = wanted_steps(support)
         steps = wanted if self.max_steps is None else min(wanted, self.max_steps)
-        data = Dataset.from_dict({"text": self._encoder.texts(support.texts), "label": support.names()})
+        data = Dataset.from_dict({"text": self._encoder.texts(texts), "label": labels})
         with temporary_folder() as folder:
             settings = TrainingArguments(
                 output_dir=folder,
@@ -131,8 +164,7 @@ class SetFit(Contender):
             trainer = Trainer(model=self._model, args=settings, train_dataset=data)
             trainer.train()
             taken = int(trainer.st_trainer.state.global_step)
-        facts: dict[str, Option] = {"steps": taken, "wanted_steps": wanted}
-        return _SetFitModel(self._model, self._encoder, support.label_names, facts)
+        return {"steps": taken, "wanted_steps": wanted}
 
 
 def setfit_modules(encoder: EncoderForPeers) -> list["Module"]:

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 from nlpmeta.bench.contender import OURS, contenders, peer
+from nlpmeta.episodes.index import MultiLabelTasks
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.evaluation.protocols import KSHOT_ALL, Tasks, TaskSize
-from nlpmeta.evaluation.runs import DataChoice
-from nlpmeta.learners.abilities import needs_examples
+from nlpmeta.evaluation.runs import DataChoice, several_tasks
+from nlpmeta.learners.abilities import check_several, needs_examples
 from nlpmeta.learners.base import learners
 from nlpmeta.learners.start import find_checkpoint
 from nlpmeta.sources.form import TableForm
 from nlpmeta.storage.files import sha256
 
 Plain: TypeAlias = "str | int | float | bool | None"
-_READING = ("text_column", "label_column", "lang_column", "delimiter", "encoding")
+_READING = ("text_column", "label_column", "lang_column", "delimiter", "encoding", "label_separator")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class BenchTask:
     delimiter: str | None = None
     encoding: str | None = None
     header: bool = True
+    label_separator: str | None = None
 
     @property
     def title(self) -> str:
@@ -64,7 +66,7 @@ class BenchTask:
             text_column=self.text_column,
             label_column=self.label_column,
             lang_column=self.lang_column,
-            form=TableForm(delimiter=self.delimiter, encoding=self.encoding, header=self.header),
+            form=TableForm(self.delimiter, self.encoding, header=self.header, label_separator=self.label_separator),
         )
 
     def spelled(self) -> "BenchTask":
@@ -75,20 +77,25 @@ class BenchTask:
         """
         return replace(self, lang=self.choice().spelling(self.lang))
 
-    def tasks(self, n_shot: int, n_draws: int) -> Tasks:
+    def tasks(self, n_shot: int, n_draws: int) -> Tasks | MultiLabelTasks:
         """The episodes, as ``nlpmeta evaluate --protocol kshot-all`` draws them.
 
         Raises:
             NLPMetaError: if the data cannot give them.
         """
-        material = self.choice().material(KSHOT_ALL, self.lang)
+        choice = self.choice()
+        shape = TaskSize(n_way="all", n_shot=n_shot, n_episodes=n_draws, max_query=self.max_query, seed=self.seed)
+        if choice.source.several:
+            if self.n_way is not None:
+                raise DataError(f"--scaling requires one label per text, and {self.title} has several.")
+            return several_tasks(choice.several(self.lang), shape)
+        material = choice.material(KSHOT_ALL, self.lang)
         if self.n_way is not None:
             names = (material.pool.label_names if material.pool else ())[: self.n_way]
             if len(names) < self.n_way:
                 raise DataError(f"{self.title} has {len(names)} classes; {self.n_way} were requested.")
             pool = material.pool.with_classes(names) if material.pool else None
             material = replace(material, pool=pool, test=material.test and material.test.with_classes(names))
-        shape = TaskSize(n_way="all", n_shot=n_shot, n_episodes=n_draws, max_query=self.max_query, seed=self.seed)
         return KSHOT_ALL.draw(material, shape)
 
 
@@ -121,6 +128,11 @@ class Entry:
             NLPMetaError: if it is unknown or not installed.
         """
         return cls(name=name, contender=name, max_steps=max_steps if peer(name).trains else None)
+
+    @property
+    def method(self) -> str:
+        """Its name without a checkpoint."""
+        return self.name.partition("@")[0]
 
     @property
     def title(self) -> str:
@@ -195,6 +207,31 @@ def entries_of(
     if least == 0 and set(names) != able:
         raise needs_examples([name for name in names if name not in able])
     return tuple(ours + others)
+
+
+def takers_of(tasks: Sequence[BenchTask], entries: Sequence[Entry], *, named: bool) -> tuple[Entry, ...]:
+    """The contenders that take the data, before any work: not all do where texts have several labels.
+
+    Args:
+        tasks: the data.
+        entries: our methods and peers.
+        named: whether somebody asked for these peers; else those that require one label per text are left out.
+
+    Raises:
+        NLPMetaError: names those that require one label per text where texts have several.
+    """
+    several = [task.title for task in tasks if task.choice().source.several]
+    if not several:
+        return tuple(entries)
+    check_several({each.name: learners[each.method] for each in entries if each.contender == OURS}, (), data=several[0])
+    wrong = [each.name for each in entries if not contenders[each.contender].several]
+    if wrong and named:
+        able = ", ".join(name for name in contenders if name != OURS and contenders[name].several)
+        raise NLPMetaError(
+            f"{several[0]} has several labels per text, and {', '.join(wrong)} {'give' if len(wrong) > 1 else 'gives'} "
+            f"one; these peers give several: {able}."
+        )
+    return tuple(each for each in entries if each.name not in wrong)
 
 
 def _digest(folder: Path) -> str:

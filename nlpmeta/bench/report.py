@@ -20,7 +20,7 @@ from nlpmeta.bench.pictures import (
 )
 from nlpmeta.bench.plan import commands_of, explained
 from nlpmeta.bench.store import QuerySet, Store
-from nlpmeta.bench.summary import Comparable, Group, groups_of
+from nlpmeta.bench.summary import SEVERAL, Comparable, Group, groups_of
 from nlpmeta.errors import DataError
 from nlpmeta.storage.files import read_text, write_text
 
@@ -80,6 +80,7 @@ def _said(store: Store, groups: Sequence[Group]) -> str:
     intro = what if groups else ""
     days = sorted({str(line.setting["date"]) for line in lines if "date" in line.setting})
     when = f" Measured from {days[0]} to {days[-1]}." if days else ""
+    when += f" {SEVERAL}" if any(group.several for group in groups) else ""
     return (
         f"{intro}{len(lines)} support sets were adapted to. Run on {' and '.join(cores)}; {', '.join(versions)}.{when}"
     )
@@ -275,7 +276,7 @@ def pictures_of(store: Store, groups: list[Group]) -> list[Picture]:
     found += [embedding_map(each, name=_name("map", each.title, each.method)) for each in store.maps()]
     found.append(scaling(series_of(store.lines())))
     queries = store.query_sets()
-    for group in _most_shots(groups):
+    for group in _most_shots([group for group in groups if not group.several]):
         name = _name("confusion", group.task.title, group.method.name)
         if len(queries[next(iter(group.lines.values())).task].label_names) > READABLE:
             found.append(confusion(group, queries, name=f"{name}-worst", most=WORST))

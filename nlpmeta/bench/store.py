@@ -7,19 +7,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nlpmeta.bench.contender import Adapted, Contender
 from nlpmeta.bench.drawing import Maps
 from nlpmeta.bench.plan import Cell, Job, Plain
 from nlpmeta.data import Episode
-from nlpmeta.errors import DataError, NLPMetaError, WorkFailedError
-from nlpmeta.metrics import accuracy, calibration_bins, calibration_error, macro_f1
-from nlpmeta.progress import peak_bytes, start_watching
-from nlpmeta.storage.files import disk_errors_said_plainly, make_folder, open_to_append, read_bytes, temporary_folder
+from nlpmeta.episodes.index import MultiLabelDraw
+from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.storage.files import disk_errors_said_plainly, make_folder, open_to_append, read_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Measured:
     Seconds are wall-clock; ``adapt_seconds`` run from a loaded model and raw support texts to a classifier.
     ``peak_bytes`` is the most resident memory of the process during the cell, the loaded encoder included.
     ``artefact_bytes`` is what has to be kept beside the encoder's own weights. ``bins`` are ``calibration_bins``;
-    ``predicted`` has the number of a class for each query text.
+    ``predicted`` has the number of a class for each query text. Where texts may have several labels, accuracy is the
+    share of texts whose labels are all right, pairs of text and label are calibrated, and ``facts`` has more figures.
     """
 
     n_way: int
@@ -50,57 +51,6 @@ class Measured:
     def json(self) -> dict[str, object]:
         """As plain values."""
         return asdict(self)
-
-
-def measure_cell(contender: Contender, episode: Episode, *, seed: int) -> Measured:
-    """Adapt to the support, score the query, and weigh what there is to keep.
-
-    Raises:
-        WorkFailedError: if what comes out are not probabilities of the classes.
-    """
-    start_watching()
-    contender.prepare(seed)
-    start = perf_counter()
-    model = contender.adapt(episode.support)
-    adapted = perf_counter()
-    table = model.probabilities(episode.query.texts)
-    done = perf_counter()
-    peak = peak_bytes()
-    _check(table, len(episode.query), episode.n_way)
-    predicted = table.argmax(1).tolist()
-    truth = list(episode.query.labels)
-    return Measured(
-        n_way=episode.n_way,
-        n_support=len(episode.support),
-        n_query=len(episode.query),
-        support=episode.support.digest(),
-        accuracy=accuracy(truth, predicted),
-        macro_f1=macro_f1(truth, predicted),
-        calibration_error=calibration_error(truth, table),
-        adapt_seconds=adapted - start,
-        predictions_per_second=len(episode.query) / (done - adapted),
-        peak_bytes=peak,
-        artefact_bytes=_weight(model),
-        bins=np.round(calibration_bins(truth, table), 5).tolist(),
-        predicted=predicted,
-        facts=model.facts(),
-    )
-
-
-def _check(table: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", n_query: int, n_way: int) -> None:
-    if table.shape != (n_query, n_way):
-        raise WorkFailedError(f"Probabilities of shape {(n_query, n_way)} were expected; got {table.shape}.")
-    if not np.isfinite(table).all() or (table < -1e-6).any() or not np.allclose(table.sum(1), 1, atol=1e-3):
-        raise WorkFailedError("The output is not probabilities: they must be finite, from 0 to 1, and sum to 1.")
-
-
-def _weight(model: Adapted) -> int:
-    """The bytes of all files that ``save`` writes."""
-    with temporary_folder() as folder:
-        place = Path(folder) / "model"
-        make_folder(place)
-        model.save(place)
-        return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
 
 
 RESULTS_FILE, TASKS_FILE, MAPS_FILE = "results.jsonl", "tasks.jsonl", "maps.jsonl"
@@ -127,10 +77,31 @@ class Line:
 
 @dataclass(frozen=True)
 class QuerySet:
-    """The classes of a task and the right one of each query text."""
+    """The classes of a task and the right one of each query text.
+
+    With ``several`` a text may have several: ``labels``, and what is predicted, are then numbers by ``numbers_of``.
+    """
 
     label_names: tuple[str, ...]
     labels: tuple[int, ...]
+    several: bool = False
+
+    @classmethod
+    def of(cls, episode: Episode | MultiLabelDraw) -> "QuerySet":
+        """Of the query texts of a task."""
+        if isinstance(episode, MultiLabelDraw):
+            return cls(episode.query.label_names, tuple(numbers_of(episode.query.matrix())), several=True)
+        return cls(episode.query.label_names, episode.query.labels)
+
+    def json(self) -> dict[str, object]:
+        """As plain values; nothing is said of several labels where there are none."""
+        found: dict[str, object] = {"label_names": list(self.label_names), "labels": list(self.labels)}
+        return found | ({"several": True} if self.several else {})
+
+
+def numbers_of(marks: "NDArray[np.bool_]") -> list[int]:
+    """Sets of labels ``(n, n_labels)`` as whole numbers: the binary digit of place i says whether label i is there."""
+    return [sum(1 << label for label in np.flatnonzero(row).tolist()) for row in marks]
 
 
 @dataclass(frozen=True)
@@ -171,7 +142,7 @@ class Store:
     def query_sets(self) -> dict[str, QuerySet]:
         """The query sets by their digest."""
         return {
-            str(row["task"]): QuerySet(tuple(row["label_names"]), tuple(row["labels"]))
+            str(row["task"]): QuerySet(tuple(row["label_names"]), tuple(row["labels"]), row.get("several") is True)
             for row in _rows(self.folder / TASKS_FILE)
         }
 

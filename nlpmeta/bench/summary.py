@@ -11,12 +11,13 @@ from nlpmeta.bench.store import Line
 from nlpmeta.errors import DataError
 from nlpmeta.metrics import error_of_bins
 from nlpmeta.metrics.scores import Difference, Interval, paired_difference
-from nlpmeta.storage.files import read_text, write_text
+from nlpmeta.storage.files import Json, read_text, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MEGA = 1e6
+SEVERAL = "Several labels per text: accuracy is exact match, ECE is of all pairs of text and label."
 
 
 @dataclass(frozen=True, order=True)
@@ -84,6 +85,19 @@ class Group:
     def mean(self, name: str) -> float:
         """The mean of a measured figure."""
         return float(np.mean(self.values(name)))
+
+    @property
+    def several(self) -> bool:
+        """Whether texts may have several labels, so that accuracy is that of all labels of a text."""
+        return any(line.measured.facts.get("several") for line in self.lines.values())
+
+    def more(self) -> dict[str, Json]:
+        """What is known beside the other figures where texts may have several labels."""
+        facts = [line.measured.facts for line in self.lines.values()] if self.several else []
+        names = ("micro_f1", "mean_average_precision")
+        known = {name: [float(found) for each in facts if (found := each[name]) is not None] for name in names}
+        figures = {name: Interval.of(values).json() for name, values in known.items() if values}
+        return {"several": True, **figures} if self.several else {}
 
     def cells(self) -> tuple[str, ...]:
         """What tables show: task, shots, method, draws, then the figures.
@@ -188,7 +202,8 @@ def markdown(groups: Sequence[Group]) -> str:
     methods = list(dict.fromkeys(group.method for group in groups))
     if not methods:
         raise DataError("There are no results yet; run: nlpmeta bench --out FOLDER.")
-    return "\n".join([*_accuracies(groups, methods), "", *_costs(groups, methods)])
+    said = ["", SEVERAL] if any(group.several for group in groups) else []
+    return "\n".join([*_accuracies(groups, methods), "", *_costs(groups, methods), *said])
 
 
 def _accuracies(groups: Sequence[Group], methods: Sequence[Method]) -> list[str]:

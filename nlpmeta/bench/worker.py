@@ -6,16 +6,32 @@ Whatever the packages under test print goes to standard error.
 """
 
 import json
+import math
 import os
 import sys
 import traceback
-from typing import IO
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import IO, TYPE_CHECKING
 
-from nlpmeta.bench.contender import OURS, Contender, OurMethod, contenders
+import numpy as np
+
+from nlpmeta.bench.contender import OURS, Adapted, Contender, OurMethod, contenders
 from nlpmeta.bench.drawing import Maps
-from nlpmeta.bench.plan import Cell, Job
-from nlpmeta.bench.store import measure_cell
+from nlpmeta.bench.plan import Cell, Job, Plain
+from nlpmeta.bench.store import Measured, QuerySet, numbers_of
 from nlpmeta.data import Episode, LabeledTexts
+from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelTasks
+from nlpmeta.errors import WorkFailedError
+from nlpmeta.evaluation.protocols import Tasks
+from nlpmeta.metrics import Bins, accuracy, calibration_bins, error_of_bins, macro_f1, several_bins, several_scores
+from nlpmeta.progress import peak_bytes, start_watching
+from nlpmeta.storage.files import make_folder, temporary_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def main() -> int:
@@ -25,9 +41,9 @@ def main() -> int:
     contender, warm = _contender(job), False
     n_draws = 1 + max(cell.draw for cell in job.cells)
     for n_shot in sorted({cell.n_shot for cell in job.cells}):
-        sampler = job.task.tasks(n_shot, n_draws).sampler
+        tasks = job.task.tasks(n_shot, n_draws)
         for cell in (cell for cell in job.cells if cell.n_shot == n_shot):
-            episode = sampler.episode(cell.draw)
+            episode = _episode(tasks, cell.draw)
             try:
                 if not warm:
                     _warm_up(job, episode)
@@ -41,15 +57,112 @@ def main() -> int:
     return 0
 
 
-def _line(contender: Contender, job: Job, cell: Cell, episode: Episode) -> dict[str, object]:
+def _episode(tasks: Tasks | MultiLabelTasks, index: int) -> Episode | MultiLabelDraw:
+    return tasks.draws[index] if isinstance(tasks, MultiLabelTasks) else tasks.sampler.episode(index)
+
+
+def _adapted(contender: Contender, episode: Episode | MultiLabelDraw) -> Adapted:
+    if isinstance(episode, MultiLabelDraw):
+        return contender.adapt_several(episode.support)
+    return contender.adapt(episode.support)
+
+
+def _line(contender: Contender, job: Job, cell: Cell, episode: Episode | MultiLabelDraw) -> dict[str, object]:
     measured = measure_cell(contender, episode, seed=job.task.seed + cell.draw)
-    task = {"label_names": list(episode.query.label_names), "labels": list(episode.query.labels)}
-    found: dict[str, object] = {"measured": measured.json(), "task": task, "setting": _setting(contender)}
+    found: dict[str, object] = {"measured": measured.json(), "setting": _setting(contender)}
+    found["task"] = QuerySet.of(episode).json()
     largest = max(each.n_shot for each in job.cells)
+    if isinstance(episode, MultiLabelDraw):
+        return found
     if isinstance(contender, OurMethod) and cell == Cell(largest, 0):  # one map of a task is enough
         maps = Maps.of(contender.learner.encoder, episode)
         found |= {} if maps is None else {"maps": maps.json()}
     return found
+
+
+def measure_cell(contender: Contender, episode: Episode | MultiLabelDraw, *, seed: int) -> Measured:
+    """Adapt to the support, score the query, and weigh what there is to keep.
+
+    Raises:
+        WorkFailedError: if what comes out are not probabilities of the classes.
+    """
+    start_watching()
+    contender.prepare(seed)
+    start = perf_counter()
+    model = _adapted(contender, episode)
+    adapted = perf_counter()
+    table = model.probabilities(episode.query.texts)
+    done = perf_counter()
+    peak = peak_bytes()
+    query = QuerySet.of(episode)
+    _check(table, len(query.labels), len(query.label_names), several=query.several)
+    figures = _several(table, model, episode) if isinstance(episode, MultiLabelDraw) else _figures(table, query)
+    return Measured(
+        n_way=len(query.label_names),
+        n_support=len(episode.support),
+        n_query=len(query.labels),
+        support=episode.support.digest(),
+        accuracy=figures.accuracy,
+        macro_f1=figures.macro_f1,
+        calibration_error=float(error_of_bins(figures.bins)),
+        adapt_seconds=adapted - start,
+        predictions_per_second=len(query.labels) / (done - adapted),
+        peak_bytes=peak,
+        artefact_bytes=_weight(model),
+        bins=np.round(figures.bins, 5).tolist(),
+        predicted=figures.predicted,
+        facts={**model.facts(), **figures.more},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figures:
+    """How good a table of probabilities is; ``more`` is known where texts have several labels."""
+
+    accuracy: float
+    macro_f1: float
+    bins: Bins
+    predicted: list[int]
+    more: Mapping[str, Plain] = field(default_factory=dict)
+
+
+def _figures(table: "NDArray[np.float64]", query: QuerySet) -> _Figures:
+    truth, predicted = list(query.labels), table.argmax(1).tolist()
+    return _Figures(
+        accuracy=accuracy(truth, predicted),
+        macro_f1=macro_f1(truth, predicted),
+        bins=calibration_bins(truth, table),
+        predicted=predicted,
+    )
+
+
+def _several(table: "NDArray[np.float64]", model: Adapted, draw: MultiLabelDraw) -> _Figures:
+    marks, given = draw.query.matrix(), table >= model.least()
+    found = several_scores(marks, table, given)
+    return _Figures(
+        accuracy=found.pop("exact_match"),
+        macro_f1=found.pop("macro_f1"),
+        bins=several_bins(marks, table),
+        predicted=numbers_of(given),
+        more={"several": True, **{name: None if math.isnan(value) else value for name, value in found.items()}},
+    )
+
+
+def _check(table: "NDArray[np.float64]", n_query: int, n_way: int, *, several: bool) -> None:
+    if table.shape != (n_query, n_way):
+        raise WorkFailedError(f"Probabilities of shape {(n_query, n_way)} were expected; got {table.shape}.")
+    wrong = not np.isfinite(table).all() or (table < -1e-6).any() or (table > 1 + 1e-3).any()
+    if wrong or not (several or np.allclose(table.sum(1), 1, atol=1e-3)):
+        raise WorkFailedError("The output is not probabilities: they must be finite, from 0 to 1, and sum to 1.")
+
+
+def _weight(model: Adapted) -> int:
+    """The bytes of all files that ``save`` writes."""
+    with temporary_folder() as folder:
+        place = Path(folder) / "model"
+        make_folder(place)
+        model.save(place)
+        return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
 
 
 def _setting(contender: Contender) -> dict[str, object]:
@@ -80,12 +193,19 @@ def _contender(job: Job, *, max_steps: int | None = None) -> Contender:
     return contender
 
 
-def _warm_up(job: Job, episode: Episode) -> None:
-    """Two texts of two classes, so that what is done once in a process (imports, kernels) is not timed in a cell."""
+def _warm_up(job: Job, episode: Episode | MultiLabelDraw) -> None:
+    """Two texts of two classes, so that what is done once in a process (imports, kernels) is not timed in a cell.
+
+    Where texts may have several labels, the whole support: of a few texts some label might have none.
+    """
+    contender = _contender(job, max_steps=1)
+    if isinstance(episode, MultiLabelDraw):
+        contender.prepare(0)
+        _adapted(contender, episode).probabilities(episode.query.texts[:2])
+        return
     few = episode.support.with_classes(episode.support.label_names[:2])
     rows = [i for label in (0, 1) for i in [j for j, each in enumerate(few.labels) if each == label][:2]]
     small: LabeledTexts = few.select(rows)
-    contender = _contender(job, max_steps=1)
     contender.prepare(0)
     contender.adapt(small).probabilities(episode.query.texts[:2])
 

@@ -13,6 +13,7 @@ from nlpmeta.cli.process import (
     Device,
     Encoding,
     LabelColumn,
+    LabelSeparator,
     LangColumn,
     MaxLength,
     NoHeader,
@@ -34,6 +35,8 @@ EXAMPLES = """Examples:
   nlpmeta bench --data injongo:swa,banking77 --peers setfit --max-steps 25 --out bench
 
   nlpmeta bench --data long-texts.csv --max-length 512 --device cuda --out bench-512
+
+  nlpmeta bench --data tagged.jsonl --methods auto@default,logistic --shots 5 --out bench-tagged
 
   nlpmeta bench --scaling --data clinc150 --peers setfit --max-steps 2 --out scaling
 """
@@ -82,6 +85,7 @@ def bench(
     data_dir: DataFolder = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     lang_column: LangColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -98,29 +102,29 @@ def bench(
     Each method runs in its own process. Accuracy, macro-F1, calibration error, seconds, memory and model size are
     written to --out as they are measured, so an interrupted run resumes when it is started again. 'nlpmeta report'
     makes figures and tables of the folder. The column, delimiter, encoding and header options apply to every data set
-    in --data that is not a named corpus.
+    in --data that is not a named corpus. Texts may have several labels (lists, or --label-separator): auto, logistic
+    and setfit are compared on those.
     """
     from nlpmeta.bench import Bench, scaling_benches
-    from nlpmeta.bench.plan import BenchTask, entries_of
+    from nlpmeta.bench.plan import BenchTask, entries_of, takers_of
     from nlpmeta.bench.store import Store
     from nlpmeta.encoder.weights import DEFAULT_ENCODER
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
-    chosen = encoder or DEFAULT_ENCODER
-    wanted = tuple(whole_numbers(shots, "--shots", least=0))
-    entries = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None, least=min(wanted))
-    form = TableForm(delimiter=delimiter, encoding=encoding, header=not no_header)
+    chosen, wanted = encoder or DEFAULT_ENCODER, tuple(whole_numbers(shots, "--shots", least=0))
+    form = TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator)
     task = BenchTask(
         data=data, data_dir=None if data_dir is None else str(data_dir), max_query=max_query, seed=seed,
         text_column=text_column, label_column=label_column, lang_column=lang_column, delimiter=form.delimiter,
-        encoding=form.encoding, header=form.header,
+        encoding=form.encoding, header=form.header, label_separator=form.label_separator,
     )  # fmt: skip
+    asked = entries_of(_names(methods), _peers(peers), encoder=chosen, max_steps=max_steps or None, least=min(wanted))
     tasks = _tasks(data, lang, task)
     store = Store(out)
     whole = Bench(
-        tasks=tasks, entries=entries, n_shots=wanted, n_draws=draws, encoder=chosen, max_length=max_length,
-        device=device, limit=limit or None,
+        tasks=tasks, entries=takers_of(tasks, asked, named=peers is not None), n_shots=wanted, n_draws=draws,
+        encoder=chosen, max_length=max_length, device=device, limit=limit or None,
     )  # fmt: skip
     failed = _run(scaling_benches(whole) if scaling else [whole], store, quiet=quiet)
     (_show_json if json else _show)(store)
@@ -187,7 +191,7 @@ def _tasks(data: str, lang: str | None, like: "BenchTask") -> "tuple[BenchTask, 
 def _show(store: "Store") -> None:
     """Tables for a person."""
     from nlpmeta.bench import series_of
-    from nlpmeta.bench.summary import groups_of
+    from nlpmeta.bench.summary import SEVERAL, groups_of
     from nlpmeta.cli.console import out, out_table
 
     lines = store.lines()
@@ -195,8 +199,9 @@ def _show(store: "Store") -> None:
     if groups:
         headers = ("task", "shots", "method", "draws", "accuracy, %", "macro-F1, %", "ECE, %", "adapt, s")
         out_table((*headers, "texts/s", "peak MB", "to keep, MB"), [group.cells() for group in groups])
-    series = series_of(lines)
-    if series:
+    if any(group.several for group in groups):
+        out(SEVERAL)
+    if series := series_of(lines):
         out_table(
             ("method", "over", "sizes", "adapt, s", "exponent"),
             [
@@ -230,6 +235,7 @@ def _show_json(store: "Store") -> None:
             "draws": len(group.lines),
             "accuracy": group.accuracy.json(),
             "macro_f1": group.macro_f1.json(),
+            **group.more(),
             "calibration_error": group.calibration_error,
             "adapt_seconds": group.mean("adapt_seconds"),
             "predictions_per_second": group.mean("predictions_per_second"),

@@ -136,7 +136,8 @@ def _plain(value: object) -> object:
 
 def show_several(found: "SeveralReport", folder: "Path") -> None:
     """What was measured of a model that gives several labels per text."""
-    from nlpmeta.evaluation.several import BASELINE, FIGURES
+    from nlpmeta.evaluation.results import FIGURES
+    from nlpmeta.evaluation.several import BASELINE
 
     support, n_without = found.examples, int((~found.examples.marks.any(1)).sum())
     out(

@@ -1,6 +1,6 @@
 """``nlpmeta evaluate``: methods and checkpoints under published protocols, on the same episodes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from nlpmeta.cli.process import (
     EncoderName,
     Encoding,
     LabelColumn,
+    LabelSeparator,
     LangColumn,
     MaxLength,
     NoHeader,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from nlpmeta.evaluation.results import Row
     from nlpmeta.evaluation.runs import DataChoice
     from nlpmeta.learners.base import Learner
-    from nlpmeta.metrics.scores import Interval
 
 EXAMPLES = """Examples:
 
@@ -45,6 +45,8 @@ EXAMPLES = """Examples:
   nlpmeta evaluate mann,prototypical@mann --protocol stream --data injongo --lang sw
 
   nlpmeta evaluate logistic,auto@default --data injongo --lang sw,kin --out results.json
+
+  nlpmeta evaluate logistic,auto@default --data tagged.csv --label-separator ";" --shots 5,10
 """
 
 _SILENT = {"out", "plot", "json", "quiet", "device"}
@@ -102,6 +104,7 @@ def evaluate(
     descriptions: DescriptionsFile = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
     lang_column: LangColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -115,10 +118,12 @@ def evaluate(
 
     Several methods are scored on the same episodes, and their differences to the first one are shown. Embeddings are
     computed once per text and kept for the next run. docs/evaluation.md describes every protocol.
+
+    Texts may have several labels (lists, or --label-separator): auto and logistic (one-vs-rest) are measured on those.
     """
-    from nlpmeta.encoder.weights import DEFAULT_ENCODER
-    from nlpmeta.evaluation.runs import DataChoice, shapes_of
-    from nlpmeta.learners.start import learners_of
+    from nlpmeta.evaluation import shapes_of
+    from nlpmeta.evaluation.runs import DataChoice
+    from nlpmeta.learners.start import kinds_of
     from nlpmeta.sources.form import TableForm
 
     names, n_ways, n_shots = _names(what, compare), _ways(ways), _shots(shots)
@@ -128,16 +133,29 @@ def evaluate(
     choice = DataChoice(
         data=data, data_dir=data_dir, test_data=test_data, split=split, fold=fold, text_column=text_column,
         label_column=label_column, lang_column=lang_column, descriptions=descriptions,
-        form=TableForm(delimiter=delimiter, encoding=encoding, header=not no_header),
+        form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
     )  # fmt: skip
+    choice.check(chosen, shapes, kinds_of(names))
     langs = choice.languages(None if lang is None else lang.split(","))
-    learners = learners_of(
-        names, chosen.options, encoder=encoder or DEFAULT_ENCODER, prefix="" if no_prefix else None,
-        max_length=max_length, device=device,
-    )  # fmt: skip
-    _note(learners, descriptions, quiet=quiet)
+    learners = _loaded(names, chosen, encoder, no_prefix=no_prefix, max_length=max_length, device=device)
     measured = _Measured(chosen, learners, choice, _command(context), out=out, plot=plot, json=json, quiet=quiet)
     measured.show(langs, shapes)
+
+
+def _loaded(
+    names: "Sequence[str]",
+    protocol: "Protocol",
+    encoder: str | None,
+    *,
+    no_prefix: bool,
+    max_length: int | None,
+    device: str,
+) -> "dict[str, Learner]":
+    from nlpmeta.encoder.weights import DEFAULT_ENCODER
+    from nlpmeta.learners.start import learners_of
+
+    encoder, prefix = encoder or DEFAULT_ENCODER, "" if no_prefix else None
+    return learners_of(names, protocol.options, encoder=encoder, prefix=prefix, max_length=max_length, device=device)
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,7 @@ class _Measured:
         from nlpmeta.bench.drawing import draw_streams
         from nlpmeta.cli.console import out_json
 
+        _note(self.learners, self.choice.descriptions, quiet=self.quiet)
         rows: list[Row] = []
         for some in self._rows(langs, shapes):
             rows += some
@@ -231,11 +250,9 @@ def _protocol(asked: str | None, n_ways: "list[Ways] | None") -> "Protocol":
 
 
 def _ways(asked: str | None) -> "list[Ways] | None":
-    return (
-        None
-        if asked is None
-        else ["all" if part.strip() == "all" else whole_number(part, "--ways") for part in asked.split(",")]
-    )
+    if asked is None:
+        return None
+    return ["all" if part.strip() == "all" else whole_number(part, "--ways") for part in asked.split(",")]
 
 
 def _shots(asked: str | None) -> list[int] | None:
@@ -264,36 +281,19 @@ def _typed(context: typer.Context, name: str) -> bool:
 
 
 def _show(rows: "Sequence[Row]", protocol: "Protocol") -> None:
-    """The table; columns that would be empty are left out, and so is the language where there is one only."""
+    """The table, and what it is of."""
     from nlpmeta.cli.console import out, out_table
+    from nlpmeta.evaluation.results import columns_of
 
     if protocol.presentations:
         rows = [row for row in rows if row.setting.presentation in protocol.presentations]
-    first = rows[0].setting
-    several = len({row.setting.lang for row in rows}) > 1
-    columns: dict[str, Callable[[Row], str]] = {"method": lambda row: row.setting.method}
-    if several:
-        columns["lang"] = lambda row: row.setting.lang or "all"
-    columns["ways"] = lambda row: str(row.setting.n_way)
-    columns["shots"] = lambda row: str(row.setting.n_shot)
-    if protocol.presentations:
-        columns["presentation"] = lambda row: str(row.setting.presentation)
-    columns["accuracy, %"] = lambda row: row.summary.accuracy.percent()
-    columns["macro-F1, %"] = lambda row: row.summary.macro_f1.percent()
-    columns["ECE, %"] = lambda row: row.summary.calibration_error.percent()
-    if any(row.summary.oos_auroc for row in rows):
-        columns["out-of-scope AUROC, %"] = lambda row: _percent(row.summary.oos_auroc)
-        columns[f"recall at {100 * (protocol.in_scope_accuracy or 0):.0f} %"] = lambda row: _percent(
-            row.summary.oos_recall
-        )
-    if any(row.gains for row in rows):
-        columns[f"over {first.method}"] = lambda row: row.gains[0].percent() if row.gains else ""
-    where = first.data if several or first.lang is None else f"{first.data}, {first.lang}"
+    first, columns = rows[0].setting, columns_of(rows, in_scope_accuracy=protocol.in_scope_accuracy)
+    several_langs = len({row.setting.lang for row in rows}) > 1
+    where = first.data if several_langs or first.lang is None else f"{first.data}, {first.lang}"
     what = "streams" if protocol.presentations else "episodes"
-    out(f"{where}: {protocol.name}, {max(row.setting.episodes for row in rows)} {what}, seed {first.seed}")
+    out(f"{where}: {first.protocol}, {max(row.setting.episodes for row in rows)} {what}, seed {first.seed}")
     out_table(tuple(columns), [[cell(row) for cell in columns.values()] for row in rows])
-    out(f"±, brackets: 95 % intervals over {what}. ECE: expected calibration error.")
-
-
-def _percent(interval: "Interval | None") -> str:
-    return "" if interval is None else interval.percent()
+    said = (
+        "Exact match: all labels of a text are right" if rows[0].summary.several else "ECE: expected calibration error"
+    )
+    out(f"±, brackets: 95 % intervals over {what}. {said}.")

@@ -119,7 +119,8 @@ def _score_several(
     from nlpmeta.cli.console import out as print_line
     from nlpmeta.cli.console import out_json, out_table, percent, printable
     from nlpmeta.errors import NLPMetaError
-    from nlpmeta.evaluation.several import FIGURES, score_several
+    from nlpmeta.evaluation.results import FIGURES
+    from nlpmeta.evaluation.saved import score_several
 
     if out is not None:
         raise NLPMetaError("--out requires one label per text; for several: nlpmeta predict --file DATA --out FILE")

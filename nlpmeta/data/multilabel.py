@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -226,6 +227,11 @@ class MultiLabelTexts:
     def n_unlabelled(self) -> int:
         """How many texts have no label."""
         return sum(not each for each in self.marks)
+
+    def digest(self) -> str:
+        """A digest of texts and labels in their order, as that of ``LabeledTexts``."""
+        rows = zip(self.texts, map(label_set_name, self.names()), strict=True)
+        return sha256("\x1e".join(f"{text}\x1f{name}" for text, name in rows).encode()).hexdigest()[:16]
 
     def matrix(self) -> "NDArray[np.bool_]":
         """Whether each text has each label, ``(n, n_labels)``."""

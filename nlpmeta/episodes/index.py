@@ -1,7 +1,7 @@
 """Rows of a pool by class and sentence, ready for drawing episodes that cannot leak; K positives a label."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.episodes import Integers, Sentences, Shape, fingerprint, generator, sentences_of
-from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.errors import DataError, NLPMetaError, visible
 
 _SMALL = 400
 
@@ -208,6 +208,69 @@ class MultiLabelKShot:
         chosen[draw(rng, np.flatnonzero(~marks.any(1)), self.n_shot)] = True
         rows: Integers = self._free[chosen]
         return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelTasks:
+    """Draws of one shape, all with the same labels. ``notes`` is for the person who asked."""
+
+    draws: tuple[MultiLabelDraw, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        pool: MultiLabelTexts,
+        test: MultiLabelTexts | None,
+        *,
+        n_shot: int,
+        n_draws: int,
+        max_query: int | None,
+        seed: int,
+    ) -> "MultiLabelTasks":
+        """Supports of ``MultiLabelKShot``, scored on at most ``max_query`` texts of ``test`` or of the rest.
+
+        Without shots there is one draw, whose support has the names of the labels and no text.
+
+        Raises:
+            DataError: if nothing is left to learn from or to score on.
+        """
+        unknown = [name for name in (test.label_names if test is not None else ()) if name not in pool.label_names]
+        notes = [f"Labels without examples are not scored: {visible(', '.join(unknown))}."] if unknown else []
+        if not n_shot:
+            query = pool if test is None else test.with_labels(pool.label_names)
+            names = replace(pool, texts=(), marks=(), langs=None)
+            return cls(draws=(MultiLabelDraw(names, _at_most(query, max_query, seed, 0)),), notes=tuple(notes))
+        sampler = MultiLabelKShot(pool, n_shot=n_shot, seed=seed, test=test)
+        if sampler.short:
+            notes.append(f"Labels with fewer than {n_shot} texts give all: {visible(', '.join(sampler.short))}.")
+        draws = [sampler.draw(index) for index in range(n_draws)]
+        each = [index if test is None else 0 for index in range(n_draws)]  # of test texts the same for every draw
+        queries = [_at_most(draw.query, max_query, seed, index) for draw, index in zip(draws, each, strict=True)]
+        found = (MultiLabelDraw(draw.support, query) for draw, query in zip(draws, queries, strict=True))
+        return cls(draws=tuple(found), notes=tuple(notes))
+
+    @property
+    def n_way(self) -> int:
+        """The number of labels."""
+        return len(self.draws[0].support.label_names)
+
+    @property
+    def n_episodes(self) -> int:
+        """The number of draws."""
+        return len(self.draws)
+
+    def texts(self) -> list[str]:
+        """All distinct texts, of the supports first."""
+        parts = [draw.support for draw in self.draws] + [draw.query for draw in self.draws]
+        return list(dict.fromkeys(text for part in parts for text in part.texts))
+
+
+def _at_most(query: MultiLabelTexts, most: int | None, seed: int, index: int) -> MultiLabelTexts:
+    """At most so many of the texts, picked as ``KShotSampler`` picks them, in their order."""
+    if most is None or len(query) <= most:
+        return query
+    return query.select(np.sort(generator(seed, index, stream=1).choice(len(query), most, replace=False)).tolist())
 
 
 def multilabel_folds(n_texts: int, n_folds: int, seed: int) -> list[tuple[list[int], list[int]]]:

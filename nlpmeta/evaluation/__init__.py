@@ -1,6 +1,6 @@
-"""Adapt to a few labelled examples and measure it: what ``nlpmeta adapt`` does, as a function."""
+"""Adapt and measure, and evaluate methods: what ``nlpmeta adapt`` and ``nlpmeta evaluate`` do, as functions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,10 @@ from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.episodes import fingerprint
+from nlpmeta.evaluation.protocols import KSHOT_ALL, Protocol, TaskSize, Ways
 from nlpmeta.evaluation.request import AdaptRequest, Material, Say
+from nlpmeta.evaluation.results import Row
+from nlpmeta.evaluation.runs import DataChoice, ProtocolRun
 from nlpmeta.evaluation.trial import Stopwatch, Trial, kept_table, run_trial
 from nlpmeta.learners.abilities import check_described, check_pairs
 from nlpmeta.learners.base import Learner, Texts
@@ -107,6 +110,76 @@ def adapt_and_measure(
     watch.stop()
     engine = ", ".join(sorted(used if learner.inputs == "embeddings" else {*used, "torch"})) or "torch"
     return AdaptReport(request, classifier, trial, found, next_ones, read, longer, engine)
+
+
+def evaluate(
+    methods: Mapping[str, Learner],
+    data: str | DataChoice,
+    *,
+    lang: str | None = None,
+    protocol: Protocol = KSHOT_ALL,
+    n_shots: Sequence[int] | None = None,
+    n_ways: Sequence[Ways] | None = None,
+    n_episodes: int | None = None,
+    max_query: int | None = None,
+    seed: int | None = None,
+) -> list[Row]:
+    """Score learners on the same episodes of a data set.
+
+    Where its texts have several labels, accuracy is that of exact matches, and ``summary.several`` holds the figures of
+    each draw; learners of ``auto`` and ``logistic`` (one-vs-rest) can be scored, by ``KSHOT_ALL``.
+
+    Args:
+        methods: learners by the name that their rows get; differences are to the first one.
+        data: a name or file as ``load_source`` takes it, or a ``DataChoice`` to say more.
+        lang: a code or name in any spelling; ``None`` takes all texts.
+        protocol: one of ``nlpmeta.evaluation.protocols``.
+        n_shots: support texts of each class; as the protocol says by default, like all that follow.
+        n_ways: classes of an episode.
+        n_episodes: episodes, of each fold where there are folds.
+        max_query: query texts at most.
+        seed: decides what is drawn.
+
+    Returns:
+        A row for each number of ways, of shots, and method.
+
+    Raises:
+        NLPMetaError: if a split, a language or a size does not fit; the message says which.
+    """
+    shapes = shapes_of(protocol, n_shots=n_shots, n_ways=n_ways, n_episodes=n_episodes, max_query=max_query, seed=seed)
+    run = ProtocolRun(
+        protocol=protocol, methods=methods, choice=data if isinstance(data, DataChoice) else DataChoice(data=data)
+    )
+    return [row for rows in run.rows([lang], shapes) for row in rows]
+
+
+def shapes_of(
+    protocol: Protocol,
+    *,
+    n_shots: Sequence[int] | None,
+    n_ways: Sequence[Ways] | None,
+    n_episodes: int | None,
+    max_query: int | None,
+    seed: int | None,
+) -> list[TaskSize]:
+    """The sizes of tasks that were requested, one for each number of ways and shots.
+
+    Raises:
+        NLPMetaError: if the protocol does not allow them.
+    """
+    ways, shots = tuple(n_ways or protocol.n_ways), tuple(n_shots or protocol.n_shots)
+    protocol.check(ways, shots)
+    return [
+        TaskSize(
+            n_way=n_way,
+            n_shot=n_shot,
+            n_episodes=protocol.n_episodes if n_episodes is None else n_episodes,
+            max_query=protocol.max_query if max_query is None else max_query,
+            seed=protocol.seed if seed is None else seed,
+        )
+        for n_way in ways
+        for n_shot in shots
+    ]
 
 
 def trial_json(

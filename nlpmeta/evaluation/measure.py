@@ -1,32 +1,37 @@
 """Score several methods on the same episodes, each text embedded once, and sum up what came out."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
+from typing import Protocol as PythonProtocol
 
 import numpy as np
 
 from nlpmeta.data import Episode
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Cut, cut_of
+from nlpmeta.episodes.index import MultiLabelDraw
 from nlpmeta.evaluation.protocols import Protocol, Tasks
+from nlpmeta.evaluation.results import Summary
 from nlpmeta.learners.abilities import TakesBudget
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.learners.streams import score_stream
-from nlpmeta.metrics import OUT_OF_SCOPE, Bins, calibration_bins, error_of_bins, macro_f1_of_each, oos_auroc, oos_recall
-from nlpmeta.metrics.scores import (
-    Difference,
-    EpisodeScore,
-    Interval,
-    Proportion,
-    accuracy_over,
-    paired_difference,
-    score_episode,
+from nlpmeta.metrics import (
+    OUT_OF_SCOPE,
+    Bins,
+    calibration_bins,
+    macro_f1_of_each,
+    oos_auroc,
+    oos_recall,
+    several_bins,
+    several_scores,
 )
+from nlpmeta.metrics.scores import EpisodeScore, Interval, Proportion, accuracy_over, pooled_error, score_episode
 from nlpmeta.progress import track
 
 if TYPE_CHECKING:
@@ -102,41 +107,12 @@ class Tally:
         return Summary(
             accuracies=tuple(self.accuracy),
             macro_f1s=tuple(macro_f1_of_each(self.labels)),
-            calibration_error=_pooled_error(np.stack(self.bins)),
+            calibration_error=pooled_error(np.stack(self.bins)),
             oos_auroc=Interval.of(self.auroc) if self.auroc else None,
             oos_recall=Interval.of(self.recall) if self.recall else None,
             n_query=n_query,
             adapt_seconds=float(np.mean(self.seconds)),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """What one method reached over all episodes; ``accuracies`` and ``macro_f1s`` hold a value an episode."""
-
-    accuracies: tuple[float, ...]
-    macro_f1s: tuple[float, ...]
-    calibration_error: Interval
-    oos_auroc: Interval | None
-    oos_recall: Interval | None
-    n_query: int
-    """Query texts of an episode, on average."""
-    adapt_seconds: float
-
-    @property
-    def accuracy(self) -> Interval:
-        """Mean accuracy over the episodes."""
-        return Interval.of(self.accuracies)
-
-    @property
-    def macro_f1(self) -> Interval:
-        """Mean macro-F1 over the episodes."""
-        return Interval.of(self.macro_f1s)
-
-    def gain_over(self, baseline: "Summary") -> tuple[Difference, Difference]:
-        """How much better accuracy and macro-F1 are than those of ``baseline`` on the same episodes."""
-        accuracy = paired_difference(baseline.accuracies, self.accuracies)
-        return accuracy, paired_difference(baseline.macro_f1s, self.macro_f1s)
 
 
 def measure(
@@ -166,6 +142,52 @@ def measure(
                 tallies[name].add(score_episode(learner, episode, embeds[name]))
             advance(1)
     return {name: tally.summary() for name, tally in tallies.items()}
+
+
+class GivesProbabilities(PythonProtocol):
+    """What was learned from one support: probabilities ``(n, n_labels)`` and the least of each label to be given."""
+
+    def __call__(self, texts: Sequence[str]) -> "tuple[NDArray[np.floating], NDArray[np.floating]]": ...
+
+
+def measure_several(
+    methods: Mapping[str, Callable[[MultiLabelTexts], GivesProbabilities]],
+    draws: Sequence[MultiLabelDraw],
+    *,
+    show_progress: bool = False,
+) -> dict[str, Summary]:
+    """Score every method on every draw where texts have several labels.
+
+    Args:
+        methods: by name what learns from a support; the embeddings of all texts are known.
+        draws: what to learn from and what to score on.
+        show_progress: progress bars on standard error.
+    """
+    found: dict[str, list[tuple[dict[str, float], Bins, float]]] = {name: [] for name in methods}
+    with track("Episodes", len(draws), show=show_progress) as advance, one_thread():
+        for draw in draws:
+            marks = draw.query.matrix()
+            for name, learn in methods.items():
+                start = perf_counter()
+                answer = learn(draw.support)
+                seconds = perf_counter() - start
+                table, least = answer(draw.query.texts)
+                found[name].append((several_scores(marks, table, table >= least), several_bins(marks, table), seconds))
+            advance(1)
+    n_query = round(float(np.mean([len(draw.query) for draw in draws])))
+    return {
+        name: Summary(
+            accuracies=tuple(scores["exact_match"] for scores, _, _ in each),
+            macro_f1s=tuple(scores["macro_f1"] for scores, _, _ in each),
+            calibration_error=pooled_error(np.stack([bins for _, bins, _ in each])),
+            oos_auroc=None,
+            oos_recall=None,
+            n_query=n_query,
+            adapt_seconds=float(np.mean([seconds for _, _, seconds in each])),
+            several=tuple(scores for scores, _, _ in each),
+        )
+        for name, each in found.items()
+    }
 
 
 def cuts_of(methods: Mapping[str, Learner], texts: Sequence[str]) -> dict[str, Cut]:
@@ -203,22 +225,6 @@ def _threads(limit: int | None) -> AbstractContextManager[object]:
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=limit)  # type: ignore[no-any-return]  # threadpoolctl is not typed
-
-
-def _pooled_error(bins: Bins) -> Interval:
-    """The calibration error over the query texts of all episodes, ``bins`` ``(n_episodes, n_bins, 3)``.
-
-    Episodes are pooled because the error of a few texts is far too large on average. The interval is the jackknife's
-    (Efron and Tibshirani 1993, chapter 11).
-    """
-    from scipy.stats import t
-
-    n, whole = len(bins), bins.sum(0)
-    if n == 1:
-        return Interval(float(error_of_bins(whole)), math.nan)
-    without_one = error_of_bins(whole - bins)
-    spread = math.sqrt((n - 1) / n * float(((without_one - without_one.mean()) ** 2).sum()))
-    return Interval(float(error_of_bins(whole)), float(t.ppf(0.975, n - 1)) * spread)
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,26 @@
 
 import hashlib
 import json
+import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlpmeta.errors import DataError
+from nlpmeta.metrics import SEVERAL_METRICS
+from nlpmeta.metrics.scores import Difference, Interval, paired_difference
 from nlpmeta.storage.files import Json, disk_errors_said_plainly, read_text, write_text
 
 if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
     from nlpmeta.encoder.tokenizing import Cut
-    from nlpmeta.evaluation.measure import Summary
     from nlpmeta.learners.base import Option
-    from nlpmeta.metrics.scores import Difference
 
+FIGURES = dict(zip(SEVERAL_METRICS, ("macro-F1", "micro-F1", "mAP", "exact match"), strict=True))
+"""The figures of texts with several labels, and what they are called in a table."""
 MOST_LISTED = 20
 """Up to so many episodes a row lists the accuracy on each, so that methods of different runs can be paired."""
 
@@ -82,6 +85,45 @@ class EncoderUse:
         return {key: value for key, value in found.items() if value is not None or key not in unsaid}
 
 
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What one method reached over all episodes; ``accuracies`` and ``macro_f1s`` hold a value an episode.
+
+    Where texts have several labels ``several`` holds the figures of ``SEVERAL_METRICS`` of each draw, and accuracy is
+    that of exact matches.
+    """
+
+    accuracies: tuple[float, ...]
+    macro_f1s: tuple[float, ...]
+    calibration_error: Interval
+    oos_auroc: Interval | None
+    oos_recall: Interval | None
+    n_query: int
+    """Query texts of an episode, on average."""
+    adapt_seconds: float
+    several: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def accuracy(self) -> Interval:
+        """Mean accuracy over the episodes."""
+        return Interval.of(self.accuracies)
+
+    @property
+    def macro_f1(self) -> Interval:
+        """Mean macro-F1 over the episodes."""
+        return Interval.of(self.macro_f1s)
+
+    def figure(self, metric: str) -> Interval:
+        """The mean of one of ``SEVERAL_METRICS`` over the draws in which it is known."""
+        known = [each[metric] for each in self.several if not math.isnan(each[metric])]
+        return Interval.of(known) if known else Interval(math.nan, math.nan)
+
+    def gain_over(self, baseline: "Summary") -> tuple[Difference, Difference]:
+        """How much better accuracy and macro-F1 are than those of ``baseline`` on the same episodes."""
+        accuracy = paired_difference(baseline.accuracies, self.accuracies)
+        return accuracy, paired_difference(baseline.macro_f1s, self.macro_f1s)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One method under one setting; ``gains`` are differences to ``baseline`` in accuracy and macro-F1.
@@ -90,9 +132,9 @@ class Row:
     """
 
     setting: Setting
-    summary: "Summary"
+    summary: Summary
     baseline: str | None = None
-    gains: "tuple[Difference, Difference] | None" = None
+    gains: tuple[Difference, Difference] | None = None
     command: str = ""
     cut: "Cut | None" = None
 
@@ -111,6 +153,10 @@ class Row:
             row["accuracies"] = [round(accuracy, 6) for accuracy in self.summary.accuracies]
         row["macro_f1"] = self.summary.macro_f1.json()
         row["calibration_error"] = self.summary.calibration_error.json()
+        if self.summary.several:
+            row |= {"several": True, **{name: self.summary.figure(name).json() for name in SEVERAL_METRICS}}
+            if len(self.summary.macro_f1s) <= MOST_LISTED:
+                row["macro_f1s"] = [round(value, 6) for value in self.summary.macro_f1s]
         for name in ("oos_auroc", "oos_recall"):
             interval = getattr(self.summary, name)
             if interval is not None:
@@ -184,3 +230,41 @@ def _lock(path: Path) -> AbstractContextManager[object]:
 
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir()) / f"nlpmeta-results-{name}.lock")
+
+
+def columns_of(rows: Sequence[Row], *, in_scope_accuracy: float | None = None) -> dict[str, Callable[[Row], str]]:
+    """The columns of a table of ``rows``: a header and what stands below it for a row.
+
+    Columns that would be empty are left out, and so is the language where there is one only.
+
+    Args:
+        rows: of one protocol.
+        in_scope_accuracy: the share of texts in scope at which recall out of scope is given.
+    """
+    columns: dict[str, Callable[[Row], str]] = {"method": lambda row: row.setting.method}
+    if len({row.setting.lang for row in rows}) > 1:
+        columns["lang"] = lambda row: row.setting.lang or "all"
+    several, over = bool(rows[0].summary.several), f"over {next((row.baseline for row in rows if row.baseline), '')}"
+    columns["labels" if several else "ways"] = lambda row: str(row.setting.n_way)
+    columns["shots"] = lambda row: str(row.setting.n_shot)
+    if several:
+        for name, title in FIGURES.items():
+            columns[f"{title}, %"] = lambda row, name=name: row.summary.figure(name).percent()  # type: ignore[misc]
+        if any(row.gains for row in rows):
+            columns[f"{FIGURES['macro_f1']} {over}"] = lambda row: row.gains[1].percent() if row.gains else ""
+        return columns
+    if any(row.setting.presentation is not None for row in rows):
+        columns["presentation"] = lambda row: str(row.setting.presentation)
+    columns["accuracy, %"] = lambda row: row.summary.accuracy.percent()
+    columns["macro-F1, %"] = lambda row: row.summary.macro_f1.percent()
+    columns["ECE, %"] = lambda row: row.summary.calibration_error.percent()
+    if any(row.summary.oos_auroc for row in rows):
+        columns["out-of-scope AUROC, %"] = lambda row: _percent(row.summary.oos_auroc)
+        columns[f"recall at {100 * (in_scope_accuracy or 0):.0f} %"] = lambda row: _percent(row.summary.oos_recall)
+    if any(row.gains for row in rows):
+        columns[over] = lambda row: row.gains[0].percent() if row.gains else ""
+    return columns
+
+
+def _percent(interval: Interval | None) -> str:
+    return "" if interval is None else interval.percent()

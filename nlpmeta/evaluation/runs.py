@@ -3,18 +3,29 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from nlpmeta.data import LabeledTexts
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.table import embeddings_folder
 from nlpmeta.episodes.accounts import check_apart, paired
+from nlpmeta.episodes.index import MultiLabelTasks
 from nlpmeta.errors import DataError, DataWarning
-from nlpmeta.evaluation.measure import Summary, Tables, cuts_of, cuts_said, measure, measure_streams
-from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Tasks, TaskSize, Ways
-from nlpmeta.evaluation.results import EncoderUse, Row, Setting
-from nlpmeta.learners.abilities import check_names_alone
-from nlpmeta.learners.base import Learner
+from nlpmeta.evaluation.measure import (
+    GivesProbabilities,
+    Tables,
+    cuts_of,
+    cuts_said,
+    measure,
+    measure_several,
+    measure_streams,
+)
+from nlpmeta.evaluation.protocols import KSHOT_ALL, Material, Protocol, Tasks, TaskSize
+from nlpmeta.evaluation.results import EncoderUse, Row, Setting, Summary
+from nlpmeta.evaluation.several import SeveralData, head_of, plain_head
+from nlpmeta.learners.abilities import GivesSeveral, check_names_alone, check_several
+from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.sources import Source
 from nlpmeta.sources.catalogue import POOL_SPLIT, LabelFold, folds
 from nlpmeta.sources.form import RECOGNISED, TableForm
@@ -22,6 +33,8 @@ from nlpmeta.sources.loading import Descriptions, load_source
 
 _PUBLISHED_NAMES = {"oos": "clinc150"}
 """What ProtAugment calls a data set that has another name here."""
+SEVERAL = "kshot-several"
+"""What rows call the protocol ``kshot-all`` where texts have several labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +106,38 @@ class DataChoice:
                 warnings.warn(note, DataWarning, stacklevel=2)
         return Material(pool=pool, test=test, out_of_scope=_out_of_scope(source, protocol, lang))
 
+    def check(self, protocol: Protocol, shapes: Sequence[TaskSize], kinds: Mapping[str, type[Learner]]) -> None:
+        """See that protocol, sizes and ``kinds`` (methods by name) go with texts that have several labels, if they do.
+
+        Raises:
+            NLPMetaError: names the option or the method that requires one label per text.
+        """
+        if not self.source.several:
+            return
+        wrong = "--fold" if self.fold is not None else ""
+        if protocol.draw is not KSHOT_ALL.draw or any(shape.n_way != "all" for shape in shapes):
+            wrong = f"{protocol.name} (--protocol, --ways)"
+        if wrong:
+            raise DataError(f"{wrong} requires one label per text, and {self.data} has several; leave it out.")
+        check_several(kinds, [shape.n_shot for shape in shapes], data=self.data)
+
+    def several(self, lang: str | None) -> SeveralData:
+        """What ``kshot-all`` needs of it where texts have several labels.
+
+        Raises:
+            NLPMetaError: if the data set, the language or a split is not there.
+        """
+        pool = self.source.load(lang, self.split, several=True)
+        return SeveralData.of(pool, self._test(self.source, lang), data=self.data).described(self.said)
+
     def _test(self, source: Source, lang: str | None) -> LabeledTexts | None:
         """The texts to score on; ``None`` where the data set has no test split of its own and no other is named."""
         if self.test_data is not None:
             check_apart(self.data, self.test_data)
             other = self._open(self.test_data)
-            return other.load(lang, "test" if "test" in other.splits() else "train")
-        if "test" in source.splits() and self.split != "test":
-            return source.load(lang, "test")
+            return other.load(lang, "test" if "test" in other.splits() else "train", several=source.several)
+        if "test" in source.splits(self.spelling(lang)) and self.split != "test":
+            return source.load(lang, "test", several=source.several)
         return None
 
     def _fold(self, number: int) -> LabelFold:
@@ -139,73 +176,6 @@ def _out_of_scope(source: Source, protocol: Protocol, lang: str | None) -> tuple
     return source.load(lang, "oos_test").texts
 
 
-def evaluate(
-    methods: Mapping[str, Learner],
-    data: str | DataChoice,
-    *,
-    lang: str | None = None,
-    protocol: Protocol = KSHOT_ALL,
-    n_shots: Sequence[int] | None = None,
-    n_ways: Sequence[Ways] | None = None,
-    n_episodes: int | None = None,
-    max_query: int | None = None,
-    seed: int | None = None,
-) -> list[Row]:
-    """Score learners on the same episodes of a data set.
-
-    Args:
-        methods: learners by the name that their rows get; differences are to the first one.
-        data: a name or file as ``load_source`` takes it, or a ``DataChoice`` to say more.
-        lang: a code or name in any spelling; ``None`` takes all texts.
-        protocol: one of ``nlpmeta.evaluation.protocols``.
-        n_shots: support texts of each class; as the protocol says by default, like all that follow.
-        n_ways: classes of an episode.
-        n_episodes: episodes, of each fold where there are folds.
-        max_query: query texts at most.
-        seed: decides what is drawn.
-
-    Returns:
-        A row for each number of ways, of shots, and method.
-
-    Raises:
-        NLPMetaError: if a split, a language or a size does not fit; the message says which.
-    """
-    shapes = shapes_of(protocol, n_shots=n_shots, n_ways=n_ways, n_episodes=n_episodes, max_query=max_query, seed=seed)
-    run = ProtocolRun(
-        protocol=protocol, methods=methods, choice=data if isinstance(data, DataChoice) else DataChoice(data=data)
-    )
-    return [row for rows in run.rows([lang], shapes) for row in rows]
-
-
-def shapes_of(
-    protocol: Protocol,
-    *,
-    n_shots: Sequence[int] | None,
-    n_ways: Sequence[Ways] | None,
-    n_episodes: int | None,
-    max_query: int | None,
-    seed: int | None,
-) -> list[TaskSize]:
-    """The sizes of tasks that were requested, one for each number of ways and shots.
-
-    Raises:
-        NLPMetaError: if the protocol does not allow them.
-    """
-    ways, shots = tuple(n_ways or protocol.n_ways), tuple(n_shots or protocol.n_shots)
-    protocol.check(ways, shots)
-    return [
-        TaskSize(
-            n_way=n_way,
-            n_shot=n_shot,
-            n_episodes=protocol.n_episodes if n_episodes is None else n_episodes,
-            max_query=protocol.max_query if max_query is None else max_query,
-            seed=protocol.seed if seed is None else seed,
-        )
-        for n_way in ways
-        for n_shot in shots
-    ]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ProtocolRun:
     """Methods, data and protocol; what stays the same from one language and shape to the next.
@@ -227,58 +197,87 @@ class ProtocolRun:
 
         ``note`` is called with what a reader should know about the tasks.
         """
-        if any(shape.n_shot == 0 for shape in shapes):
+        choice, several = self.choice, self.choice.source.several
+        choice.check(self.protocol, shapes, {name: type(learner) for name, learner in self.methods.items()})
+        if not several and any(shape.n_shot == 0 for shape in shapes):
             check_names_alone(self.methods)
         for lang in langs:
-            material, tables = self.choice.material(self.protocol, lang), Tables(self.folder)
-            spelled = self.choice.spelling(lang)
+            tables, spelled = Tables(self.folder), choice.spelling(lang)
+            material = choice.several(lang) if several else choice.material(self.protocol, lang)
             cuts = cuts_of(self.methods, material.texts())
             if note is not None:
                 for line in cuts_said(cuts, None if len(langs) == 1 else spelled):
                     note(line)
             for shape in shapes:
-                tasks = self.protocol.draw(material, shape)
+                tasks = self._tasks(material, shape)
+                if several and not shape.n_shot and note is not None and self._needy():
+                    note(f"With 0 shots {', '.join(self._needy())} cannot be measured: there are no examples.")
                 if note is not None and tasks.notes:
                     note("\n".join(tasks.notes))
-                yield [replace(row, cut=cuts[row.setting.method]) for row in self._rows(tasks, spelled, tables)]
+                rows = self._rows(tasks, shape, spelled, tables)
+                yield [replace(row, cut=cuts[row.setting.method]) for row in rows]
 
-    def _rows(self, tasks: Tasks, lang: str | None, tables: Tables) -> list[Row]:
+    def _needy(self) -> list[str]:
+        """The methods that need examples where texts have several labels."""
+        return [name for name, each in self.methods.items() if not isinstance(each, GivesSeveral)]
+
+    def _tasks(self, material: Material | SeveralData, shape: TaskSize) -> Tasks | MultiLabelTasks:
+        if isinstance(material, Material):
+            return self.protocol.draw(material, shape)
+        return several_tasks(material, shape)
+
+    def _rows(self, tasks: Tasks | MultiLabelTasks, shape: TaskSize, lang: str | None, tables: Tables) -> list[Row]:
+        if isinstance(tasks, MultiLabelTasks):
+            needy = [] if shape.n_shot else self._needy()
+            methods = {name: each for name, each in self.methods.items() if name not in needy}
+            tables.primed(methods, tasks.texts(), show_progress=self.show_progress)
+            able = {name: partial(learned, each, tables.of(each.encoder)) for name, each in methods.items()}
+            several = measure_several(able, tasks.draws, show_progress=self.show_progress)
+            return self._compared(several, tasks, shape, lang)
         if self.protocol.presentations:
             found = measure_streams(self.methods, tasks, tables=tables, show_progress=self.show_progress)
             counts = sorted({count for each in found.values() for count in each})
             parts = {count: {name: each[count] for name, each in found.items()} for count in counts}
-            return [row for count in counts for row in self._compared(parts[count], tasks, lang, count)]
+            return [row for count in counts for row in self._compared(parts[count], tasks, shape, lang, count)]
         summaries = measure(self.methods, self.protocol, tasks, tables=tables, show_progress=self.show_progress)
-        return self._compared(summaries, tasks, lang)
+        return self._compared(summaries, tasks, shape, lang)
 
     def _compared(
-        self, summaries: Mapping[str, Summary], tasks: Tasks, lang: str | None, presentation: int | None = None
+        self,
+        summaries: Mapping[str, Summary],
+        tasks: Tasks | MultiLabelTasks,
+        shape: TaskSize,
+        lang: str | None,
+        presentation: int | None = None,
     ) -> list[Row]:
-        """A row for each method, with its difference to the first."""
-        first = next(iter(summaries))
+        """A row for each method, with its difference to the first if that was measured."""
+        first = next(iter(self.methods))
+        base = summaries.get(first)
         return [
             Row(
-                setting=self._setting(name, tasks, lang, presentation),
+                setting=self._setting(name, tasks, shape, lang, presentation),
                 summary=summary,
-                baseline=first if name != first else None,
-                gains=summary.gain_over(summaries[first]) if name != first else None,
+                baseline=None if base is None or name == first else first,
+                gains=None if base is None or name == first else summary.gain_over(base),
                 command=self.command,
             )
             for name, summary in summaries.items()
         ]
 
-    def _setting(self, name: str, tasks: Tasks, lang: str | None, presentation: int | None) -> Setting:
+    def _setting(
+        self, name: str, tasks: Tasks | MultiLabelTasks, shape: TaskSize, lang: str | None, presentation: int | None
+    ) -> Setting:
         learner = self.methods[name]
         return Setting(
             data=self.choice.data,
             lang=lang,
             method=name,
-            protocol=self.protocol.name,
+            protocol=SEVERAL if isinstance(tasks, MultiLabelTasks) else self.protocol.name,
             n_way=tasks.n_way,
-            n_shot=tasks.shape.n_shot,
+            n_shot=shape.n_shot,
             episodes=tasks.n_episodes,
-            seed=tasks.shape.seed,
-            max_query=tasks.shape.max_query,
+            seed=shape.seed,
+            max_query=shape.max_query,
             split=self.choice.split,
             test_data=self.choice.test_data,
             method_options=learner.config(),
@@ -287,3 +286,14 @@ class ProtocolRun:
             presentation=presentation,
             descriptions=None if self.choice.said is None else self.choice.said.name,
         )
+
+
+def several_tasks(material: SeveralData, shape: TaskSize) -> MultiLabelTasks:
+    """The draws of that size."""
+    sizes = {"n_shot": shape.n_shot, "n_draws": shape.n_episodes, "seed": shape.seed}
+    return MultiLabelTasks.of(material.pool, material.test, max_query=shape.max_query, **sizes)
+
+
+def learned(learner: Learner, embed: Embed, support: MultiLabelTexts) -> GivesProbabilities:
+    """What a method that ``check_several`` lets pass makes of one support."""
+    return head_of(learner, support, embed) if isinstance(learner, GivesSeveral) else plain_head(support, embed)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nlpmeta.errors import DataError
-from nlpmeta.metrics import calibration_error, macro_f1
+from nlpmeta.data.multilabel import MultiLabelTexts
+from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.metrics import calibration_error, macro_f1, several_scores
 from nlpmeta.metrics.scores import Difference, Proportion, paired_difference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.data import LabeledTexts
 
 UNSEEN = -1
@@ -186,6 +188,24 @@ def compare(baseline: Answers, other: Answers, *, seed: int = 0) -> Pair:
     gain = paired_difference(one.astype(float).tolist(), two.astype(float).tolist(), seed=seed)
     differ = tuple(row for row in range(len(baseline.labels)) if baseline.said_of(row)[0] != other.said_of(row)[0])
     return Pair(baseline.name, other.name, len(rows), only_one, only_two, p_value, gain, differ)
+
+
+def score_several(classifier: "FewShotClassifier", data: "LabeledTexts") -> tuple[dict[str, float], dict[str, int]]:
+    """The figures of a saved model on labelled texts, and the labels that it does not know with their texts.
+
+    Raises:
+        NLPMetaError: if model and data do not both have several labels per text.
+        DataError: if the model knows none of the labels.
+    """
+    if not classifier.fitted_.gives_sets:
+        raise NLPMetaError("The data has several labels per text and the model gives one; adapt one to such data.")
+    texts, names = MultiLabelTexts.of(data), [str(each) for each in classifier.classes_.tolist()]
+    unseen = {name: count for name, count in texts.counts().items() if name not in names}
+    if len(unseen) == len(texts.label_names):
+        raise DataError(f"The model knows none of the labels of the data. It has {', '.join(names)}.")
+    found = classifier.predict_proba(list(texts.texts))
+    marks = texts.with_labels(names).matrix()
+    return several_scores(marks, found, found >= classifier.thresholds_), unseen
 
 
 def _as_kind(label: str, kind: str) -> str | float | bool | None:

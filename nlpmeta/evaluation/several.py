@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.accounts import check_apart
-from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot, multilabel_folds
+from nlpmeta.episodes.index import MultiLabelDraw, MultiLabelKShot, MultiLabelTasks, multilabel_folds
 from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.evaluation.measure import GivesProbabilities
 from nlpmeta.evaluation.request import AdaptRequest, Say, source_of
 from nlpmeta.evaluation.trial import MOST_FOLDS, Stopwatch, frozen_view, kept_table
 from nlpmeta.learners.base import Embed, Learner, Texts
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BASELINE = "one-vs-rest logistic regression"
-FIGURES = dict(zip(SEVERAL_METRICS, ("macro-F1", "micro-F1", "mAP", "exact match"), strict=True))
-"""The figures and what they are called in a table."""
-
-
-class GivesProbabilities(Protocol):
-    """What was learned from one support: probabilities ``(n, n_labels)`` and the least of each label to be given."""
-
-    def __call__(self, texts: Sequence[str]) -> "tuple[NDArray[np.floating], NDArray[np.floating]]": ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +104,37 @@ class SeveralData:
     test: MultiLabelTexts | None
     digest: str
 
+    @classmethod
+    def of(cls, pool: LabeledTexts, test: LabeledTexts | None, *, data: str) -> "SeveralData":
+        """Label sets as they were read.
+
+        Raises:
+            DataError: if there are fewer than two labels, or the test texts have none of them.
+        """
+        found, other = MultiLabelTexts.of(pool), None if test is None else MultiLabelTexts.of(test)
+        there = ", ".join(found.label_names) or "none"
+        if len(found.label_names) < 2:
+            raise DataError(f"{data}: several labels per text need at least two labels; there are: {there}.")
+        if other is not None and not {*found.label_names} & {*other.label_names}:
+            has = ", ".join(other.label_names) or "none"
+            raise DataError(f"The test data has no label of {data}: it has {has}; {data} has {there}.")
+        return cls(found, other, pool.digest())
+
+    def described(self, said: Descriptions | None) -> "SeveralData":
+        """With what is said of the labels.
+
+        Raises:
+            DataError: if something is said of a label that is not there.
+        """
+        names = self.pool.label_names
+        found = {} if said is None else said.of(np.asarray(names))
+        described = tuple(found.get(name, ()) for name in names) if found else None
+        return replace(self, pool=replace(self.pool, descriptions=described))
+
+    def texts(self) -> list[str]:
+        """All distinct texts."""
+        return list(dict.fromkeys([*self.pool.texts, *(self.test.texts if self.test is not None else ())]))
+
 
 def read_several(request: AdaptRequest) -> SeveralData:
     """Read what ``request`` names; no encoder is loaded.
@@ -119,24 +143,18 @@ def read_several(request: AdaptRequest) -> SeveralData:
         NLPMetaError: if it cannot be read, has fewer than two labels, or an option requires one label per text.
     """
     _check(request)
-    raw = source_of(request, request.data).load(request.lang, several=True)
-    pool = MultiLabelTexts.of(raw)
-    if len(pool.label_names) < 2:
-        there = ", ".join(pool.label_names) or "none"
-        raise DataError(f"{request.data}: several labels per text need at least two labels; there are: {there}.")
+    raw, test = source_of(request, request.data).load(request.lang, several=True), None
+    if request.test_data is not None:
+        check_apart(request.data, request.test_data)
+        test = source_of(request, request.test_data).load(request.lang, several=True)
+    data = SeveralData.of(raw, test, data=request.data)
     if request.ways is not None:
+        pool = data.pool
         if request.ways > len(pool.label_names):
             raise DataError(f"{request.ways} labels were requested but the data has {', '.join(pool.label_names)}.")
         drawn = generator(request.seed, 0, stream=2).choice(len(pool.label_names), request.ways, replace=False)
-        pool = pool.with_labels([pool.label_names[label] for label in sorted(drawn.tolist())])
-    if request.descriptions is not None:
-        found = Descriptions.of_file(request.descriptions).of(np.asarray(pool.label_names))
-        pool = replace(pool, descriptions=tuple(found.get(name, ()) for name in pool.label_names))
-    if request.test_data is None:
-        return SeveralData(pool, None, raw.digest())
-    check_apart(request.data, request.test_data)
-    test = MultiLabelTexts.of(source_of(request, request.test_data).load(request.lang, several=True))
-    return SeveralData(pool, test, raw.digest())
+        data = replace(data, pool=pool.with_labels([pool.label_names[label] for label in sorted(drawn.tolist())]))
+    return data.described(None if request.descriptions is None else Descriptions.of_file(request.descriptions))
 
 
 def adapt_several(
@@ -203,34 +221,24 @@ def head_of(learner: Learner, support: MultiLabelTexts, embed: Embed) -> GivesPr
     return answer
 
 
-def plain_head(support: MultiLabelTexts, embed: Embed, *, held_out: bool = True) -> GivesProbabilities:
+@dataclass(frozen=True, eq=False)
+class PlainHead:
+    """Logistic regression for each label: ``weight`` ``(n_labels, dim)``, ``bias`` and ``least`` ``(n_labels,)``."""
+
+    embed: Embed
+    weight: "NDArray[np.float64]"
+    bias: "NDArray[np.float64]"
+    least: "NDArray[np.float64]"
+
+    def __call__(self, texts: Sequence[str]) -> "tuple[NDArray[np.floating], NDArray[np.floating]]":
+        odds = self.embed(texts).cpu().double().numpy() @ self.weight.T + self.bias
+        return 1 / (1 + np.exp(-odds)), self.least
+
+
+def plain_head(support: MultiLabelTexts, embed: Embed, *, held_out: bool = True) -> PlainHead:
     """The baseline: ``logistic.one_vs_rest`` on embeddings; ``held_out`` says on what thresholds are chosen."""
     rows = embed(support.texts).cpu().double().numpy()
-    weight, bias, least = one_vs_rest(rows, support.matrix(), held_out=held_out)
-
-    def answer(texts: Sequence[str]) -> "tuple[NDArray[np.floating], NDArray[np.floating]]":
-        odds = embed(texts).cpu().double().numpy() @ weight.T + bias
-        return 1 / (1 + np.exp(-odds)), least
-
-    return answer
-
-
-def score_several(classifier: FewShotClassifier, data: LabeledTexts) -> tuple[dict[str, float], dict[str, int]]:
-    """The figures of a saved model on labelled texts, and the labels that it does not know with their texts.
-
-    Raises:
-        NLPMetaError: if model and data do not both have several labels per text.
-        DataError: if the model knows none of the labels.
-    """
-    if not classifier.fitted_.gives_sets:
-        raise NLPMetaError("The data has several labels per text and the model gives one; adapt one to such data.")
-    texts, names = MultiLabelTexts.of(data), [str(each) for each in classifier.classes_.tolist()]
-    unseen = {name: count for name, count in texts.counts().items() if name not in names}
-    if len(unseen) == len(texts.label_names):
-        raise DataError(f"The model knows none of the labels of the data. It has {', '.join(names)}.")
-    found = classifier.predict_proba(list(texts.texts))
-    marks = texts.with_labels(names).matrix()
-    return several_scores(marks, found, found >= classifier.thresholds_), unseen
+    return PlainHead(embed, *one_vs_rest(rows, support.matrix(), held_out=held_out))
 
 
 def _check(request: AdaptRequest) -> None:
@@ -249,9 +257,8 @@ def _draws(
     """Where the support of the model comes from, what is scored, the number of folds, and what these are in words."""
     where = "the rest of the data" if test is None else "the test file"
     if request.n_shot == 0:
-        query = pool if test is None else test.with_labels(pool.label_names)
-        names = replace(pool, texts=(), marks=(), langs=None)
-        return names, [MultiLabelDraw(names, query)], None, "all of the data" if test is None else where, {}
+        (named,) = MultiLabelTasks.of(pool, test, n_shot=0, n_draws=1, max_query=None, seed=request.seed).draws
+        return named.support, [named], None, "all of the data" if test is None else where, {}
     sampler = MultiLabelKShot(pool, n_shot=request.n_shot, seed=request.seed, test=test)
     if sampler.short and request.rare == "drop":
         kept = [name for name in pool.label_names if name not in sampler.short]

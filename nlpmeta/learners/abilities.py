@@ -20,6 +20,10 @@ THRESHOLDS = "several/thresholds"
 no other state has one."""
 
 
+PLAIN = "logistic"
+"""The method that is one-vs-rest logistic regression where texts have several labels, and is measured there alone."""
+
+
 def is_several(state: TaskState) -> bool:
     """Whether a state is of a task with several labels per text."""
     return THRESHOLDS in state
@@ -176,6 +180,32 @@ def check_described(learner: Learner, data: LabeledTexts) -> None:
         raise DataError(
             f"The label {unsaid[0]!r} says nothing about its class and has no description, so the other descriptions "
             "cannot be read either; describe it too, or give it a name."
+        )
+
+
+def check_several(kinds: Mapping[str, type[Learner]], n_shots: Sequence[int], *, data: str) -> None:
+    """See that methods can be measured on data with several labels per text.
+
+    Args:
+        kinds: the classes of the methods by their names.
+        n_shots: positives of each label; without any, one method at least must do with the names of the labels.
+        data: what to call the data.
+
+    Raises:
+        NLPMetaError: names those that cannot, and those that can.
+    """
+    able = [name for name in learners if issubclass(learners[name], GivesSeveral)]
+    plain = learners[PLAIN]
+    wrong = [name for name, kind in kinds.items() if not issubclass(kind, GivesSeveral) and kind is not plain]
+    if wrong:
+        raise NLPMetaError(
+            f"{data} has several labels per text, and {', '.join(wrong)} {'give' if len(wrong) > 1 else 'gives'} one; "
+            f"these methods can be measured: {', '.join([*able, PLAIN])} (one-vs-rest), also METHOD@CHECKPOINT."
+        )
+    if 0 in n_shots and not any(issubclass(kind, GivesSeveral) for kind in kinds.values()):
+        raise NLPMetaError(
+            f"{', '.join(kinds)} needs examples of each label, and there are none with --shots 0; "
+            f"{', '.join(able)} can do with the names of the labels."
         )
 
 

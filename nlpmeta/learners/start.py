@@ -225,6 +225,12 @@ def check_names(names: Sequence[str]) -> None:
             learners[method]
 
 
+def kinds_of(names: Sequence[str]) -> dict[str, type[Learner]]:
+    """The classes of the learners that ``names``, as ``learners_of`` takes them, stand for; no encoder is loaded."""
+    folders = {name: str(_name_in(Path(name))) for name in names if Path(name).is_dir()}
+    return {name: learners[folders.get(name, name.partition("@")[0])] for name in names}
+
+
 def is_adapted(name: str) -> bool:
     """Whether ``name`` is the folder of an adapted model, whose task is of no use where tasks are drawn."""
     return Path(name).is_dir() and read_manifest(Path(name)).get("kind") == "adapted"

@@ -153,6 +153,19 @@ def several_scores(marks: "ArrayLike", probabilities: "ArrayLike", answers: "Arr
     return {name: float(value) for name, value in zip(SEVERAL_METRICS, found, strict=True)}
 
 
+def several_bins(marks: "ArrayLike", probabilities: "ArrayLike") -> Bins:
+    """``calibration_bins`` where texts have several labels: each pair of text and label counts as one text.
+
+    The confidence is the probability that the label is given, or that it is not, whichever is larger.
+
+    Args:
+        marks: which labels each text has, ``(n, n_labels)``.
+        probabilities: of each label, ``(n, n_labels)``.
+    """
+    given = np.asarray(probabilities, dtype=np.float64).reshape(-1)
+    return calibration_bins(np.asarray(marks, bool).reshape(-1), np.stack([1 - given, given], axis=1))
+
+
 @dataclass(frozen=True)
 class _Described:
     """A metric as a module of Hugging Face ``evaluate`` states it."""

@@ -15,7 +15,7 @@ from nlpmeta.episodes import Sampler
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed as Embed
 from nlpmeta.learners.base import Learner, Texts
-from nlpmeta.metrics import accuracy, macro_f1
+from nlpmeta.metrics import Bins, accuracy, error_of_bins, macro_f1
 from nlpmeta.progress import track
 
 if TYPE_CHECKING:
@@ -96,6 +96,22 @@ class Proportion:
         """``84.0 (75.1 to 90.2)``, in percent."""
         low, high = self.interval
         return f"{100 * self.mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def pooled_error(bins: Bins) -> Interval:
+    """The calibration error over the query texts of all episodes, ``bins`` ``(n_episodes, n_bins, 3)``.
+
+    Episodes are pooled because the error of a few texts is far too large on average. The interval is the jackknife's
+    (Efron and Tibshirani 1993, chapter 11).
+    """
+    from scipy.stats import t
+
+    n, whole = len(bins), bins.sum(0)
+    if n == 1:
+        return Interval(float(error_of_bins(whole)), math.nan)
+    without_one = error_of_bins(whole - bins)
+    spread = math.sqrt((n - 1) / n * float(((without_one - without_one.mean()) ** 2).sum()))
+    return Interval(float(error_of_bins(whole)), float(t.ppf(0.975, n - 1)) * spread)
 
 
 def says_little(n_texts: int) -> str | None:

@@ -191,8 +191,8 @@ class MirrorSource(Source):
     def read(self, lang: str | None, split: str) -> LabeledTexts:
         if self.several:
             raise DataError(
-                f"{self.facts.title} has several labels per text, and one is wanted here; nlpmeta adapt, score and "
-                "data check take several."
+                f"{self.facts.title} has several labels per text, and one is wanted here; nlpmeta adapt, teach, score, "
+                "evaluate, bench and data check take several."
             )
         return self._parts(lang, split)
 

@@ -110,7 +110,9 @@ def refuse_nested(value: object, where: str, kind: str, column: str) -> None:
         is_by_column = isinstance(value, dict) and "0" in value  # as pandas writes JSON unless told otherwise
         advice = " From pandas, write it with to_json(orient='records')." if is_by_column else ""
         if kind == "label" and isinstance(value, list | tuple):
-            advice = " Several labels per text are taken by nlpmeta adapt, score and data check."
+            advice = (
+                " Several labels per text are taken by nlpmeta adapt, teach, score, evaluate, bench and data check."
+            )
         raise DataError(f"{where}: the {kind} ({column!r}) is {shown}; it must be one value a row.{advice}")
 
 
