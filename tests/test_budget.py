@@ -59,10 +59,10 @@ def test_without_a_budget_nothing_is_fine_tuned(auto, pool):
     assert "budget" not in auto.within(0).config() and auto.config()["budget"] == 30
 
 
-def test_fine_tuning_gets_its_share_where_the_heads_know_nothing_and_none_where_it_knows_nothing(auto, uneven):
+def test_fine_tuning_gets_its_share_where_the_heads_are_wrong_and_none_where_it_knows_nothing(auto, uneven):
     known, _, heads = learned(auto, uneven)
-    guess = torch.zeros(len(known), known.n_way).log_softmax(1)
-    beside = auto._beside_tuned(heads, known, guess, 20)
+    wrong = torch.nn.functional.one_hot(1 - known.labels, known.n_way).float().clamp(0.05).log()
+    beside = auto._beside_tuned(heads, known, wrong, 20)
     shares = {name: float(value) for name, value in beside.items() if name.endswith("/share")}
     assert shares[f"{TUNED}/share"] > 0.25 and sum(shares.values()) == pytest.approx(1, abs=1e-6)
     right = torch.nn.functional.one_hot(known.labels, known.n_way).float().clamp(1e-4).log()
@@ -97,7 +97,8 @@ def test_a_fifth_that_nobody_learned_from_decides(auto, uneven):
     sure = torch.zeros(len(known), known.n_way).log_softmax(1)
     sure[rows] = torch.nn.functional.one_hot(known.labels[rows], known.n_way).float().clamp(1e-4).log()
     assert auto._beside_tuned(heads, known, sure, 20) is heads  # although on all others it only guesses
-    state = auto._beside_tuned(heads, known, torch.zeros_like(sure).log_softmax(1), 20)
+    wrong = torch.nn.functional.one_hot(1 - known.labels, known.n_way).float().clamp(0.05).log()
+    state = auto._beside_tuned(heads, known, wrong, 20)
     assert len(state["mixture/held_out"]) == len(rows) and bool((state["mixture/held_out"] <= 0).all())
 
 
