@@ -56,7 +56,7 @@ from nlpmeta.learners.base import (
 )
 from nlpmeta.learners.inner_loop import BIAS
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.learners.tuned import FineTuned, Rehearsal, in_order, order_of
+from nlpmeta.learners.tuned import LEAST_HELD_OUT, FineTuned, Rehearsal, in_order, order_of
 from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
@@ -223,7 +223,8 @@ class AutoHead(Learner):
     def adapt_several(self, data: MultiLabelTexts, embed: Embed, *, features: Tensor | None = None) -> TaskState:
         """What is known of a task whose texts have several labels; see ``several.learn_several``."""
         state = learn_several(self, data, embed, features)
-        steps = self.tuned.steps_within(self.budget, data.texts) if self.budget and data.texts else 0
+        enough = self.budget > 0 and min(data.counts().values()) >= LEAST_HELD_OUT
+        steps = self.tuned.steps_within(self.budget, data.texts) if enough else 0
         return several_beside_tuned(self.tuned, self, state, data, embed, steps) if steps else state
 
     def predictor(self, state: TaskState) -> "Mixture | OneVsRest":

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from nlpmeta.auto.diagnosis import tuning_forecast
+from nlpmeta.auto.heads import MANY_SHOTS
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.languages import UnknownLanguageError, parse
 from nlpmeta.encoder.engines import Engine, takes_compiled
+from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
@@ -149,8 +151,10 @@ class AdaptRequest:
         Raises:
             NLPMetaError: if it fine-tunes nothing.
         """
-        found = with_budget(learner, self.budget / times)
-        if self.budget and say is not None and isinstance(found, TakesBudget):
+        found, able = with_budget(learner, self.budget / times), isinstance(learner, TakesBudget)
+        if not self.budget and fewest >= MANY_SHOTS and able and has_adapter(learner.encoder) and say is not None:
+            say("Note: with so many examples fine-tuning may do better; --budget 2min tries it.")
+        if self.budget and say is not None:
             say(f"Note: {tuning_forecast(cast('AutoHead', found), support, times, fewest=fewest)}")
         return found
 

@@ -186,7 +186,7 @@ def adapt_several(
     every = [text for draw in draws for part in (draw.support, draw.query) for text in part.texts]
     every = list(dict.fromkeys([*support.texts, *every]))
     learner, longer = request.reading(learner, support.texts, len(every), say=say)
-    learner = request.budgeted(learner, support.texts, len(draws) + 1, fewest=len(support.texts), say=say)
+    learner = request.budgeted(learner, support.texts, len(draws) + 1, fewest=min(support.counts().values()), say=say)
     with embedding_with(request.engine) as used:
         table = kept_table(learner, request.engine, used)
         with watch.stage("encode"):
