@@ -133,6 +133,9 @@ def test_steps_fit_the_budget_and_too_few_are_not_taken(pool):
     assert tuned.steps_within(tuned.seconds_for(texts, 24) * 1.0001, texts) == 0
     assert tuned.steps_within(1e4, texts) == tuned.steps_for(texts)
     assert tuned.steps_within(1e4, texts[:16]) == 10, "few texts want few steps"
+    many = texts * 12
+    assert tuned.least_steps(many) == len(many) // BATCH == 36, "each text once"
+    assert tuned.steps_within(tuned.seconds_for(many, 35) * 1.0001, many) == 0
     assert tuned.seconds_for([f"{text} {text}" for text in texts], 9) == pytest.approx(2 * tuned.seconds_for(texts, 9))
 
 

@@ -17,7 +17,7 @@ from nlpmeta.auto.mismatch import UNKNOWN, DoubtfulLabel, TaskReport, tokenizer_
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.encoder.tokenizing import cut_of
 from nlpmeta.errors import ModelFolderError
-from nlpmeta.learners.tuned import LEAST_HELD_OUT, LEAST_STEPS
+from nlpmeta.learners.tuned import LEAST_HELD_OUT
 from nlpmeta.storage.files import write_bytes
 
 if TYPE_CHECKING:
@@ -265,5 +265,5 @@ def tuning_forecast(auto: "AutoHead", texts: Sequence[str], times: int, *, fewes
     if steps := tuned.steps_within(budget, texts):
         seconds = times * tuned.seconds_for(texts, steps)
         return f"fine-tuning on {n} texts, {times} times {steps} steps at most: about {seconds:.0f} s on two cores"
-    seconds = times * tuned.seconds_for(texts, min(LEAST_STEPS, tuned.steps_for(texts)))
+    seconds = times * tuned.seconds_for(texts, tuned.least_steps(texts))
     return f"no fine-tuning: {times} times on {n} texts take {seconds:.0f} s at least: more --budget or fewer --draws"

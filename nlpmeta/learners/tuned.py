@@ -40,7 +40,6 @@ INVERSE_PENALTY = 3.0
 TEMPERATURES = torch.logspace(-1, 1, 41)
 """What scores may be divided by in the end."""
 LEAST_STEPS = 25
-"""Fewer, unless there is no text for more, are not worth the seconds."""
 PER_SECOND, PER_SECOND_ACCELERATED = 7e10, 5e12
 """Operations that a forecast expects of two cores and of an accelerator, in small batches: measured on the first."""
 HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
@@ -142,7 +141,11 @@ class FineTuned(Learner):
         """
         most, at_least = self.steps_for(texts), self.seconds_for(texts, 0)
         found = min(most, int((seconds - at_least) / (self.seconds_for(texts, 1) - at_least)))
-        return found if found >= min(most, LEAST_STEPS) else 0
+        return found if found >= self.least_steps(texts) else 0
+
+    def least_steps(self, texts: Sequence[str]) -> int:
+        """The fewest steps on so many texts that are worth it: ``LEAST_STEPS``, and all texts once."""
+        return min(self.steps_for(texts), max(LEAST_STEPS, -(-len(texts) // BATCH)))
 
     def seconds_for(self, texts: Sequence[str], steps: int) -> float:
         """About how long a rehearsal of ``steps`` and learning as many take: on two cores, or on an accelerator."""
