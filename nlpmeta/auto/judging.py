@@ -29,10 +29,9 @@ SMALLEST_SHARE = 0.05
 """A head that would count for less is left out."""
 WORTH_A_VIEW = 0.25
 """A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
-WORTH_TUNING, ALIKE = 3.0, 4.0
-"""How much likelier, in the logarithm, fine-tuning must make the held-out texts together: steps, temperature and share
-are chosen on them, and each may gain one by chance (Akaike 1974). As how many texts it counts that heads and
-fine-tuning are thought alike before any is looked at."""
+WORTH_TUNING, ALIKE = 1.0, 4.0
+"""How much likelier, in the logarithm, fine-tuning must make the held-out texts together to be worth a further pass; as
+how many texts it counts that heads and fine-tuning are thought alike before any is looked at."""
 MISLEADING = 3.0
 """How much less likely than by chance, in the logarithm, the names of classes must make single examples before they are
 not read: a factor of twenty. Chosen on the tasks that priors are learned from (``benchmarks/misleading_names.py``)."""
