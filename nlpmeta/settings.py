@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -184,6 +185,18 @@ def check_positive(**numbers: float | None) -> None:
             raise NLPMetaError(
                 f"{name} must be positive, a finite number from {SMALLEST_OPTION:g} to {LARGEST_OPTION}; got {value!r}."
             )
+
+
+def seconds_of(asked: str, option: str) -> float:
+    """A time such as ``60``, ``60s``, ``2min`` or ``1h`` in seconds.
+
+    Raises:
+        NLPMetaError: names the option if it is none.
+    """
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]+)?) ?(s|min|h)?", asked.strip())
+    if found is None:
+        raise NLPMetaError(f"{option} takes a time such as 60, 60s, 2min or 1h; got {asked!r}.")
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2] or "s"]
 
 
 def check_share(**numbers: float) -> None:

@@ -15,6 +15,7 @@ from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.several import several_beside_tuned
 from nlpmeta.classifier.given import held_out_probabilities
 from nlpmeta.cli import main
+from nlpmeta.episodes import held_out_rows
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.measure import learning_curve
 from nlpmeta.export.head import exported_heads, linear_heads
@@ -22,8 +23,9 @@ from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.checkpoint import save_checkpoint
 from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.learners.tuned import BATCH, FineTuned, Rehearsal, held_out_rows, in_order, order_of
+from nlpmeta.learners.tuned import BATCH, FineTuned, Rehearsal, in_order, order_of
 from nlpmeta.metrics.scores import score_episode
+from nlpmeta.settings import seconds_of
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +146,8 @@ def test_what_cannot_be_fine_tuned_is_refused(pool, encoder):
         AutoHead(encoder, budget=5)
     with pytest.raises(NLPMetaError, match="budget must be positive"):
         AutoHead(adapted_encoder(), budget=-1)
+    with pytest.raises(NLPMetaError, match="a number of seconds; got '60'"):
+        FewShotClassifier("ridge", encoder=encoder, budget="60").fit(pool.texts, pool.names())
     with pytest.raises(NLPMetaError, match="goes with the method auto; ridge takes none"):
         FewShotClassifier("ridge", encoder=encoder, budget=5).fit(pool.texts, pool.names())
 
@@ -173,7 +177,7 @@ def test_a_model_with_a_tuned_part_is_saved_taught_and_not_exported(auto, uneven
     texts = list(uneven.texts[::2])
     classifier.save_pretrained(tmp_path / "m", include_support=True)
     loaded = FewShotClassifier.from_pretrained(tmp_path / "m")
-    assert loaded.learner_.config()["budget"] == 30 and loaded.fitted_.predictor.is_tuned
+    assert loaded.learner_.config()["budget"] == loaded.budget == 30 and loaded.fitted_.predictor.is_tuned
     np.testing.assert_array_equal(loaded.predict_proba(texts), classifier.predict_proba(texts))
     assert loaded.predict(texts, abstain=0.9) and loaded.out_of_scope(texts).shape == (len(texts),)
     with pytest.raises(NLPMetaError, match="adapt without --budget to export it"):
@@ -201,17 +205,20 @@ def test_the_command_says_what_fine_tuning_takes(checkpoint, pool, tmp_path, cap
     found = json.loads(out)
     assert code == 0 and "fine-tuning on 24 texts, 3 times 15 steps at most: about" in err
     assert found["curve"] == [] and found["task"]["budget"] == 60
-    assert run("--shots", 4, "--budget", 60, "--out", tmp_path / "b")[2].count("some class has less than 5 examples")
-    code, _, err = run("--shots", 8, "--budget", 1e-5, "--out", tmp_path / "c")
+    assert run("--shots", 4, "--budget", 60, "--out", tmp_path / "b")[2].count("some class has fewer than 5 examples")
+    code, _, err = run("--shots", 8, "--budget", "0.00001s", "--out", tmp_path / "c")
     assert code == 0 and "no fine-tuning: 3 times on 24 texts take" in err and "more --budget" in err
     code, _, err = run("--shots", 8, "--budget", 9, "--method", "ridge", "--out", tmp_path / "d")
     assert code == 2 and "ridge takes none" in err and not (tmp_path / "d").exists()
-    assert run("--shots", 8, "--budget", -1, "--out", tmp_path / "e")[0] == 2
+    for wrong in ("-1", "soon", "1e9", "5 minutes"):
+        code, _, err = run("--shots", 8, f"--budget={wrong}", "--out", tmp_path / "e")
+        assert code == 2 and wrong in err and "60s, 2min" in err
+    assert [seconds_of(each, "--budget") for each in ("2min", "1.5", "1 h")] == [120, 1.5, 3600]
     tagged = tmp_path / "tags.csv"
     tagged.write_text("text,label\nball,sport;food\nsoup,food\ngoal,sport\n", encoding="utf-8")
     more = ["--data", tagged, "--label-separator", ";", "--budget", 9, "--out", tmp_path / "f"]
     code, _, err = run("--shots", "all", *more)
-    assert code == 0 and "no fine-tuning: some class has less than 5" in err
+    assert code == 0 and "no fine-tuning: some class has fewer than 5" in err
 
 
 def test_it_is_cloned_like_any_estimator_and_small_supports_have_no_curve(auto, pool):
@@ -262,8 +269,8 @@ def test_several_labels_are_fine_tuned_beside_their_heads(auto, marked, monkeypa
     torch.testing.assert_close(again[f"{TUNED}/{WEIGHT}"], state[f"{TUNED}/{WEIGHT}"], rtol=1e-2, atol=1e-2)
 
 
-def test_held_out_texts_decide_whether_several_labels_are_fine_tuned(auto, marked):
-    """Order is nothing to heads on random embeddings and is learned; texts without order in them are not."""
+def test_held_out_texts_decide_whether_several_labels_are_fine_tuned(auto, marked, monkeypatch):
+    monkeypatch.setattr("nlpmeta.auto.several.WORTH_TUNING", 0.0)
     classifier, data = several(auto.within(0), marked)
     tuned, embed = FineTuned(auto.encoder.plain(), adapter_rate=3e-3, head_rate=0.02), auto.encoder.encode
     learned = several_beside_tuned(tuned, auto, classifier.state_, data, embed, 100)
@@ -289,6 +296,19 @@ def test_several_labels_within_a_budget_are_saved_and_not_exported(checkpoint, m
         exported_heads(loaded.learner_, loaded.state_)
 
 
-def test_classes_with_few_texts_hold_nothing_out(pool):
+def test_what_reads_the_same_is_held_out_together_and_classes_with_few_texts_hold_nothing_out(pool):
+    labels = [0] * 6 + [1] * 6
+    twice = held_out_rows(pool.texts[:12] * 2, labels * 2, one_in=5, least=5)
+    assert len(twice) == 4 and sorted(row - 12 for row in twice[2:]) == sorted(twice[:2])
+    assert len({labels[row] for row in twice[:2]}) == 2
+    assert held_out_rows(pool.texts[:9], [0] * 5 + [1] * 4, one_in=5, least=5) == []
+    alike = ["Ball 1", "ball  2", "BALL 3", "ball 4", "ball 5", "goal"]
+    assert held_out_rows(alike, [0] * 6, one_in=5, least=5) == []
     few = Support(pool.texts[:9], None, torch.tensor([0] * 5 + [1] * 4), 2)
-    assert held_out_rows(few) == [] and FineTuned(adapted_encoder()).rehearsed(few) is None
+    assert FineTuned(adapted_encoder()).rehearsed(few) is None
+
+
+def test_no_step_is_no_part(auto, uneven):
+    known, _, heads = learned(auto, uneven)
+    wrong = torch.nn.functional.one_hot(1 - known.labels, known.n_way).float().clamp(0.05).log()
+    assert auto._beside_tuned(heads, known, wrong, 0) is heads

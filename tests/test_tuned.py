@@ -11,6 +11,7 @@ from conftest import make_encoder
 from nlpmeta import FewShotClassifier
 from nlpmeta.cli import main
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
+from nlpmeta.episodes import held_out_rows
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.base import Support, Texts
@@ -22,7 +23,6 @@ from nlpmeta.learners.tuned import (
     _rate,
     _rows,
     _temperature,
-    held_out_rows,
     in_order,
 )
 
@@ -40,14 +40,14 @@ def support(pool):
 
 
 def test_a_fifth_of_each_class_is_held_out_and_nothing_where_a_class_has_few(support):
-    out = held_out_rows(support)
+    out = held_out_rows(support.texts, support.labels.tolist(), one_in=5, least=5)
     assert len(set(out)) == len(out) and set(out) < set(range(len(support)))
     counts = torch.bincount(support.labels).tolist()
     assert torch.bincount(support.labels[out]).tolist() == [count // 5 for count in counts]
     first = torch.nonzero(support.labels == 0).flatten()[:4].tolist()
     few = [row for row in range(len(support)) if support.labels[row]] + first
     small = Support(tuple(support.texts[row] for row in few), None, support.labels[few], 3)
-    assert held_out_rows(small) == []
+    assert held_out_rows(small.texts, small.labels.tolist(), one_in=5, least=5) == []
 
 
 def test_rates_rise_and_then_fall_to_nothing():
@@ -68,7 +68,7 @@ def test_every_text_comes_once_before_any_comes_again():
 def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(learner, support, rate, at_the_end):
     learner.adapter_rate = rate
     ordered = in_order(support)
-    rows = held_out_rows(ordered)
+    rows = held_out_rows(ordered.texts, ordered.labels.tolist(), one_in=5, least=5)
     rest, out = _rows(ordered, sorted(set(range(len(ordered))) - set(rows))), _rows(ordered, rows)
     states = learner.trained(rest.texts, learner._start(rest), 10, class_loss(rest), looks=LOOKS)
     assert len(states) == 1 + LOOKS

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import FROZEN, ScaledEncoder, features_of
+from nlpmeta.auto.heads import FROZEN, MANY_SHOTS, TUNED, ScaledEncoder, features_of
 from nlpmeta.auto.mismatch import UNKNOWN, DoubtfulLabel, TaskReport, tokenizer_coverage
 from nlpmeta.auto.mixture import mixed
+from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.tokenizing import cut_of
 from nlpmeta.errors import ModelFolderError
+from nlpmeta.learners.abilities import TakesBudget
 from nlpmeta.learners.tuned import LEAST_HELD_OUT
 from nlpmeta.storage.files import write_bytes
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from nlpmeta.auto.judging import CrossValidation
     from nlpmeta.auto.method import AutoHead
     from nlpmeta.data import LabeledTexts
-    from nlpmeta.learners.base import Embed, Support
+    from nlpmeta.learners.base import Embed, Support, TaskState
 
 FILE = Path(__file__).parent / "families.safetensors"
 
@@ -250,18 +252,30 @@ def _doubtful(held_out: Tensor, labels: Tensor, support: "LabeledTexts") -> tupl
     )
 
 
-def tuning_forecast(auto: "AutoHead", texts: Sequence[str], times: int, *, fewest: int) -> str:
+def tuned_share(state: "TaskState") -> str | None:
+    """What fine-tuning counts for in a model; ``None`` if nothing."""
+    share = state.get(f"{TUNED}/share")
+    if share is None:
+        return None
+    said = f"fine-tuning counts for {100 * float(share):.0f} % in the saved model"
+    return f"{said}; expected accuracy and warnings are those of its heads alone"
+
+
+def tuning_note(auto: "AutoHead", texts: Sequence[str], times: int, *, fewest: int) -> str | None:
     """Whether the budget is enough to fine-tune on ``texts``, and the seconds that this takes ``times`` times.
 
     Args:
-        auto: with its budget for each time.
+        auto: with its budget for each time; without one there is a hint where it may help, ``None`` elsewhere.
         texts: as many and as long as those that it will learn from.
         times: how often it will.
         fewest: examples of the rarest class.
     """
+    if not isinstance(auto, TakesBudget) or not auto.budget:
+        able = isinstance(auto, TakesBudget) and has_adapter(auto.encoder) and fewest >= MANY_SHOTS
+        return "with so many examples fine-tuning may do better; --budget 2min tries it" if able else None
     tuned, budget, n = auto.tuned, auto.budget, len(texts)
     if fewest < LEAST_HELD_OUT:
-        return f"no fine-tuning: some class has less than {LEAST_HELD_OUT} examples"
+        return f"no fine-tuning: some class has fewer than {LEAST_HELD_OUT} examples"
     if steps := tuned.steps_within(budget, texts):
         seconds = times * tuned.seconds_for(texts, steps)
         return f"fine-tuning on {n} texts, {times} times {steps} steps at most: about {seconds:.0f} s on two cores"

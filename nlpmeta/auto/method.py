@@ -173,7 +173,7 @@ class AutoHead(Learner):
         """
         rows = order_of(known)
         tried = self.tuned.stepping(steps).rehearsed(self._as_tuned(known))
-        if tried is None:
+        if tried is None or not tried.steps:
             return state
         out = torch.tensor([rows[row] for row in tried.rows], device=known.labels.device)
         found = beside(heads[out] / state["mixture/temperature"], tried.scores, known.labels[out])

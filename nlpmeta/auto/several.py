@@ -12,6 +12,7 @@ from nlpmeta.auto.heads import ADAPTED, MOST_ODDS, PREFIX, TUNED, columns_of, li
 from nlpmeta.auto.mixture import OneVsRest
 from nlpmeta.data import class_words, words_instead
 from nlpmeta.data.multilabel import MultiLabelTexts
+from nlpmeta.episodes import fingerprints
 from nlpmeta.episodes.index import multilabel_folds
 from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.base import Embed, Learner, TaskState, Texts, class_means
@@ -30,7 +31,7 @@ NAMES_THRESHOLD = 0.1
 """From which log-odds on, over those of guessing, a label that is known by its name alone is given."""
 SHARPNESS, MIDDLE = 8.0, 0.25
 """By which regression on 0 and 1 becomes log-odds that fine-tuning starts from."""
-TUNED_SHARE, SPREADS, WORTH_TUNING = 1 / 2, (0.5, 1.0, 2.0, 4.0), 0.0
+TUNED_SHARE, SPREADS, WORTH_TUNING = 1 / 2, (0.5, 1.0, 2.0, 4.0), 1.0
 """Of the log-odds, where there was time to fine-tune; how much more these may spread than those of the heads; and how
 much likelier, in the logarithm, the labels of held-out texts must become by it."""
 SLOPE, OFFSET, CALIBRATION_STRENGTH = 1.2, -0.8, 20.0
@@ -233,14 +234,18 @@ def several_beside_tuned(
         embed: texts to embeddings.
         steps: of fine-tuning.
     """
-    data = data.select(sorted(range(len(data.texts)), key=data.texts.__getitem__))
-    folds = multilabel_folds(len(data.texts), HELD_OUT, seed=0)
-    if not folds or not data.select(folds[0][0]).matrix().any(0).all():
+    data = data.select(sorted(range(len(data.texts)), key=lambda row: (data.texts[row], data.marks[row])))
+    texts = fingerprints(data.texts)
+    distinct = list(dict.fromkeys(texts))
+    folds = multilabel_folds(len(distinct), HELD_OUT, seed=0)
+    held = {distinct[row] for row in folds[0][1]} if folds else set()
+    rest = data.select([row for row, text in enumerate(texts) if text not in held])
+    out = data.select([row for row, text in enumerate(texts) if text in held])
+    if not folds or not rest.matrix().any(0).all():
         return state
-    rest, out = (data.select(rows) for rows in folds[0])
     few = learn_several(learner, rest, embed, None)
-    known = OneVsRest.of(learner, {}, few).logits(Texts(out.texts, embed(out.texts))).double()
-    found = tuned.logits(_fine_tuned(tuned, learner, few, rest, steps), Texts(out.texts)).double()
+    known = OneVsRest.of(learner, {}, few).logits(Texts(out.texts, embed(out.texts))).cpu().double()
+    found = tuned.logits(_fine_tuned(tuned, learner, few, rest, steps), Texts(out.texts)).cpu().double()
     losses, usual = list[float](), known.std(0).mean() / found.std(0).mean().clamp(min=1e-6)
     for times in (0.0, *SPREADS):
         scaled = times * usual * (found - found.mean(0)) + known.mean(0)
@@ -253,7 +258,8 @@ def several_beside_tuned(
     spread = SPREADS[best - 1] * usual
     level = known.mean(0) - spread * found.mean(0)
     whole = _fine_tuned(tuned, learner, state, data, steps)
-    whole[WEIGHT], whole[BIAS] = spread.float() * whole[WEIGHT], spread.float() * whole[BIAS] + level.float()
+    spread, level = spread.to(whole[WEIGHT]), level.to(whole[WEIGHT])
+    whole[WEIGHT], whole[BIAS] = spread * whole[WEIGHT], spread * whole[BIAS] + level
     one = torch.ones((), device=whole[WEIGHT].device)
     facts = {"share": TUNED_SHARE * one, "scores_over": one}
     return state | {f"{TUNED}/{name}": value for name, value in (whole | facts).items()}

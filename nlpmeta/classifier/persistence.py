@@ -12,7 +12,7 @@ from typing_extensions import Self
 from nlpmeta.classifier.fitted import Described, Examples, Fitted, HasFitted
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.errors import ModelFolderError, NLPMetaError
-from nlpmeta.learners.abilities import Footprint, ReadsStreams
+from nlpmeta.learners.abilities import Footprint, ReadsStreams, TakesBudget
 from nlpmeta.learners.base import Learner, TaskState, learners
 from nlpmeta.learners.checkpoint import read_learner, write_learner
 from nlpmeta.storage.files import Json, temporary_folder, write_bytes, write_json
@@ -219,6 +219,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
             learner, state, kept.classes, examples, kept.descriptions, kept.by_name, as_matrix=kept.as_matrix
         )
         self.method, self.encoder, self.engine = learners.name_of(type(learner)), learner.encoder, engine
+        self.budget = learner.budget if isinstance(learner, TakesBudget) else 0.0
         return self
 
     @classmethod

@@ -52,7 +52,7 @@ EXAMPLES = """Examples:
 
   nlpmeta adapt --data mine.csv --shots 0 --out my-model
 
-  nlpmeta adapt --data mine.csv --shots all --test-data test.csv --budget 120
+  nlpmeta adapt --data mine.csv --shots all --test-data test.csv --budget 2min
 
   nlpmeta adapt --data tagged.jsonl --shots 10
 
@@ -80,7 +80,7 @@ InnerSteps = Annotated[
     int | None, typer.Option(help="Gradient steps on the support set (maml, anil, metasgd, reptile).", min=0)
 ]
 Budget = Annotated[
-    float, typer.Option(help="Seconds, over all draws, in which auto may fine-tune the encoder too.", min=0)
+    str, typer.Option(help="Time in which auto may fine-tune the encoder too, over all draws: 60s, 2min.")
 ]
 Checkpoint = Annotated[str, typer.Option(help="Checkpoint to start from: default, none (frozen encoder), or a folder.")]
 Seed = Annotated[int, typer.Option(help="Random seed: which examples are drawn.", min=0)]
@@ -109,7 +109,7 @@ def adapt(
     ways: Ways = None,
     method: Method = "auto",
     inner_steps: InnerSteps = None,
-    budget: Budget = 0.0,
+    budget: Budget = "0",
     encoder: EncoderName = None,
     checkpoint: Checkpoint = "default",
     max_length: MaxLength = None,
@@ -142,6 +142,7 @@ def adapt(
     """
     from nlpmeta.encoder.engines import check_engine
     from nlpmeta.evaluation.request import AdaptRequest
+    from nlpmeta.settings import seconds_of
     from nlpmeta.sources.form import TableForm
 
     check_device(device)
@@ -151,7 +152,7 @@ def adapt(
         device=device, engine=check_engine(engine), seed=seed, n_draws=draws, suggest=suggest,
         text_column=text_column, label_column=label_column, lang_column=lang_column,
         form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
-        descriptions=descriptions, budget=budget,
+        descriptions=descriptions, budget=seconds_of(budget, "--budget"),
     )  # fmt: skip
     _run(request, out, overwrite=overwrite, include_support=include_support, as_json=json, quiet=quiet)
 

@@ -141,6 +141,21 @@ def fingerprints(texts: Iterable[str]) -> list[str]:
     return [fingerprint(text) for text in texts]
 
 
+def held_out_rows(texts: Sequence[str], labels: Sequence[int], *, one_in: int, least: int) -> list[int]:
+    """Rows to hold out: one in so many different texts of each class, with all that read the same.
+
+    None where a class has fewer than ``least`` different texts, or nothing else.
+    """
+    rng, out, pairs = np.random.default_rng(0), set[str](), list(zip(fingerprints(texts), labels, strict=True))
+    for label in sorted(set(labels)):
+        own = list(dict.fromkeys(text for text, each in pairs if each == label))
+        if len(own) < least:
+            return []
+        out |= {own[row] for row in rng.permutation(len(own))[: len(own) // one_in]}
+    left = {label for text, label in pairs if text not in out}
+    return [row for row, (text, _) in enumerate(pairs) if text in out] if left == set(labels) else []
+
+
 class Known:
     """What some texts can be recognised by: their fingerprints, and the languages that each id is there in."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from nlpmeta.auto.answers import adapted_with_report, gives_report, most_worth_labelling
+from nlpmeta.auto.diagnosis import tuned_share
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.data.inputs import holds_pairs
@@ -96,8 +97,8 @@ def adapt_and_measure(
     if say is not None and learner.encoder.files is not None:
         say(learner.encoder.files.description)
     learner, longer = request.reading(learner, task.support.texts, len(task.texts()), say=say)
-    fewest = min(task.support.counts().values(), default=0)
-    learner = request.budgeted(learner, task.support.texts, task.n_draws + 1, fewest=fewest, say=say)
+    supports = [task.support, *(episode.support for episode in task.episodes())]
+    learner = request.budgeted(learner, supports, say=say)
     with embedding_with(request.engine) as used, bars_within(show=show_progress):
         table = kept_table(learner, request.engine, used)
         trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
@@ -107,6 +108,8 @@ def adapt_and_measure(
                 support, state, found = adapted_with_report(learner.eval(), support, embed=table)
         classifier = FewShotClassifier.adapted(learner, support, embed=table, state=state)
         next_ones = None if read.candidates is None else _suggested(classifier, read, table)
+    if say is not None and (share := tuned_share(classifier.state_)) is not None:
+        say(f"Note: {share}")
     watch.stop()
     engine = ", ".join(sorted(used if learner.inputs == "embeddings" else {*used, "torch"})) or "torch"
     return AdaptReport(request, classifier, trial, found, next_ones, read, longer, engine)

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from nlpmeta.auto.diagnosis import tuning_forecast
-from nlpmeta.auto.heads import MANY_SHOTS
+from nlpmeta.auto.diagnosis import tuning_note
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.languages import UnknownLanguageError, parse
+from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.engines import Engine, takes_compiled
-from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes.accounts import Account, accounts_of, check_apart, paired
 from nlpmeta.episodes.kshot import KShotSampler, Rare, keep_classes
 from nlpmeta.errors import DataError, NLPMetaError, collected_warnings
 from nlpmeta.evaluation.trial import Stopwatch, Task
-from nlpmeta.learners.abilities import TakesBudget, TakesSteps, with_budget
+from nlpmeta.learners.abilities import TakesSteps, with_budget, without_budget
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import check_meta_trained, find_checkpoint, reading, starting_learner
+from nlpmeta.learners.tuned import LEAST_HELD_OUT
 from nlpmeta.sources import Source
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.form import RECOGNISED, TableForm
@@ -144,19 +144,20 @@ class AdaptRequest:
         return chosen, longer
 
     def budgeted(
-        self, learner: Learner, support: Sequence[str], times: int, *, fewest: int, say: Say | None = None
+        self, learner: Learner, supports: Sequence[LabeledTexts | MultiLabelTexts], *, say: Say | None = None
     ) -> Learner:
-        """The learner with its part of the budget, of which the forecast is said; it will be adapted so many ``times``.
+        """The learner with its part of the budget for each of ``supports``, the model's first; the forecast is said.
 
         Raises:
             NLPMetaError: if it fine-tunes nothing.
         """
-        found, able = with_budget(learner, self.budget / times), isinstance(learner, TakesBudget)
-        if not self.budget and fewest >= MANY_SHOTS and able and has_adapter(learner.encoder) and say is not None:
-            say("Note: with so many examples fine-tuning may do better; --budget 2min tries it.")
-        if self.budget and say is not None:
-            say(f"Note: {tuning_forecast(cast('AutoHead', found), support, times, fewest=fewest)}")
-        return found
+        with_budget(learner, self.budget)  # refused by what was typed, not by its part
+        found = with_budget(learner, self.budget / len(supports))
+        fewest = min(min(each.counts().values(), default=0) for each in supports)
+        note = tuning_note(cast("AutoHead", found), supports[0].texts, len(supports), fewest=fewest)
+        if note and say is not None:
+            say(f"Note: {note}")
+        return found if fewest >= LEAST_HELD_OUT else without_budget(found)
 
 
 @dataclass(frozen=True, eq=False)

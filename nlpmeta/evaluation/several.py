@@ -26,6 +26,7 @@ from nlpmeta.learners.base import Embed, Learner, Texts
 from nlpmeta.learners.logistic import one_vs_rest
 from nlpmeta.metrics import SEVERAL_METRICS, several_scores
 from nlpmeta.metrics.scores import Interval
+from nlpmeta.progress import bars_within
 from nlpmeta.sources.loading import Descriptions
 from nlpmeta.storage.files import Json
 
@@ -186,8 +187,8 @@ def adapt_several(
     every = [text for draw in draws for part in (draw.support, draw.query) for text in part.texts]
     every = list(dict.fromkeys([*support.texts, *every]))
     learner, longer = request.reading(learner, support.texts, len(every), say=say)
-    learner = request.budgeted(learner, support.texts, len(draws) + 1, fewest=min(support.counts().values()), say=say)
-    with embedding_with(request.engine) as used:
+    learner = request.budgeted(learner, [support, *(draw.support for draw in draws)], say=say)
+    with embedding_with(request.engine) as used, bars_within(show=show_progress):
         table = kept_table(learner, request.engine, used)
         with watch.stage("encode"):
             table.prime(every, show_progress=show_progress)

@@ -131,6 +131,8 @@ def with_budget(learner: Learner, budget: float) -> Learner:
     Raises:
         NLPMetaError: if it takes none, or they are no number of seconds.
     """
+    if not isinstance(budget, int | float) or isinstance(budget, bool):
+        raise NLPMetaError(f"budget is a number of seconds; got {budget!r}.")
     if budget == 0:
         return learner
     if not isinstance(learner, TakesBudget):

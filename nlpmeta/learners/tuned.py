@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.episodes import held_out_rows
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.learners.inner_loop import (
     ADAPTER,
@@ -144,7 +145,7 @@ class FineTuned(Learner):
         return found if found >= self.least_steps(texts) else 0
 
     def least_steps(self, texts: Sequence[str]) -> int:
-        """The fewest steps on so many texts that are worth it: ``LEAST_STEPS``, and all texts once."""
+        """The fewest steps on so many texts that are worth it: all texts are read once."""
         return min(self.steps_for(texts), max(LEAST_STEPS, -(-len(texts) // BATCH)))
 
     def seconds_for(self, texts: Sequence[str], steps: int) -> float:
@@ -160,7 +161,7 @@ class FineTuned(Learner):
     @torch.no_grad()
     def rehearsed(self, support: Support) -> "Rehearsal | None":
         """What texts that are held out say of learning the others; ``None`` if a class has too few for that."""
-        rows = held_out_rows(support)
+        rows = held_out_rows(support.texts, support.labels.tolist(), one_in=HELD_OUT, least=LEAST_HELD_OUT)
         if not rows:
             return None
         out, steps = _rows(support, rows), self.steps_for(support.texts)
@@ -277,17 +278,6 @@ def _rows(support: Support, rows: Sequence[int]) -> Support:
         weights=None,
         stand_in=None,
     )
-
-
-def held_out_rows(support: Support) -> list[int]:
-    """The rows that are held out: none where a class has few texts."""
-    rng, out = np.random.default_rng(0), list[int]()
-    for label in range(support.n_way):
-        own = torch.nonzero(support.labels == label).flatten().cpu().numpy()
-        if len(own) < LEAST_HELD_OUT:
-            return []
-        out += rng.permutation(own)[: len(own) // HELD_OUT].tolist()
-    return sorted(out)
 
 
 def _batches(n_texts: int) -> Iterator[list[int]]:
