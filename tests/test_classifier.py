@@ -59,6 +59,7 @@ def test_a_clone_has_the_same_parameters_and_shares_the_frozen_encoder(encoder, 
             "max_length": None,
             "device": "auto",
             "engine": "torch",
+            "budget": 0.0,
         }
     )
     assert copy.encoder is encoder
