@@ -10,6 +10,7 @@ from sklearn.base import clone
 from test_lora import adapted_encoder
 
 from nlpmeta import FewShotClassifier, LabeledTexts
+from nlpmeta.auto.diagnosis import tuning_note
 from nlpmeta.auto.heads import TUNED
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.several import several_beside_tuned
@@ -18,6 +19,7 @@ from nlpmeta.cli import main
 from nlpmeta.episodes import held_out_rows
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.evaluation.measure import learning_curve
+from nlpmeta.evaluation.request import AdaptRequest
 from nlpmeta.export.head import exported_heads, linear_heads
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.checkpoint import save_checkpoint
@@ -25,6 +27,7 @@ from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.tuned import BATCH, FineTuned, Rehearsal, in_order, order_of
 from nlpmeta.metrics.scores import score_episode
+from nlpmeta.progress import bars_within, track, track_within
 from nlpmeta.settings import seconds_of
 
 
@@ -219,6 +222,46 @@ def test_the_command_says_what_fine_tuning_takes(checkpoint, pool, tmp_path, cap
     more = ["--data", tagged, "--label-separator", ";", "--budget", 9, "--out", tmp_path / "f"]
     code, _, err = run("--shots", "all", *more)
     assert code == 0 and "no fine-tuning: some class has fewer than 5" in err
+
+
+def test_folds_and_the_saved_model_are_fine_tuned_or_neither_is(checkpoint, uneven, tmp_path, capsys, monkeypatch):
+    """Five texts of a class leave four in a fold, too few; the model of all five would be fine-tuned alone."""
+    monkeypatch.setattr("nlpmeta.auto.judging.WORTH_TUNING", -1e9)
+    rows = [row for label in (0, 1) for row in [i for i, own in enumerate(uneven.labels) if own == label][:5]]
+    table = write_table(
+        tmp_path / "t.csv", [uneven.texts[row] for row in rows], [f"w{uneven.labels[row]}" for row in rows]
+    )
+    common = ["adapt", "--data", str(table), "--checkpoint", str(checkpoint), "--shots", "all", "--budget", "5min"]
+    assert main([*common, "--out", str(tmp_path / "m")]) == 0
+    assert "no fine-tuning: some class has fewer than 5" in capsys.readouterr().err
+    assert not FewShotClassifier.from_pretrained(tmp_path / "m").fitted_.predictor.is_tuned
+    five, auto = uneven.select(rows), AutoHead(adapted_encoder())
+    request = AdaptRequest(budget=60)
+    assert request.budgeted(auto, [five, five]).budget == 30
+    assert request.budgeted(auto, [five, five.select(range(1, 10))]).budget == 0
+
+
+def test_there_is_a_hint_from_twenty_examples_on_where_something_can_be_tuned(auto):
+    texts = ["ball"] * 40
+    assert "--budget" in tuning_note(auto.within(0), texts, 1, fewest=20)
+    assert tuning_note(auto.within(0), texts, 1, fewest=19) is None
+    assert tuning_note(FineTuned(adapted_encoder()), texts, 1, fewest=20) is None
+
+
+def test_a_bar_inside_another_is_not_drawn_over_it(monkeypatch):
+    monkeypatch.setattr("nlpmeta.progress.PATIENCE", 0.0)
+    started = []
+    monkeypatch.setattr("rich.progress.Progress.start", lambda bar: started.append(bar.tasks[0].description))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with track_within("unseen", 2) as advance:
+        advance(1)
+    with bars_within(), track("outer", 2) as outer:
+        outer(1)
+        with track_within("inner", 2) as inner:
+            inner(1)
+    with bars_within(), track_within("alone", 2) as alone:
+        alone(1)
+    assert started == ["outer", "alone"]
 
 
 def test_it_is_cloned_like_any_estimator_and_small_supports_have_no_curve(auto, pool):

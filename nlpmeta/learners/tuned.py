@@ -41,8 +41,9 @@ INVERSE_PENALTY = 3.0
 TEMPERATURES = torch.logspace(-1, 1, 41)
 """What scores may be divided by in the end."""
 LEAST_STEPS = 25
+"""Fewer are not worth the seconds, unless there are no texts for more."""
 PER_SECOND, PER_SECOND_ACCELERATED = 7e10, 5e12
-"""Operations that a forecast expects of two cores and of an accelerator, in small batches: measured on the first."""
+"""Operations that a forecast expects of two cores and of an accelerator, in small batches: estimates."""
 HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
 """One text in so many is held out, of classes with at least so many; the loss on them is looked at so often."""
 
@@ -145,7 +146,7 @@ class FineTuned(Learner):
         return found if found >= self.least_steps(texts) else 0
 
     def least_steps(self, texts: Sequence[str]) -> int:
-        """The fewest steps on so many texts that are worth it: all texts are read once."""
+        """The fewest steps on so many texts that are worth it: ``LEAST_STEPS``, and all texts read once."""
         return min(self.steps_for(texts), max(LEAST_STEPS, -(-len(texts) // BATCH)))
 
     def seconds_for(self, texts: Sequence[str], steps: int) -> float:
