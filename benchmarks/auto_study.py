@@ -1,14 +1,16 @@
 """The auxiliary tasks that ``learn_auto.py`` learns from: the predictions of each head and of a mixture."""
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from auto_tasks import Pools
-from fit_priors import Size, surface
+from fit_priors import SHOTS as SHOTS_OF_GRID
+from fit_priors import Size, nearness, surface, weighted_quantile
 from torch import Tensor
 
 from nlpmeta.auto.heads import FROZEN, ScaledEncoder, columns_of, features_of, seen
@@ -113,22 +115,36 @@ class Mixture:
         return scope_clues(scores, read(self.seen.features), prototypes, n_views=n_views, n_shot=size.n_shot)
 
 
-def one_shot_temperatures(seen: Sequence[Seen]) -> dict[str, float]:
-    """For each head the temperature that suits the query texts of most one-shot tasks."""
-    found: dict[str, list[float]] = {}
-    for task in seen:
-        if task.held_out is None:
-            for name, scores in zip(task.heads, task.query, strict=True):
-                best = fitting_temperature(scores[: task.n_query], task.labels, TEMPERATURES, doubt=0.0)
-                found.setdefault(name, []).append(best)
-    return {name: float(np.exp(np.median(np.log(each)))) for name, each in found.items()}
+def suiting(tasks: Sequence[Seen]) -> list[dict[str, float]]:
+    """For each task the temperatures that suit its query texts best, as powers of 2, by the name of the head."""
+    return [
+        {
+            name: math.log2(fitting_temperature(scores[: task.n_query], task.labels, TEMPERATURES, doubt=0.0))
+            for name, scores in zip(task.heads, task.query, strict=True)
+        }
+        for task in tasks
+    ]
 
 
-def judged(task: Seen, one_shot: dict[str, float]) -> CrossValidation:
+def head_temperatures(tasks: Sequence[Seen], powers: Sequence[dict[str, float]], heads: Sequence[str]) -> Surface:
+    """For each number of shots what suits the query texts of most tasks, whatever their ways; families count alike."""
+    sizes = [replace(task.size, n_way=2) for task in tasks]
+    rows = []
+    for n_shot in SHOTS_OF_GRID:
+        near = nearness(sizes, n_shot, 2)
+        kept = {name: [i for i, each in enumerate(powers) if name in each] for name in heads}
+        rows.append(
+            [[weighted_quantile(np.asarray([powers[i][n] for i in kept[n]]), near[kept[n]], 0.5) for n in heads]]
+        )
+    return Surface(SHOTS_OF_GRID, (2.0,), np.asarray(rows))
+
+
+def judged(task: Seen, profile: Profile) -> CrossValidation:
     """As ``AutoHead.judge``."""
     if task.held_out is None:
-        return CrossValidation(task.heads, tuple(one_shot[name] for name in task.heads), None)
-    return CrossValidation.of(task.heads, task.held_out, task.support.labels)
+        usual = profile.temperatures_of(task.size.n_shot)
+        return CrossValidation(task.heads, tuple(usual[name] for name in task.heads), None)
+    return CrossValidation.of(task.heads, task.held_out, task.support.labels, profile)
 
 
 def query_parts(task: Seen, judgement: CrossValidation) -> Tensor:
@@ -162,15 +178,16 @@ def prior(tasks: Sequence[Seen], parts: Sequence[Tensor], heads: Sequence[str]) 
     return surface([task.size for task in tasks], weights)
 
 
-def blank(heads: Sequence[str], prior: Surface, strength: float, one_shot: dict[str, float]) -> Profile:
-    """A profile that knows how to weigh heads and nothing else yet."""
+def blank(heads: Sequence[str], prior: Surface, strength: float, temperatures: Surface, held_on: float) -> Profile:
+    """A profile that knows how to weigh heads, and their temperatures with ``held_on``, and nothing else yet."""
     flat = Surface((1.0,), (2.0,), np.zeros((1, 1, 1)))
     nothing = Shrunk(flat, 1.0, flat)
     return Profile(
         heads=tuple(heads),
         prior=prior,
         strength=strength,
-        one_shot_temperatures=one_shot,
+        head_temperatures=temperatures,
+        temperature_strength=held_on,
         temperature=Surface((1.0,), (2.0,), np.ones((1, 1, 1))),
         levels=LEVELS,
         quantiles=nothing,
@@ -187,29 +204,36 @@ class Study:
 
     auto: AutoHead
     tasks: list[Seen]
-    one_shot: dict[str, float]
+    temperatures: Surface
+    held_on: float
     judged: list[CrossValidation]
     parts: list[Tensor]
-    blind: dict[str, Surface]
+    blind: dict[str, Profile]
 
     @classmethod
-    def of(cls, auto: AutoHead, tasks: list[Seen]) -> "Study":
-        """Judge the heads on every task."""
-        one_shot = one_shot_temperatures(tasks)
-        found = [judged(task, one_shot) for task in tasks]
-        parts = [query_parts(task, each) for task, each in zip(tasks, found, strict=True)]
+    def of(cls, auto: AutoHead, tasks: list[Seen], powers: Sequence[dict[str, float]], held_on: float) -> "Study":
+        """Judge the heads on every task, their temperatures held on to those of other kinds; ``powers`` as suiting."""
+        heads, flat = list(auto.candidates), Surface((1.0,), (2.0,), np.ones((1, 1, len(auto.candidates))))
+        others = {
+            kind: [i for i, task in enumerate(tasks) if task.size.kind != kind]
+            for kind in sorted({task.size.kind for task in tasks})
+        }
         blind = {}
-        for kind in sorted({task.size.kind for task in tasks}):
-            others = [i for i, task in enumerate(tasks) if task.size.kind != kind]
-            blind[kind] = prior([tasks[i] for i in others], [parts[i] for i in others], list(auto.candidates))
-        return cls(auto, tasks, one_shot, found, parts, blind)
+        for kind, rows in others.items():
+            usual = head_temperatures([tasks[i] for i in rows], [powers[i] for i in rows], heads)
+            blind[kind] = blank(heads, flat, 1.0, usual, held_on)
+        found = [judged(task, blind[task.size.kind]) for task in tasks]
+        parts = [query_parts(task, each) for task, each in zip(tasks, found, strict=True)]
+        for kind, rows in others.items():
+            weights = prior([tasks[i] for i in rows], [parts[i] for i in rows], heads)
+            blind[kind] = replace(blind[kind], prior=weights)
+        return cls(auto, tasks, head_temperatures(tasks, powers, heads), held_on, found, parts, blind)
 
     def mixtures(self, strength: float) -> list[Mixture]:
         """What ``auto`` makes of each task with the prior of the other kinds."""
         found = []
         for task, judgement, parts in zip(self.tasks, self.judged, self.parts, strict=True):
-            heads = list(self.auto.candidates)
-            self.auto.priors = blank(heads, self.blind[task.size.kind], strength, self.one_shot)
+            self.auto.priors = replace(self.blind[task.size.kind], strength=strength)
             weights = self.auto.weights(judgement, task.support)
             held_out = None if judgement.held_out is None else mixed(judgement.held_out, weights)
             read = {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from auto_study import LEVELS, SHOTS, Mixture, Seen, Study, blank, collect, prior
+from auto_study import LEVELS, SHOTS, Mixture, Seen, Study, blank, collect, prior, suiting
 from auto_tasks import AUXILIARY, Pools, table_of
 from fit_priors import Observed, fit_mean, fit_quantiles, surface, weighted_quantile
 from threadpoolctl import threadpool_limits
@@ -32,6 +32,7 @@ from nlpmeta.metrics import calibration_bins, error_of_bins
 from nlpmeta.storage.files import write_json
 
 STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+HELD_ON = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 TAILS = (0.05, 0.95)  # of the accuracies of tasks lie below and above the band
 POOR = 0.1  # above guessing
 CLEAN = 0.02  # of clean tasks may look as if their labels were random
@@ -111,7 +112,9 @@ def was_learned(task: Observed) -> bool:
 
 def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
     """All that is learned, and the mixtures that it was learned from."""
-    study = Study.of(auto, tasks)
+    powers = suiting(tasks)
+    studies = [Study.of(auto, tasks, powers, held_on) for held_on in HELD_ON]
+    study = min(studies, key=lambda each: float(np.mean(losses(each.mixtures(STRENGTHS[1])))))
     strength = min(STRENGTHS, key=lambda s: float(np.mean(losses(study.mixtures(s)))))
     mixtures = study.mixtures(strength)
     over = temperature(mixtures)
@@ -119,8 +122,9 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
     # Labels look random where held-out texts are classified worse than in nearly all tasks that were learned.
     held_out = [each for each in observed_accuracy(mixtures) if each.estimate is not None and was_learned(each)]
     known = np.asarray([float(each.estimate[0]) for each in held_out if each.estimate is not None])
+    heads = list(auto.candidates)
     learned = replace(
-        blank(list(auto.candidates), prior(tasks, study.parts, list(auto.candidates)), strength, study.one_shot),
+        blank(heads, prior(tasks, study.parts, heads), strength, study.temperatures, study.held_on),
         temperature=over,
         quantiles=fit_quantiles(observed_likelihood(mixtures, over), LEVELS),
         accuracy=accuracy,
@@ -234,7 +238,10 @@ def main() -> None:
 
 def report(name: str, learned: Profile, mixtures: Sequence[Mixture]) -> None:
     """How the mixture did on kinds of tasks that its prior had left out."""
-    print(f"{name}: {len(mixtures)} tasks, strength {learned.strength}, scope {[round(w, 2) for w in learned.scope]}")
+    print(
+        f"{name}: {len(mixtures)} tasks, strength {learned.strength}, temperatures held on to by "
+        f"{learned.temperature_strength}, scope {[round(w, 2) for w in learned.scope]}"
+    )
     for n_shot in SHOTS:
         some = [each for each in mixtures if round(each.seen.size.n_shot) == n_shot]
         if some:

@@ -61,6 +61,10 @@ class DataError(NLPMetaError):
     """A file or data set does not hold what was asked of it."""
 
 
+class NotThereError(NLPMetaError, AttributeError):
+    """What a model of this kind does not have; ``hasattr`` and tools that look at all attributes pass over it."""
+
+
 class DataWarning(UserWarning):
     """Something in a user's data was skipped; the message says what and how much."""
 

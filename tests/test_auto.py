@@ -8,9 +8,10 @@ from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto import judging
-from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder, seen
+from nlpmeta.auto.heads import ADAPTED, BY_NAMES, FROZEN, ScaledEncoder, seen
 from nlpmeta.auto.judging import MISLEADING, disbelief
 from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.priors import shipped_priors
 from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
@@ -130,7 +131,7 @@ def test_a_class_gives_away_the_lead_that_more_examples_gave_it():
 def test_heads_are_judged_with_the_lead_taken_back():
     labels = torch.tensor([0, 1, 1, 1, 1])
     scores = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-    judged = judging.CrossValidation.of(["one"], [scores], labels)
+    judged = judging.CrossValidation.of(["one"], [scores], labels, shipped_priors().two_views)
     adjusted = scores / judged.temperatures[0] - 0.75 * torch.tensor([1.0, 4.0]).log()
     torch.testing.assert_close(judged.held_out[0], adjusted.log_softmax(1))
 
@@ -168,7 +169,35 @@ def test_with_one_shot_the_weights_are_those_of_the_priors(adapted):
     kept = {name: prior[name] for name in heads(auto, state)}
     for name, weight in kept.items():
         assert float(state[f"{name}/share"]) == pytest.approx(weight / sum(kept.values()), rel=1e-5)
-        assert float(state[f"{name}/scores_over"]) == pytest.approx(auto.priors.one_shot_temperatures[name])
+        assert float(state[f"{name}/scores_over"]) == pytest.approx(auto.priors.temperatures_of(1)[name])
+
+
+def test_the_better_names_find_held_out_texts_the_more_the_heads_count_that_trust_them(adapted):
+    auto, found = AutoHead(adapted), {}
+    for blur in (0.0, 0.3, 1.0):
+        for seed in range(6):
+            support, _, _ = task(2.0, 0.0, n_shot=5, seed=seed)
+            random = torch.randn(WAYS, 16, generator=torch.Generator().manual_seed(seed))
+            rows = F.normalize(words(4.0).features[:, :16] + blur * random, dim=1)
+            named = replace(support, names=Texts(tuple("wxyz"), torch.cat([rows, rows], dim=1)))
+            state = auto.adapt(named)
+            share = sum(float(state.get(f"{name}/share", 0.0)) for name in BY_NAMES)
+            found[blur] = found.get(blur, 0.0) + share / 6
+    assert found[0.0] > found[0.3] + 0.2 > found[1.0] + 0.2
+    assert found[0.0] > 0.5
+
+
+def test_names_that_find_texts_better_than_few_examples_do_make_answers_right(adapted, monkeypatch):
+    auto, right = AutoHead(adapted), {}
+    for trusting in (True, False):
+        if not trusting:
+            monkeypatch.setattr(auto, "candidates", {n: c for n, c in auto.candidates.items() if n not in BY_NAMES})
+        for seed in range(6):
+            support, queries, labels = task(1.5, 0.0, n_shot=5, seed=seed)
+            state = auto.adapt(replace(support, names=words(4.0)))
+            hits = (auto.logits(state, queries).argmax(1) == labels).float().mean()
+            right[trusting] = right.get(trusting, 0.0) + float(hits) / 6
+    assert right[True] > right[False] + 0.03
 
 
 def test_with_one_shot_names_that_contradict_the_examples_are_not_read(adapted):

@@ -61,3 +61,21 @@ def test_the_temperature_is_the_best_of_those_offered():
     labels = torch.multinomial((scores / 4).softmax(1), 1, generator=torch.Generator().manual_seed(2)).squeeze(1)
     offered = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
     assert fitting_temperature(scores, labels, offered, doubt=0.0) == 4.0
+
+
+def test_a_few_texts_leave_the_temperature_near_the_usual_one_and_many_do_not():
+    """Three right answers would be likeliest under the sharpest scores."""
+    scores, labels = torch.eye(3).repeat(200, 1), torch.arange(3).repeat(200)
+    offered = torch.logspace(-3, 3, 31, base=2.0)
+    few, many = (
+        fitting_temperature(scores[:n], labels[:n], offered, doubt=0.0, usual=2.0, strength=2.0) for n in (3, 600)
+    )
+    assert fitting_temperature(scores[:3], labels[:3], offered, doubt=0.0) == pytest.approx(1 / 8)
+    assert 1.0 < few < 2.0
+    assert many < few / 2
+
+
+def test_the_usual_temperature_is_kept_where_it_is_the_best_and_where_nothing_else_is_said():
+    offered = torch.logspace(-3, 3, 31, base=2.0)
+    flat, labels = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
+    assert fitting_temperature(flat, labels, offered, doubt=0.1, usual=2.0, strength=1.0) == pytest.approx(2.0)

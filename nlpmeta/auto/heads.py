@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import overload
 
 import torch
@@ -85,8 +86,11 @@ NAMES_ALONE = "prototypical"
 """The head for classes that are known by their names alone, as in the episodes of names that it was meta-trained on."""
 TUNED = "tuned"
 """The part that is fine-tuned to the task, where there was time for it; all others are heads on embeddings."""
+BY_NAMES = {"names as 8 texts": 8.0, "names as 32 texts": 32.0}
+"""The heads that trust the names of classes more than a handful of examples, and how many a name counts as."""
 WITHOUT_NAMES = "logistic without names"
-"""The head that is the same as ``logistic`` where the names of the classes say nothing."""
+NAMED = (WITHOUT_NAMES, *BY_NAMES)
+"""The heads that are the same as others where the names of the classes say nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,15 +119,14 @@ def candidates(
     """
     named = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY, name_weight=NAME_WEIGHT)
     plain = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY)
-    prototypical = PrototypicalNetwork(
-        encoder, metric="cosine", temperature=temperature, names=True, name_weight=name_weight
-    )
+    cosine = partial(PrototypicalNetwork, encoder, metric="cosine", temperature=temperature, names=True)
     ridge = RidgeHead(encoder)
     found = {
         "logistic": Candidate(named, (ADAPTED,)),
         WITHOUT_NAMES: Candidate(plain, (ADAPTED,)),
-        "prototypical": Candidate(prototypical, (ADAPTED,)),
+        "prototypical": Candidate(cosine(name_weight=name_weight), (ADAPTED,)),
         "ridge": Candidate(ridge, (ADAPTED,)),
+        **{name: Candidate(cosine(name_weight=weight), (ADAPTED,)) for name, weight in BY_NAMES.items()},
     }
     if two_views:
         found |= {

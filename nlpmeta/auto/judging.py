@@ -52,10 +52,18 @@ class CrossValidation:
     held_out: Tensor | None
 
     @classmethod
-    def of(cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor) -> "CrossValidation":
+    def of(
+        cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor, profile: "Profile"
+    ) -> "CrossValidation":
         """Judge heads by their ``scores`` ``(n_support, n_way)`` of texts that were held out."""
         doubt = 1 / (len(labels) + 1)  # as if one more text had every class alike
-        over = [fitting_temperature(each, labels, TEMPERATURES, doubt=doubt) for each in scores]
+        usual = profile.temperatures_of(len(labels) / scores[0].size(1))
+        over = [
+            fitting_temperature(
+                each, labels, TEMPERATURES, doubt=doubt, usual=usual.get(name), strength=profile.temperature_strength
+            )
+            for name, each in zip(heads, scores, strict=True)
+        ]
         lead = leads(labels, scores[0].size(1)).to(scores[0])
         parts = [(each / t - lead).log_softmax(1) for each, t in zip(scores, over, strict=True)]
         return cls(tuple(heads), tuple(over), torch.stack(parts))
@@ -70,15 +78,14 @@ def judge(
         encoder: what embedded the support.
         candidates: the heads that differ on this support.
         known: the support with its embeddings.
-        profile: what is known of the heads where nothing can be held out.
+        profile: what is known of the heads from other tasks.
     """
     folds = n_folds(known)
     if folds < 2:
-        return CrossValidation(
-            tuple(candidates), tuple(profile.one_shot_temperatures[name] for name in candidates), None
-        )
+        usual = profile.temperatures_of(len(known) / known.n_way)
+        return CrossValidation(tuple(candidates), tuple(usual[name] for name in candidates), None)
     scores = [held_out_scores(each.head, seen(encoder, known, each), folds) for each in candidates.values()]
-    return CrossValidation.of(tuple(candidates), scores, known.labels)
+    return CrossValidation.of(tuple(candidates), scores, known.labels, profile)
 
 
 def weights(
@@ -187,14 +194,29 @@ def beside(heads: Tensor, tuned: Tensor, labels: Tensor) -> tuple[float, Tensor]
     return float(shares[1]), likely.sort().values
 
 
-def fitting_temperature(scores: Tensor, labels: Tensor, temperatures: Tensor, *, doubt: float) -> float:
+def fitting_temperature(
+    scores: Tensor,
+    labels: Tensor,
+    temperatures: Tensor,
+    *,
+    doubt: float,
+    usual: float | None = None,
+    strength: float = 0.0,
+) -> float:
     """The temperature among ``temperatures`` at which ``labels`` ``(n,)`` are most likely, scores ``(n, n_way)``.
 
     Source: temperature scaling, Guo, Pleiss, Sun and Weinberger, ICML 2017, equation 9 (arXiv:1706.04599), with labels
-    that are smoothed by ``doubt``: a handful of right answers is no ground for certainty.
+    that are smoothed by ``doubt``: a handful of right answers is no ground for certainty. Where we differ: a handful
+    says little about temperatures, so one that is ``d`` doublings from the ``usual`` one costs ``strength`` times
+    ``log(1 + d * d)`` in the logarithm of the likelihood of all labels; little more for four doublings than for three,
+    as an encoder may have scores of another size than those that the usual ones are from.
     """
-    losses = [F.cross_entropy(scores / t, labels, label_smoothing=doubt) for t in temperatures]
-    return float(temperatures[int(torch.stack(losses).argmin())])
+    losses = torch.stack(
+        [F.cross_entropy(scores / t, labels, label_smoothing=doubt, reduction="sum") for t in temperatures]
+    )
+    if usual is not None:
+        losses = losses + strength * (temperatures.log2() - math.log2(usual)).square().log1p().to(losses)
+    return float(temperatures[int(losses.argmin())])
 
 
 def leads(labels: Tensor, n_way: int) -> Tensor:

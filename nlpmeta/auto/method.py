@@ -11,9 +11,9 @@ from torch import Tensor
 from nlpmeta.auto.heads import (
     ADAPTED,
     NAME_WEIGHT,
+    NAMED,
     NAMES_ALONE,
     TUNED,
-    WITHOUT_NAMES,
     Candidate,
     ScaledEncoder,
     candidates,
@@ -258,14 +258,14 @@ class AutoHead(Learner):
     @property
     def name_temperature(self) -> float:
         """Of scores by the names alone."""
-        return self.temperature * self.priors.one_shot_temperatures[NAMES_ALONE]
+        return self.temperature * self.priors.temperatures_of(1)[NAMES_ALONE]
 
     def heads_for(self, known: Support) -> dict[str, Candidate]:
         """The heads that differ on this support, by name; one alone was meta-trained on names in place of examples."""
         if known.stand_in is not None:
             return {NAMES_ALONE: self.candidates[NAMES_ALONE]}
         every = self._every if has_many(known) and n_folds(known) > 1 else self.candidates
-        return {name: each for name, each in every.items() if known.names is not None or name != WITHOUT_NAMES}
+        return {name: each for name, each in every.items() if known.names is not None or name not in NAMED}
 
     def judge(self, known: Support) -> CrossValidation:
         """What the support says of the heads; see ``judging.judge``."""

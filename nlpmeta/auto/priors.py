@@ -90,7 +90,8 @@ class Profile:
         heads: the names of the heads, in the order of ``prior``.
         prior: the weights of the mixture that was best on tasks of that size, ``(n_shots, n_ways, n_heads)``.
         strength: how many held-out texts the prior counts as.
-        one_shot_temperatures: for each head, where nothing can be held out.
+        head_temperatures: what suited the scores of each head, as powers of 2, ``(n_shots, 1, n_heads)``.
+        temperature_strength: how much these are held on to; see ``judging.fitting_temperature``.
         temperature: what the scores of the mixture are divided by.
         levels: the coverages that ``quantiles`` are for, rising.
         quantiles: the log probability that the true class reaches with each of these probabilities.
@@ -103,7 +104,8 @@ class Profile:
     heads: tuple[str, ...]
     prior: Surface
     strength: float
-    one_shot_temperatures: Mapping[str, float]
+    head_temperatures: Surface
+    temperature_strength: float
     temperature: Surface
     levels: tuple[float, ...]
     quantiles: Shrunk
@@ -115,12 +117,13 @@ class Profile:
     @classmethod
     def of(cls, facts: Mapping[str, object]) -> "Profile":
         """What ``json`` gave."""
-        surface = {name: Surface.of(_mapping(facts[name])) for name in ("prior", "temperature", "band", "clean")}
-        temperatures = {name: float(str(t)) for name, t in _mapping(facts["one_shot_temperatures"]).items()}
+        surfaces = ("prior", "head_temperatures", "temperature", "band", "clean")
+        surface = {name: Surface.of(_mapping(facts[name])) for name in surfaces}
         return cls(
             heads=tuple(map(str, _list(facts["heads"]))),
             strength=float(str(facts["strength"])),
-            one_shot_temperatures=temperatures,
+            temperature_strength=float(str(facts["temperature_strength"])),
+            head_temperatures=surface["head_temperatures"],
             levels=tuple(_list(facts["levels"])),
             scope=tuple(_list(facts["scope"])),
             prior=surface["prior"],
@@ -137,7 +140,8 @@ class Profile:
             "heads": list(self.heads),
             "prior": self.prior.json(),
             "strength": self.strength,
-            "one_shot_temperatures": {name: round(t, 4) for name, t in self.one_shot_temperatures.items()},
+            "head_temperatures": self.head_temperatures.json(),
+            "temperature_strength": self.temperature_strength,
             "temperature": self.temperature.json(),
             "levels": list(self.levels),
             "quantiles": self.quantiles.json(),
@@ -152,6 +156,11 @@ class Profile:
         known = dict(zip(self.heads, self.prior.at(n_shot, n_way).tolist(), strict=True))
         weights = torch.tensor([max(known[name], 0.0) for name in heads], dtype=torch.float64, device="cpu")
         return weights / weights.sum()
+
+    def temperatures_of(self, n_shot: float) -> dict[str, float]:
+        """What scores are divided by on most tasks with so many examples of a class, by the name of the head."""
+        powers = self.head_temperatures.at(n_shot, 2)
+        return dict(zip(self.heads, np.exp2(powers).tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ class AnsweringClassifier(KeptClassifier):
         """The probability from which on each label is given, ``(n_labels,)``, where a text may have several.
 
         Raises:
-            NLPMetaError: if each text gets one label.
+            NotThereError: if each text gets one label.
         """
         return thresholds_of(self.fitted_)
 

@@ -10,7 +10,7 @@ from nlpmeta.data import LabeledTexts
 from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import checked_labels, classes_of, joined, kind_of, words_of
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts, checked_marks, gives_several
-from nlpmeta.errors import DataError, NLPMetaError
+from nlpmeta.errors import DataError, NLPMetaError, NotThereError
 from nlpmeta.learners.abilities import THRESHOLDS, GivesSeveral
 from nlpmeta.learners.base import Embed, Learner, learners
 
@@ -217,10 +217,10 @@ def thresholds_of(fitted: Fitted) -> "NDArray[np.float32]":
     """The probability from which on each label is given, ``(n_labels,)``.
 
     Raises:
-        NLPMetaError: if the model gives one label per text.
+        NotThereError: if the model gives one label per text.
     """
     if not fitted.gives_sets:
-        raise NLPMetaError("This model gives one label per text, so its labels have no thresholds.")
+        raise NotThereError("This model gives one label per text, so its labels have no thresholds.")
     found: NDArray[np.float32] = fitted.state[THRESHOLDS].float().sigmoid().cpu().numpy()
     return found
 

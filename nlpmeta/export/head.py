@@ -195,7 +195,7 @@ def compile_names(learner: Learner, checkpoint: Path, engine: Engine) -> Agreeme
     )
     if name is not None and encoder.normalise:
         temperatures = {n_way: float(profile.temperature.at(1, n_way)) for n_way in profile.temperature.ways}
-        over = auto.temperature * profile.one_shot_temperatures[NAMES_ALONE]
+        over = auto.temperature * profile.temperatures_of(1)[NAMES_ALONE]
         write_names(checkpoint, _light(encoder, name), scores_over=over, temperatures=temperatures)
     return found
 
