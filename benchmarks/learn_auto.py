@@ -2,8 +2,9 @@
 
     python benchmarks/learn_auto.py --data-dir ../shared/data     # make learn-auto
 
-Writes nlpmeta/auto/priors.json and nlpmeta/auto/families.safetensors, in about 35 minutes of one core. Run it again whenever the shipped checkpoint changes. The tasks are ``auto_tasks.AUXILIARY``; the datasets
-and languages of the reported results are never read. Embeddings are cached on disk: a second run is faster.
+Writes nlpmeta/auto/priors.json and nlpmeta/auto/families.safetensors, in about 35 minutes of one core. Run it again
+whenever the shipped checkpoint changes. The tasks are ``auto_tasks.AUXILIARY``; the datasets and languages of the
+reported results are never read. Embeddings are cached on disk: a second run is faster.
 """
 
 import argparse
