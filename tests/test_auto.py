@@ -136,6 +136,26 @@ def test_heads_are_judged_with_the_lead_taken_back():
     torch.testing.assert_close(judged.held_out[0], adjusted.log_softmax(1))
 
 
+def test_a_few_held_out_texts_leave_a_known_head_near_its_usual_temperature():
+    profile, labels = shipped_priors().two_views, torch.tensor([0, 1, 0, 1])
+    free, scores = replace(profile, temperature_strength=0.0), 4 * torch.eye(2)[labels]
+    over = {
+        which: judging.CrossValidation.of(["logistic", "unknown"], [scores, scores], labels, each).temperatures
+        for which, each in {"held": profile, "free": free}.items()
+    }
+    usual = profile.temperatures_of(2)["logistic"]
+    assert abs(math.log2(over["held"][0] / usual)) < abs(math.log2(over["free"][0] / usual)) - 1
+    assert over["held"][1] == over["free"][1] == over["free"][0]  # of a head that is not known nothing is usual
+
+
+def test_heads_that_differ_by_names_alone_are_left_out_without_names(adapted):
+    auto = AutoHead(adapted)
+    support, _, _ = task(2.0, 0.0, n_shot=5)
+    alike = {"logistic without names", *BY_NAMES}
+    assert set(auto.candidates) - set(auto.heads_for(support)) == alike
+    assert set(auto.heads_for(replace(support, names=words(4.0)))) == set(auto.candidates)
+
+
 def test_a_class_with_few_examples_is_predicted_nearly_as_often_as_the_others(adapted, monkeypatch):
     auto, found = AutoHead(adapted), {}
     for balance in (0.0, judging.BALANCE):
