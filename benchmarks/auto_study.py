@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from auto_tasks import Pools
-from fit_priors import SHOTS as SHOTS_OF_GRID
-from fit_priors import Size, nearness, surface, weighted_quantile
+from fit_priors import Size, surface, weighted_quantile
 from torch import Tensor
 
 from nlpmeta.auto.heads import FROZEN, ScaledEncoder, columns_of, features_of, seen
@@ -127,22 +126,20 @@ def suiting(tasks: Sequence[Seen]) -> list[dict[str, float]]:
 
 
 def head_temperatures(tasks: Sequence[Seen], powers: Sequence[dict[str, float]], heads: Sequence[str]) -> Surface:
-    """For each number of shots what suits the query texts of most tasks, whatever their ways; families count alike."""
-    sizes = [replace(task.size, n_way=2) for task in tasks]
-    rows = []
-    for n_shot in SHOTS_OF_GRID:
-        near = nearness(sizes, n_shot, 2)
-        kept = {name: [i for i, each in enumerate(powers) if name in each] for name in heads}
-        rows.append(
-            [[weighted_quantile(np.asarray([powers[i][n] for i in kept[n]]), near[kept[n]], 0.5) for n in heads]]
-        )
-    return Surface(SHOTS_OF_GRID, (2.0,), np.asarray(rows))
+    """For tasks of each size what suits the query texts of most of them; families count alike."""
+    rows = {name: [i for i, each in enumerate(powers) if name in each] for name in heads}
+    known = {name: np.asarray([powers[i][name] for i in rows[name]]) for name in heads}
+
+    def usual(near: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        return np.asarray([weighted_quantile(known[name], near[rows[name]], 0.5) for name in heads])
+
+    return surface([task.size for task in tasks], usual)
 
 
 def judged(task: Seen, profile: Profile) -> CrossValidation:
     """As ``AutoHead.judge``."""
     if task.held_out is None:
-        usual = profile.temperatures_of(task.size.n_shot)
+        usual = profile.temperatures_of(task.size.n_shot, task.size.n_way)
         return CrossValidation(task.heads, tuple(usual[name] for name in task.heads), None)
     return CrossValidation.of(task.heads, task.held_out, task.support.labels, profile)
 

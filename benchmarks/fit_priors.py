@@ -29,15 +29,22 @@ class Size:
 
 
 def nearness(sizes: Sequence[Size], n_shot: float, n_way: float) -> "NDArray[np.float64]":
-    """How much each task counts at a point of the grid, ``(n_tasks,)``; families count alike."""
+    """How much each task counts at a point of the grid, ``(n_tasks,)``; families count alike.
+
+    Where there is one example a class nothing can be held out, and what is known beforehand is all there is: these
+    tasks and the others say nothing about one another.
+    """
     shots = np.log2([size.n_shot for size in sizes]) - np.log2(n_shot)
     ways = np.log2([size.n_way for size in sizes]) - np.log2(n_way)
     weights = np.exp(-((shots / REACH_SHOTS) ** 2 + (ways / REACH_WAYS) ** 2) / 2)
+    same = np.asarray([size.n_shot == 1 for size in sizes]) == (n_shot == 1)
+    weights *= same if same.any() else 1
     families = np.asarray([size.family for size in sizes])
     totals = {family: float(weights[families == family].sum()) for family in set(families.tolist())}
     whole = max(totals.values())
     # A family with many tasks is no more to be believed than one with few; one that is far away stays far.
-    shared: NDArray[np.float64] = weights * np.asarray([(totals[f] / whole) ** -0.5 for f in families.tolist()])
+    alike = {family: (total / whole) ** -0.5 if total else 0.0 for family, total in totals.items()}
+    shared: NDArray[np.float64] = weights * np.asarray([alike[family] for family in families.tolist()])
     whole_weight: NDArray[np.float64] = shared / shared.sum()
     return whole_weight
 

@@ -43,6 +43,13 @@ def losses(mixtures: Sequence[Mixture]) -> list[float]:
     return [-float(each.true_query().mean()) for each in mixtures]
 
 
+def mean_loss(mixtures: Sequence[Mixture]) -> float:
+    """The mean of ``losses`` over the tasks of each family, and of these over the families."""
+    families = np.asarray([each.seen.size.family for each in mixtures])
+    found = np.asarray(losses(mixtures))
+    return float(np.mean([found[families == family].mean() for family in sorted(set(families.tolist()))]))
+
+
 def temperature(mixtures: Sequence[Mixture]) -> Surface:
     """The temperature under which the query texts of tasks of each size are most likely."""
     table = np.asarray(
@@ -114,8 +121,8 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
     """All that is learned, and the mixtures that it was learned from."""
     powers = suiting(tasks)
     studies = [Study.of(auto, tasks, powers, held_on) for held_on in HELD_ON]
-    study = min(studies, key=lambda each: float(np.mean(losses(each.mixtures(STRENGTHS[1])))))
-    strength = min(STRENGTHS, key=lambda s: float(np.mean(losses(study.mixtures(s)))))
+    study = min(studies, key=lambda each: mean_loss(each.mixtures(STRENGTHS[1])))
+    strength = min(STRENGTHS, key=lambda s: mean_loss(study.mixtures(s)))
     mixtures = study.mixtures(strength)
     over = temperature(mixtures)
     accuracy, band = fit_mean(observed_accuracy(mixtures), tails=TAILS)

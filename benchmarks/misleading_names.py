@@ -94,7 +94,7 @@ def mean_of_families(tasks: Sequence[Drawn], values: Sequence[float]) -> float:
 
 def against(auto: AutoHead, task: Drawn) -> float:
     """How much less likely than by chance the names make the examples, in the logarithm."""
-    return method.disbelief(auto.as_first_seen(task.support), auto.name_temperature)
+    return method.disbelief(auto.as_first_seen(task.support), auto.names_over(task.support.n_way))
 
 
 def column(auto: AutoHead, tasks: Sequence[Drawn]) -> list[str]:

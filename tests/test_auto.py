@@ -143,7 +143,7 @@ def test_a_few_held_out_texts_leave_a_known_head_near_its_usual_temperature():
         which: judging.CrossValidation.of(["logistic", "unknown"], [scores, scores], labels, each).temperatures
         for which, each in {"held": profile, "free": free}.items()
     }
-    usual = profile.temperatures_of(2)["logistic"]
+    usual = profile.temperatures_of(2, 2)["logistic"]
     assert abs(math.log2(over["held"][0] / usual)) < abs(math.log2(over["free"][0] / usual)) - 1
     assert over["held"][1] == over["free"][1] == over["free"][0]  # of a head that is not known nothing is usual
 
@@ -189,7 +189,7 @@ def test_with_one_shot_the_weights_are_those_of_the_priors(adapted):
     kept = {name: prior[name] for name in heads(auto, state)}
     for name, weight in kept.items():
         assert float(state[f"{name}/share"]) == pytest.approx(weight / sum(kept.values()), rel=1e-5)
-        assert float(state[f"{name}/scores_over"]) == pytest.approx(auto.priors.temperatures_of(1)[name])
+        assert float(state[f"{name}/scores_over"]) == pytest.approx(auto.priors.temperatures_of(1, WAYS)[name])
 
 
 def test_the_better_names_find_held_out_texts_the_more_the_heads_count_that_trust_them(adapted):
@@ -236,7 +236,7 @@ def test_names_that_miss_one_example_of_few_are_still_read(adapted):
     half_right = words(4.0).features.clone()
     half_right[:2] = 0.5 * (half_right[:2] + half_right[:2].flip(0)) + 0.01 * half_right[:2].flip(0)
     named = replace(support, names=Texts(tuple("wxyz"), half_right))
-    assert float(disbelief(auto.as_first_seen(named), auto.name_temperature)) < MISLEADING
+    assert float(disbelief(auto.as_first_seen(named), auto.names_over(named.n_way))) < MISLEADING
     with_names, without = (auto.logits(auto.adapt(each), queries) for each in (named, support))
     assert not torch.allclose(with_names, without)
 

@@ -48,7 +48,7 @@ def test_the_shipped_priors_know_every_head_of_auto(encoder):
     for auto in (AutoHead(adapted_encoder()), AutoHead(encoder)):
         assert set(auto.candidates) == set(auto.priors.heads)
         for n_shot in (1, 5, 50):
-            usual = auto.priors.temperatures_of(n_shot)
+            usual = auto.priors.temperatures_of(n_shot, 7)
             assert set(usual) == set(auto.candidates)
             assert all(0 < value < float("inf") for value in usual.values())
             assert float(auto.priors.prior_of(list(auto.candidates), n_shot, 7).sum()) == pytest.approx(1.0)

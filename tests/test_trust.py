@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOPICS
-from fit_priors import Observed, Size, fit_mean, fit_quantiles, weighted_quantile
+from fit_priors import Observed, Size, fit_mean, fit_quantiles, nearness, weighted_quantile
 from test_auto import task
 from test_lora import adapted_encoder
 
@@ -52,6 +52,14 @@ def test_a_task_that_is_known_well_gets_a_threshold_of_its_own():
     easy, hard = np.full(len(LEVELS), -0.2), np.full(len(LEVELS), -4.0)
     low, high = (learned.at(each, n_texts=50, n_shot=10, n_way=5)[2] for each in (hard, easy))
     assert high - low > 1.0
+
+
+def test_tasks_with_one_example_a_class_and_others_say_nothing_of_one_another():
+    sizes = [Size(f"family {i}", n_shot, 5, int(5 * n_shot), "kind") for i, n_shot in enumerate((1.0, 2.0, 1.0, 5.0))]
+    assert (nearness(sizes, 1, 5) > 0).tolist() == [True, False, True, False]
+    assert (nearness(sizes, 2, 5) > 0).tolist() == [False, True, False, True]
+    alone = nearness(sizes[:1], 5, 5)  # where there are no others they must do
+    np.testing.assert_allclose(alone, [1.0])
 
 
 def test_a_weighted_quantile_is_that_of_repeated_values():

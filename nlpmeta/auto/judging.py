@@ -57,14 +57,15 @@ class CrossValidation:
     ) -> "CrossValidation":
         """Judge heads by their ``scores`` ``(n_support, n_way)`` of texts that were held out."""
         doubt = 1 / (len(labels) + 1)  # as if one more text had every class alike
-        usual = profile.temperatures_of(len(labels) / scores[0].size(1))
+        n_way = scores[0].size(1)
+        usual = profile.temperatures_of(len(labels) / n_way, n_way)
         over = [
             fitting_temperature(
                 each, labels, TEMPERATURES, doubt=doubt, usual=usual.get(name), strength=profile.temperature_strength
             )
             for name, each in zip(heads, scores, strict=True)
         ]
-        lead = leads(labels, scores[0].size(1)).to(scores[0])
+        lead = leads(labels, n_way).to(scores[0])
         parts = [(each / t - lead).log_softmax(1) for each, t in zip(scores, over, strict=True)]
         return cls(tuple(heads), tuple(over), torch.stack(parts))
 
@@ -82,7 +83,7 @@ def judge(
     """
     folds = n_folds(known)
     if folds < 2:
-        usual = profile.temperatures_of(len(known) / known.n_way)
+        usual = profile.temperatures_of(len(known) / known.n_way, known.n_way)
         return CrossValidation(tuple(candidates), tuple(usual[name] for name in candidates), None)
     scores = [held_out_scores(each.head, seen(encoder, known, each), folds) for each in candidates.values()]
     return CrossValidation.of(tuple(candidates), scores, known.labels, profile)

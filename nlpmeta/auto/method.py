@@ -247,7 +247,7 @@ class AutoHead(Learner):
         """The support with its embeddings, and without names that seem to say nothing about the classes."""
         names = support.names and replace(support.names, features=self.embed(support.names))
         known = replace(support, features=self.embed(support), names=names)
-        if n_folds(support) < 2 and disbelief(self.as_first_seen(known), self.name_temperature) > MISLEADING:
+        if n_folds(support) < 2 and disbelief(self.as_first_seen(known), self.names_over(known.n_way)) > MISLEADING:
             return replace(known, names=None)
         return known
 
@@ -255,10 +255,9 @@ class AutoHead(Learner):
         """The support as the first head sees it, which reads the adapted encoder."""
         return seen(self.encoder, known, next(iter(self.candidates.values())))
 
-    @property
-    def name_temperature(self) -> float:
-        """Of scores by the names alone."""
-        return self.temperature * self.priors.temperatures_of(1)[NAMES_ALONE]
+    def names_over(self, n_way: float) -> float:
+        """What cosines to the names alone of so many classes are divided by."""
+        return self.temperature * self.priors.temperatures_of(1, n_way)[NAMES_ALONE]
 
     def heads_for(self, known: Support) -> dict[str, Candidate]:
         """The heads that differ on this support, by name; one alone was meta-trained on names in place of examples."""

@@ -90,7 +90,7 @@ class Profile:
         heads: the names of the heads, in the order of ``prior``.
         prior: the weights of the mixture that was best on tasks of that size, ``(n_shots, n_ways, n_heads)``.
         strength: how many held-out texts the prior counts as.
-        head_temperatures: what suited the scores of each head, as powers of 2, ``(n_shots, 1, n_heads)``.
+        head_temperatures: what suited the scores of each head, as powers of 2, ``(n_shots, n_ways, n_heads)``.
         temperature_strength: how much these are held on to; see ``judging.fitting_temperature``.
         temperature: what the scores of the mixture are divided by.
         levels: the coverages that ``quantiles`` are for, rising.
@@ -157,9 +157,9 @@ class Profile:
         weights = torch.tensor([max(known[name], 0.0) for name in heads], dtype=torch.float64, device="cpu")
         return weights / weights.sum()
 
-    def temperatures_of(self, n_shot: float) -> dict[str, float]:
-        """What scores are divided by on most tasks with so many examples of a class, by the name of the head."""
-        powers = self.head_temperatures.at(n_shot, 2)
+    def temperatures_of(self, n_shot: float, n_way: float) -> dict[str, float]:
+        """What scores are divided by on most tasks of that size, by the name of the head."""
+        powers = self.head_temperatures.at(n_shot, n_way)
         return dict(zip(self.heads, np.exp2(powers).tolist(), strict=True))
 
 

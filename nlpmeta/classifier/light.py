@@ -170,14 +170,14 @@ class LightNames:
 
     Attributes:
         encoder: what prototypes are of.
-        scores_over: what cosines are divided by.
         ways: numbers of classes, rising.
-        temperatures: what the scores are then divided by, for each of these.
+        scores_over: what cosines are divided by, for each of these.
+        temperatures: what the scores are then divided by.
     """
 
     encoder: LightEncoder
-    scores_over: float
     ways: tuple[float, ...]
+    scores_over: tuple[float, ...]
     temperatures: tuple[float, ...]
 
     @classmethod
@@ -188,8 +188,8 @@ class LightNames:
             return None
         try:
             facts = json.loads(read_bytes(place, most=LARGEST_JSON))
-            ways, temperatures = (tuple(map(float, facts[name])) for name in ("ways", "temperatures"))
-            found = cls(LightEncoder.of(facts, engine), float(facts["scores_over"]), ways, temperatures)
+            known = (tuple(map(float, facts[name])) for name in ("ways", "scores_over", "temperatures"))
+            found = cls(LightEncoder.of(facts, engine), *known)
             return None if found.encoder.compiled is None else found
         except _UNSOUND:
             return None
@@ -208,8 +208,10 @@ class LightNames:
         vectors = self.encoder.embed([text for each in words for text in each]).astype(np.float64)
         ends = np.cumsum([len(each) for each in words])
         means = np.stack([part.mean(0) for part in np.split(vectors, ends[:-1])])
-        scaled = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12) / self.scores_over
-        temperature = float(np.interp(np.log(named.n_way), np.log(self.ways), self.temperatures))
+        at, ways = np.log(named.n_way), np.log(self.ways)
+        over = np.exp(np.interp(at, ways, np.log(self.scores_over)))  # both as in a Surface; here powers are linear
+        temperature = float(np.interp(at, ways, self.temperatures))
+        scaled = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12) / over
         weight, bias = scaled[None].astype(np.float32), np.zeros((1, named.n_way), np.float32)
         return LightClassifier(LightHeads(weight, bias, np.ones(1, np.float32), temperature), classes, self.encoder)
 
@@ -235,22 +237,19 @@ def write_light(folder: Path, heads: LightHeads, classes: "NDArray[np.generic]",
         write_bytes(place, content)
 
 
-def write_names(
-    checkpoint: Path, encoder: LightEncoder, *, scores_over: float, temperatures: Mapping[float, float]
-) -> None:
+def write_names(checkpoint: Path, encoder: LightEncoder, over: Mapping[float, tuple[float, float]]) -> None:
     """Keep what predictions by the names of classes alone need of ``checkpoint``, without PyTorch.
 
     Args:
         checkpoint: its folder.
         encoder: what the prototypes of names are of.
-        scores_over: what cosines are divided by.
-        temperatures: what the scores are then divided by, for some numbers of classes, rising.
+        over: what cosines are divided by, and then the scores, for some numbers of classes, rising.
 
     Raises:
         WorkFailedError: if the cache cannot be written.
     """
-    facts = {**encoder.json(), "scores_over": scores_over}
-    facts |= {"ways": list(temperatures), "temperatures": list(temperatures.values())}
+    scores_over, temperatures = zip(*over.values(), strict=True)
+    facts = {**encoder.json(), "ways": list(over), "scores_over": scores_over, "temperatures": temperatures}
     if (place := _place(checkpoint, ".json")) is not None:
         write_json(place, facts)
 

@@ -194,9 +194,9 @@ def compile_names(learner: Learner, checkpoint: Path, engine: Engine) -> Agreeme
         None if name is not None and CompiledEncoder.is_sound(name) else compile_encoder(encoder, precision_of(engine))
     )
     if name is not None and encoder.normalise:
-        temperatures = {n_way: float(profile.temperature.at(1, n_way)) for n_way in profile.temperature.ways}
-        over = auto.temperature * profile.temperatures_of(1)[NAMES_ALONE]
-        write_names(checkpoint, _light(encoder, name), scores_over=over, temperatures=temperatures)
+        ways = sorted({*profile.temperature.ways, *profile.head_temperatures.ways})
+        temperatures = {n_way: (auto.names_over(n_way), float(profile.temperature.at(1, n_way))) for n_way in ways}
+        write_names(checkpoint, _light(encoder, name), temperatures)
     return found
 
 
