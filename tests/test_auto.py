@@ -129,10 +129,10 @@ def test_a_class_gives_away_the_lead_that_more_examples_gave_it():
 
 
 def test_heads_are_judged_with_the_lead_taken_back():
-    labels = torch.tensor([0, 1, 1, 1, 1])
-    scores = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 0, 1, 1, 1, 1, 1, 1])
+    scores = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     judged = judging.CrossValidation.of(["one"], [scores], labels, shipped_priors().two_views)
-    adjusted = scores / judged.temperatures[0] - 0.75 * torch.tensor([1.0, 4.0]).log()
+    adjusted = scores / judged.temperatures[0] - 0.75 * torch.tensor([1.0, 3.0]).log()
     torch.testing.assert_close(judged.held_out[0], adjusted.log_softmax(1))
 
 
@@ -290,11 +290,43 @@ def test_an_encoder_without_adapters_has_one_head_that_is_regularised_more(encod
     assert float(shares.sum()) == pytest.approx(1.0) and bool((shares >= 0).all())
 
 
-def test_many_examples_but_for_one_class_are_judged_by_priors_alone(adapted):
+def test_a_class_with_one_text_does_not_keep_the_others_from_being_held_out(adapted):
     auto = AutoHead(adapted)
     uneven = few_of_the_first_class(task(2.0, 2.0, n_shot=40)[0], 1)
-    assert not any(name.startswith("regularised") for name in auto.heads_for(uneven))
-    assert float(sum(head.share for head in auto.predictor(auto.adapt(uneven)).heads)) == pytest.approx(1.0)
+    alone = int(torch.nonzero(uneven.labels == 0))
+    rows = judging.rows_held_out(uneven.labels).tolist()
+    assert rows == [row for row in range(len(uneven)) if row != alone]
+    assert any(name.startswith("regularised") for name in auto.heads_for(uneven))
+    with torch.no_grad():
+        judged = auto.judge(uneven)
+        state = auto.adapt_to(uneven, judged)
+    assert judged.held_out.shape == (len(judged.heads), len(rows), WAYS)
+    assert state["mixture/held_out"].shape == (len(rows),)
+    assert float(sum(head.share for head in auto.predictor(state).heads)) == pytest.approx(1.0)
+
+
+def test_what_is_held_out_of_an_uneven_support_is_in_its_order_and_never_seen(adapted):
+    """Each text is scored by a head that knows those of the other fold and the lone one, here prototypes by hand."""
+    uneven = few_of_the_first_class(task(2.0, 2.0, n_shot=4)[0], 1)
+    head = AutoHead(adapted).candidates["prototypical on frozen"].head
+    own = replace(uneven, features=uneven.features[:, : uneven.features.size(1) // 2])
+    found, rows = judging.held_out_scores(head, own, 2), judging.rows_held_out(own.labels).tolist()
+    turn = {row: turn % 2 for label in range(WAYS) for turn, row in enumerate(torch.nonzero(own.labels == label)[:, 0])}
+    fold = {int(row): at for row, at in turn.items()} | {int(torch.nonzero(own.labels == 0)): -1}
+    for place, row in enumerate(rows):
+        rest = torch.tensor([other for other in range(len(own)) if fold[other] != fold[row]])
+        known = Support(("",) * len(rest), own.features[rest], own.labels[rest], WAYS)
+        expected = head.logits(head.adapt(known), Texts(("",), own.features[row : row + 1]))[0]
+        torch.testing.assert_close(found[place], expected)
+
+
+def test_nothing_is_held_out_where_half_of_the_classes_have_one_text(adapted):
+    auto = AutoHead(adapted)
+    labels = torch.arange(WAYS).repeat_interleave(torch.tensor([1, 1, 30, 30]))
+    features = torch.randn(len(labels), 32, generator=torch.Generator().manual_seed(0))
+    half = Support(("",) * len(labels), features, labels, WAYS)
+    assert judging.n_folds(half) < 2 and auto.judge(half).held_out is None
+    assert not any(name.startswith("regularised") for name in auto.heads_for(half))
 
 
 def test_heads_are_judged_anew_once_there_are_many_examples(adapted, monkeypatch):

@@ -1,6 +1,7 @@
 """``auto`` with a budget: when it fine-tunes beside its heads, what share that gets, and that the rest still works."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from test_lora import adapted_encoder
 from nlpmeta import FewShotClassifier, LabeledTexts
 from nlpmeta.auto.diagnosis import tuning_note
 from nlpmeta.auto.heads import TUNED
+from nlpmeta.auto.judging import beside
 from nlpmeta.auto.method import AutoHead
+from nlpmeta.auto.mixture import mixed
 from nlpmeta.auto.several import several_beside_tuned
 from nlpmeta.classifier.given import held_out_probabilities
 from nlpmeta.cli import main
@@ -208,7 +211,9 @@ def test_the_command_says_what_fine_tuning_takes(checkpoint, pool, tmp_path, cap
     found = json.loads(out)
     assert code == 0 and "fine-tuning on 24 texts, 3 times 15 steps at most: about" in err
     assert found["curve"] == [] and found["task"]["budget"] == 60
-    assert run("--shots", 4, "--budget", 60, "--out", tmp_path / "b")[2].count("some class has fewer than 5 examples")
+    assert run("--shots", 4, "--budget", 60, "--out", tmp_path / "b")[2].count(
+        "half of the classes or more have fewer than 5"
+    )
     code, _, err = run("--shots", 8, "--budget", "0.00001s", "--out", tmp_path / "c")
     assert code == 0 and "no fine-tuning: 3 times on 24 texts take" in err and "more --budget" in err
     code, _, err = run("--shots", 8, "--budget", 9, "--method", "ridge", "--out", tmp_path / "d")
@@ -221,7 +226,7 @@ def test_the_command_says_what_fine_tuning_takes(checkpoint, pool, tmp_path, cap
     tagged.write_text("text,label\nball,sport;food\nsoup,food\ngoal,sport\n", encoding="utf-8")
     more = ["--data", tagged, "--label-separator", ";", "--budget", 9, "--out", tmp_path / "f"]
     code, _, err = run("--shots", "all", *more)
-    assert code == 0 and "no fine-tuning: some class has fewer than 5" in err
+    assert code == 0 and "no fine-tuning: half of the classes or more have fewer than 5" in err
 
 
 def test_folds_and_the_saved_model_are_fine_tuned_or_neither_is(checkpoint, uneven, tmp_path, capsys, monkeypatch):
@@ -233,7 +238,7 @@ def test_folds_and_the_saved_model_are_fine_tuned_or_neither_is(checkpoint, unev
     )
     common = ["adapt", "--data", str(table), "--checkpoint", str(checkpoint), "--shots", "all", "--budget", "5min"]
     assert main([*common, "--out", str(tmp_path / "m")]) == 0
-    assert "no fine-tuning: some class has fewer than 5" in capsys.readouterr().err
+    assert "no fine-tuning: half of the classes or more have fewer than 5" in capsys.readouterr().err
     assert not FewShotClassifier.from_pretrained(tmp_path / "m").fitted_.predictor.is_tuned
     five, auto = uneven.select(rows), AutoHead(adapted_encoder())
     request = AdaptRequest(budget=60)
@@ -243,9 +248,9 @@ def test_folds_and_the_saved_model_are_fine_tuned_or_neither_is(checkpoint, unev
 
 def test_there_is_a_hint_from_twenty_examples_on_where_something_can_be_tuned(auto):
     texts = ["ball"] * 40
-    assert "--budget" in tuning_note(auto.within(0), texts, 1, fewest=20)
-    assert tuning_note(auto.within(0), texts, 1, fewest=19) is None
-    assert tuning_note(FineTuned(adapted_encoder()), texts, 1, fewest=20) is None
+    assert "--budget" in tuning_note(auto.within(0), texts, [[20, 20, 1]])
+    assert tuning_note(auto.within(0), texts, [[20, 20, 20], [20, 20, 19, 19]]) is None
+    assert tuning_note(FineTuned(adapted_encoder()), texts, [[20, 20]]) is None
 
 
 def test_a_bar_inside_another_is_not_drawn_over_it(monkeypatch):
@@ -349,6 +354,27 @@ def test_what_reads_the_same_is_held_out_together_and_classes_with_few_texts_hol
     assert held_out_rows(alike, [0] * 6, one_in=5, least=5) == []
     few = Support(pool.texts[:9], None, torch.tensor([0] * 5 + [1] * 4), 2)
     assert FineTuned(adapted_encoder()).rehearsed(few) is None
+
+
+def test_a_class_with_one_text_does_not_keep_the_others_from_being_fine_tuned(auto, uneven, monkeypatch):
+    """Held-out texts of the heads are numbered without the lone one, those of the rehearsal with it."""
+    monkeypatch.setattr("nlpmeta.auto.judging.WORTH_TUNING", -1e9)
+    three = LabeledTexts.from_names(["alone", *uneven.texts], ["a lone one", *uneven.names()])
+    known, judged, _ = learned(auto, three)
+    assert judged.held_out.size(1) == len(three) - 1
+    state = auto.adapt_to(known, judged)
+    assert auto.predictor(state).is_tuned and len(state["mixture/held_out"]) == 6 + 3
+    auto_heads = mixed(judged.held_out, auto.weights(judged, known))
+    tried = auto.tuned.stepping(5).rehearsed(auto._as_tuned(known))
+    out = torch.tensor([order_of(known)[row] for row in tried.rows])
+    assert 0 not in out.tolist()
+    by_hand = beside(auto_heads, tried.scores, known.labels, out)
+    own = auto_heads.log_softmax(1)[out - 1].gather(1, known.labels[out].unsqueeze(1)).squeeze(1)
+    flat = beside(
+        auto_heads, torch.full_like(tried.scores, -30.0).index_fill_(1, torch.tensor([0]), 0.0), known.labels, out
+    )
+    assert by_hand is not None and flat is not None
+    torch.testing.assert_close(flat[1], (own + math.log(1 - flat[0])).sort().values, rtol=1e-3, atol=1e-3)
 
 
 def test_no_step_is_no_part(auto, uneven):

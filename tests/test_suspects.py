@@ -53,6 +53,17 @@ def test_weights_of_examples_count_when_others_are_held_out(encoder_folder, pool
     assert wrong[1] != pytest.approx(wrong[0], rel=1e-3)
 
 
+def test_a_class_with_one_text_comes_last_and_planted_errors_still_first(model, pool, planted):
+    names, rows = planted
+    found = model.suspects(["ball soup", *pool.texts], ["alone", *names])
+    assert (found[-1].row, found[-1].label, found[-1].probability) == (0, "alone", None)
+    assert len({each.row - 1 for each in found[:4]} & rows) >= 3
+    assert all(
+        each.label == (["alone", *names])[each.row] and each.text == ("ball soup", *pool.texts)[each.row]
+        for each in found
+    )
+
+
 def test_an_example_that_cannot_be_held_out_comes_last_without_a_probability(model):
     found = model.suspects(["ball goal", "team goal", "goal match", "rice soup"], ["a", "a", "a", "b"])
     assert (found[-1].row, found[-1].probability, found[-1].rather) == (3, None, None)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nlpmeta.auto.diagnosis import diagnose, held_out, in_order
 from nlpmeta.auto.heads import ScaledEncoder, seen
+from nlpmeta.auto.judging import rows_held_out
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import (
     TaskReport,
@@ -172,15 +173,16 @@ def task_report(learner: Learner, support: LabeledTexts, features: Tensor | None
 
 
 @torch.no_grad()
-def held_out_log_probabilities(learner: Learner, support: Support) -> Tensor | None:
-    """What the mixture that ``auto`` makes of a support says of each text held out, ``(n, n_way)``.
+def held_out_by_mixture(learner: Learner, support: Support) -> dict[int, Tensor]:
+    """The probability of each class ``(n_way,)`` that the mixture of ``auto`` gives each text held out, by its row.
 
-    ``None`` for another learner, or if a class has one text only, so that nothing can be held out.
+    Empty for another learner, or where nothing can be held out.
     """
     if not gives_report(learner):
-        return None
+        return {}
     known = learner.known(support)
-    return held_out(learner, known, learner.judge(known))
+    found = held_out(learner, known, learner.judge(known))
+    return {} if found is None else dict(zip(rows_held_out(known.labels).tolist(), found.exp(), strict=True))
 
 
 def _checked(predictor: Predictor) -> tuple[Profile, Mixture, Tensor]:

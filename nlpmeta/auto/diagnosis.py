@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import FROZEN, MANY_SHOTS, TUNED, ScaledEncoder, features_of
+from nlpmeta.auto.judging import rows_held_out
 from nlpmeta.auto.mismatch import UNKNOWN, DoubtfulLabel, TaskReport, tokenizer_coverage
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.tokenizing import cut_of
+from nlpmeta.episodes import most_have
 from nlpmeta.errors import ModelFolderError
 from nlpmeta.learners.abilities import TakesBudget
-from nlpmeta.learners.tuned import LEAST_HELD_OUT
+from nlpmeta.learners.tuned import LEAST_HELD_OUT, are_enough
 from nlpmeta.storage.files import write_bytes
 
 if TYPE_CHECKING:
@@ -119,28 +121,29 @@ def diagnose(
     support = in_order(support) if judged is None else support
     known = auto.known(auto.support(support, embed))
     n_shot, n_way = len(support) / known.n_way, known.n_way
-    found = held_out(auto, known, auto.judge(known) if judged is None else judged)
-    right = None if found is None else int((found.argmax(1) == known.labels).sum())
+    found, rows = held_out(auto, known, auto.judge(known) if judged is None else judged), rows_held_out(known.labels)
+    labels, n_out = known.labels[rows], len(rows)
+    right = None if found is None else int((found.argmax(1) == labels).sum())
     tokens = tokenizer_coverage(auto.encoder, support.texts or known.texts)
     warnings = []
     if tokens is not None and tokens.unknown >= UNKNOWN:
         share = f"{100 * tokens.unknown:.0f} %"
         warnings.append(f"the encoder cannot read {share} of the letters: their script is not in its vocabulary")
-    if right is not None and _looks_random(auto, right, len(known), n_shot, n_way):
-        warnings.append(_why_random(auto, support.texts, right))
+    if right is not None and _looks_random(auto, right, n_out, n_shot, n_way):
+        warnings.append(_why_random(auto, support.select(rows.tolist()).texts, right))
     sound = found if not warnings else None
     nearest, farther = _nearest(auto, known)
     return TaskReport(
         n_way=n_way,
         n_shot=n_shot,
-        expected=None if known.stand_in is not None else expected_accuracy(auto, right, len(known), n_shot, n_way),
+        expected=None if known.stand_in is not None else expected_accuracy(auto, right, n_out, n_shot, n_way),
         by_name=0 if known.stand_in is None else int(known.stand_in.sum()),
-        held_out=None if right is None else right / len(known),
+        held_out=None if right is None else right / n_out,
         tokens=tokens,
         nearest=nearest,
         farther=farther,
-        alike=() if sound is None else _alike(sound, known.labels, support.label_names),
-        doubtful=() if sound is None else _doubtful(sound, known.labels, support),
+        alike=() if sound is None else _alike(sound, labels, support.label_names),
+        doubtful=() if sound is None else _doubtful(sound, labels, support.select(rows.tolist())),
         warnings=tuple(warnings),
         names_alone=right_by_names(auto, known),
     )
@@ -195,7 +198,7 @@ def right_by_names(auto: "AutoHead", known: "Support") -> float | None:
 
 
 def held_out(auto: "AutoHead", known: "Support", judged: "CrossValidation") -> Tensor | None:
-    """Log probabilities of the support texts by the mixture that learned from the other folds, ``(n, n_way)``."""
+    """Log probabilities of the texts in ``rows_held_out`` by the mixture that learned from the other folds."""
     if judged.held_out is None:
         return None
     temperature = float(auto.priors.temperature.at(len(known) / known.n_way, known.n_way))
@@ -261,21 +264,22 @@ def tuned_share(state: "TaskState") -> str | None:
     return f"{said}; expected accuracy and warnings are those of its heads alone"
 
 
-def tuning_note(auto: "AutoHead", texts: Sequence[str], times: int, *, fewest: int) -> str | None:
-    """Whether the budget is enough to fine-tune on ``texts``, and the seconds that this takes ``times`` times.
+def tuning_note(auto: "AutoHead", texts: Sequence[str], counts: Sequence[Sequence[int]]) -> str | None:
+    """Whether the budget is enough to fine-tune on ``texts``, and the seconds that this takes for all supports.
 
     Args:
         auto: with its budget for each time; without one there is a hint where it may help, ``None`` elsewhere.
-        texts: as many and as long as those that it will learn from.
-        times: how often it will.
-        fewest: examples of the rarest class.
+        texts: as many and as long as those of each support.
+        counts: the examples of each class in each support.
     """
+    times = len(counts)
     if not isinstance(auto, TakesBudget) or not auto.budget:
-        able = isinstance(auto, TakesBudget) and has_adapter(auto.encoder) and fewest >= MANY_SHOTS
+        able = isinstance(auto, TakesBudget) and has_adapter(auto.encoder)
+        able = able and all(most_have(each, MANY_SHOTS) for each in counts)
         return "with so many examples fine-tuning may do better; --budget 2min tries it" if able else None
     tuned, budget, n = auto.tuned, auto.budget, len(texts)
-    if fewest < LEAST_HELD_OUT:
-        return f"no fine-tuning: some class has fewer than {LEAST_HELD_OUT} examples"
+    if not all(map(are_enough, counts)):
+        return f"no fine-tuning: half of the classes or more have fewer than {LEAST_HELD_OUT} examples"
     if steps := tuned.steps_within(budget, texts):
         seconds = times * tuned.seconds_for(texts, steps)
         return f"fine-tuning on {n} texts, {times} times {steps} steps at most: about {seconds:.0f} s on two cores"

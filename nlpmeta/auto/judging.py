@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nlpmeta.auto.heads import ADAPTED, FROZEN, REGULARISED, Candidate, ScaledEncoder, features_of, has_many, seen
 from nlpmeta.auto.mixture import mixed
-from nlpmeta.episodes import by_label, deal_folds
+from nlpmeta.episodes import by_label, deal_folds, most_have
 from nlpmeta.learners.base import Learner, Support, Texts
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ _FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
 class CrossValidation:
     """Cross-validation of the heads on the support set.
 
-    ``held_out`` are log probabilities ``(n_heads, n_support, n_way)`` of texts that were held out, ``None`` where a
-    class has one text only; ``temperatures`` are what the scores of each head are divided by.
+    ``held_out`` are log probabilities ``(n_heads, n_held_out, n_way)`` of the texts in ``rows_held_out``, ``None``
+    where half of the classes have one text only; ``temperatures`` are what the scores of each head are divided by.
     """
 
     heads: tuple[str, ...]
@@ -55,13 +55,13 @@ class CrossValidation:
     def of(
         cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor, profile: "Profile"
     ) -> "CrossValidation":
-        """Judge heads by their ``scores`` ``(n_support, n_way)`` of texts that were held out."""
-        doubt = 1 / (len(labels) + 1)  # as if one more text had every class alike
-        n_way = scores[0].size(1)
+        """Judge heads by their ``scores`` ``(n_held_out, n_way)``; ``labels`` are those of the support."""
+        n_way, own = scores[0].size(1), labels[rows_held_out(labels)]
+        doubt = 1 / (len(own) + 1)  # as if one more text had every class alike
         usual = profile.temperatures_of(len(labels) / n_way, n_way)
         over = [
             fitting_temperature(
-                each, labels, TEMPERATURES, doubt=doubt, usual=usual.get(name), strength=profile.temperature_strength
+                each, own, TEMPERATURES, doubt=doubt, usual=usual.get(name), strength=profile.temperature_strength
             )
             for name, each in zip(heads, scores, strict=True)
         ]
@@ -105,7 +105,8 @@ def weights(
     if judged.held_out is not None:
         # The fewer classes, the less alike are tasks of that size, and the more likely one needs an unusual head.
         open_minded = prior + (1 / len(prior) - prior) / known.n_way
-        found = stacked(judged.held_out, known.labels, open_minded, strength=profile.strength)
+        own = known.labels[rows_held_out(known.labels)]
+        found = stacked(judged.held_out, own, open_minded, strength=profile.strength)
     if isinstance(encoder, ScaledEncoder):
         for scale in (FROZEN, ADAPTED):
             reads = torch.tensor([scale in candidates[name].scales for name in judged.heads], device=found.device)
@@ -116,18 +117,32 @@ def weights(
 
 
 def n_folds(support: Support) -> int:
-    """Into how many folds a support set is parted; less than 2 if some class has one text only."""
+    """Into how many folds a support set is parted; less than 2 if half of the classes have one text only.
+
+    Nor are there folds where names stand in for the examples of a class.
+    """
+    counts: list[int] = torch.bincount(support.labels).tolist()
+    if support.stand_in is not None or not most_have(counts, 2):
+        return 1
     wanted = _FOLDS if len(support) <= _MANY_TEXTS else _FEW_FOLDS
-    return min(wanted, int(torch.bincount(support.labels).min()))
+    return min(wanted, *(count for count in counts if count > 1))
+
+
+def rows_held_out(labels: Tensor) -> Tensor:
+    """Of a support with folds, the rows of all texts but those that are the only one of their class, ``(n_held_out,)``.
+
+    These are never held out, as nothing would be left to recognise them by.
+    """
+    return torch.nonzero(torch.bincount(labels)[labels] > 1).squeeze(1)
 
 
 def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
-    """Scores ``(n_support, n_way)`` of each text by the head that was adapted to the other folds.
+    """Scores ``(n_held_out, n_way)`` of the texts in ``rows_held_out`` by the head that was adapted to the other folds.
 
     Args:
         head: works on embeddings.
         support: with its embeddings.
-        folds: how many, at least 2 and at most as many as the smallest class has texts.
+        folds: how many, as ``n_folds`` has them.
     """
     fold, rows = _folds_of(support.labels, folds), torch.arange(len(support), device=support.labels.device)
     parts, order = [], []
@@ -140,8 +155,8 @@ def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
 
 
 def _folds_of(labels: Tensor, folds: int) -> Tensor:
-    """A fold for each text, ``(n,)``: the texts of a class in turn, in the order of the support."""
-    classes = by_label(labels.cpu().numpy())
+    """A fold for each text, ``(n,)``: those of a class in turn, in the order of the support; -1 for one alone."""
+    classes = [rows for rows in by_label(labels.cpu().numpy()) if len(rows) > 1]
     return torch.from_numpy(deal_folds(classes, folds, n_rows=len(labels))).to(labels.device)
 
 
@@ -176,17 +191,19 @@ def stacked(log_probabilities: Tensor, labels: Tensor, prior: Tensor, *, strengt
     return weights
 
 
-def beside(heads: Tensor, tuned: Tensor, labels: Tensor) -> tuple[float, Tensor] | None:
+def beside(heads: Tensor, tuned: Tensor, labels: Tensor, rows: Tensor) -> tuple[float, Tensor] | None:
     """The share of fine-tuning beside the heads, and the log probabilities of the true classes then, rising.
 
     Args:
-        heads: scores of texts that were held out by the mixture of the heads, ``(n, n_way)``.
-        tuned: those by fine-tuning.
-        labels: the true classes, ``(n,)``.
+        heads: scores of the texts in ``rows_held_out`` by the mixture of the heads, ``(n_held_out, n_way)``.
+        tuned: those of some of them by fine-tuning, ``(n, n_way)``.
+        labels: the true classes of the support, ``(n_support,)``.
+        rows: which texts of the support these are, ``(n,)``.
 
     Returns:
         ``None`` if the texts become likelier by less than ``WORTH_TUNING``.
     """
+    heads, labels = heads[torch.searchsorted(rows_held_out(labels), rows)], labels[rows]
     both, own = torch.stack([heads, tuned.to(heads)]).log_softmax(2), labels.unsqueeze(1)
     shares = stacked(both, labels, torch.full((2,), 0.5, device="cpu"), strength=ALIKE)
     likely = mixed(both, shares).gather(1, own).squeeze(1)
@@ -236,7 +253,7 @@ def held_out_likelihood(judged: CrossValidation, weights: Tensor, labels: Tensor
     if judged.held_out is None:
         return torch.empty(0, device=labels.device)
     scores = (mixed(judged.held_out, weights) / temperature).log_softmax(1)
-    return scores[torch.arange(len(labels), device=labels.device), labels].sort().values
+    return scores.gather(1, labels[rows_held_out(labels)].unsqueeze(1)).squeeze(1).sort().values
 
 
 def judged_on(known: Support) -> Tensor:

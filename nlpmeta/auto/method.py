@@ -56,7 +56,7 @@ from nlpmeta.learners.base import (
 )
 from nlpmeta.learners.inner_loop import BIAS
 from nlpmeta.learners.prototypical import PrototypicalNetwork
-from nlpmeta.learners.tuned import LEAST_HELD_OUT, FineTuned, Rehearsal, in_order, order_of
+from nlpmeta.learners.tuned import FineTuned, Rehearsal, are_enough, in_order, order_of
 from nlpmeta.settings import check_positive
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class AutoHead(Learner):
         Args:
             state: of the heads.
             known: the support.
-            heads: their log probabilities of held-out texts, ``(n_support, n_way)``.
+            heads: their log probabilities of held-out texts, ``(n_held_out, n_way)``.
             steps: of fine-tuning at most.
         """
         rows = order_of(known)
@@ -176,7 +176,7 @@ class AutoHead(Learner):
         if tried is None or not tried.steps:
             return state
         out = torch.tensor([rows[row] for row in tried.rows], device=known.labels.device)
-        found = beside(heads[out] / state["mixture/temperature"], tried.scores, known.labels[out])
+        found = beside(heads / state["mixture/temperature"], tried.scores, known.labels, out)
         if found is None:
             return state
         share, likely = found
@@ -223,7 +223,7 @@ class AutoHead(Learner):
     def adapt_several(self, data: MultiLabelTexts, embed: Embed, *, features: Tensor | None = None) -> TaskState:
         """What is known of a task whose texts have several labels; see ``several.learn_several``."""
         state = learn_several(self, data, embed, features)
-        enough = self.budget > 0 and min(data.counts().values()) >= LEAST_HELD_OUT
+        enough = self.budget > 0 and are_enough(data.counts().values())
         steps = self.tuned.steps_within(self.budget, data.texts) if enough else 0
         return several_beside_tuned(self.tuned, self, state, data, embed, steps) if steps else state
 

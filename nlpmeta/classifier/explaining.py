@@ -154,17 +154,15 @@ def suspects(fitted: Fitted, examples: Examples) -> list[Suspect]:
         DataError: if there are fewer than two classes, or each has one example, so that nothing can be held out.
         NLPMetaError: if texts may have several labels.
     """
-    from nlpmeta.auto.answers import held_out_log_probabilities
+    from nlpmeta.auto.answers import held_out_by_mixture
 
     if fitted.gives_sets:
         raise NLPMetaError("Suspicious labels are found where each text has one label; this model gives several.")
     at_least_two(examples.classes)
     learner, data = fitted.learner, examples.data()
     examples = examples.embedded(learner.encoder.encode) if learner.inputs == "embeddings" else examples
-    mixed = None
-    if min(data.counts().values()) > 1:
-        mixed = held_out_log_probabilities(learner, support_of(learner, examples, learner.encoder.encode))
-    found = dict(enumerate(mixed.exp())) if mixed is not None else held_out_probabilities(learner, examples)
+    found = held_out_by_mixture(learner, support_of(learner, examples, learner.encoder.encode))
+    found = found or held_out_probabilities(learner, examples)
     if not found:
         raise DataError("No example can be held out: every class has one distinct text. Add a second of some class.")
     ranked = sorted(range(len(data)), key=lambda row: float(found[row][data.labels[row]]) if row in found else 2.0)

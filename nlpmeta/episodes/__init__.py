@@ -141,17 +141,25 @@ def fingerprints(texts: Iterable[str]) -> list[str]:
     return [fingerprint(text) for text in texts]
 
 
+def most_have(counts: Iterable[int], least: int) -> bool:
+    """Whether more than half of the classes have at least so many examples, so that the others can do without."""
+    enough = [count >= least for count in counts]
+    return 2 * sum(enough) > len(enough)
+
+
 def held_out_rows(texts: Sequence[str], labels: Sequence[int], *, one_in: int, least: int) -> list[int]:
     """Rows to hold out: one in so many different texts of each class, with all that read the same.
 
-    None where a class has fewer than ``least`` different texts, or nothing else.
+    Classes with fewer than ``least`` different texts hold out none; nothing is held out where that is half of them or
+    more, or where a class would have nothing left.
     """
     rng, out, pairs = np.random.default_rng(0), set[str](), list(zip(fingerprints(texts), labels, strict=True))
-    for label in sorted(set(labels)):
-        own = list(dict.fromkeys(text for text, each in pairs if each == label))
-        if len(own) < least:
-            return []
-        out |= {own[row] for row in rng.permutation(len(own))[: len(own) // one_in]}
+    classes = {label: list(dict.fromkeys(t for t, each in pairs if each == label)) for label in sorted(set(labels))}
+    if not most_have(map(len, classes.values()), least):
+        return []
+    for own in classes.values():
+        if len(own) >= least:
+            out |= {own[row] for row in rng.permutation(len(own))[: len(own) // one_in]}
     left = {label for text, label in pairs if text not in out}
     return [row for row, (text, _) in enumerate(pairs) if text in out] if left == set(labels) else []
 

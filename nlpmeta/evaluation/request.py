@@ -21,7 +21,7 @@ from nlpmeta.evaluation.trial import Stopwatch, Task
 from nlpmeta.learners.abilities import TakesSteps, with_budget, without_budget
 from nlpmeta.learners.base import Learner
 from nlpmeta.learners.start import check_meta_trained, find_checkpoint, reading, starting_learner
-from nlpmeta.learners.tuned import LEAST_HELD_OUT
+from nlpmeta.learners.tuned import are_enough
 from nlpmeta.sources import Source
 from nlpmeta.sources.file import texts_of_file
 from nlpmeta.sources.form import RECOGNISED, TableForm
@@ -153,11 +153,11 @@ class AdaptRequest:
         """
         with_budget(learner, self.budget)  # refused by what was typed, not by its part
         found = with_budget(learner, self.budget / len(supports))
-        fewest = min(min(each.counts().values(), default=0) for each in supports)
-        note = tuning_note(cast("AutoHead", found), supports[0].texts, len(supports), fewest=fewest)
+        counts = [list(each.counts().values()) for each in supports]
+        note = tuning_note(cast("AutoHead", found), supports[0].texts, counts)
         if note and say is not None:
             say(f"Note: {note}")
-        return found if fewest >= LEAST_HELD_OUT else without_budget(found)
+        return found if all(map(are_enough, counts)) else without_budget(found)
 
 
 @dataclass(frozen=True, eq=False)

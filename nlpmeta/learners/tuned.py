@@ -1,6 +1,6 @@
 """Fine-tuning for hundreds of examples: from the meta-trained adapters, for as long as held-out examples gain."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.episodes import held_out_rows
+from nlpmeta.episodes import held_out_rows, most_have
 from nlpmeta.learners.base import Learner, Option, Support, TaskState, Texts, learners
 from nlpmeta.learners.inner_loop import (
     ADAPTER,
@@ -48,6 +48,11 @@ HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
 """One text in so many is held out, of classes with at least so many; the loss on them is looked at so often."""
 
 
+def are_enough(counts: Iterable[int]) -> bool:
+    """Whether so many examples of each class are enough to hold some out before fine-tuning."""
+    return most_have(counts, LEAST_HELD_OUT)
+
+
 @dataclass(frozen=True, eq=False)
 class Rehearsal:
     """How many steps to take and what scores are divided by; from ``rows`` that were held out and their scores.
@@ -66,10 +71,10 @@ class FineTuned(Learner):
     """Trains the adapters and a linear head on the support, from meta-trained adapters and logistic regression.
 
     Source: LoRA (Hu et al., ICLR 2022, arXiv:2106.09685) by AdamW, the rate rising and then falling linearly; classes
-    weigh the same. Where each class has five texts, a fifth of them is held out first: the number of steps is the one
-    after which they are most likely, and the temperature the one under which they are; then all texts are learned in as
-    many steps. Where that is none, the head is logistic regression. Without adapters in the encoder the head alone is
-    trained.
+    weigh the same. Where most classes have five texts, a fifth of these is held out first: the number of steps is the
+    one after which they are most likely, and the temperature the one under which they are; then all texts are learned
+    in as many steps. Where that is none, the head is logistic regression. Without adapters in the encoder the head
+    alone is trained.
     """
 
     inputs = "tokens"
@@ -161,17 +166,18 @@ class FineTuned(Learner):
 
     @torch.no_grad()
     def rehearsed(self, support: Support) -> "Rehearsal | None":
-        """What texts that are held out say of learning the others; ``None`` if a class has too few for that."""
+        """What texts that are held out say of learning the others; ``None`` if most classes have too few for that."""
         rows = held_out_rows(support.texts, support.labels.tolist(), one_in=HELD_OUT, least=LEAST_HELD_OUT)
         if not rows:
             return None
-        out, steps = _rows(support, rows), self.steps_for(support.texts)
+        out, steps = Texts(tuple(support.texts[row] for row in rows)), self.steps_for(support.texts)
+        labels = support.labels[rows]
         rest = _rows(support, sorted(set(range(len(support))) - set(rows)))
         states = self.trained(rest.texts, self._start(rest), steps, class_loss(rest), looks=LOOKS)
         scores = [self.logits(state, out) for state in states]
-        losses = [float(F.cross_entropy(each, out.labels)) for each in scores]
+        losses = [float(F.cross_entropy(each, labels)) for each in scores]
         best = min(range(len(losses)), key=losses.__getitem__)
-        over = _temperature(scores[best], out.labels)
+        over = _temperature(scores[best], labels)
         return Rehearsal(round(best * steps / max(len(states) - 1, 1)), over, tuple(rows), scores[best] / over)
 
     @torch.no_grad()
