@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -56,13 +57,12 @@ class CrossValidation:
         cls, heads: Sequence[str], scores: Sequence[Tensor], labels: Tensor, profile: "Profile"
     ) -> "CrossValidation":
         """Judge heads by their ``scores`` ``(n_held_out, n_way)``; ``labels`` are those of the support."""
-        n_way, own = scores[0].size(1), labels[rows_held_out(labels)]
-        doubt = 1 / (len(own) + 1)  # as if one more text had every class alike
+        n_way = scores[0].size(1)
+        doubt = 1 / (len(scores[0]) + 1)  # as if one more text had every class alike
         usual = profile.temperatures_of(len(labels) / n_way, n_way)
+        fitting = partial(fitting_temperature, temperatures=TEMPERATURES, strength=profile.temperature_strength)
         over = [
-            fitting_temperature(
-                each, own, TEMPERATURES, doubt=doubt, usual=usual.get(name), strength=profile.temperature_strength
-            )
+            fitting(*without_lone(each, labels), doubt=doubt, usual=usual.get(name))
             for name, each in zip(heads, scores, strict=True)
         ]
         lead = leads(labels, n_way).to(scores[0])
@@ -105,8 +105,7 @@ def weights(
     if judged.held_out is not None:
         # The fewer classes, the less alike are tasks of that size, and the more likely one needs an unusual head.
         open_minded = prior + (1 / len(prior) - prior) / known.n_way
-        own = known.labels[rows_held_out(known.labels)]
-        found = stacked(judged.held_out, own, open_minded, strength=profile.strength)
+        found = stacked(*without_lone(judged.held_out, known.labels), open_minded, strength=profile.strength)
     if isinstance(encoder, ScaledEncoder):
         for scale in (FROZEN, ADAPTED):
             reads = torch.tensor([scale in candidates[name].scales for name in judged.heads], device=found.device)
@@ -129,11 +128,20 @@ def n_folds(support: Support) -> int:
 
 
 def rows_held_out(labels: Tensor) -> Tensor:
-    """Of a support with folds, the rows of all texts but those that are the only one of their class, ``(n_held_out,)``.
-
-    These are never held out, as nothing would be left to recognise them by.
-    """
+    """Of a support with folds, the rows of all texts that are not the only one of their class, ``(n_held_out,)``."""
     return torch.nonzero(torch.bincount(labels)[labels] > 1).squeeze(1)
+
+
+def without_lone(held_out: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """What was held out, ``(..., n_held_out, n_way)``, as if the classes with one text did not exist, and the labels.
+
+    No held-out text is of these, so heads that never predict them would seem the best.
+    """
+    classes = torch.nonzero(torch.bincount(labels) > 1).squeeze(1)
+    own = torch.searchsorted(classes, labels[rows_held_out(labels)])
+    if len(classes) == held_out.size(-1):
+        return held_out, own
+    return held_out[..., classes].log_softmax(-1), own
 
 
 def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
