@@ -305,6 +305,16 @@ def test_a_class_with_one_text_does_not_keep_the_others_from_being_held_out(adap
     assert float(sum(head.share for head in auto.predictor(state).heads)) == pytest.approx(1.0)
 
 
+def test_heads_are_judged_again_once_a_lone_text_has_others_of_its_class(adapted):
+    auto = AutoHead(adapted)
+    whole, _, _ = task(2.0, 2.0, n_shot=9)
+    before = auto.adapt(few_of_the_first_class(whole, 1))
+    again = auto.readapt(few_of_the_first_class(whole, 8), before)  # not 1.5 times as many, and as many folds
+    assert len(again["mixture/held_out"]) == 8 + 27
+    earlier = before | {"mixture/judged": before["mixture/judged"][:3]}  # as an earlier release wrote it
+    assert len(auto.readapt(few_of_the_first_class(whole, 8), earlier)["mixture/held_out"]) == 27
+
+
 def test_what_is_held_out_of_an_uneven_support_is_in_its_order_and_never_seen(adapted):
     """Each text is scored by a head that knows those of the other fold and the lone one, here prototypes by hand."""
     uneven = few_of_the_first_class(task(2.0, 2.0, n_shot=4)[0], 1)

@@ -1,6 +1,7 @@
 """Pairs of texts: both embeddings, their difference and their product, through the learners that texts go through."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from conftest import TOPICS, make_encoder
 from typer.testing import CliRunner
 
 from nlpmeta import FewShotClassifier
+from nlpmeta.auto.diagnosis import known_families
 from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.cli import app, main
 from nlpmeta.data.inputs import BETWEEN, Pair, checked_texts
@@ -33,6 +35,14 @@ def task():
         pairs.append((str(rng.choice(topics[first])) + " a", str(rng.choice(topics[second])) + " b"))
         names.append("same" if number % 2 else "different")
     return pairs, names
+
+
+def test_the_nearest_known_tasks_are_of_texts_and_none_is_named_for_pairs(task, encoder_folder, monkeypatch):
+    classifier = FewShotClassifier(encoder=str(encoder_folder), checkpoint="none").fit(*task)
+    known = replace(known_families(), digest=classifier.learner_.encoder.files.digest)
+    monkeypatch.setattr("nlpmeta.auto.diagnosis.known_families", lambda: known)
+    report = classifier.task_report()
+    assert report.nearest is None and report.farther is None and report.held_out is not None
 
 
 def test_the_embedding_of_a_pair_is_both_their_difference_and_their_product():

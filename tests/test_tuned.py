@@ -39,7 +39,7 @@ def support(pool):
     return Support.of(pool)
 
 
-def test_a_fifth_of_each_class_is_held_out_but_for_a_class_that_has_few(support):
+def test_a_fifth_of_each_class_is_held_out_and_one_text_of_a_class_that_has_few(support):
     out = held_out_rows(support.texts, support.labels.tolist(), one_in=5, least=5)
     assert len(set(out)) == len(out) and set(out) < set(range(len(support)))
     counts = torch.bincount(support.labels).tolist()
@@ -48,7 +48,9 @@ def test_a_fifth_of_each_class_is_held_out_but_for_a_class_that_has_few(support)
     few = [row for row in range(len(support)) if support.labels[row]] + first
     small = Support(tuple(support.texts[row] for row in few), None, support.labels[few], 3)
     out = held_out_rows(small.texts, small.labels.tolist(), one_in=5, least=5)
-    assert torch.bincount(small.labels[out], minlength=3).tolist() == [0, *(count // 5 for count in counts[1:])]
+    assert torch.bincount(small.labels[out], minlength=3).tolist() == [1, *(count // 5 for count in counts[1:])]
+    alone = [row for row in few if row not in first[1:]]
+    assert held_out_rows([support.texts[row] for row in alone], support.labels[alone].tolist(), one_in=5, least=5) == []
 
 
 def test_rates_rise_and_then_fall_to_nothing():

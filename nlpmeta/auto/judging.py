@@ -45,7 +45,7 @@ class CrossValidation:
     """Cross-validation of the heads on the support set.
 
     ``held_out`` are log probabilities ``(n_heads, n_held_out, n_way)`` of the texts in ``rows_held_out``, ``None``
-    where half of the classes have one text only; ``temperatures`` are what the scores of each head are divided by.
+    where half of the classes or more have one text; ``temperatures`` are what the scores of each head are divided by.
     """
 
     heads: tuple[str, ...]
@@ -116,7 +116,7 @@ def weights(
 
 
 def n_folds(support: Support) -> int:
-    """Into how many folds a support set is parted; less than 2 if half of the classes have one text only.
+    """Into how many folds a support set is parted; less than 2 if half of the classes or more have one text.
 
     Nor are there folds where names stand in for the examples of a class.
     """
@@ -199,19 +199,17 @@ def stacked(log_probabilities: Tensor, labels: Tensor, prior: Tensor, *, strengt
     return weights
 
 
-def beside(heads: Tensor, tuned: Tensor, labels: Tensor, rows: Tensor) -> tuple[float, Tensor] | None:
+def beside(heads: Tensor, tuned: Tensor, labels: Tensor) -> tuple[float, Tensor] | None:
     """The share of fine-tuning beside the heads, and the log probabilities of the true classes then, rising.
 
     Args:
-        heads: scores of the texts in ``rows_held_out`` by the mixture of the heads, ``(n_held_out, n_way)``.
-        tuned: those of some of them by fine-tuning, ``(n, n_way)``.
-        labels: the true classes of the support, ``(n_support,)``.
-        rows: which texts of the support these are, ``(n,)``.
+        heads: scores of texts that were held out by the mixture of the heads, ``(n, n_way)``.
+        tuned: those by fine-tuning.
+        labels: the true classes, ``(n,)``.
 
     Returns:
         ``None`` if the texts become likelier by less than ``WORTH_TUNING``.
     """
-    heads, labels = heads[torch.searchsorted(rows_held_out(labels), rows)], labels[rows]
     both, own = torch.stack([heads, tuned.to(heads)]).log_softmax(2), labels.unsqueeze(1)
     shares = stacked(both, labels, torch.full((2,), 0.5, device="cpu"), strength=ALIKE)
     likely = mixed(both, shares).gather(1, own).squeeze(1)
@@ -265,18 +263,21 @@ def held_out_likelihood(judged: CrossValidation, weights: Tensor, labels: Tensor
 
 
 def judged_on(known: Support) -> Tensor:
-    """What must stay about the same for a judgement to hold: texts, folds, and whether names are read, ``(3,)``.
+    """What must stay about the same for a judgement to hold, ``(4,)``.
+
+    That is how many texts, folds, whether names are read, and in how many classes something can be held out.
 
     Two folds and more count as three where there are so many examples that heads are added.
     """
     folds = 0 if known.stand_in is not None else min(n_folds(known), 2 + has_many(known))
-    facts = [len(known), folds, known.names is not None]
+    judged = int((torch.bincount(known.labels) > 1).sum())
+    facts = [len(known), folds, known.names is not None, judged]
     return torch.tensor(facts, device=known.labels.device)
 
 
 def still_judged(then: Tensor | None, now: Tensor) -> bool:
     """Whether what was judged ``then`` need not be judged anew; both from ``judged_on``."""
-    if then is None or not torch.equal(then[1:], now[1:]):
+    if then is None or not torch.equal(then[1:], now[1 : len(then)]):  # models of earlier releases hold the first three
         return False
     return max(int(then[0]), int(now[0])) < JUDGE_AGAIN * min(int(then[0]), int(now[0]))
 

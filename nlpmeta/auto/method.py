@@ -70,9 +70,9 @@ class AutoHead(Learner):
     The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes;
     among them there is always logistic regression on the frozen encoder, for tasks that meta-training did harm to. The
     weights are those of stacking (``judging.stacked``) around a prior: the weights that were best on auxiliary tasks
-    with as many shots and ways (``priors.json``). With one text of some class nothing can be held out and the prior
-    decides alone; names are then read unless they alone make the labels of the support texts clearly less likely than
-    chance.
+    with as many shots and ways (``priors.json``). A class with one text is never held out; where half of
+    them have one text nothing is, and the prior decides alone. Names are then read unless they alone make the labels of
+    the support texts clearly less likely than chance.
 
     Where some class has no example its name stands in for one. Nothing can be held out then, and the prototypes that
     read names decide alone; the mixture was worse on the classes without examples.
@@ -82,9 +82,9 @@ class AutoHead(Learner):
     taken back (``judging.leads``). The state keeps the tensors of a head under ``<name>/``, so that it says itself what
     was chosen, and how likely held-out texts were, for label sets.
 
-    With a ``budget`` of seconds the encoder is fine-tuned too (``FineTuned``), where each class has five texts and the
-    seconds are enough. A fifth of the texts, which neither the heads nor that learned from, decides what share it gets
-    beside the heads (``judging.beside``).
+    With a ``budget`` of seconds the encoder is fine-tuned too (``FineTuned``), where most classes have five texts, none
+    has one, and the seconds are enough. A fifth of the texts, which neither the heads nor that learned from, decides
+    what share it gets beside the heads (``judging.beside``).
     """
 
     differentiable = False
@@ -168,7 +168,7 @@ class AutoHead(Learner):
         Args:
             state: of the heads.
             known: the support.
-            heads: their log probabilities of held-out texts, ``(n_held_out, n_way)``.
+            heads: their log probabilities of held-out texts, which are all, ``(n_support, n_way)``.
             steps: of fine-tuning at most.
         """
         rows = order_of(known)
@@ -176,7 +176,7 @@ class AutoHead(Learner):
         if tried is None or not tried.steps:
             return state
         out = torch.tensor([rows[row] for row in tried.rows], device=known.labels.device)
-        found = beside(heads / state["mixture/temperature"], tried.scores, known.labels, out)
+        found = beside(heads[out] / state["mixture/temperature"], tried.scores, known.labels[out])
         if found is None:
             return state
         share, likely = found
@@ -223,7 +223,7 @@ class AutoHead(Learner):
     def adapt_several(self, data: MultiLabelTexts, embed: Embed, *, features: Tensor | None = None) -> TaskState:
         """What is known of a task whose texts have several labels; see ``several.learn_several``."""
         state = learn_several(self, data, embed, features)
-        enough = self.budget > 0 and are_enough(data.counts().values())
+        enough = self.budget > 0 and are_enough(data.counts().values(), several=True)
         steps = self.tuned.steps_within(self.budget, data.texts) if enough else 0
         return several_beside_tuned(self.tuned, self, state, data, embed, steps) if steps else state
 

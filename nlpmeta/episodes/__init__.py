@@ -150,16 +150,15 @@ def most_have(counts: Iterable[int], least: int) -> bool:
 def held_out_rows(texts: Sequence[str], labels: Sequence[int], *, one_in: int, least: int) -> list[int]:
     """Rows to hold out: one in so many different texts of each class, with all that read the same.
 
-    Classes with fewer than ``least`` different texts hold out none; nothing is held out where that is half of them or
-    more, or where a class would have nothing left.
+    Classes with fewer hold out one. Nothing is held out where half of the classes or more have fewer than ``least``, or
+    where a class would have nothing left.
     """
     rng, out, pairs = np.random.default_rng(0), set[str](), list(zip(fingerprints(texts), labels, strict=True))
     classes = {label: list(dict.fromkeys(t for t, each in pairs if each == label)) for label in sorted(set(labels))}
     if not most_have(map(len, classes.values()), least):
         return []
     for own in classes.values():
-        if len(own) >= least:
-            out |= {own[row] for row in rng.permutation(len(own))[: len(own) // one_in]}
+        out |= {own[row] for row in rng.permutation(len(own))[: max(len(own) // one_in, 1)]}
     left = {label for text, label in pairs if text not in out}
     return [row for row, (text, _) in enumerate(pairs) if text in out] if left == set(labels) else []
 

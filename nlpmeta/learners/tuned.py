@@ -45,12 +45,16 @@ LEAST_STEPS = 25
 PER_SECOND, PER_SECOND_ACCELERATED = 7e10, 5e12
 """Operations that a forecast expects of two cores and of an accelerator, in small batches: estimates."""
 HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
-"""One text in so many is held out, of classes with at least so many; the loss on them is looked at so often."""
+"""One text in so many is held out, of fewer one, if most classes have as many; their loss is looked at so often."""
 
 
-def are_enough(counts: Iterable[int]) -> bool:
-    """Whether so many examples of each class are enough to hold some out before fine-tuning."""
-    return most_have(counts, LEAST_HELD_OUT)
+def are_enough(counts: Iterable[int], *, several: bool = False) -> bool:
+    """Whether so many examples of each class are enough to hold some of each out before fine-tuning.
+
+    Of a class of which none were held out nobody would see that fine-tuning had lost it.
+    """
+    known = list(counts)
+    return most_have(known, LEAST_HELD_OUT) and min(known) >= (LEAST_HELD_OUT if several else 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +75,9 @@ class FineTuned(Learner):
     """Trains the adapters and a linear head on the support, from meta-trained adapters and logistic regression.
 
     Source: LoRA (Hu et al., ICLR 2022, arXiv:2106.09685) by AdamW, the rate rising and then falling linearly; classes
-    weigh the same. Where most classes have five texts, a fifth of these is held out first: the number of steps is the
-    one after which they are most likely, and the temperature the one under which they are; then all texts are learned
-    in as many steps. Where that is none, the head is logistic regression. Without adapters in the encoder the head
-    alone is trained.
+    weigh the same. Where most classes have five texts and none has one, a fifth is held out first: the number of steps
+    is the one after which they are most likely, and the temperature the one under which they are; then all texts are
+    learned in as many steps. Where that is none, the head is logistic regression; without adapters it alone is trained.
     """
 
     inputs = "tokens"
@@ -166,7 +169,7 @@ class FineTuned(Learner):
 
     @torch.no_grad()
     def rehearsed(self, support: Support) -> "Rehearsal | None":
-        """What texts that are held out say of learning the others; ``None`` if most classes have too few for that."""
+        """What texts that are held out say of learning the others; ``None`` if there are too few for that."""
         rows = held_out_rows(support.texts, support.labels.tolist(), one_in=HELD_OUT, least=LEAST_HELD_OUT)
         if not rows:
             return None
