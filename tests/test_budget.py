@@ -367,6 +367,10 @@ def test_a_class_with_few_texts_is_held_out_too_and_one_with_a_single_text_keeps
         if n_held_out is not None:
             assert len(state["mixture/held_out"]) == n_held_out
         assert AdaptRequest(budget=60).budgeted(auto, [data]).budget == (60 if n > 1 else 0)
+    two, _, _ = learned(auto, uneven)
+    state = auto.adapt_to(two, auto.judge(two))
+    assert auto.predictor(state).is_tuned
+    assert not auto.predictor(auto.readapt(known, state)).is_tuned, "a class came that has one text"
 
 
 def test_no_step_is_no_part(auto, uneven):

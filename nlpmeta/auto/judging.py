@@ -265,19 +265,18 @@ def held_out_likelihood(judged: CrossValidation, weights: Tensor, labels: Tensor
 def judged_on(known: Support) -> Tensor:
     """What must stay about the same for a judgement to hold, ``(4,)``.
 
-    That is how many texts, folds, whether names are read, and in how many classes something can be held out.
-
-    Two folds and more count as three where there are so many examples that heads are added.
+    That is how many texts and folds there are, whether names are read, and how many classes have one text only. Two
+    folds and more count as three where there are so many examples that heads are added.
     """
     folds = 0 if known.stand_in is not None else min(n_folds(known), 2 + has_many(known))
-    judged = int((torch.bincount(known.labels) > 1).sum())
-    facts = [len(known), folds, known.names is not None, judged]
+    lone = int((torch.bincount(known.labels) == 1).sum())
+    facts = [len(known), folds, known.names is not None, lone]
     return torch.tensor(facts, device=known.labels.device)
 
 
 def still_judged(then: Tensor | None, now: Tensor) -> bool:
     """Whether what was judged ``then`` need not be judged anew; both from ``judged_on``."""
-    if then is None or not torch.equal(then[1:], now[1 : len(then)]):  # models of earlier releases hold the first three
+    if then is None or not torch.equal(then[1:], now[1:]):
         return False
     return max(int(then[0]), int(now[0])) < JUDGE_AGAIN * min(int(then[0]), int(now[0]))
 
