@@ -315,6 +315,20 @@ def test_heads_are_judged_again_once_a_lone_text_has_others_of_its_class(adapted
     assert len(auto.readapt(whole, earlier)["mixture/held_out"]) == 36
 
 
+def test_heads_are_compared_as_if_a_class_with_one_text_did_not_exist():
+    labels = torch.tensor([2, 0, 0, 1, 2, 2, 3, 3])  # class 1 has one text
+    scores = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    found, own = judging.without_lone(scores, labels)
+    assert own.tolist() == [1, 0, 0, 1, 1, 2, 2]
+    torch.testing.assert_close(found, scores[:, [0, 2, 3]].log_softmax(1))
+    profile, bold = shipped_priors().two_views, scores + torch.tensor([0.0, 9.0, 0.0, 0.0])
+    shy = judging.CrossValidation.of(["shy", "bold"], [scores, bold], labels, profile)
+    assert shy.temperatures[0] == shy.temperatures[1]  # whatever they say of the class that nothing is known of
+    even = torch.arange(4).repeat(2)
+    assert judging.without_lone(bold, even[:7])[0].shape == (7, 3)
+    assert judging.without_lone(scores.repeat(2, 1)[:8], even)[0].shape == (8, 4)
+
+
 def test_what_is_held_out_of_an_uneven_support_is_in_its_order_and_never_seen(adapted):
     """Each text is scored by a head that knows those of the other fold and the lone one, here prototypes by hand."""
     uneven = few_of_the_first_class(task(2.0, 2.0, n_shot=4)[0], 1)

@@ -1,5 +1,5 @@
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -52,6 +52,14 @@ def test_the_shipped_priors_know_every_head_of_auto(encoder):
             assert set(usual) == set(auto.candidates)
             assert all(0 < value < float("inf") for value in usual.values())
             assert float(auto.priors.prior_of(list(auto.candidates), n_shot, 7).sum()) == pytest.approx(1.0)
+
+
+def test_what_scores_are_divided_by_depends_on_shots_and_ways():
+    profile = shipped_priors().two_views
+    powers = np.arange(4 * len(profile.heads), dtype=float).reshape(2, 2, -1)
+    own = replace(profile, head_temperatures=Surface((1.0, 4.0), (2.0, 8.0), powers))
+    for n_shot, n_way, expected in ((1, 2, powers[0, 0]), (1, 8, powers[0, 1]), (2, 4, powers.mean((0, 1)))):
+        np.testing.assert_allclose(list(own.temperatures_of(n_shot, n_way).values()), 2.0**expected)
 
 
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
