@@ -329,6 +329,18 @@ def test_heads_are_compared_as_if_a_class_with_one_text_did_not_exist():
     assert judging.without_lone(scores.repeat(2, 1)[:8], even)[0].shape == (8, 4)
 
 
+def test_a_head_that_never_predicts_a_class_with_one_text_has_no_advantage(adapted):
+    auto = AutoHead(adapted)
+    uneven = few_of_the_first_class(task(2.0, 2.0, n_shot=8)[0], 1)
+    shy = torch.randn(24, WAYS, generator=torch.Generator().manual_seed(0))
+    bold = shy + torch.tensor([9.0, 0.0, 0.0, 0.0])
+    judged = [
+        judging.CrossValidation(("logistic", "prototypical"), (1.0, 1.0), torch.stack([shy, each]).log_softmax(2))
+        for each in (shy, bold)
+    ]
+    torch.testing.assert_close(auto.weights(judged[0], uneven), auto.weights(judged[1], uneven))
+
+
 def test_what_is_held_out_of_an_uneven_support_is_in_its_order_and_never_seen(adapted):
     """Each text is scored by a head that knows those of the other fold and the lone one, here prototypes by hand."""
     uneven = few_of_the_first_class(task(2.0, 2.0, n_shot=4)[0], 1)
