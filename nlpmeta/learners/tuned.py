@@ -173,14 +173,13 @@ class FineTuned(Learner):
         rows = held_out_rows(support.texts, support.labels.tolist(), one_in=HELD_OUT, least=LEAST_HELD_OUT)
         if not rows:
             return None
-        out, steps = Texts(tuple(support.texts[row] for row in rows)), self.steps_for(support.texts)
-        labels = support.labels[rows]
+        out, steps = _rows(support, rows), self.steps_for(support.texts)
         rest = _rows(support, sorted(set(range(len(support))) - set(rows)))
         states = self.trained(rest.texts, self._start(rest), steps, class_loss(rest), looks=LOOKS)
         scores = [self.logits(state, out) for state in states]
-        losses = [float(F.cross_entropy(each, labels)) for each in scores]
+        losses = [float(F.cross_entropy(each, out.labels)) for each in scores]
         best = min(range(len(losses)), key=losses.__getitem__)
-        over = _temperature(scores[best], labels)
+        over = _temperature(scores[best], out.labels)
         return Rehearsal(round(best * steps / max(len(states) - 1, 1)), over, tuple(rows), scores[best] / over)
 
     @torch.no_grad()
