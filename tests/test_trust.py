@@ -253,6 +253,10 @@ def test_a_class_with_one_text_is_left_out_of_what_a_report_counts_and_points_ou
     assert found.held_out is not None and round(found.held_out * 47) == pytest.approx(found.held_out * 47)
     assert [(each.label, each.rather) for each in found.doubtful] == [("class 3", "class 0")]
     assert found.doubtful[0].text == "ball ball"
+    assert "not counting classes with one example (1 of 4)" in found.lines()[0]
+    assert found.json()["classes_with_one_example"] == 1
+    for alike in (support.labels, torch.arange(4)):  # nothing is left out, and nothing held out
+        assert "one example" not in diagnosed(task(6.0, 6.0, n_shot=len(alike) // 4)[0], alike).lines()[0]
 
 
 def test_two_classes_of_one_kind_are_named():

@@ -146,6 +146,7 @@ def diagnose(
         doubtful=() if sound is None else _doubtful(sound, labels, support.select(rows.tolist())),
         warnings=tuple(warnings),
         names_alone=right_by_names(auto, known),
+        lone=0 if found is None else int((torch.bincount(known.labels) == 1).sum()),
     )
 
 

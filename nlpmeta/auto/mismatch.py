@@ -90,6 +90,7 @@ class TaskReport:
         by_name: classes without an example, which are known by their names and descriptions alone.
         names_alone: the share of the support texts that the names and descriptions of the classes alone would label
             correctly; ``None`` where they are not read or some class has no example.
+        lone: classes with one example where others have more: the accuracy to expect is that of the other classes.
     """
 
     n_way: int
@@ -104,6 +105,7 @@ class TaskReport:
     warnings: tuple[str, ...]
     by_name: int = 0
     names_alone: float | None = None
+    lone: int = 0
 
     @property
     def warns(self) -> bool:
@@ -127,6 +129,8 @@ class TaskReport:
             found.append(f"Expect about {middle} % right ({low} to {high} % in 9 of 10 tasks of this size){named}")
             if self.is_near_guessing:
                 found[-1] += f"; perhaps little better than guessing ({round(100 / self.n_way)} %)"
+            if self.lone:
+                found[-1] += f"; not counting classes with one example ({self.lone} of {self.n_way})"
         if self.alike:
             pairs = ", ".join(f"{one} / {other}" for one, other in self.alike[:3])
             found.append(f"Confused: {pairs}{_more(self.alike, 3)}; merge them or add examples")
@@ -147,6 +151,7 @@ class TaskReport:
             "warnings": list(self.warnings),
             "expected_accuracy": {"mean": middle, "low": low, "high": high},
             "classes_by_name": self.by_name,
+            "classes_with_one_example": self.lone,
             "held_out_accuracy": self.held_out,
             "names_alone_accuracy": self.names_alone,
             "near_guessing": self.is_near_guessing,
