@@ -12,6 +12,7 @@ from nlpmeta.auto.heads import ADAPTED, BY_NAMES, FROZEN, ScaledEncoder, seen
 from nlpmeta.auto.judging import MISLEADING, disbelief
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import shipped_priors
+from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
@@ -26,8 +27,8 @@ def adapted():
     return adapted_encoder()
 
 
-def task(adapted_signal, frozen_signal, *, n_shot=6, dim=16, names=None, seed=0):
-    """Support and query whose two views tell the classes apart as well as the signals are strong."""
+def task(adapted_signal, frozen_signal, *, lower_signal=0.0, n_shot=6, dim=16, names=None, seed=0):
+    """Support and query whose three views tell the classes apart as well as the signals are strong."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(WAYS).repeat_interleave(n_shot + 10)
 
@@ -35,7 +36,7 @@ def task(adapted_signal, frozen_signal, *, n_shot=6, dim=16, names=None, seed=0)
         noise = torch.randn(len(labels), dim, generator=generator)
         return torch.nn.functional.normalize(noise + signal * torch.eye(WAYS, dim)[labels], dim=1)
 
-    features = torch.cat([view(adapted_signal), view(frozen_signal)], dim=1)
+    features = torch.cat([view(signal) for signal in (adapted_signal, frozen_signal, lower_signal)], dim=1)
     in_support = torch.arange(len(labels)) % (n_shot + 10) < n_shot
     n = int(in_support.sum())
     support = Support(("",) * n, features[in_support], labels[in_support], WAYS, names)
@@ -54,7 +55,7 @@ def heads(auto, state):
 
 def words(signal, dim=16):
     one = torch.nn.functional.normalize(torch.eye(WAYS, dim) * signal + 0.01, dim=1)
-    return Texts(tuple("wxyz"), torch.cat([one, one], dim=1))
+    return Texts(tuple("wxyz"), torch.cat([one, one, one], dim=1))
 
 
 def test_views_are_the_adapted_and_the_frozen_embeddings_side_by_side(adapted):
@@ -269,10 +270,11 @@ def test_from_twenty_examples_a_class_on_there_are_heads_that_are_regularised_mo
     auto = AutoHead(adapted)
     support, queries, labels = task(2.0, 2.0, n_shot=n_shot)
     names = {name for name in auto.heads_for(support) if name.startswith("regularised")}
-    assert names == ({"regularised logistic on both", "regularised logistic on frozen"} if n_shot == 20 else set())
+    views = {"on both": (ADAPTED, FROZEN), "on frozen": (FROZEN,), "on lower layers": (INNER,)} if n_shot == 20 else {}
+    assert names == {f"regularised logistic {which}" for which in views}
     state = auto.adapt(support)
     for name in names & set(heads(auto, state)):
-        scales = (ADAPTED, FROZEN) if "both" in name else (FROZEN,)
+        scales = views[name.removeprefix("regularised logistic ")]
         features = torch.cat([support.features[:, auto.encoder.columns(scale)] for scale in scales], dim=1)
         expected = LogisticHead(adapted, inverse_penalty=3.0).adapt(replace(support, features=features, names=None))
         torch.testing.assert_close(state[f"{name}/weight"], expected["weight"])
@@ -280,13 +282,36 @@ def test_from_twenty_examples_a_class_on_there_are_heads_that_are_regularised_mo
     assert float((auto.logits(state, queries).argmax(1) == labels).float().mean()) > 0.5
 
 
+def test_lower_layers_are_read_where_they_alone_tell_many_examples_apart(adapted):
+    auto = AutoHead(adapted)
+    support, queries, labels = task(0.2, 0.2, lower_signal=2.5, n_shot=20)
+    state = auto.adapt(support)
+    mixture = auto.predictor(state)
+    assert heads(auto, state) == ["regularised logistic on lower layers"] and mixture.scales == (INNER,)
+    assert float((auto.logits(state, queries).argmax(1) == labels).float().mean()) > 0.75
+    narrow = Texts(queries.texts, queries.features[:, auto.encoder.columns(INNER)])
+    torch.testing.assert_close(auto.logits(state, narrow), auto.logits(state, queries))
+    assert mixture.read(narrow).size(1) == mixture.prototypes.size(1) and not mixture.problem()
+
+
+def test_texts_are_compared_with_classes_in_other_views_than_that_of_lower_layers(adapted):
+    auto = AutoHead(adapted)
+    support, queries, _ = task(1.5, 1.5, lower_signal=1.5, n_shot=20)
+    mixture = auto.predictor(auto.adapt(support))
+    assert mixture.scales[-1] == INNER and len(mixture.scales) > 1
+    columns = [auto.encoder.columns(scale) for scale in mixture.scales[:-1]]
+    expected = torch.cat([queries.features[:, each] for each in columns], dim=1)
+    assert torch.equal(mixture.read(queries), expected) and mixture.n_views == len(columns)
+    assert mixture.prototypes.size(1) == expected.size(1)
+
+
 def test_an_encoder_without_adapters_has_one_head_that_is_regularised_more(encoder):
     auto = AutoHead(encoder)
     support, _, _ = task(1.0, 1.0, n_shot=20)
-    half = replace(support, features=support.features[:, : support.features.size(1) // 2])
-    assert [name for name in auto.heads_for(half) if name.startswith("regularised")] == ["regularised logistic"]
+    one = replace(support, features=support.features[:, : support.features.size(1) // 3])
+    assert [name for name in auto.heads_for(one) if name.startswith("regularised")] == ["regularised logistic"]
     with torch.no_grad():
-        shares = auto.weights(auto.judge(half), half)
+        shares = auto.weights(auto.judge(one), one)
     assert float(shares.sum()) == pytest.approx(1.0) and bool((shares >= 0).all())
 
 

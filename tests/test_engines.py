@@ -16,7 +16,7 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
-from nlpmeta.auto.heads import ScaledEncoder
+from nlpmeta.auto.heads import VIEWS, ScaledEncoder
 from nlpmeta.classifier.light import LightClassifier, LightNames
 from nlpmeta.cli import main
 from nlpmeta.cli.answering import load_model
@@ -26,6 +26,7 @@ from nlpmeta.encoder.compiling import compile_encoder, compiled_name, embedding_
 from nlpmeta.encoder.engines import FACTS, GRAPH, Agreement, CompiledEncoder, check_engine, script_sentences
 from nlpmeta.encoder.graphs import smooth, write_graph
 from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.packaged.e5s1 import four_bit_blocks
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import token_ids
@@ -80,7 +81,9 @@ def folder_of(cache):
 slow = pytest.mark.slow
 
 
-@pytest.mark.parametrize("scales", [pytest.param((1.0,), marks=slow), pytest.param((0.0,), marks=slow), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    "scales", [pytest.param((1.0,), marks=slow), pytest.param((0.0,), marks=slow), (1.0, 0.0), VIEWS, (INNER,)]
+)
 def test_a_compiled_encoder_gives_the_embeddings_of_torch(cache, loaded, scales):
     encoder = ScaledEncoder(loaded, scales)
     agreement = compile_encoder(encoder, "float32")
@@ -222,12 +225,13 @@ def test_the_texts_of_pairs_are_compiled_too(cache, loaded):
 
 
 def test_other_weights_scales_and_numbers_have_another_name(cache, loaded):
-    names = {compiled_name(ScaledEncoder(loaded, scales), "float32").folder for scales in ((1.0,), (0.0,), (1.0, 0.0))}
+    seen = ((1.0,), (0.0,), (1.0, 0.0), (INNER,), VIEWS)
+    names = {compiled_name(ScaledEncoder(loaded, scales), "float32").folder for scales in seen}
     names.add(compiled_name(ScaledEncoder(loaded, (1.0,)), "int8").folder)
     with torch.no_grad():
         next(iter(adapter_weights(loaded).values())).add_(0.1)
     names.add(compiled_name(ScaledEncoder(loaded, (1.0,)), "float32").folder)
-    assert len(names) == 5
+    assert len(names) == 7
 
 
 @slow
@@ -517,6 +521,7 @@ def test_a_classifier_is_fitted_to_embeddings_of_its_engine(cache, loaded, monke
     texts, labels = zip(*PAIRS, strict=True)
     plain = FewShotClassifier(encoder=loaded).fit(list(texts), list(labels)).predict_proba(TEXTS[:4])
     compiled = FewShotClassifier(encoder=loaded, engine="onnx").fit(list(texts), list(labels))
+    compiled.predict(TEXTS[:1])  # compiles the views that its heads read
     monkeypatch.setattr(TextEncoder, "embed_tokens", None)  # nothing goes through PyTorch from here on
     again = FewShotClassifier(encoder=loaded, engine="onnx").fit(list(texts), list(labels))
     for each in (compiled, again):

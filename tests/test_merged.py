@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import make_encoder, scale_adapter
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
+from nlpmeta.auto.heads import ADAPTED, FROZEN, VIEWS, ScaledEncoder
+from nlpmeta.encoder.graphs import pooled
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
-from nlpmeta.encoder.merged import _known, merged_backbone, with_weights
+from nlpmeta.encoder.merged import INNER, _known, merged_backbone, with_weights
 from nlpmeta.errors import ModelFolderError
 
 TEXTS = ["ball goal match", "rice", "bank loan cash rate ball"]
@@ -39,6 +40,22 @@ def test_the_copy_shares_all_weights_but_those_that_adapters_change():
     own = places(merged.backbone) - places(encoder.backbone)
     assert len(own) == len(adapter_weights(encoder)) // 2  # one weight for each pair of thin matrices
     assert not any(weight.requires_grad for weight in merged.backbone.parameters())
+
+
+def test_the_view_of_lower_layers_is_what_two_thirds_of_them_give():
+    encoder = adapted()
+    depth = encoder.backbone.config.num_hidden_layers
+    kept, lower = round(2 * depth / 3), encoder.merged(INNER)
+    assert 0 < kept < depth and lower.backbone.config.num_hidden_layers == kept
+    ids, mask = encoder.pad(encoder.tokenize(TEXTS))
+    with torch.no_grad():
+        every = encoder.merged(ADAPTED).backbone(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        expected = pooled(every[kept], mask, "mean", normalise=True)
+        torch.testing.assert_close(lower.embed_tokens(encoder.tokenize(TEXTS)), expected)
+    assert not torch.allclose(expected, encoder.encode(TEXTS), atol=1e-3)
+    assert places(lower.backbone) < places(encoder.merged(ADAPTED).backbone)  # no weight is there twice
+    assert encoder.merged(INNER).backbone is lower.backbone
+    assert encoder.backbone.config.num_hidden_layers == depth == len(encoder.backbone.encoder.layer)
 
 
 def test_an_encoder_without_adapters_is_its_own_copy(encoder):
@@ -118,13 +135,14 @@ def test_the_frozen_view_outlives_a_training_step_and_both_views_are_right():
     encoder = adapted()
     for weight in adapter_weights(encoder).values():
         weight.requires_grad_(True)
-    views, frozen = ScaledEncoder(encoder), encoder.merged(FROZEN).backbone
+    views, frozen = ScaledEncoder(encoder, VIEWS), encoder.merged(FROZEN).backbone
     views.encode(TEXTS)
     _step(encoder)
     assert encoder.merged(FROZEN).backbone is frozen
     seen = views.encode(TEXTS)
     assert torch.equal(seen[:, views.columns(FROZEN)], make_encoder().encode(TEXTS))
     assert torch.equal(seen[:, views.columns(ADAPTED)], encoder.encode(TEXTS))
+    assert torch.equal(seen[:, views.columns(INNER)], ScaledEncoder(encoder, [INNER]).encode(TEXTS))
 
 
 def test_nothing_that_computes_in_bfloat16_around_it_rounds_the_merged_weights():

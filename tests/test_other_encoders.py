@@ -28,10 +28,9 @@ from nlpmeta.cli import main
 from nlpmeta.cli.process import loads_encoder
 from nlpmeta.encoder.compiling import compiled_name, embedder
 from nlpmeta.encoder.engines import GRAPH, CompiledEncoder, CompiledName
-from nlpmeta.encoder.files import is_model_file
+from nlpmeta.encoder.files import is_model_file, last_names, linear_layers
 from nlpmeta.encoder.graphs import write_graph
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.encoder.merged import last_names, linear_layers
 from nlpmeta.encoder.table import state_digest
 from nlpmeta.encoder.weights import encoder_named, lasting_name, resolve
 from nlpmeta.errors import NLPMetaError, UnknownNameError

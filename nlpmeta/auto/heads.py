@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import overload
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.parts import view_width
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.errors import NLPMetaError
@@ -20,13 +21,15 @@ from nlpmeta.learners.ridge import RidgeHead
 from nlpmeta.progress import Advance
 
 ADAPTED, FROZEN = 1.0, 0.0
+VIEWS = (ADAPTED, FROZEN, INNER)
 
 
 class ScaledEncoder(TextEncoder):
     """Embeddings ``(n, n_views * dim)`` of an encoder whose adapters are scaled by one number after the other.
 
-    For a head that chooses between the adapted and the frozen encoder, or reads both. It shares the weights of the
-    encoder that it is made from; no gradient goes through it.
+    For a head that chooses between the adapted and the frozen encoder, or reads both; ``INNER`` among the numbers is
+    the view of the adapted one's lower layers. It shares the weights of the encoder that it is made from; no gradient
+    goes through it.
     """
 
     def __init__(self, encoder: TextEncoder, scales: Sequence[float] = (ADAPTED, FROZEN)) -> None:
@@ -79,8 +82,13 @@ MANY_SHOTS = 20
 INVERSE_PENALTY, INVERSE_PENALTY_OF_MANY = 100.0, 3.0
 """Of logistic regression: almost none suits a few clear examples, many noisy ones want some. The second was chosen on
 datasets that recipes/wide.yaml reserves for model selection, MASSIVE Afrikaans and Liu."""
-REGULARISED = "regularised "
-"""What the names of these heads begin with, before that of the head that they are like."""
+LIKE = {
+    "regularised logistic": "logistic",
+    "regularised logistic on both": "logistic on both",
+    "regularised logistic on frozen": "logistic on frozen",
+    "regularised logistic on lower layers": "logistic on frozen",
+}
+"""These heads by name, and the one among those of few examples that each is weighed like beforehand."""
 NAME_WEIGHT = 2.0
 NAMES_ALONE = "prototypical"
 """The head for classes that are known by their names alone, as in the episodes of names that it was meta-trained on."""
@@ -141,38 +149,28 @@ def candidates(
 def candidates_of_many(encoder: "TextEncoder", few: Mapping[str, Candidate]) -> dict[str, Candidate]:
     """The heads by name that are added to ``few`` where there are many examples of each class."""
     regularised = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY_OF_MANY)
-    like = [name for name in ("logistic on both", "logistic on frozen") if name in few] or ["logistic"]
-    return {REGULARISED + name: Candidate(regularised, few[name].scales) for name in like}
+    lower = {"regularised logistic on lower layers": (INNER,)}
+    like = [name for name in ("logistic on both", "logistic on frozen") if name in few]
+    views = {f"regularised {name}": few[name].scales for name in like or ["logistic"]} | (lower if like else {})
+    return {name: Candidate(regularised, scales) for name, scales in views.items()}
 
 
 def scales_of(read: Iterable[Candidate]) -> tuple[float, ...]:
-    """The scales that some candidates read, the adapted view first, as in ``ScaledEncoder``."""
+    """The scales that some candidates read, in the order of ``VIEWS``."""
     return tuple(sorted({scale for candidate in read for scale in candidate.scales}, reverse=True))
 
 
-@overload
-def columns_of(
-    encoder: "TextEncoder", features: Tensor, scales: Sequence[float], *, computed: Sequence[float] | None = None
-) -> Tensor: ...
+def compared(scales: tuple[float, ...]) -> tuple[float, ...]:
+    """Of the views that are read, those in which texts are compared with classes: not the lower layers, if others."""
+    return tuple(scale for scale in scales if scale != INNER) or scales
 
 
-@overload
-def columns_of(
-    encoder: "TextEncoder",
-    features: Tensor | None,
-    scales: Sequence[float],
-    *,
-    computed: Sequence[float] | None = None,
-) -> Tensor | None: ...
+_Features = TypeVar("_Features", Tensor, Tensor | None)
 
 
 def columns_of(
-    encoder: "TextEncoder",
-    features: Tensor | None,
-    scales: Sequence[float],
-    *,
-    computed: Sequence[float] | None = None,
-) -> Tensor | None:
+    encoder: "TextEncoder", features: _Features, scales: Sequence[float], *, computed: Sequence[float] | None = None
+) -> _Features:
     """The part of ``features`` ``(n, n_views * dim)`` that is seen with these scales.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, REGULARISED, Candidate, ScaledEncoder, features_of, has_many, seen
+from nlpmeta.auto.heads import LIKE, VIEWS, Candidate, ScaledEncoder, features_of, has_many, seen
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.episodes import by_label, deal_folds, most_have
 from nlpmeta.learners.base import Learner, Support, Texts
@@ -99,7 +99,7 @@ def weights(
     """The weight of each judged head, 0 for those that are left out, shape ``(n_heads,)``; arguments as ``judge``."""
     if len(judged.heads) == 1:
         return features_of(known).new_ones(1)
-    alike = [name.removeprefix(REGULARISED) for name in judged.heads]
+    alike = [LIKE.get(name, name) for name in judged.heads]
     prior = profile.prior_of(alike, len(known) / known.n_way, known.n_way)
     found = prior
     if judged.held_out is not None:
@@ -107,7 +107,7 @@ def weights(
         open_minded = prior + (1 / len(prior) - prior) / known.n_way
         found = stacked(*without_lone(judged.held_out, known.labels), open_minded, strength=profile.strength)
     if isinstance(encoder, ScaledEncoder):
-        for scale in (FROZEN, ADAPTED):
+        for scale in sorted(VIEWS):  # those that cost a further pass first
             reads = torch.tensor([scale in candidates[name].scales for name in judged.heads], device=found.device)
             if float(found[reads].sum()) < WORTH_A_VIEW * float(found.sum()):
                 found = found * ~reads

@@ -14,11 +14,13 @@ from nlpmeta.auto.heads import (
     NAMED,
     NAMES_ALONE,
     TUNED,
+    VIEWS,
     Candidate,
     ScaledEncoder,
     candidates,
     candidates_of_many,
     columns_of,
+    compared,
     features_of,
     has_many,
     scales_of,
@@ -113,7 +115,7 @@ class AutoHead(Learner):
         if budget and not has_adapter(encoder):
             raise NLPMetaError("A budget is for fine-tuning adapters, and this encoder has none: leave it out.")
         two = has_adapter(encoder)
-        super().__init__(ScaledEncoder(encoder) if two else encoder)
+        super().__init__(ScaledEncoder(encoder, VIEWS) if two else encoder)
         self.temperature, self.name_weight, self.budget = temperature, name_weight, budget
         self.priors = shipped_priors().profile(two_views=two)
         self.candidates = candidates(encoder, two_views=two, temperature=temperature, name_weight=name_weight)
@@ -287,11 +289,10 @@ class AutoHead(Learner):
         n_shot = len(known) / known.n_way
         temperature = float(self.priors.temperature.at(n_shot, known.n_way))
         state["mixture/temperature"] = torch.tensor(temperature, device=place)
-        scales = scales_of([self._every[name] for name in heads])
+        scales = compared(scales_of([self._every[name] for name in heads]))
         features = columns_of(encoder, features_of(known), scales, computed=scales)
         n_views = len(scales) if isinstance(encoder, ScaledEncoder) else 1
-        means = class_means(features, known.labels, known.n_way)
-        state["mixture/prototypes"] = means
+        state["mixture/prototypes"] = means = class_means(features, known.labels, known.n_way)
         usual = usual_likeness(features, known.labels, means, n_views=n_views)
         if usual is not None:
             state["mixture/usual_likeness"] = usual

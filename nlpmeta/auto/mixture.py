@@ -14,6 +14,7 @@ from nlpmeta.auto.heads import (
     LabelHeads,
     ScaledEncoder,
     columns_of,
+    compared,
     features_of,
     line_of,
     means_of,
@@ -105,7 +106,7 @@ class Mixture(Predictor):
     @property
     def n_views(self) -> int:
         """How many views stand side by side in what ``read`` gives."""
-        return len(self.scales) if isinstance(self.learner.encoder, ScaledEncoder) else 1
+        return len(compared(self.scales)) if isinstance(self.learner.encoder, ScaledEncoder) else 1
 
     def queries(self, texts: Sequence[str]) -> Texts:
         """Texts with the embeddings that the heads read: a view that none of them sees is not computed."""
@@ -134,16 +135,15 @@ class Mixture(Predictor):
         if self.held_out is None:
             return ""
         encoder = self.learner.encoder
-        width = (encoder.select(self.scales) if isinstance(encoder, ScaledEncoder) else encoder).dim
-        if self.prototypes is None or self.prototypes.shape[1:] != (width,) or not self.n_shot > 0:
+        dim = (encoder.select(compared(self.scales)) if isinstance(encoder, ScaledEncoder) else encoder).dim
+        if self.prototypes is None or self.prototypes.shape[1:] != (dim,) or not self.n_shot > 0:
             return "mixture/prototypes or mixture/n_shot is missing or impossible"
-        usual = self.usual_likeness
-        return "" if usual is None or usual.shape == () else "mixture/usual_likeness is not one number"
+        return "mixture/usual_likeness is not one number" if getattr(self.usual_likeness, "shape", ()) else ""
 
     def read(self, texts: Texts) -> Tensor:
-        """The embeddings of ``texts`` in the views that the heads read, and no others."""
+        """The embeddings of ``texts`` in the views that they are compared with classes in."""
         known = texts if texts.features is not None else self.queries(texts.texts)
-        return columns_of(self.learner.encoder, features_of(known), self.scales, computed=self.scales)
+        return columns_of(self.learner.encoder, features_of(known), compared(self.scales), computed=self.scales)
 
     def view(self, head: Head, queries: Texts) -> Tensor | None:
         """The embeddings of ``queries`` as a head sees them."""

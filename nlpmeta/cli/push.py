@@ -212,7 +212,7 @@ def _of_model(folder: Path, engine: "Engine") -> "dict[str, Agreement | None]":
 
 
 def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | None]":
-    """The encoder of a checkpoint as ``auto`` reads it: with its adapters, and without them beside that."""
+    """The encoder of a checkpoint as ``auto`` reads it: with its adapters, and in all views beside that."""
     from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
     from nlpmeta.encoder.compiling import compile_encoder, compiled_name
     from nlpmeta.encoder.engines import CompiledEncoder, precision_of
@@ -222,10 +222,12 @@ def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | 
     learner = starting_learner("auto", checkpoint=checkpoint, device="cpu")
     found = {f"{checkpoint}, adapted": compile_names(learner, checkpoint_folder(checkpoint), engine)}
     if isinstance(learner.encoder, ScaledEncoder):
-        both = learner.encoder.select((ADAPTED, FROZEN))
-        name, precision = compiled_name(both, precision_of(engine)), precision_of(engine)
-        sound = name is not None and CompiledEncoder.is_sound(name)
-        found[f"{checkpoint}, adapted and frozen"] = None if sound else compile_encoder(both, precision)
+        # What few examples choose among, and what they and all others are fitted on.
+        every = {"adapted and frozen": learner.encoder.select((ADAPTED, FROZEN)), "all views": learner.encoder}
+        for views, encoder in every.items():
+            name, precision = compiled_name(encoder, precision_of(engine)), precision_of(engine)
+            sound = name is not None and CompiledEncoder.is_sound(name)
+            found[f"{checkpoint}, {views}"] = None if sound else compile_encoder(encoder, precision)
     return found
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from nlpmeta.encoder.engines import FROZEN, CompiledEncoder, CompiledName, Precision, runtime_version
 from nlpmeta.encoder.files import folder_digest, read_object, views_note
 from nlpmeta.encoder.lora import adapter_weights
-from nlpmeta.encoder.merged import scales_with
+from nlpmeta.encoder.merged import INNER, scales_with
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.encoder.vocabulary import Vocabulary
@@ -27,7 +27,7 @@ from nlpmeta.storage.tensors import digest_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_SCALES = (None, 1.0, 0.0)  # as the adapters are, then those of auto's two views
+_VIEWS = (None, 1.0, 0.0, INNER)  # the adapters as they are, then the views of auto
 Opened: TypeAlias = dict[tuple[object, ...], tuple[tuple[nn.Module, ...], CompiledEncoder]]
 """Compiled forms by scales and precision, each with the transformers that it was made of."""
 
@@ -38,7 +38,7 @@ class Deferred:
 
     make: Callable[[], TextEncoder]  # loads it, with its adapters
     adapter: Path  # the folder that these come from
-    views: Mapping[str, str]  # what each view is called in a CompiledName, by its scale
+    views: Mapping[str, str]  # what each view is called in a CompiledName
     vocabulary: Vocabulary
     width: int  # of its embeddings
     files: EncoderFiles
@@ -56,11 +56,11 @@ class Deferred:
         except OSError:  # a file of the adapters is missing; who loads them says so
             return None
         width = read_object(files.folder / "config.json").get("hidden_size")
-        views = {scale: str(note[scale]) for scale in map(str, _SCALES) if scale in note}
-        if len(views) < len(_SCALES) or files.max_length is None or type(width) is not int:
+        views = {view: str(note[view]) for view in map(str, _VIEWS) if view in note}
+        if len(views) < len(_VIEWS) or files.max_length is None or type(width) is not int:
             return None
-        for some, precision in itertools.product((_SCALES[:1], _SCALES[1:]), get_args(Precision)):
-            wanted = tuple(views[str(scale)] for scale in some)
+        for some, precision in itertools.product((_VIEWS[:1], _VIEWS[1:3], _VIEWS[1:]), get_args(Precision)):
+            wanted = tuple(views[str(view)] for view in some)
             name = CompiledName(files.digest, wanted, normalise=True, precision=precision, pooling=files.pooling)
             with suppress(ModelFolderError):  # a damaged one is made again where it is to embed
                 if (made := CompiledEncoder.from_cache(name)) is not None:
@@ -91,12 +91,13 @@ def note_views(encoder: TextEncoder, adapter: Path) -> None:
     if encoder.files is None or runtime_version() is None:
         return
     note = views_note(encoder.files.digest, adapter)
-    if not note.is_file():
-        with suppress(NLPMetaError, OSError):  # a cache that cannot be written only costs time
-            write_json(note, {str(scale): view_name(encoder, scale) for scale in _SCALES})
+    with suppress(NLPMetaError, OSError):  # a cache that cannot be written only costs time
+        if set(map(str, _VIEWS)) - read_object(note).keys():  # none, or that of an older release
+            write_json(note, {str(view): view_name(encoder, view) for view in _VIEWS})
 
 
-def view_name(encoder: TextEncoder, scale: float | None) -> str:
+def view_name(encoder: TextEncoder, view: float | None) -> str:
     """What a view of ``encoder`` is called in a ``CompiledName``, by the weights of its adapters and their scale."""
-    scales = scales_with(encoder.backbone, scale)
-    return digest_of(adapter_weights(encoder).items(), json.dumps(scales))[:32] if any(scales) else FROZEN
+    scales = scales_with(encoder.backbone, view)
+    name = digest_of(adapter_weights(encoder).items(), json.dumps(scales))[:32] if any(scales) else FROZEN
+    return f"{name}, lower layers" if view == INNER else name

@@ -5,7 +5,7 @@ Nothing of it is run, and nothing that is missing is made up.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -227,6 +227,20 @@ def load_folder(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase
     if is_decoder(backbone.config.model_type):
         backbone.config.use_cache = False  # keys and values of each layer, to generate with, which nobody here does
     return backbone, tokenizer
+
+
+def linear_layers(backbone: "PreTrainedModel") -> list[str]:
+    """The paths of the linear layers within the layers of a transformer that was loaded."""
+    from torch import nn
+
+    depth, every = int(backbone.config.num_hidden_layers), dict(backbone.named_modules())
+    lists = tuple(f"{path}." for path, each in every.items() if isinstance(each, nn.ModuleList) and len(each) == depth)
+    return [path for path, each in every.items() if isinstance(each, nn.Linear) and path.startswith(lists)]
+
+
+def last_names(paths: Sequence[str]) -> list[str]:
+    """The distinct names at the ends of paths, by name."""
+    return sorted({path.rpartition(".")[2] for path in paths})
 
 
 @contextmanager

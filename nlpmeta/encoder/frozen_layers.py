@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.encoder.lora import frozen_adapters_digest, lowest_trained_layer
-from nlpmeta.encoder.merged import with_part, with_weights
+from nlpmeta.encoder.merged import with_parts, with_weights
 from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
 from nlpmeta.encoder.tokenizing import length_batches
 from nlpmeta.errors import NLPMetaError
@@ -243,9 +243,9 @@ class SplitBackbone:
         assert isinstance(layers, nn.ModuleList)  # noqa: S101  # what _path_of_layers looks for
         self.layer = layer
         self._prefix = f"{path}."
-        self._lower = with_part(backbone, path, nn.ModuleList(layers[:layer]))
-        upper = with_part(backbone, path, nn.ModuleList(layers[layer:]))
-        self._upper = with_part(upper, "embeddings", _Given())
+        self._lower = with_parts(backbone, {path: nn.ModuleList(layers[:layer])})
+        upper = with_parts(backbone, {path: nn.ModuleList(layers[layer:])})
+        self._upper = with_parts(upper, {"embeddings": _Given()})
         if check:
             self._check(backbone)
 

@@ -9,9 +9,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from nlpmeta.encoder.files import CONFIG_FILE, WEIGHTS_FILE
+from nlpmeta.encoder.files import CONFIG_FILE, WEIGHTS_FILE, last_names, linear_layers
 from nlpmeta.encoder.merged import ADAPTER as NAME
-from nlpmeta.encoder.merged import adapted_layers, last_names, linear_layers, read_rows
+from nlpmeta.encoder.merged import adapted_layers, read_rows
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.settings import Settings
@@ -57,10 +57,7 @@ def add_adapter(encoder: TextEncoder, settings: AdapterSettings, *, seed: int) -
         raise NLPMetaError("This encoder has an adapter already; load the encoder again to start from a fresh one.")
     config = _peft_config(encoder, settings)
     try:
-        with (
-            torch.device("cpu"),
-            torch.random.fork_rng(devices=[]),
-        ):  # peft draws a start of its own, which is replaced below
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # peft draws a start, which is replaced below
             inject_adapter_in_model(config, encoder.backbone, adapter_name=NAME)
     except ValueError as error:
         named, known = (

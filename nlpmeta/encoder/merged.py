@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,9 @@ _Value = TypeVar("_Value")
 ADAPTER = "default"
 _MOST = 2  # copies kept of one transformer: an adapted weight is in memory once more for each that is not frozen
 _PEFT_LEFTOVERS = ("peft_config", "_hf_peft_config_loaded")
+INNER, INNER_SHARE = -1.0, 2 / 3
+"""Views are named by the scale of the adapters. This one is the view with the scale 1 of the lower layers alone, two
+thirds of them: these know of the form of a text what the last ones have forgotten for its meaning."""
 
 
 def adapted_layers(backbone: nn.Module) -> "dict[str, LoraLayer]":
@@ -33,19 +37,7 @@ def adapted_layers(backbone: nn.Module) -> "dict[str, LoraLayer]":
     }
 
 
-def linear_layers(backbone: "PreTrainedModel") -> list[str]:
-    """The paths of the linear layers within the layers of the transformer."""
-    depth, every = int(backbone.config.num_hidden_layers), dict(backbone.named_modules())
-    lists = tuple(f"{path}." for path, each in every.items() if isinstance(each, nn.ModuleList) and len(each) == depth)
-    return [path for path, each in every.items() if isinstance(each, nn.Linear) and path.startswith(lists)]
-
-
-def last_names(paths: Sequence[str]) -> list[str]:
-    """The distinct names at the ends of paths, by name."""
-    return sorted({path.rpartition(".")[2] for path in paths})
-
-
-def merged_backbone(backbone: nn.Module, scale: float | None = None) -> nn.Module:
+def merged_backbone(backbone: nn.Module, view: float | None = None) -> nn.Module:
     """``backbone`` to embed with only, as fast as without adapters: a copy, or itself if it has none.
 
     It shares all weights but those that adapters change, and is the same at every call until a weight or a scale has
@@ -54,7 +46,8 @@ def merged_backbone(backbone: nn.Module, scale: float | None = None) -> nn.Modul
 
     Args:
         backbone: the transformer.
-        scale: of the adapters, 0 for the frozen weights and 1 as they were trained; ``None`` as they are now.
+        view: the scale of the adapters, 0 for the frozen weights and 1 as they were trained, or ``INNER``; ``None`` as
+            they are now.
 
     Raises:
         ModelFolderError: if a merged weight would not be finite.
@@ -62,17 +55,32 @@ def merged_backbone(backbone: nn.Module, scale: float | None = None) -> nn.Modul
     if "peft_config" not in backbone.__dict__:  # which peft leaves where it puts adapters
         return backbone
     with _guard:
-        known = _known.get(backbone)
-        if known is None:
+        if (known := _known.get(backbone)) is None:
             known = _known[backbone] = _Known(adapted_layers(backbone), {})
-        scales = tuple(_scale(layer, scale) for layer in known.layers.values())
+        scales = tuple(_scale(layer, scale_of(view)) for layer in known.layers.values())
         found = known.copies.pop(scales, None)
         if found is None or not found.is_current():
             found = _Copy.of(backbone, known.layers, scales)
         known.copies[scales] = found  # the newest stand last
         while len(known.copies) > _MOST:
             del known.copies[next(iter(known.copies))]
-        return found.backbone
+        return found.lower if view == INNER else found.backbone
+
+
+def scale_of(view: float | None) -> float | None:
+    """The scale of the adapters in a view."""
+    return 1.0 if view == INNER else view
+
+
+def lower_layers(backbone: "PreTrainedModel") -> "PreTrainedModel":
+    """A copy of a transformer with its lower layers alone, ``INNER_SHARE`` of them; the weights are shared."""
+    twin, depth = _with_config(backbone), int(backbone.config.num_hidden_layers)
+    twin.config.num_hidden_layers = kept = max(1, round(INNER_SHARE * depth))
+    for part in list(twin.modules()):
+        for name, below in part._modules.items():
+            if isinstance(below, nn.ModuleList) and len(below) == depth:
+                part._modules[name] = nn.ModuleList(below[:kept])
+    return twin
 
 
 @torch.inference_mode(False)
@@ -94,9 +102,9 @@ def plain_backbone(backbone: nn.Module, scales: Sequence[float] | None = None) -
     return twin
 
 
-def scales_with(backbone: nn.Module, scale: float | None) -> list[float]:
-    """What the adapters of each layer are multiplied by if they are scaled by ``scale``; ``None`` as they are."""
-    return [_scale(layer, scale) for layer in adapted_layers(backbone).values()]
+def scales_with(backbone: nn.Module, view: float | None) -> list[float]:
+    """What the adapters of each layer are multiplied by in a view; ``None`` as they are."""
+    return [_scale(layer, scale_of(view)) for layer in adapted_layers(backbone).values()]
 
 
 def _scale(layer: "LoraLayer", scale: float | None) -> float:
@@ -164,13 +172,18 @@ class _Copy:
     seen: tuple[Tensor, ...]
     numbers: Tensor
 
+    @cached_property
+    def lower(self) -> nn.Module:
+        """The copy's lower layers alone."""
+        return lower_layers(cast("PreTrainedModel", self.backbone))
+
     @classmethod
     def of(cls, backbone: nn.Module, layers: "dict[str, LoraLayer]", scales: tuple[float, ...]) -> "_Copy":
         thin = tuple(weight for layer in layers.values() for weight in _thin(layer))
         adapted = any(scales)  # the frozen view does not depend on adapters
         slots = _Slot.every(backbone, without=() if adapted else thin)
         seen = tuple(each.detach().flatten() if each.requires_grad else each.detach()[0] for each in thin)
-        numbers = _joined(seen)  # before the copy is made: what changes meanwhile is then seen at the next call
+        numbers = torch.cat(seen)  # before the copy is made: what changes meanwhile is then seen at the next call
         return cls(plain_backbone(backbone, scales), slots, seen if adapted else (), numbers)
 
     def is_current(self) -> bool:
@@ -179,7 +192,7 @@ class _Copy:
                 return False
             if weight.requires_grad != trains:
                 return False
-        return not self.seen or self.numbers.is_meta or torch.equal(_joined(self.seen), self.numbers)
+        return not self.seen or self.numbers.is_meta or torch.equal(torch.cat(self.seen), self.numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +203,6 @@ class _Known:
 
 def _version(weight: Tensor) -> int:
     return 0 if weight.is_inference() else weight._version
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts))
 
 
 _guard = Guard()
@@ -217,11 +226,6 @@ def deep(module: Module) -> Module:
     return twin
 
 
-def with_part(module: Module, path: str, part: nn.Module) -> Module:
-    """A copy with ``part`` at ``path``; all else is shared."""
-    return with_parts(module, {path: part})
-
-
 def with_parts(module: Module, parts: Mapping[str, nn.Module]) -> Module:
     """A copy with each of ``parts`` at its path; all else is shared."""
     twin = shallow(module)
@@ -235,11 +239,17 @@ def with_parts(module: Module, parts: Mapping[str, nn.Module]) -> Module:
 
 def with_attention(backbone: "PreTrainedModel", kind: str) -> "PreTrainedModel":
     """A copy that computes its attention another way; the configuration, which says which, is the copy's own."""
+    twin = _with_config(backbone)
+    twin.set_attn_implementation(kind)
+    return twin
+
+
+def _with_config(backbone: "PreTrainedModel") -> "PreTrainedModel":
+    """A copy with a configuration of its own; the weights are shared."""
     twin, config = deep(backbone), copy.deepcopy(backbone.config)
     for part in twin.modules():
         if getattr(part, "config", None) is backbone.config:
             part.config = config  # type: ignore[assignment]  # of a transformer, and no part of it
-    twin.set_attn_implementation(kind)
     return twin
 
 
@@ -270,16 +280,6 @@ def _part(module: nn.Module, name: str) -> nn.Module:
     part = module._modules[name]
     assert part is not None  # noqa: S101  # the path was read from this module
     return part
-
-
-def weights_of(
-    adapter: Mapping[str, Tensor] | None, adapter_of: Tensor | None, group: Sequence[int]
-) -> Mapping[str, Tensor] | None:
-    """The weights for the texts of a group: one set for all, or one for each."""
-    if adapter is None or adapter_of is None:
-        return adapter
-    which = adapter_of[torch.tensor(group, device=adapter_of.device)]
-    return {name: weight.index_select(0, which) for name, weight in adapter.items()}
 
 
 class RowLinear(nn.Linear):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -197,6 +197,18 @@ def paired(vectors: Tensor, *, n_views: int = 1) -> Tensor:
         cosine = F.cosine_similarity(first, second, dim=1).unsqueeze(1)
         parts += [first, second, APART * (first - second).abs(), root * first * second, ALIKE * cosine]
     return torch.cat(parts, dim=1)
+
+
+def weights_of(
+    adapter: Mapping[str, Tensor] | None, adapter_of: Tensor | None, group: Sequence[int]
+) -> Mapping[str, Tensor] | None:
+    """The weights for the texts of a group: one set for all, or one for each."""
+    if adapter is None or adapter_of is None:
+        return adapter
+    import torch
+
+    which = adapter_of[torch.tensor(group, device=adapter_of.device)]
+    return {name: weight.index_select(0, which) for name, weight in adapter.items()}
 
 
 class ReadsMore(Reader, Protocol):

@@ -23,8 +23,8 @@ from nlpmeta.encoder.device import (
 from nlpmeta.encoder.engines import embed_by
 from nlpmeta.encoder.files import Pooling, load_folder
 from nlpmeta.encoder.graphs import padded, pooled
-from nlpmeta.encoder.merged import merged_backbone, weights_of, with_attention, with_weights
-from nlpmeta.encoder.parts import BREAK, Windows, checked_reading, halves_of, paired, view_width
+from nlpmeta.encoder.merged import merged_backbone, with_attention, with_weights
+from nlpmeta.encoder.parts import BREAK, Windows, checked_reading, halves_of, paired, view_width, weights_of
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, collected_cuts, token_ids
 from nlpmeta.encoder.weights import DEFAULT_ENCODER, EncoderFiles, check_numbers, resolve
 from nlpmeta.errors import DataError
@@ -235,13 +235,13 @@ class TextEncoder(LoadedLate):
             advance=advance,
         )
 
-    def merged(self, scale: float | None = None) -> "TextEncoder":
+    def merged(self, view: float | None = None) -> "TextEncoder":
         """The same encoder to embed with only: its adapters are part of the weights, which it shares with all threads.
 
         Args:
-            scale: of the adapters, 0 for the frozen encoder; ``None`` as they are.
+            view: the scale of the adapters, 0 for the frozen encoder, or ``merged.INNER``; ``None`` as they are.
         """
-        backbone = merged_backbone(self.backbone, scale)
+        backbone = merged_backbone(self.backbone, view)
         if backbone is self.backbone:
             return self
         twin = self._on(backbone)

@@ -19,7 +19,7 @@ from nlpmeta.classifier.streaming import check_state
 from nlpmeta.encoder.compiling import compile_encoder, compiled_name
 from nlpmeta.encoder.engines import Agreement, CompiledEncoder, CompiledName, Engine, precision_of
 from nlpmeta.encoder.files import max_length
-from nlpmeta.encoder.merged import plain_backbone, scales_with, with_weights
+from nlpmeta.encoder.merged import INNER, lower_layers, plain_backbone, scales_with, with_weights
 from nlpmeta.encoder.text_encoder import MAX_LENGTH, TextEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import THRESHOLDS
@@ -126,12 +126,12 @@ def plain_encoders(learner: Learner, state: TaskState) -> "list[PreTrainedModel]
     """A copy of the encoder for each view of ``state``, with the adapters added into the weights and gone."""
     adapted = {name.removeprefix("adapter/"): value for name, value in state.items() if name.startswith("adapter/")}
     backbone = with_weights(learner.encoder.backbone, adapted)
-    return [_plain(backbone, scale) for scale in learner.predictor(state).adapter_scales]
+    return [_plain(backbone, view) for view in learner.predictor(state).adapter_scales]
 
 
-def _plain(backbone: "PreTrainedModel", scale: float) -> "PreTrainedModel":
-    plain = copy.deepcopy(plain_backbone(backbone, scales_with(backbone, scale)))
-    return cast("PreTrainedModel", plain).requires_grad_(False)
+def _plain(backbone: "PreTrainedModel", view: float) -> "PreTrainedModel":
+    plain = cast("PreTrainedModel", plain_backbone(backbone, scales_with(backbone, view)))
+    return copy.deepcopy(lower_layers(plain) if view == INNER else plain).requires_grad_(False)
 
 
 def compile_model(classifier: FewShotClassifier, engine: Engine, folder: Path | None = None) -> Agreement | None:

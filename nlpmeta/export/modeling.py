@@ -52,7 +52,7 @@ class NLPMetaConfig(PretrainedConfig):
 
 
 class NLPMetaForSequenceClassification(PreTrainedModel):
-    """Linear layers on the embeddings of one or two encoders: their tokens pooled, scaled to unit length.
+    """Linear layers on the embeddings of one to three encoders: their tokens pooled, scaled to unit length.
 
     Of several labels per text, ``prototypes`` hold mean embeddings over a temperature: those of the labels first.
     """
