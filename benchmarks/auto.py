@@ -25,12 +25,13 @@ from torch import Tensor
 
 from nlpmeta.auto.answers import label_sets, out_of_scope_scores
 from nlpmeta.auto.diagnosis import diagnose
-from nlpmeta.auto.heads import FROZEN, Candidate, columns_of, seen
+from nlpmeta.auto.heads import Candidate, columns_of, seen
 from nlpmeta.auto.judging import CrossValidation
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import FILE
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.encoder.views import FROZEN
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.kshot import KShotSampler
 from nlpmeta.episodes.pools import WithOutOfScope

@@ -12,13 +12,14 @@ from auto_tasks import Pools
 from fit_priors import Size, surface, weighted_quantile
 from torch import Tensor
 
-from nlpmeta.auto.heads import FROZEN, ScaledEncoder, columns_of, features_of, seen
+from nlpmeta.auto.heads import columns_of, features_of, seen
 from nlpmeta.auto.judging import TEMPERATURES, CrossValidation, fitting_temperature, held_out_scores, leads, n_folds
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import N_CLUES, scope_clues
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.auto.priors import Profile, Shrunk, Surface
 from nlpmeta.encoder.table import EmbeddingTable
+from nlpmeta.encoder.views import FROZEN, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed, Support, Texts, class_means
 

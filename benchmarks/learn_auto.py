@@ -21,11 +21,12 @@ from threadpoolctl import threadpool_limits
 
 from nlpmeta.auto.diagnosis import FILE as FAMILIES_FILE
 from nlpmeta.auto.diagnosis import Families, centres_of, log_odds, write_families
-from nlpmeta.auto.heads import FROZEN, ScaledEncoder, features_of
+from nlpmeta.auto.heads import features_of
 from nlpmeta.auto.judging import TEMPERATURES
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import NEAR_GUESSING
 from nlpmeta.auto.priors import FILE, Profile, Surface, held_out_quantiles
+from nlpmeta.encoder.views import FROZEN, ScaledEncoder
 from nlpmeta.learners.base import Embed
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.metrics import calibration_bins, error_of_bins

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from nlpmeta.auto.heads import FROZEN, ScaledEncoder
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import WEIGHTS_FILE, near_clues, scope_scores, small_talk, small_talk_likeness
 from nlpmeta.data import Episode
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
+from nlpmeta.encoder.views import FROZEN, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed, Texts
 from nlpmeta.learners.start import starting_learner

@@ -19,9 +19,9 @@ import typer
 from wide import held_out_sets
 
 from nlpmeta import Episode, LabeledTexts, load_source
-from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.data import wordless
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
+from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.episodes import generator
 from nlpmeta.episodes.kshot import NamesAlone
 from nlpmeta.learners.base import Embed, Learner

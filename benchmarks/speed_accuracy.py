@@ -24,9 +24,9 @@ from speed_peers import Row, Worker, missing, peers_folder
 from speed_side import SIDES
 
 from nlpmeta import Episode
-from nlpmeta.auto.heads import FROZEN
 from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
+from nlpmeta.encoder.views import FROZEN
 from nlpmeta.learners.base import Embed, Learner, TaskState, Texts
 from nlpmeta.learners.start import starting_learner
 

@@ -8,12 +8,13 @@ from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto import judging
-from nlpmeta.auto.heads import ADAPTED, BY_NAMES, FROZEN, ScaledEncoder, seen
+from nlpmeta.auto.heads import BY_NAMES, seen
 from nlpmeta.auto.judging import MISLEADING, disbelief
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import shipped_priors
 from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.table import EmbeddingStore
+from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.logistic import LogisticHead

@@ -16,7 +16,6 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
-from nlpmeta.auto.heads import VIEWS, ScaledEncoder
 from nlpmeta.classifier.light import LightClassifier, LightNames
 from nlpmeta.cli import main
 from nlpmeta.cli.answering import load_model
@@ -30,6 +29,7 @@ from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.packaged.e5s1 import four_bit_blocks
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.encoder.tokenizing import token_ids
+from nlpmeta.encoder.views import VIEWS, ScaledEncoder
 from nlpmeta.errors import DataError, DataWarning, NLPMetaError, UnknownNameError, WorkFailedError
 from nlpmeta.evaluation import adapt_and_measure
 from nlpmeta.evaluation.request import AdaptRequest

@@ -9,11 +9,11 @@ import torch
 from conftest import save_encoder
 
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
-from nlpmeta.auto.heads import VIEWS, ScaledEncoder
 from nlpmeta.encoder import files
 from nlpmeta.encoder.compiling import compile_encoder, embedding_with
 from nlpmeta.encoder.engines import CompiledEncoder
 from nlpmeta.encoder.lora import adapter_weights, has_adapter
+from nlpmeta.encoder.views import VIEWS, ScaledEncoder
 from nlpmeta.encoder.vocabulary import pieces_of
 from nlpmeta.errors import ModelFolderError
 from nlpmeta.evaluation import adapt_and_measure

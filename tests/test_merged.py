@@ -8,10 +8,12 @@ import pytest
 import torch
 from conftest import make_encoder, scale_adapter
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, VIEWS, ScaledEncoder
+from nlpmeta.data.inputs import BETWEEN, Pair
 from nlpmeta.encoder.graphs import pooled
 from nlpmeta.encoder.lora import AdapterSettings, adapter_weights, add_adapter
 from nlpmeta.encoder.merged import INNER, _known, merged_backbone, with_weights
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.views import ADAPTED, FROZEN, VIEWS, ScaledEncoder
 from nlpmeta.errors import ModelFolderError
 
 TEXTS = ["ball goal match", "rice", "bank loan cash rate ball"]
@@ -56,6 +58,22 @@ def test_the_view_of_lower_layers_is_what_two_thirds_of_them_give():
     assert places(lower.backbone) < places(encoder.merged(ADAPTED).backbone)  # no weight is there twice
     assert encoder.merged(INNER).backbone is lower.backbone
     assert encoder.backbone.config.num_hidden_layers == depth == len(encoder.backbone.encoder.layer)
+
+
+@pytest.mark.parametrize("texts", [TEXTS, [Pair.of("ball goal", "rice"), Pair.of("bank", "loan cash")]])
+def test_lower_layers_are_read_in_the_pass_of_the_whole_encoder(texts, monkeypatch):
+    encoder = adapted() if isinstance(texts[0], str) and BETWEEN not in texts[0] else adapted().of_pairs()
+    views, passes = ScaledEncoder(encoder.reading(32, 4), VIEWS), []  # texts of several windows
+    plain = TextEncoder.embed_batch
+    note = lambda self, *a: passes.append(self.backbone.config.num_hidden_layers) or plain(self, *a)  # noqa: E731
+    monkeypatch.setattr(TextEncoder, "embed_batch", note)
+    together, depth = views.encode(texts), encoder.backbone.config.num_hidden_layers
+    assert set(passes) == {depth} and len(passes) % 2 == 0
+    torch.testing.assert_close(together, torch.cat([views.select([view]).encode(texts) for view in VIEWS], dim=1))
+    passes.clear()
+    monkeypatch.setattr("nlpmeta.encoder.views._layer_beside", lambda *_: None)  # a transformer with a norm at its end
+    torch.testing.assert_close(views.encode(texts), together)
+    assert set(passes) == {depth, round(2 * depth / 3)}
 
 
 def test_an_encoder_without_adapters_is_its_own_copy(encoder):

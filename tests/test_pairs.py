@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto.diagnosis import known_families
-from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.cli import app, main
 from nlpmeta.data.inputs import BETWEEN, Pair, checked_texts
 from nlpmeta.encoder.parts import ALIKE
 from nlpmeta.encoder.table import EmbeddingTable, state_digest
+from nlpmeta.encoder.views import ScaledEncoder
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import learners
 from nlpmeta.storage.manifest import MANIFEST, write_manifest

@@ -270,7 +270,7 @@ def test_maps_are_the_principal_components_of_each_encoder(encoder, sampler):
     assert maps.frozen.points != maps.adapted.points
     order = [i for label in range(3) for i, each in enumerate(episode.query.labels) if each == label]
     query = [episode.query.texts[i] for i in order]
-    from nlpmeta.auto.heads import FROZEN, ScaledEncoder
+    from nlpmeta.encoder.views import FROZEN, ScaledEncoder
 
     vectors = ScaledEncoder(encoder, [FROZEN]).encode([*episode.support.texts, *query]).numpy()
     np.testing.assert_allclose(vectors[:15], frozen, atol=1e-5)

@@ -10,12 +10,12 @@ from conftest import TOPICS, make_encoder
 from typer.testing import CliRunner
 
 from nlpmeta import AdapterSettings, FewShotClassifier, TextEncoder, add_adapter
-from nlpmeta.auto.heads import ScaledEncoder
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.cli import app, main
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.parts import OVERLAP, Longer, Windows
 from nlpmeta.encoder.table import EmbeddingTable, state_digest
+from nlpmeta.encoder.views import ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.start import reading
 from nlpmeta.storage.manifest import read_manifest

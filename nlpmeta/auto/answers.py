@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.diagnosis import diagnose, held_out, in_order
-from nlpmeta.auto.heads import ScaledEncoder, seen
+from nlpmeta.auto.heads import seen
 from nlpmeta.auto.judging import rows_held_out
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import (
@@ -25,6 +25,7 @@ from nlpmeta.auto.mismatch import (
 from nlpmeta.auto.mixture import Mixture, OneVsRest
 from nlpmeta.auto.priors import Profile, threshold
 from nlpmeta.data import Label, LabeledTexts
+from nlpmeta.encoder.views import ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import SumsOverSupport
 from nlpmeta.learners.base import Embed, Learner, Predictor, Support, TaskState, Texts

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import FROZEN, MANY_SHOTS, TUNED, ScaledEncoder, features_of
+from nlpmeta.auto.heads import MANY_SHOTS, TUNED, features_of
 from nlpmeta.auto.judging import rows_held_out
 from nlpmeta.auto.mismatch import UNKNOWN, DoubtfulLabel, TaskReport, tokenizer_coverage
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.tokenizing import cut_of
+from nlpmeta.encoder.views import FROZEN, ScaledEncoder
 from nlpmeta.episodes import most_have
 from nlpmeta.errors import ModelFolderError
 from nlpmeta.learners.abilities import TakesBudget

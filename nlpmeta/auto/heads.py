@@ -11,71 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.encoder.merged import INNER
-from nlpmeta.encoder.parts import view_width
-from nlpmeta.encoder.text_encoder import TextEncoder, Tokens
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Learner, Support, Texts
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
-from nlpmeta.progress import Advance
-
-ADAPTED, FROZEN = 1.0, 0.0
-VIEWS = (ADAPTED, FROZEN, INNER)
-
-
-class ScaledEncoder(TextEncoder):
-    """Embeddings ``(n, n_views * dim)`` of an encoder whose adapters are scaled by one number after the other.
-
-    For a head that chooses between the adapted and the frozen encoder, or reads both; ``INNER`` among the numbers is
-    the view of the adapted one's lower layers. It shares the weights of the encoder that it is made from; no gradient
-    goes through it.
-    """
-
-    def __init__(self, encoder: TextEncoder, scales: Sequence[float] = (ADAPTED, FROZEN)) -> None:
-        self.__dict__.update(encoder.__dict__)  # with the weights, also those that are still to be loaded
-        self.scales, self.frozen_layers, self.training = tuple(scales), None, False
-        self.dim = len(self.scales) * view_width(self.width, self.pairs)
-
-    def select(self, scales: Sequence[float]) -> "ScaledEncoder":
-        """The same encoder seen with these scales."""
-        return ScaledEncoder(self, scales)
-
-    def plain(self) -> TextEncoder:
-        """The encoder as it is trained: seen once, with adapters that can be put in place of its own."""
-        twin = object.__new__(TextEncoder)
-        twin.__dict__.update(self.__dict__)
-        twin.dim = view_width(self.width, self.pairs)
-        return twin
-
-    def columns(self, scale: float) -> slice:
-        """Where the embeddings with this scale stand."""
-        width, place = self.dim // len(self.scales), self.scales.index(scale)
-        return slice(place * width, (place + 1) * width)
-
-    @torch.no_grad()
-    def embed_tokens(
-        self,
-        tokens: Tokens,
-        *,
-        adapter: Mapping[str, Tensor] | None = None,
-        adapter_of: Tensor | None = None,
-        batch_tokens: int | None = None,
-        advance: Advance | None = None,
-    ) -> Tensor:
-        if not tokens:
-            return torch.empty(0, self.dim, device=self.device)
-        parts: list[Tensor] = []
-        for scale in self.scales:
-            last = len(parts) + 1 == len(self.scales)  # only then is a text done
-            seen = super().merged(scale)
-            parts.append(seen.embed_tokens(tokens, batch_tokens=batch_tokens, advance=advance if last else None))
-        return torch.cat(parts, dim=1)
-
-    def merged(self, scale: float | None = None) -> TextEncoder:
-        """Itself, as each view merges for itself, or the view with ``scale``."""
-        return self if scale is None else super().merged(scale)
-
 
 MANY_SHOTS = 20
 """Examples of each class, on average, from which on there are heads that are regularised more."""

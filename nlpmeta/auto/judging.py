@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import LIKE, VIEWS, Candidate, ScaledEncoder, features_of, has_many, seen
+from nlpmeta.auto.heads import LIKE, Candidate, features_of, has_many, seen
 from nlpmeta.auto.mixture import mixed
+from nlpmeta.encoder.views import VIEWS, ScaledEncoder
 from nlpmeta.episodes import by_label, deal_folds, most_have
 from nlpmeta.learners.base import Learner, Support, Texts
 

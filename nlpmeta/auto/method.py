@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from nlpmeta.auto.heads import (
-    ADAPTED,
     NAME_WEIGHT,
     NAMED,
     NAMES_ALONE,
     TUNED,
-    VIEWS,
     Candidate,
-    ScaledEncoder,
     candidates,
     candidates_of_many,
     columns_of,
@@ -44,6 +41,7 @@ from nlpmeta.auto.priors import shipped_priors
 from nlpmeta.auto.several import learn_several, several_beside_tuned
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.lora import has_adapter
+from nlpmeta.encoder.views import ADAPTED, VIEWS, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import is_several
 from nlpmeta.learners.base import (

@@ -12,7 +12,6 @@ from nlpmeta.auto.heads import (
     PREFIX,
     Candidate,
     LabelHeads,
-    ScaledEncoder,
     columns_of,
     compared,
     features_of,
@@ -21,6 +20,7 @@ from nlpmeta.auto.heads import (
     scales_of,
     views_of,
 )
+from nlpmeta.encoder.views import ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.base import Learner, Predictor, TaskState, Texts

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import ADAPTED, MOST_ODDS, PREFIX, TUNED, columns_of, line_of, means_of, odds_of, views_of
+from nlpmeta.auto.heads import MOST_ODDS, PREFIX, TUNED, columns_of, line_of, means_of, odds_of, views_of
 from nlpmeta.auto.mixture import OneVsRest
 from nlpmeta.data import class_words, words_instead
 from nlpmeta.data.multilabel import MultiLabelTexts
+from nlpmeta.encoder.views import ADAPTED
 from nlpmeta.episodes import fingerprints
 from nlpmeta.episodes.index import multilabel_folds
 from nlpmeta.learners.abilities import THRESHOLDS

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.data import Episode
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.storage.files import write_bytes
 

@@ -213,9 +213,9 @@ def _of_model(folder: Path, engine: "Engine") -> "dict[str, Agreement | None]":
 
 def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | None]":
     """The encoder of a checkpoint as ``auto`` reads it: with its adapters, and in all views beside that."""
-    from nlpmeta.auto.heads import ADAPTED, FROZEN, ScaledEncoder
     from nlpmeta.encoder.compiling import compile_encoder, compiled_name
     from nlpmeta.encoder.engines import CompiledEncoder, precision_of
+    from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
     from nlpmeta.export.head import compile_names
     from nlpmeta.learners.start import checkpoint_folder, starting_learner
 

@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from nlpmeta.encoder.deferred import Deferred, Opened, view_name
 from nlpmeta.encoder.engines import (
     FACTS,
     GRAPH,
@@ -34,6 +33,7 @@ from nlpmeta.encoder.merged import merged_backbone, with_attention
 from nlpmeta.encoder.parts import halves_of, paired
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
+from nlpmeta.encoder.views import Deferred, Opened, view_name
 from nlpmeta.encoder.vocabulary import check_same_ids, write_vocabulary
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance

@@ -57,7 +57,7 @@ class FrozenLayers(Protocol):
 
 @runtime_checkable
 class Later(Protocol):
-    """A transformer that is loaded when something first asks for its weights, see ``deferred.Deferred``."""
+    """A transformer that is loaded when something first asks for its weights, see ``views.Deferred``."""
 
     width: int  # of its embeddings
     device: torch.device  # where it will be

@@ -132,16 +132,16 @@ class Split:
 
         return step
 
-    def pooled(self, vectors: Tensor, *, normalise: bool) -> Tensor:
-        """The embeddings ``(n_texts, dim)`` from those of the windows ``(n_windows, dim)``."""
+    def pooled(self, vectors: Tensor, *, normalise: bool, n_views: int = 1) -> Tensor:
+        """The embeddings ``(n_texts, n_views * dim)`` from those of the windows, each view by itself."""
         import torch
         import torch.nn.functional as F
 
         counts = torch.tensor(self.counts, device=vectors.device).unsqueeze(1)
         sums = vectors.new_zeros(len(self.counts), vectors.size(1))
         means = sums.index_add(0, torch.tensor(self.owners, device=vectors.device), vectors) / counts
-        # A text of one window keeps every bit: what has unit length is not scaled to it once more.
-        return torch.where(counts > 1, F.normalize(means, dim=1), means) if normalise else means
+        unit = F.normalize(means.view(len(means), n_views, -1), dim=2).flatten(1) if normalise else means
+        return torch.where(counts > 1, unit, means)  # a text of one window keeps every bit
 
     def pooled_array(self, vectors: NDArray[np.float32], *, n_views: int, normalise: bool) -> NDArray[np.float32]:
         """``pooled`` for arrays ``(n_windows, n_views * dim)``, each view by itself."""

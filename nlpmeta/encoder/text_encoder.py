@@ -48,6 +48,8 @@ class TextEncoder(LoadedLate):
     """Whether what it embeds are pairs of texts (``data.inputs.Pair``); see ``of_pairs``."""
     as_loaded: bool = True
     """Whether its files and adapters say what its weights are: not of a copy with the adapters merged in."""
+    beside: int | None = None
+    """The layer that is pooled too; its embeddings stand beside those of the last one."""
 
     def __init__(
         self,
@@ -87,8 +89,7 @@ class TextEncoder(LoadedLate):
         self.windows = Windows.of(self.tokenizer, prefix, self.window) if self.max_length > self.window else None
         self.trained: dict[str, Any] | None = None  # what is known of how its adapters were trained
         self.frozen_layers: FrozenLayers | None = None  # set by frozen_layers.frozen_layer_cache for a block
-        self.width: int = backbone.width if isinstance(backbone, Later) else backbone.config.hidden_size
-        self.dim = self.width
+        self.dim = self.width = backbone.width if isinstance(backbone, Later) else int(backbone.config.hidden_size)
 
     @classmethod
     def from_pretrained(
@@ -187,8 +188,7 @@ class TextEncoder(LoadedLate):
         parts = [part.strip() for text in texts for part in text.partition(BETWEEN)[::2]] if self.pairs else texts
         prefixed, cut = [self.prefix + part.strip() for part in parts], collected_cuts()
         note = None if cut is None else lambda row: cut.add(texts[row // 2 if self.pairs else row])
-        later = self.pending
-        read = partial(token_ids, self.tokenizer) if later is None else later.vocabulary.ids
+        read = partial(token_ids, self.tokenizer) if (later := self.pending) is None else later.vocabulary.ids
         ids = read(prefixed, max_length=self.max_length, on_cut=note)
         return [[*one, BREAK, *other] for one, other in zip(ids[::2], ids[1::2], strict=True)] if self.pairs else ids
 
@@ -217,20 +217,19 @@ class TextEncoder(LoadedLate):
             each = self.of_pairs(False).embed_tokens(
                 halves_of(tokens), adapter=adapter, adapter_of=owners, batch_tokens=batch_tokens, advance=advance
             )
-            return paired(each)
+            return paired(each, n_views=1 if self.beside is None else 2)
         if (split := None if self.windows is None else self.windows.split(tokens)) is not None:
             owners = None if adapter_of is None else adapter_of[torch.tensor(split.owners, device=adapter_of.device)]
+            step = split.advance(advance)
             each = self.embed_tokens(
-                split.tokens, adapter=adapter, adapter_of=owners, batch_tokens=batch_tokens,
-                advance=split.advance(advance),
-            )  # fmt: skip
-            return split.pooled(each, normalise=self.normalise)
-        if batch_tokens is None:
-            batch_tokens = BATCH_TOKENS if torch.is_grad_enabled() else tokens_at_once(self)
+                split.tokens, adapter=adapter, adapter_of=owners, batch_tokens=batch_tokens, advance=step
+            )
+            return split.pooled(each, normalise=self.normalise, n_views=1 if self.beside is None else 2)
+        usual = BATCH_TOKENS if torch.is_grad_enabled() else tokens_at_once(self)
         return embed_in_batches(
             [len(ids) for ids in tokens],
             lambda rows: self.embed_batch([tokens[row] for row in rows], weights_of(adapter, adapter_of, rows)),
-            batch_tokens=batch_tokens,
+            batch_tokens=usual if batch_tokens is None else batch_tokens,
             pass_cost=self.pass_cost,
             advance=advance,
         )
@@ -279,16 +278,17 @@ class TextEncoder(LoadedLate):
         """Embeddings ``(n, dim)`` of texts that go through together, padded to the longest."""
         ids, mask = self.pad(tokens)
         if self.frozen_layers is not None:
-            hidden = self.frozen_layers.hidden(tokens, mask, adapter)
+            hidden = [self.frozen_layers.hidden(tokens, mask, adapter)]
         else:
             # A batch without padding goes without a mask: the same numbers, and attention takes its fast path.
             inputs = {"input_ids": ids, "attention_mask": None if mask.all() else mask}
             backbone = with_weights(self.backbone, adapter) if adapter else self.backbone
             with precision(self):
-                hidden = backbone(**inputs).last_hidden_state
-        if not self.training and hidden.dtype in (torch.bfloat16, torch.float16):
-            hidden = hidden.float()  # what was computed in half precision is pooled and compared in float32
-        return pooled(hidden, mask, self.pooling, normalise=self.normalise)
+                found = backbone(**inputs, output_hidden_states=self.beside is not None)
+            hidden = [found.last_hidden_state] + ([] if self.beside is None else [found.hidden_states[self.beside]])
+        if not self.training:  # what was computed in half precision is pooled and compared in float32
+            hidden = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in hidden]
+        return torch.cat([pooled(each, mask, self.pooling, normalise=self.normalise) for each in hidden], dim=1)
 
     def pad(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Token ids and mask, both ``(n, longest)``."""

@@ -8,7 +8,6 @@ from time import perf_counter
 
 import numpy as np
 
-from nlpmeta.auto.heads import FROZEN, ScaledEncoder
 from nlpmeta.data import Episode, LabeledTexts
 from nlpmeta.encoder.compiling import compiled_engine, compiled_form
 from nlpmeta.encoder.engines import Engine
@@ -16,6 +15,7 @@ from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.table import EmbeddingTable, embeddings_folder
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Cut, cut_texts
+from nlpmeta.encoder.views import FROZEN, ScaledEncoder
 from nlpmeta.episodes import Sampler
 from nlpmeta.episodes.kshot import FoldSampler, KShotSampler, NamesAlone
 from nlpmeta.errors import NLPMetaError

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import NAMES_ALONE, TUNED, LabelHeads, ScaledEncoder
+from nlpmeta.auto.heads import NAMES_ALONE, TUNED, LabelHeads
 from nlpmeta.auto.mixture import OneVsRest, mixed
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.light import LightEncoder, LightHeads, write_light, write_names
@@ -21,6 +21,7 @@ from nlpmeta.encoder.engines import Agreement, CompiledEncoder, CompiledName, En
 from nlpmeta.encoder.files import max_length
 from nlpmeta.encoder.merged import INNER, lower_layers, plain_backbone, scales_with, with_weights
 from nlpmeta.encoder.text_encoder import MAX_LENGTH, TextEncoder
+from nlpmeta.encoder.views import ScaledEncoder
 from nlpmeta.errors import ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.base import Learner, TaskState, Texts

@@ -6,12 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from nlpmeta.encoder.deferred import Deferred, note_views
 from nlpmeta.encoder.device import Device, resolve_device
 from nlpmeta.encoder.files import CONFIG_FILE, WEIGHTS_FILE, Pooling
 from nlpmeta.encoder.lora import Storage, has_adapter, load_adapter, save_adapter
 from nlpmeta.encoder.parts import PAIR_FORM
 from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.views import Deferred, note_views
 from nlpmeta.encoder.weights import resolve
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError
 from nlpmeta.learners.base import Learner, learners
