@@ -68,7 +68,8 @@ class AutoHead(Learner):
     """A mixture of heads, weighted by how likely they make held-out folds of the support set.
 
     The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes;
-    among them there is always logistic regression on the frozen encoder, for tasks that meta-training did harm to. The
+    among them there is always logistic regression on the frozen encoder, for tasks that meta-training did harm to, and
+    with many examples one on the adapted encoder's lower layers, for tasks that the form of a text decides. The
     weights are those of stacking (``judging.stacked``) around a prior: the weights that were best on auxiliary tasks
     with as many shots and ways (``priors.json``). A class with one text is never held out; where half of
     them have one text nothing is, and the prior decides alone. Names are then read unless they alone make the labels of
