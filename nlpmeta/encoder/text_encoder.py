@@ -234,13 +234,13 @@ class TextEncoder(LoadedLate):
             advance=advance,
         )
 
-    def merged(self, view: float | None = None) -> "TextEncoder":
+    def merged(self, scale: float | None = None) -> "TextEncoder":
         """The same encoder to embed with only: its adapters are part of the weights, which it shares with all threads.
 
         Args:
-            view: the scale of the adapters, 0 for the frozen encoder, or ``merged.INNER``; ``None`` as they are.
+            scale: of the adapters, 0 for the frozen encoder; ``INNER`` for the lower layers; ``None`` as they are.
         """
-        backbone = merged_backbone(self.backbone, view)
+        backbone = merged_backbone(self.backbone, scale)
         if backbone is self.backbone:
             return self
         twin = self._on(backbone)
