@@ -53,23 +53,34 @@ def classifier(kind, encoder_folder, pool):
     return FewShotClassifier(KINDS[kind](encoder)).fit(pool.texts[::3], pool.names()[::3])
 
 
-def on_both(encoder_folder, pool):
-    """``auto`` whose head reads the adapted and the frozen encoder: the state is put there, as a choice may fall so."""
-    made = classifier("auto", encoder_folder, pool)
-    head = made.learner_.candidates["logistic on both"].head
-    features = made.learner_.encoder.encode(pool.texts)
+MIXED = {
+    "on both": {"logistic on both": 1.0},
+    "in all views": {"logistic on both": 0.4, "regularised logistic on lower layers": 0.6},
+    "on lower layers": {"regularised logistic on lower layers": 1.0},
+}
+
+
+def mixed(heads, encoder_folder, pool):
+    """``auto`` with these heads and shares: the state is put there, as a choice may fall so."""
+    from nlpmeta.auto.heads import seen
     from nlpmeta.learners.base import Support
 
-    state = head.adapt(Support(tuple(pool.texts), features, torch.tensor(pool.labels), pool.n_way))
-    mixture = {f"logistic on both/{k}": v for k, v in {**state, "scores_over": torch.tensor(0.7)}.items()}
+    made, mixture = classifier("auto", encoder_folder, pool), {}
+    encoder = made.learner_.encoder
+    support = Support(tuple(pool.texts), encoder.encode(pool.texts), torch.tensor(pool.labels), pool.n_way)
+    for name, share in heads.items():
+        candidate = made.learner_._every[name]
+        state = candidate.head.adapt(seen(encoder, support, candidate))
+        facts = {"scores_over": torch.tensor(0.7), "share": torch.tensor(share)}
+        mixture |= {f"{name}/{key}": value for key, value in {**state, **facts}.items()}
     mixture["mixture/leads"] = torch.linspace(0, 2, pool.n_way)  # as with unequal numbers of examples
     return FewShotClassifier.from_state(made.learner_, mixture, made.classes_, made.examples_)
 
 
-@pytest.fixture(params=[*KINDS, "on both"])
+@pytest.fixture(params=[*KINDS, *MIXED])
 def made(request, encoder_folder, pool):
-    if request.param == "on both":
-        return on_both(encoder_folder, pool)
+    if request.param in MIXED:
+        return mixed(MIXED[request.param], encoder_folder, pool)
     return classifier(request.param, encoder_folder, pool)
 
 
@@ -99,7 +110,7 @@ def test_a_folder_of_transformers_gives_the_same_probabilities(made, tmp_path):
 def test_an_export_names_no_folder_of_this_machine(form, encoder_folder, pool, tmp_path):
     if form != "transformers":
         pytest.importorskip("sentence_transformers")
-    export(on_both(encoder_folder, pool), tmp_path / "out", form)
+    export(mixed(MIXED["in all views"], encoder_folder, pool), tmp_path / "out", form)
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert not [path.name for path in files if str(encoder_folder.parent.parent).encode() in path.read_bytes()]
 
@@ -124,7 +135,7 @@ def test_a_pipeline_without_nlpmeta_gives_the_same_labels(encoder_folder, pool, 
 def test_a_folder_of_sentence_transformers_gives_the_same_probabilities(made, tmp_path):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     export(made, tmp_path / "out", "sentence-transformers")
-    parts = [tmp_path / "out", tmp_path / "out" / "second"]
+    parts = [tmp_path / "out", tmp_path / "out" / "second", tmp_path / "out" / "third"]
     encoders = [sentence_transformers.SentenceTransformer(str(part)) for part in parts if part.exists()]
     features = np.concatenate([each.encode(TEXTS, show_progress_bar=False) for each in encoders], axis=1)
     head = {name: tensor.numpy() for name, tensor in load_file(tmp_path / "out" / "head.safetensors").items()}
@@ -143,7 +154,7 @@ def test_an_onnx_file_gives_the_same_probabilities(encoder_folder, pool, tmp_pat
     onnxruntime = pytest.importorskip("onnxruntime")
     from transformers import AutoTokenizer
 
-    made = on_both(encoder_folder, pool)
+    made = mixed(MIXED["in all views"], encoder_folder, pool)
     export(made, tmp_path / "out", "onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -174,7 +185,7 @@ def test_the_program_in_an_onnx_folder_needs_no_other_package_and_gives_the_same
     form, encoder_folder, pool, tmp_path
 ):
     pytest.importorskip("onnxruntime")
-    made = on_both(encoder_folder, pool)
+    made = mixed(MIXED["in all views"], encoder_folder, pool)
     export(made, tmp_path / "out", form)
     program = tmp_path / "out" / "predict.py"
     assert len(program.read_text().splitlines()) <= 60
@@ -301,9 +312,9 @@ def test_an_export_prints_nothing_but_where_it_is(encoder_folder, pool, tmp_path
 @pytest.mark.filterwarnings("ignore")
 def test_sentence_transformers_finds_nothing_missing_in_an_export(encoder_folder, pool, tmp_path, capfd):
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    export(on_both(encoder_folder, pool), tmp_path / "out", "sentence-transformers")
+    export(mixed(MIXED["in all views"], encoder_folder, pool), tmp_path / "out", "sentence-transformers")
     capfd.readouterr()
-    for part in (tmp_path / "out", tmp_path / "out" / "second"):
+    for part in (tmp_path / "out", tmp_path / "out" / "second", tmp_path / "out" / "third"):
         sentence_transformers.SentenceTransformer(str(part))
     said = capfd.readouterr()
     assert not any(alarm in said.out + said.err for alarm in ALARMS)

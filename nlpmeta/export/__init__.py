@@ -171,8 +171,7 @@ def _sentences(
     tokenizer, pooling = whole_tokenizer(classifier.learner_.encoder), classifier.learner_.encoder.pooling
     pools = "lasttoken" if pooling == "last" else pooling
     sequence_classifier(classifier, heads, encoders)  # only to compare
-    for number, encoder in enumerate(encoders):
-        part = folder if number == 0 else folder / "second"
+    for part, encoder in zip((folder, folder / "second", folder / "third"), encoders, strict=False):
         plain = folder / ".plain"
         encoder.save_pretrained(plain, state_dict=_with_pooler(encoder))
         tokenizer.save_pretrained(plain)
