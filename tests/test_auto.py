@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,13 +9,15 @@ from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto import judging
-from nlpmeta.auto.heads import BY_NAMES, seen
+from nlpmeta.auto.heads import BY_NAMES, columns_of, seen
 from nlpmeta.auto.judging import MISLEADING, disbelief
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import shipped_priors
+from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.table import EmbeddingStore
-from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
+from nlpmeta.encoder.text_encoder import TextEncoder
+from nlpmeta.encoder.views import ADAPTED, FROZEN, VIEWS, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.logistic import LogisticHead
@@ -69,9 +72,6 @@ def test_views_are_the_adapted_and_the_frozen_embeddings_side_by_side(adapted):
 
 
 def test_stored_embeddings_of_one_view_are_not_taken_for_those_of_another(adapted, encoder_folder, tmp_path):
-    from nlpmeta.encoder.lora import AdapterSettings, add_adapter
-    from nlpmeta.encoder.text_encoder import TextEncoder
-
     encoder = TextEncoder.from_pretrained(str(encoder_folder))
     add_adapter(encoder, AdapterSettings(rank=2), seed=0)
     encoder.requires_grad_(False)
@@ -201,7 +201,7 @@ def test_the_better_names_find_held_out_texts_the_more_the_heads_count_that_trus
             support, _, _ = task(2.0, 0.0, n_shot=5, seed=seed)
             random = torch.randn(WAYS, 16, generator=torch.Generator().manual_seed(seed))
             rows = F.normalize(words(4.0).features[:, :16] + blur * random, dim=1)
-            named = replace(support, names=Texts(tuple("wxyz"), torch.cat([rows, rows], dim=1)))
+            named = replace(support, names=Texts(tuple("wxyz"), torch.cat([rows, rows, rows], dim=1)))
             state = auto.adapt(named)
             share = sum(float(state.get(f"{name}/share", 0.0)) for name in BY_NAMES)
             found[blur] = found.get(blur, 0.0) + share / 6
@@ -304,6 +304,30 @@ def test_texts_are_compared_with_classes_in_other_views_than_that_of_lower_layer
     expected = torch.cat([queries.features[:, each] for each in columns], dim=1)
     assert torch.equal(mixture.read(queries), expected) and mixture.n_views == len(columns)
     assert mixture.prototypes.size(1) == expected.size(1)
+
+
+def test_embeddings_in_other_views_than_those_that_are_named_are_refused(adapted):
+    encoder = AutoHead(adapted).encoder
+    two = torch.randn(3, 2 * adapted.dim)
+    assert torch.equal(columns_of(encoder, two, (FROZEN,), computed=(ADAPTED, FROZEN)), two[:, adapted.dim :])
+    for computed in (None, (FROZEN,), VIEWS):
+        with pytest.raises(NLPMetaError, match=f"Embeddings of {2 * adapted.dim} numbers are not of this encoder"):
+            columns_of(encoder, two, (FROZEN,), computed=computed)
+
+
+def test_what_a_model_of_fewer_views_kept_of_its_examples_is_computed_again(encoder_folder, pool, tmp_path):
+    encoder = TextEncoder.from_pretrained(str(encoder_folder))
+    add_adapter(encoder, AdapterSettings(rank=2), seed=0)
+    made = FewShotClassifier(AutoHead(encoder).eval()).fit(pool.texts[::2], pool.names()[::2])
+    narrow = made.examples_.features[:, : 2 * made.learner_.encoder.width]
+    made._fitted_ = replace(made.fitted_, examples=replace(made.examples_, features=narrow))
+    made.save_pretrained(tmp_path / "model", include_support=True)
+    again = FewShotClassifier.from_pretrained(tmp_path / "model")
+    assert again.examples_.texts == made.examples_.texts and again.examples_.features is None
+    np.testing.assert_allclose(again.predict_proba(pool.texts[:9]), made.predict_proba(pool.texts[:9]), atol=1e-6)
+    again.rename_class(str(again.classes_[0]), "other")
+    again.partial_fit(pool.texts[1:2], ["other"])
+    assert again.task_report().n_way == len(again.classes_) and len(again.suspects()) == len(again.examples_.texts)
 
 
 def test_an_encoder_without_adapters_has_one_head_that_is_regularised_more(encoder):

@@ -31,7 +31,9 @@ from nlpmeta.encoder.engines import GRAPH, CompiledEncoder, CompiledName
 from nlpmeta.encoder.files import is_model_file, last_names, linear_layers
 from nlpmeta.encoder.graphs import write_graph
 from nlpmeta.encoder.lora import adapter_weights
+from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.table import state_digest
+from nlpmeta.encoder.views import ADAPTED, VIEWS, ScaledEncoder
 from nlpmeta.encoder.weights import encoder_named, lasting_name, resolve
 from nlpmeta.errors import NLPMetaError, UnknownNameError
 from nlpmeta.training.recipe_files import load_recipe
@@ -198,6 +200,23 @@ def test_adapters_go_into_every_linear_layer_of_the_family_unless_modules_are_na
     apart = encoder.embed_tokens(encoder.tokenize(TEXTS))  # separate adapters, and merged ones
     assert torch.allclose(encoder.encode(TEXTS), apart.detach(), atol=1e-4)
     assert not torch.allclose(encoder.encode(TEXTS), before, atol=1e-3)
+
+
+def test_lower_layers_are_a_sound_model_of_the_family_and_read_in_one_pass_or_by_themselves(folders, kind, tmp_path):
+    encoder = TextEncoder.from_pretrained(str(folders[kind]))
+    add_adapter(encoder, AdapterSettings(rank=2, alpha=4), seed=0)
+    with torch.no_grad():
+        for weight in adapter_weights(encoder).values():
+            weight.normal_(generator=torch.Generator().manual_seed(1))
+    lower = encoder.merged(INNER).backbone
+    lower.save_pretrained(tmp_path / "lower")  # which validates its configuration
+    assert json.loads((tmp_path / "lower" / "config.json").read_text())["num_hidden_layers"] == 1
+    views = ScaledEncoder(encoder, VIEWS)
+    together = views.encode(TEXTS)
+    alone = views.select([INNER]).encode(TEXTS)
+    torch.testing.assert_close(together[:, views.columns(INNER)], alone)
+    assert not torch.allclose(alone, together[:, views.columns(ADAPTED)], atol=1e-3)
+    assert encoder.backbone.config.num_hidden_layers == SMALL["num_hidden_layers"]
 
 
 def test_modules_that_are_named_are_taken_and_unknown_ones_refused_with_those_that_there_are(folders):

@@ -120,11 +120,18 @@ def columns_of(
         features: in all views of the encoder, or in those of ``computed`` alone.
         scales: which views, in this order.
         computed: the views in ``features`` where these may not be all.
+
+    Raises:
+        NLPMetaError: if ``features`` are in other views.
     """
     if features is None or not isinstance(encoder, ScaledEncoder):
         return features
-    narrow = computed is not None and features.size(1) < encoder.dim
-    views = encoder.select(computed) if computed is not None and narrow else encoder
+    every = (encoder, *([] if computed is None else [encoder.select(computed)]))
+    views = next((each for each in every if each.dim == features.size(1)), None)
+    if views is None:
+        raise NLPMetaError(
+            f"Embeddings of {features.size(1)} numbers are not of this encoder, which has {encoder.dim}."
+        )
     return torch.cat([features[:, views.columns(scale)] for scale in scales], dim=1)
 
 

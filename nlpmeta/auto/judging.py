@@ -108,7 +108,7 @@ def weights(
         open_minded = prior + (1 / len(prior) - prior) / known.n_way
         found = stacked(*without_lone(judged.held_out, known.labels), open_minded, strength=profile.strength)
     if isinstance(encoder, ScaledEncoder):
-        for scale in sorted(VIEWS):  # those that cost a further pass first
+        for scale in sorted(VIEWS):  # the lower layers, frozen, adapted
             reads = torch.tensor([scale in candidates[name].scales for name in judged.heads], device=found.device)
             if float(found[reads].sum()) < WORTH_A_VIEW * float(found.sum()):
                 found = found * ~reads

@@ -231,8 +231,14 @@ def write_examples(folder: Path, examples: Examples) -> None:
         write_bytes(folder / FEATURES_FILE, save({"features": examples.features.cpu().contiguous()}))
 
 
-def read_examples(folder: Path, kept: LabelsFile, device: torch.device) -> Examples | None:
+def read_examples(folder: Path, kept: LabelsFile, device: torch.device, *, dim: int) -> Examples | None:
     """What ``write_examples`` wrote; ``None`` if it did not and there is more to know than the names of the classes.
+
+    Args:
+        folder: of the model.
+        kept: its classes.
+        device: where embeddings are put.
+        dim: the width of those that its encoder makes now.
 
     Raises:
         ModelFolderError: if a file is damaged or does not fit the classes.
@@ -259,7 +265,8 @@ def read_examples(folder: Path, kept: LabelsFile, device: torch.device) -> Examp
     named = set(several.by_name.tolist()) == set(alone) if several is not None else False
     if not fits or not (named or set(labels.tolist()) == set(classes.tolist()) - set(alone)):
         raise ModelFolderError(f"{path} does not fit the other files of the model. Save the model again.")
-    features = None if features is None else features.to(device)
+    # An older release saw fewer views: what it kept is computed again where it is needed.
+    features = None if features is None or features.size(1) != dim else features.to(device)
     return (
         Examples(texts, labels, features, classes, weights) if several is None else replace(several, features=features)
     )

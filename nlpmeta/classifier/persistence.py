@@ -214,7 +214,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         place, kept = learner.encoder.device, read_labels(folder / LABELS_FILE)
         state = {name: tensor.to(place) for name, tensor in read_tensors(folder / TASK_FILE).items()}
         check_state(learner, state, len(kept.classes), folder / TASK_FILE)
-        examples = read_examples(folder, kept, place)
+        examples = read_examples(folder, kept, place, dim=learner.encoder.dim)
         self = cls.from_state(
             learner, state, kept.classes, examples, kept.descriptions, kept.by_name, as_matrix=kept.as_matrix
         )

@@ -222,7 +222,7 @@ def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | 
     learner = starting_learner("auto", checkpoint=checkpoint, device="cpu")
     found = {f"{checkpoint}, adapted": compile_names(learner, checkpoint_folder(checkpoint), engine)}
     if isinstance(learner.encoder, ScaledEncoder):
-        # What few examples choose among, and what they and all others are fitted on.
+        # What models of few examples read, and what all are fitted on.
         every = {"adapted and frozen": learner.encoder.select((ADAPTED, FROZEN)), "all views": learner.encoder}
         for views, encoder in every.items():
             name, precision = compiled_name(encoder, precision_of(engine)), precision_of(engine)

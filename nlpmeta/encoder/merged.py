@@ -41,8 +41,7 @@ def merged_backbone(backbone: nn.Module, view: float | None = None) -> nn.Module
     """``backbone`` to embed with only, as fast as without adapters: a copy, or itself if it has none.
 
     It shares all weights but those that adapters change, and is the same at every call until a weight or a scale has
-    changed. Nothing is ever changed in ``backbone``. Embeddings agree with those of separate adapters to the rounding
-    of float32.
+    changed; ``backbone`` stays as it is. Embeddings agree with those of separate adapters to the rounding of float32.
 
     Args:
         backbone: the transformer.
@@ -76,6 +75,9 @@ def lower_layers(backbone: "PreTrainedModel") -> "PreTrainedModel":
     """A copy of a transformer with its lower layers alone, ``INNER_SHARE`` of them; the weights are shared."""
     twin, depth = _with_config(backbone), int(backbone.config.num_hidden_layers)
     twin.config.num_hidden_layers = kept = max(1, round(INNER_SHARE * depth))
+    for name, value in list(vars(twin.config).items()):
+        if "layer" in name and isinstance(value, list) and len(value) == depth:  # what kind each is of
+            setattr(twin.config, name, value[:kept])
     for part in list(twin.modules()):
         for name, below in part._modules.items():
             if isinstance(below, nn.ModuleList) and len(below) == depth:
@@ -148,9 +150,7 @@ class _Slot(NamedTuple):
     def every(cls, backbone: nn.Module, *, without: "Sequence[Tensor]") -> "tuple[_Slot, ...]":
         """All weights but some."""
         left_out = {id(weight) for weight in without}
-        places: list[Mapping[str, Tensor | None]] = []
-        for module in backbone.modules():
-            places += [module._parameters, module._buffers]
+        places: list[Mapping[str, Tensor | None]] = [p for m in backbone.modules() for p in (m._parameters, m._buffers)]
         return tuple(
             cls(place, name, weight, weight.data_ptr(), _version(weight), weight.requires_grad)
             for place in places
