@@ -13,6 +13,7 @@ from nlpmeta.encoder import files
 from nlpmeta.encoder.compiling import compile_encoder, embedding_with
 from nlpmeta.encoder.engines import CompiledEncoder
 from nlpmeta.encoder.lora import adapter_weights, has_adapter
+from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.views import VIEWS, ScaledEncoder
 from nlpmeta.encoder.vocabulary import pieces_of
 from nlpmeta.errors import ModelFolderError
@@ -159,6 +160,15 @@ def test_a_damaged_note_only_costs_time(compiled, cache, content):
     (note,) = (cache / "views").iterdir()
     note.write_bytes(content)
     assert late(compiled).encoder.pending is None
+
+
+def test_the_note_of_a_release_that_saw_fewer_views_is_completed(compiled, cache):
+    (note,) = (cache / "views").iterdir()
+    whole = json.loads(note.read_text())
+    note.write_text(json.dumps({view: name for view, name in whole.items() if view != str(INNER)}))
+    assert late(compiled).encoder.pending is None  # which loaded it, and so knows what its views are called
+    assert json.loads(note.read_text()) == whole
+    assert late(compiled).encoder.pending is not None
 
 
 def test_a_damaged_vocabulary_is_never_read(compiled, cache):
