@@ -306,6 +306,21 @@ def test_texts_are_compared_with_classes_in_other_views_than_that_of_lower_layer
     assert mixture.prototypes.size(1) == expected.size(1)
 
 
+def test_the_head_on_lower_layers_is_weighed_like_that_on_the_frozen_encoder_and_left_out_below_a_quarter(adapted):
+    auto, (support, _, _) = AutoHead(adapted), task(1.0, 1.0, n_shot=20)
+
+    def shares(*names):  # as the prior has them
+        with torch.no_grad():
+            return auto.weights(judging.CrossValidation(names, (1.0,) * len(names), None), support).tolist()
+
+    lower, frozen = "regularised logistic on lower layers", "regularised logistic on frozen"
+    assert shares(frozen, lower) == pytest.approx([0.5, 0.5])
+    others = ("logistic", "prototypical", "logistic on both")
+    prior = auto.priors.prior_of([*others, "logistic on frozen"], len(support) / WAYS, WAYS)
+    assert judging.SMALLEST_SHARE < float(prior[-1]) < judging.WORTH_A_VIEW
+    assert shares(*others, lower)[-1] == 0
+
+
 def test_embeddings_in_other_views_than_those_that_are_named_are_refused(adapted):
     encoder = AutoHead(adapted).encoder
     two = torch.randn(3, 2 * adapted.dim)
