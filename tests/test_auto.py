@@ -1,7 +1,6 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +8,7 @@ from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto import judging
-from nlpmeta.auto.heads import BY_NAMES, columns_of, seen
+from nlpmeta.auto.heads import BY_NAMES, seen
 from nlpmeta.auto.judging import MISLEADING, disbelief
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import shipped_priors
@@ -17,7 +16,7 @@ from nlpmeta.encoder.lora import AdapterSettings, add_adapter
 from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.table import EmbeddingStore
 from nlpmeta.encoder.text_encoder import TextEncoder
-from nlpmeta.encoder.views import ADAPTED, FROZEN, VIEWS, ScaledEncoder
+from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.logistic import LogisticHead
@@ -281,68 +280,6 @@ def test_from_twenty_examples_a_class_on_there_are_heads_that_are_regularised_mo
         torch.testing.assert_close(state[f"{name}/weight"], expected["weight"])
     assert bool(names & set(heads(auto, state))) == (n_shot == 20)  # noise that is as loud as the classes wants them
     assert float((auto.logits(state, queries).argmax(1) == labels).float().mean()) > 0.5
-
-
-def test_lower_layers_are_read_where_they_alone_tell_many_examples_apart(adapted):
-    auto = AutoHead(adapted)
-    support, queries, labels = task(0.2, 0.2, lower_signal=2.5, n_shot=20)
-    state = auto.adapt(support)
-    mixture = auto.predictor(state)
-    assert heads(auto, state) == ["regularised logistic on lower layers"] and mixture.scales == (INNER,)
-    assert float((auto.logits(state, queries).argmax(1) == labels).float().mean()) > 0.75
-    narrow = Texts(queries.texts, queries.features[:, auto.encoder.columns(INNER)])
-    torch.testing.assert_close(auto.logits(state, narrow), auto.logits(state, queries))
-    assert mixture.read(narrow).size(1) == mixture.prototypes.size(1) and not mixture.problem()
-
-
-def test_texts_are_compared_with_classes_in_other_views_than_that_of_lower_layers(adapted):
-    auto = AutoHead(adapted)
-    support, queries, _ = task(1.5, 1.5, lower_signal=1.5, n_shot=20)
-    mixture = auto.predictor(auto.adapt(support))
-    assert mixture.scales[-1] == INNER and len(mixture.scales) > 1
-    columns = [auto.encoder.columns(scale) for scale in mixture.scales[:-1]]
-    expected = torch.cat([queries.features[:, each] for each in columns], dim=1)
-    assert torch.equal(mixture.read(queries), expected) and mixture.n_views == len(columns)
-    assert mixture.prototypes.size(1) == expected.size(1)
-
-
-def test_the_head_on_lower_layers_is_weighed_like_that_on_the_frozen_encoder_and_left_out_below_a_quarter(adapted):
-    auto, (support, _, _) = AutoHead(adapted), task(1.0, 1.0, n_shot=20)
-
-    def shares(*names):  # as the prior has them
-        with torch.no_grad():
-            return auto.weights(judging.CrossValidation(names, (1.0,) * len(names), None), support).tolist()
-
-    lower, frozen = "regularised logistic on lower layers", "regularised logistic on frozen"
-    assert shares(frozen, lower) == pytest.approx([0.5, 0.5])
-    others = ("logistic", "prototypical", "logistic on both")
-    prior = auto.priors.prior_of([*others, "logistic on frozen"], len(support) / WAYS, WAYS)
-    assert judging.SMALLEST_SHARE < float(prior[-1]) < judging.WORTH_A_VIEW
-    assert shares(*others, lower)[-1] == 0
-
-
-def test_embeddings_in_other_views_than_those_that_are_named_are_refused(adapted):
-    encoder = AutoHead(adapted).encoder
-    two = torch.randn(3, 2 * adapted.dim)
-    assert torch.equal(columns_of(encoder, two, (FROZEN,), computed=(ADAPTED, FROZEN)), two[:, adapted.dim :])
-    for computed in (None, (FROZEN,), VIEWS):
-        with pytest.raises(NLPMetaError, match=f"Embeddings of {2 * adapted.dim} numbers are not of this encoder"):
-            columns_of(encoder, two, (FROZEN,), computed=computed)
-
-
-def test_what_a_model_of_fewer_views_kept_of_its_examples_is_computed_again(encoder_folder, pool, tmp_path):
-    encoder = TextEncoder.from_pretrained(str(encoder_folder))
-    add_adapter(encoder, AdapterSettings(rank=2), seed=0)
-    made = FewShotClassifier(AutoHead(encoder).eval()).fit(pool.texts[::2], pool.names()[::2])
-    narrow = made.examples_.features[:, : 2 * made.learner_.encoder.width]
-    made._fitted_ = replace(made.fitted_, examples=replace(made.examples_, features=narrow))
-    made.save_pretrained(tmp_path / "model", include_support=True)
-    again = FewShotClassifier.from_pretrained(tmp_path / "model")
-    assert again.examples_.texts == made.examples_.texts and again.examples_.features is None
-    np.testing.assert_allclose(again.predict_proba(pool.texts[:9]), made.predict_proba(pool.texts[:9]), atol=1e-6)
-    again.rename_class(str(again.classes_[0]), "other")
-    again.partial_fit(pool.texts[1:2], ["other"])
-    assert again.task_report().n_way == len(again.classes_) and len(again.suspects()) == len(again.examples_.texts)
 
 
 def test_an_encoder_without_adapters_has_one_head_that_is_regularised_more(encoder):

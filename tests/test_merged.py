@@ -65,8 +65,12 @@ def test_lower_layers_are_read_in_the_pass_of_the_whole_encoder(texts, monkeypat
     encoder = adapted() if isinstance(texts[0], str) and BETWEEN not in texts[0] else adapted().of_pairs()
     views, passes = ScaledEncoder(encoder.reading(32, 4), VIEWS), []  # texts of several windows
     plain = TextEncoder.embed_batch
-    note = lambda self, *a: passes.append(self.backbone.config.num_hidden_layers) or plain(self, *a)  # noqa: E731
-    monkeypatch.setattr(TextEncoder, "embed_batch", note)
+
+    def noted(self, *given):
+        passes.append(self.backbone.config.num_hidden_layers)
+        return plain(self, *given)
+
+    monkeypatch.setattr(TextEncoder, "embed_batch", noted)
     together, depth = views.encode(texts), encoder.backbone.config.num_hidden_layers
     assert set(passes) == {depth} and len(passes) % 2 == 0
     torch.testing.assert_close(together, torch.cat([views.select([view]).encode(texts) for view in VIEWS], dim=1))

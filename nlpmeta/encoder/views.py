@@ -100,13 +100,13 @@ class ScaledEncoder(TextEncoder):
 _beside: "WeakKeyDictionary[nn.Module, int | None]" = WeakKeyDictionary()
 
 
-def _layer_beside(whole: nn.Module, lower: nn.Module) -> int | None:
+def _layer_beside(whole: "PreTrainedModel", lower: "PreTrainedModel") -> int | None:
     """The layer of ``whole`` whose states are those that ``lower`` ends with: one pass then gives both views.
 
     ``None`` where there is none, as in transformers that end with a norm of their own.
     """
     if lower not in _beside:
-        layer, place = int(lower.config.num_hidden_layers), next(lower.parameters()).device  # type: ignore[union-attr,arg-type]
+        layer, place = int(lower.config.num_hidden_layers), next(lower.parameters()).device
         ids = torch.ones(1, 3, dtype=torch.long, device=place)
         states = whole(input_ids=ids, output_hidden_states=True).hidden_states[layer]
         alike = torch.allclose(states, lower(input_ids=ids).last_hidden_state, atol=1e-5)
