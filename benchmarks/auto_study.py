@@ -12,7 +12,7 @@ from auto_tasks import Pools
 from fit_priors import Size, surface, weighted_quantile
 from torch import Tensor
 
-from nlpmeta.auto.heads import columns_of, features_of, seen
+from nlpmeta.auto.heads import columns_of, compared, features_of, seen
 from nlpmeta.auto.judging import TEMPERATURES, CrossValidation, fitting_temperature, held_out_scores, leads, n_folds
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import N_CLUES, scope_clues
@@ -95,7 +95,7 @@ class Mixture:
     held_out: Tensor | None
     query: Tensor
     scales: tuple[float, ...]
-    """The views that are read."""
+    """The views in which texts are compared with classes."""
 
     def true_query(self, over: float = 1.0) -> Tensor:
         """The log probability of the true class of each query text, at a temperature."""
@@ -240,6 +240,7 @@ class Study:
                 if w
                 for f in self.auto.candidates[n].scales
             }
-            views = tuple(sorted(read, reverse=True)) if isinstance(self.auto.encoder, ScaledEncoder) else (FROZEN,)
+            order = compared(tuple(sorted(read, reverse=True)))
+            views = order if isinstance(self.auto.encoder, ScaledEncoder) else (FROZEN,)
             found.append(Mixture(task, held_out, mixed(parts, weights), views))
         return found

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from nlpmeta import FewShotClassifier
-from nlpmeta.encoder.compiling import embedding_with
-from nlpmeta.encoder.engines import script_sentences
+from nlpmeta.encoder.compiling import embedding_with, script_sentences
 from nlpmeta.learners.base import Texts
 
 TIE = 1e-5

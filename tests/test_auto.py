@@ -163,7 +163,7 @@ def test_a_class_with_few_examples_is_predicted_nearly_as_often_as_the_others(ad
         monkeypatch.setattr(judging, "BALANCE", balance)
         times = 0
         for seed in range(8):
-            support, queries, labels = task(2.0, 0.0, n_shot=9, seed=seed)
+            support, queries, labels = task(2.0, 0.0, lower_signal=2.0, n_shot=9, seed=seed)
             state = auto.adapt(few_of_the_first_class(support, 2))
             times += int((auto.logits(state, queries).argmax(1) == 0).sum())
         found[balance] = times / (8 * int((labels == 0).sum()))  # 1 if predicted as often as it is there

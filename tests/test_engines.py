@@ -1,6 +1,7 @@
 """Compiled encoders: the same predictions, from a file of the cache that is refused where it is not sound."""
 
 import errno
+import itertools
 import json
 import os
 import subprocess
@@ -21,8 +22,8 @@ from nlpmeta.cli import main
 from nlpmeta.cli.answering import load_model
 from nlpmeta.data.inputs import Pair
 from nlpmeta.encoder import compiling, vocabulary
-from nlpmeta.encoder.compiling import compile_encoder, compiled_name, embedding_with
-from nlpmeta.encoder.engines import FACTS, GRAPH, Agreement, CompiledEncoder, check_engine, script_sentences
+from nlpmeta.encoder.compiling import Agreement, compile_encoder, compiled_name, embedding_with, script_sentences
+from nlpmeta.encoder.engines import FACTS, FROZEN, GRAPH, LOWER, CompiledEncoder, CompiledName, check_engine
 from nlpmeta.encoder.graphs import smooth, write_graph
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.merged import INNER
@@ -93,6 +94,33 @@ def test_a_compiled_encoder_gives_the_embeddings_of_torch(cache, loaded, scales)
         ours = encoder.encode(TEXTS)
     assert not torch.equal(ours, theirs)  # or nothing was compiled
     torch.testing.assert_close(ours, theirs, atol=LIKE_TORCH, rtol=0)
+
+
+@pytest.mark.parametrize("made", [(1.0, INNER), VIEWS])
+def test_views_of_the_same_passes_are_taken_from_one_compiled_form(cache, loaded, made):
+    reading = loaded.reading(200, 20)
+    compile_encoder(ScaledEncoder(reading, made), "float32")
+    texts = [*TEXTS, "ball goal rice soup " * 30]  # the last one in windows
+    some = [views for r in (1, 2) for views in itertools.combinations(VIEWS, r)]
+    for views in some:
+        encoder = ScaledEncoder(reading, views)
+        theirs, served = encoder.encode(texts), views != (0.0,) and (0.0 in views) == (0.0 in made)
+        with embedding_with("auto") as used:
+            ours = encoder.encode(texts)
+        assert used == {"onnx" if served else "torch"}
+        torch.testing.assert_close(ours, theirs, atol=LIKE_TORCH, rtol=0)
+    assert len([each for each in (cache / "compiled").iterdir() if each.is_dir()]) == 1
+
+
+def test_a_wider_compiled_form_has_what_the_same_passes_give():
+    def wider(*views):
+        found = CompiledName("digest", views, normalise=True).wider
+        return found and found.views
+
+    assert wider("a") == wider(f"a{LOWER}") == ("a", f"a{LOWER}")
+    assert wider("a", FROZEN) == wider(FROZEN, f"a{LOWER}") == ("a", FROZEN, f"a{LOWER}")
+    for nothing in ([FROZEN], ["a", "b"], ["a", f"a{LOWER}"], ["a", FROZEN, f"a{LOWER}"]):
+        assert wider(*nothing) is None
 
 
 def test_windows_are_pooled_alike_with_and_without_pytorch(cache, loaded, tmp_path):

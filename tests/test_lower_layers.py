@@ -1,4 +1,4 @@
-"""The third view of ``auto``, the lower layers, which it reads where classes have many examples."""
+"""The third view of ``auto``, the lower layers."""
 
 from dataclasses import replace
 
@@ -30,7 +30,8 @@ def test_lower_layers_are_read_where_they_alone_tell_many_examples_apart(adapted
     support, queries, labels = task(0.2, 0.2, lower_signal=2.5, n_shot=20)
     state = auto.adapt(support)
     mixture = auto.predictor(state)
-    assert heads(auto, state) == ["regularised logistic on lower layers"] and mixture.scales == (INNER,)
+    assert set(heads(auto, state)) == {"logistic on lower layers", "regularised logistic on lower layers"}
+    assert mixture.scales == (INNER,)
     assert float((auto.logits(state, queries).argmax(1) == labels).float().mean()) > 0.75
     narrow = Texts(queries.texts, queries.features[:, auto.encoder.columns(INNER)])
     torch.testing.assert_close(auto.logits(state, narrow), auto.logits(state, queries))
@@ -48,19 +49,42 @@ def test_texts_are_compared_with_classes_in_other_views_than_that_of_lower_layer
     assert mixture.prototypes.size(1) == expected.size(1)
 
 
-def test_the_head_on_lower_layers_is_weighed_like_that_on_the_frozen_encoder_and_left_out_below_a_quarter(adapted):
+def test_lower_layers_stay_beside_the_adapted_view_whose_pass_gives_them_too(adapted, monkeypatch):
     auto, (support, _, _) = AutoHead(adapted), task(1.0, 1.0, n_shot=20)
 
-    def shares(*names):  # as the prior has them
+    def kept(*names):  # of these heads, by the prior alone
         with torch.no_grad():
-            return auto.weights(judging.CrossValidation(names, (1.0,) * len(names), None), support).tolist()
+            shares = auto.weights(judging.CrossValidation(names, (1.0,) * len(names), None), support)
+        assert float(shares.sum()) == pytest.approx(1.0)
+        return {name for name, share in zip(names, shares.tolist(), strict=True) if share}
 
-    lower, frozen = "regularised logistic on lower layers", "regularised logistic on frozen"
-    assert shares(frozen, lower) == pytest.approx([0.5, 0.5])
-    others = ("logistic", "prototypical", "logistic on both")
-    prior = auto.priors.prior_of([*others, "logistic on frozen"], len(support) / WAYS, WAYS)
-    assert judging.SMALLEST_SHARE < float(prior[-1]) < judging.WORTH_A_VIEW
-    assert shares(*others, lower)[-1] == 0
+    adapting, frozen, lower = ("logistic", "prototypical", "ridge"), "logistic on frozen", "logistic on lower layers"
+    shares = auto.priors.prior_of([*adapting, frozen, lower], len(support) / WAYS, WAYS)
+    assert bool((shares[-2:] > judging.SMALLEST_SHARE).all()) and bool((shares[-2:] < judging.WORTH_A_PASS).all())
+    assert kept(*adapting, frozen, lower) == {*adapting, lower}  # no pass for the frozen view
+    assert kept(frozen, lower) == {frozen, lower}
+    monkeypatch.setattr(judging, "WORTH_A_PASS", 0.5)
+    of_frozen = (frozen, "ridge on frozen", "prototypical on frozen")
+    assert kept(*of_frozen, lower) == {*of_frozen}  # nor one for the lower layers alone
+
+
+def test_many_examples_are_regularised_on_lower_layers_with_the_same_prior(adapted):
+    auto, (support, _, _) = AutoHead(adapted), task(1.0, 1.0, n_shot=20)
+    names = ("logistic on lower layers", "regularised logistic on lower layers")
+    with torch.no_grad():
+        shares = auto.weights(judging.CrossValidation(names, (1.0, 1.0), None), support)
+    assert shares.tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("n_shot", [5, 20])
+def test_few_examples_are_told_apart_by_lower_layers_too(adapted, n_shot):
+    auto, right = AutoHead(adapted), 0.0
+    for seed in range(4):
+        support, queries, labels = task(0.2, 0.2, lower_signal=4.0, n_shot=n_shot, seed=seed)
+        state = auto.adapt(support)
+        assert "logistic on lower layers" in heads(auto, state)
+        right += float((auto.logits(state, queries).argmax(1) == labels).float().mean()) / 4
+    assert right > 0.85
 
 
 def test_embeddings_in_other_views_than_those_that_are_named_are_refused(adapted):

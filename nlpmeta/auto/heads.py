@@ -28,7 +28,7 @@ LIKE = {
     "regularised logistic": "logistic",
     "regularised logistic on both": "logistic on both",
     "regularised logistic on frozen": "logistic on frozen",
-    "regularised logistic on lower layers": "logistic on frozen",
+    "regularised logistic on lower layers": "logistic on lower layers",
 }
 """These heads by name, and the one among those of few examples that each is weighed like beforehand."""
 NAME_WEIGHT = 2.0
@@ -84,6 +84,7 @@ def candidates(
             "logistic on frozen": Candidate(plain, (FROZEN,)),
             "ridge on frozen": Candidate(ridge, (FROZEN,)),
             "prototypical on frozen": Candidate(PrototypicalNetwork(encoder, metric="cosine"), (FROZEN,)),
+            "logistic on lower layers": Candidate(plain, (INNER,)),
         }
     return found
 
@@ -91,10 +92,8 @@ def candidates(
 def candidates_of_many(encoder: "TextEncoder", few: Mapping[str, Candidate]) -> dict[str, Candidate]:
     """The heads by name that are added to ``few`` where there are many examples of each class."""
     regularised = LogisticHead(encoder, inverse_penalty=INVERSE_PENALTY_OF_MANY)
-    lower = {"regularised logistic on lower layers": (INNER,)}
-    like = [name for name in ("logistic on both", "logistic on frozen") if name in few]
-    views = {f"regularised {name}": few[name].scales for name in like or ["logistic"]} | (lower if like else {})
-    return {name: Candidate(regularised, scales) for name, scales in views.items()}
+    like = [name for name in ("logistic on both", "logistic on frozen", "logistic on lower layers") if name in few]
+    return {f"regularised {name}": Candidate(regularised, few[name].scales) for name in like or ["logistic"]}
 
 
 def scales_of(read: Iterable[Candidate]) -> tuple[float, ...]:

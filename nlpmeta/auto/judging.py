@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nlpmeta.auto.heads import LIKE, Candidate, features_of, has_many, seen
 from nlpmeta.auto.mixture import mixed
-from nlpmeta.encoder.views import VIEWS, ScaledEncoder
+from nlpmeta.encoder.views import PASSES, ScaledEncoder
 from nlpmeta.episodes import by_label, deal_folds, most_have
 from nlpmeta.learners.base import Learner, Support, Texts
 
@@ -29,8 +29,9 @@ JUDGE_AGAIN = 1.5
 """Heads are cross-validated again once the support set has grown or shrunk by this factor."""
 SMALLEST_SHARE = 0.05
 """A head that would count for less is left out."""
-WORTH_A_VIEW = 0.25
-"""A view of the encoder is left out if its heads count for less together: a prediction then costs half."""
+WORTH_A_PASS = 0.25
+"""A pass of the encoder is left out if the heads that read its views count for less together: a prediction then costs
+half."""
 WORTH_TUNING, ALIKE = 1.0, 4.0
 """How much likelier, in the logarithm, fine-tuning must make the held-out texts together to be worth a further pass; as
 how many texts it counts that heads and fine-tuning are thought alike before any is looked at."""
@@ -108,9 +109,9 @@ def weights(
         open_minded = prior + (1 / len(prior) - prior) / known.n_way
         found = stacked(*without_lone(judged.held_out, known.labels), open_minded, strength=profile.strength)
     if isinstance(encoder, ScaledEncoder):
-        for scale in sorted(VIEWS):  # the lower layers, frozen, adapted
-            reads = torch.tensor([scale in candidates[name].scales for name in judged.heads], device=found.device)
-            if float(found[reads].sum()) < WORTH_A_VIEW * float(found.sum()):
+        for views in PASSES:
+            reads = torch.tensor([not {*views}.isdisjoint(candidates[n].scales) for n in judged.heads]).to(found.device)
+            if float(found[reads].sum()) < WORTH_A_PASS * float(found.sum()):
                 found = found * ~reads
     found = found * (found >= min(SMALLEST_SHARE * float(found.sum()), float(found.max())))
     return (found / found.sum()).to(features_of(known))

@@ -24,10 +24,6 @@ NAME_WEIGHT = 5.0
 """How many positive examples the name of a label counts as."""
 PENALTY = 1.0
 """Of the squared norm of the weights in the regression."""
-EXPECTED_SHARE = 1.0
-"""How many texts a label is given to, of the share of the support that has it, where nothing else is known."""
-PRIOR_STRENGTH = 15.0
-"""How many positive examples that expectation counts as, beside the threshold that is best on held-out examples."""
 NAMES_THRESHOLD = 0.1
 """From which log-odds on, over those of guessing, a label that is known by its name alone is given."""
 SHARPNESS, MIDDLE = 8.0, 0.25
@@ -46,8 +42,9 @@ def learn_several(learner: Learner, data: MultiLabelTexts, embed: Embed, feature
     Three scores are averaged: on the adapted encoder the cosine to the mean of the label's texts and name, against the
     means of the other labels and of the texts without any; and ridge regression on the adapted and on the frozen
     encoder, to which the name is one more positive text. Each is computed for the examples too as if they had been held
-    out, in closed form. These say in which units to average, how probable a score makes a label, and its threshold: the
-    one with the best F1, drawn towards a prior threshold as far as the label has few examples.
+    out, in closed form. These say in which units to average, how probable a score makes a label, and its threshold,
+    which is half-way between two: from the one on the F1 that the probabilities lead to expect is best; from the other
+    on the label is given to the share of texts that has it.
 
     Args:
         learner: its encoder is read.
@@ -174,27 +171,31 @@ def _odds(scores: Tensor, marks: Tensor, usable: Tensor) -> TaskState:
         shares = torch.where(usable, shares, shares[usable].median() if bool(usable.any()) else shares)
     base = shares.logit()
     slope, offset = _calibrated(scores[:, usable], marks[:, usable], base[usable])
-    expected = (EXPECTED_SHARE * shares).clamp(1e-4, 0.95)
-    prior = torch.special.ndtri(1 - expected) * scores.std(0, unbiased=False)
-    best = torch.stack([_best_threshold(scores[:, i], marks[:, i]) for i in range(n_labels)])
-    best = torch.where(usable, best, prior)
-    least = (counts * best + PRIOR_STRENGTH * prior) / (counts + PRIOR_STRENGTH)
     offsets = offset + base
+    odds = slope * scores + offsets
+    as_often = torch.special.ndtri(1 - shares.clamp(1e-4, 0.95)) * scores.std(0, unbiased=False)
+    wanted = slope * as_often + offsets
+    thresholds = torch.where(usable, (best_threshold(odds) + wanted) / 2, wanted)
     return {
         f"{PREFIX}slope": torch.tensor(slope),
         f"{PREFIX}offsets": offsets,
-        THRESHOLDS: (slope * least + offsets).clamp(-MOST_ODDS, MOST_ODDS),
+        THRESHOLDS: thresholds.clamp(-MOST_ODDS, MOST_ODDS),
     }
 
 
-def _best_threshold(scores: Tensor, marks: Tensor) -> Tensor:
-    """The score half-way below the cut with the best F1."""
-    order = scores.argsort(descending=True)
-    found = marks[order].double().cumsum(0)
-    places = torch.arange(1, len(order) + 1, dtype=torch.float64)
-    place = int((2 * found / (places + marks.sum())).argmax())
-    ranked = scores[order]
-    return (ranked[place] + ranked[min(place + 1, len(ranked) - 1)]) / 2
+def best_threshold(odds: Tensor) -> Tensor:
+    """The log-odds from which on each label is given for the best expected F1 on some texts, ``(n_labels,)``.
+
+    Source: Lipton, Elkan and Naryanaswamy, ECML 2014 (arXiv:1402.1892): a label is best given where it is at least half
+    as probable as the F1 that this leads to. The expected F1 is taken as that of the expected counts.
+
+    Args:
+        odds: log-odds of each label, ``(n, n_labels)``.
+    """
+    probable = odds.sigmoid().sort(0, descending=True).values
+    given = torch.arange(1, len(probable) + 1).to(probable).unsqueeze(1)
+    best = (2 * probable.cumsum(0) / (given + probable.sum(0))).max(0).values
+    return (best / 2).logit()
 
 
 def _calibrated(scores: Tensor, marks: Tensor, base: Tensor) -> tuple[float, float]:

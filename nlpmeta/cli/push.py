@@ -8,7 +8,8 @@ import typer
 from nlpmeta.cli.process import AsJson, Quiet, loads_encoder
 
 if TYPE_CHECKING:
-    from nlpmeta.encoder.engines import Agreement, Engine
+    from nlpmeta.encoder.compiling import Agreement
+    from nlpmeta.encoder.engines import Engine
     from nlpmeta.sharing import Sharing
     from nlpmeta.storage.hub_push import Pushed, Target
 
@@ -215,20 +216,20 @@ def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | 
     """The encoder of a checkpoint as ``auto`` reads it: with its adapters, and in all views beside that."""
     from nlpmeta.encoder.compiling import compile_encoder, compiled_name
     from nlpmeta.encoder.engines import CompiledEncoder, precision_of
-    from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
+    from nlpmeta.encoder.views import ADAPTED, INNER, ScaledEncoder
     from nlpmeta.export.head import compile_names
     from nlpmeta.learners.start import checkpoint_folder, starting_learner
 
-    learner = starting_learner("auto", checkpoint=checkpoint, device="cpu")
-    found = {f"{checkpoint}, adapted": compile_names(learner, checkpoint_folder(checkpoint), engine)}
+    learner, found = starting_learner("auto", checkpoint=checkpoint, device="cpu"), dict[str, "Agreement | None"]()
     if isinstance(learner.encoder, ScaledEncoder):
-        # What models of few examples read, and what all are fitted on.
-        every = {"adapted and frozen": learner.encoder.select((ADAPTED, FROZEN)), "all views": learner.encoder}
+        # What one pass gives, and what all models are fitted on.
+        every = {"adapted": learner.encoder.select((ADAPTED, INNER)), "adapted and frozen": learner.encoder}
         for views, encoder in every.items():
             name, precision = compiled_name(encoder, precision_of(engine)), precision_of(engine)
             sound = name is not None and CompiledEncoder.is_sound(name)
             found[f"{checkpoint}, {views}"] = None if sound else compile_encoder(encoder, precision)
-    return found
+    names = compile_names(learner, checkpoint_folder(checkpoint), engine)
+    return found or {f"{checkpoint}, adapted": names}
 
 
 def _report_compiled(found: "dict[str, Agreement | None]", *, as_json: bool) -> None:

@@ -4,18 +4,19 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nlpmeta.encoder.engines import (
     FACTS,
     GRAPH,
-    Agreement,
     CompiledEncoder,
     CompiledName,
     Engine,
@@ -24,29 +25,78 @@ from nlpmeta.encoder.engines import (
     embed_by,
     precision_of,
     runtime_version,
-    script_sentences,
     session,
-    typical_tokens,
 )
 from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.merged import merged_backbone, with_attention
-from nlpmeta.encoder.parts import halves_of, paired
+from nlpmeta.encoder.parts import ReadsMore, halves_of, paired
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.tokenizing import Guard
 from nlpmeta.encoder.views import Deferred, Opened, view_name
 from nlpmeta.encoder.vocabulary import check_same_ids, write_vocabulary
 from nlpmeta.errors import DataWarning, ModelFolderError, NLPMetaError, WorkFailedError
 from nlpmeta.progress import Advance
-from nlpmeta.storage.files import remove_file, sha256, write_json
+from nlpmeta.storage.files import read_text, remove_file, sha256, write_json
 from nlpmeta.storage.folders import cached_folder
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
 SAME = 1e-4
 """What a number of a float32 embedding may differ by from PyTorch's."""
 MOST_CHANGED = 0.05
 """The share of predictions that int8 may change."""
+
+
+def script_sentences() -> list[list[str]]:
+    """Four things to say, a row for each of over twenty languages, each in a script of its own or in Latin letters."""
+    return [line.split("\t")[1:] for line in read_text(Path(__file__).parent / "scripts.tsv").splitlines() if line]
+
+
+def typical_tokens(encoder: ReadsMore) -> list[list[int]]:
+    """The tokens of ``script_sentences`` and of longer texts made of them, cut to what goes through at once."""
+    sentences = [each for row in script_sentences() for each in row]
+    texts = [*sentences, *(" ".join(sentences[i : i + 40]) for i in range(0, 80, 10))]
+    return encoder.reading(encoder.window).tokenize(texts)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a compiled encoder compares with PyTorch on sentences in over twenty scripts.
+
+    Args:
+        apart: the largest difference of a number of an embedding.
+        cosine: the mean cosine between the embeddings of a text.
+        changed: the share of texts that are classified otherwise.
+        texts: how many texts there are.
+    """
+
+    apart: float
+    cosine: float
+    changed: float
+    texts: int
+
+    @classmethod
+    def between(cls, ours: "NDArray[np.float32]", theirs: "NDArray[np.float32]") -> "Agreement":
+        """Compare embeddings ``(n, dim)`` of ``script_sentences`` and of what texts follow them.
+
+        The sentences say four things in each language. One is classified by the nearest mean over half the languages.
+        """
+        n_way, n = len(script_sentences()[0]), sum(map(len, script_sentences()))
+        labels = np.arange(n) % n_way
+        one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (ours, theirs))
+        changed = _classified(one[:n], labels) != _classified(other[:n], labels)
+        cosine = float((one * other).sum(1).mean())
+        return cls(float(np.abs(ours - theirs).max()), cosine, float(changed.mean()), n)
+
+
+def _classified(vectors: "NDArray[np.float32]", labels: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    n_way = int(labels.max()) + 1
+    known = (np.arange(len(labels)) // n_way) % 2 == 0
+    means = np.stack([vectors[known & (labels == label)].mean(0) for label in range(n_way)])
+    found: NDArray[np.int64] = (vectors @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1)
+    return found
 
 
 def compiled_name(encoder: TextEncoder, precision: Precision) -> CompiledName | None:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from nlpmeta.encoder.files import Pooling, file_digest
-from nlpmeta.encoder.parts import ReadsMore, Windows
+from nlpmeta.encoder.parts import Windows
 from nlpmeta.encoder.tokenizing import BATCH_TOKENS, length_batches
 from nlpmeta.encoder.vocabulary import Vocabulary
 from nlpmeta.errors import ModelFolderError, NLPMetaError, UnknownNameError
 from nlpmeta.progress import Advance
-from nlpmeta.storage.files import inside, is_regular, read_json, read_text, user_cache
+from nlpmeta.storage.files import inside, is_regular, read_json, user_cache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +38,8 @@ FORMAT = 3
 FACTS, GRAPH = "compiled.json", "encoder.onnx"
 FROZEN = "frozen"
 """The view of an encoder without adapters, or with adapters whose scale is 0."""
+LOWER = ", lower layers"
+"""What the name of a view ends with that is of the lower layers alone."""
 _MOST_FACTS = 1 << 20  # bytes
 _ADVICE = "pip install 'nlpmeta[fast]'"
 CompiledEmbed: TypeAlias = Callable[[Any, Sequence[list[int]], Advance | None], Any]
@@ -124,6 +126,17 @@ class CompiledName:
         facts = json.dumps(self.json(), sort_keys=True)
         return compiled_home() / hashlib.sha256(facts.encode()).hexdigest()[:32]
 
+    @property
+    def wider(self) -> "CompiledName | None":
+        """What has these views among others, for no more passes: with adapters also the lower layers, and the reverse.
+
+        ``None`` if there is nothing to add.
+        """
+        adapted = {view.removesuffix(LOWER) for view in self.views if view != FROZEN}
+        frozen = tuple(view for view in self.views if view == FROZEN)
+        every = tuple(part for each in adapted for part in (each, *frozen, each + LOWER))
+        return replace(self, views=every) if len(adapted) == 1 and every != self.views else None
+
     def json(self) -> dict[str, object]:
         """For its file, and for the digest."""
         facts = {**asdict(self), "views": list(self.views), "runtime": self.runtime or runtime_version()}
@@ -131,22 +144,32 @@ class CompiledName:
 
 
 class CompiledEncoder:
-    """Embeds tokens with the graph in a folder; any number of threads may ask."""
+    """Embeds tokens with the graph in a folder; any number of threads may ask.
 
-    def __init__(self, folder: Path, facts: Mapping[str, object]) -> None:
-        self.folder, self.facts = folder, facts
+    ``views`` are those of the graph that are given, by their places; ``None`` gives all.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, object], views: Sequence[int] | None = None) -> None:
+        self.folder, self.facts, self.views = folder, facts, views
         self._blank = int(str(facts.get("blank", 0)))
 
     @classmethod
     def from_cache(cls, name: CompiledName) -> "CompiledEncoder | None":
-        """The compiled encoder of that name; ``None`` if there is none.
+        """The compiled encoder of that name, or the same views of the ``wider`` one; ``None`` if there is neither.
 
         Raises:
             ModelFolderError: if what is there is damaged, incomplete, of a newer format, or something else.
         """
-        folder = name.folder
-        if not folder.is_dir():
+        if name.folder.is_dir():
+            return cls(name.folder, cls._facts(name))
+        if (wider := name.wider) is None or not wider.folder.is_dir():
             return None
+        return cls(wider.folder, cls._facts(wider), [wider.views.index(view) for view in name.views])
+
+    @staticmethod
+    def _facts(name: CompiledName) -> Mapping[str, object]:
+        """What is written of a compiled encoder, all of whose files are as they were."""
+        folder = name.folder
         facts = read_json(folder / FACTS, most=_MOST_FACTS)
         if not isinstance(facts, Mapping) or not isinstance(files := facts.get("files"), Mapping):
             raise ModelFolderError(f"the compiled encoder in {folder} is damaged: {FACTS} lists no files")
@@ -162,7 +185,7 @@ class CompiledEncoder:
                 raise ModelFolderError(f"the compiled encoder in {folder} is damaged: {path.name} is not as written")
         if GRAPH not in files:
             raise ModelFolderError(f"the compiled encoder in {folder} is damaged: it has no {GRAPH}")
-        return cls(folder, facts)
+        return facts
 
     @classmethod
     def is_sound(cls, name: CompiledName) -> bool:
@@ -189,7 +212,7 @@ class CompiledEncoder:
         batch_tokens: int = BATCH_TOKENS,
         advance: Advance | None = None,
     ) -> "NDArray[np.float32]":
-        """Embeddings ``(n, n_views * dim)`` of at least one text, each of at least one token.
+        """Embeddings ``(n, n_views * dim)`` of at least one text, each of at least one token, in the views asked for.
 
         Args:
             tokens: of each text.
@@ -203,8 +226,9 @@ class CompiledEncoder:
         if windows is not None and (split := windows.split(tokens)) is not None:
             each = self.embed(split.tokens, batch_tokens=batch_tokens, advance=split.advance(advance))
             name = self.facts["name"]
-            views, normalise = (len(name["views"]), bool(name["normalise"])) if isinstance(name, dict) else (1, True)
-            return split.pooled_array(each, n_views=views, normalise=normalise)
+            n_views, normalise = (len(name["views"]), bool(name["normalise"])) if isinstance(name, dict) else (1, True)
+            given = n_views if self.views is None else len(self.views)
+            return split.pooled_array(each, n_views=given, normalise=normalise)
         parts: list[NDArray[np.float32]] = []
         groups = length_batches([len(ids) for ids in tokens], batch_tokens=batch_tokens)
         for rows in groups:
@@ -213,7 +237,7 @@ class CompiledEncoder:
             mask = np.zeros_like(ids)
             for place, row in enumerate(rows):
                 ids[place, : len(tokens[row])], mask[place, : len(tokens[row])] = tokens[row], 1
-            parts.append(self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+            parts.append(self._given(self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]))
             if advance is not None:
                 advance(len(rows))
         order = np.argsort([row for rows in groups for row in rows])
@@ -221,6 +245,14 @@ class CompiledEncoder:
         if not np.isfinite(vectors).all():
             raise ModelFolderError(f"The compiled encoder in {self.folder} gives embeddings that are not finite.")
         return vectors
+
+    def _given(self, vectors: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        """Of all views of the graph ``(n, n_all * dim)`` those that are asked for."""
+        name = self.facts.get("name")
+        if self.views is None or not isinstance(name, dict):
+            return vectors
+        each = np.split(vectors, len(name["views"]), axis=1)
+        return np.concatenate([each[view] for view in self.views], axis=1)
 
 
 def session(graph: Path, *, optimised: bool = True, save: Path | None = None) -> "InferenceSession":
@@ -245,53 +277,3 @@ def session(graph: Path, *, optimised: bool = True, save: Path | None = None) ->
         options.add_session_config_entry(f"{beside}_file_name", f"{save.name}.data")
         options.add_session_config_entry(f"{beside}_min_size_in_bytes", "1024")
     return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-
-
-def script_sentences() -> list[list[str]]:
-    """Four things to say, a row for each of over twenty languages, each in a script of its own or in Latin letters."""
-    return [line.split("\t")[1:] for line in read_text(Path(__file__).parent / "scripts.tsv").splitlines() if line]
-
-
-def typical_tokens(encoder: ReadsMore) -> list[list[int]]:
-    """The tokens of ``script_sentences`` and of longer texts made of them, cut to what goes through at once."""
-    sentences = [each for row in script_sentences() for each in row]
-    texts = [*sentences, *(" ".join(sentences[i : i + 40]) for i in range(0, 80, 10))]
-    return encoder.reading(encoder.window).tokenize(texts)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How a compiled encoder compares with PyTorch on sentences in over twenty scripts.
-
-    Args:
-        apart: the largest difference of a number of an embedding.
-        cosine: the mean cosine between the embeddings of a text.
-        changed: the share of texts that are classified otherwise.
-        texts: how many texts there are.
-    """
-
-    apart: float
-    cosine: float
-    changed: float
-    texts: int
-
-    @classmethod
-    def between(cls, ours: "NDArray[np.float32]", theirs: "NDArray[np.float32]") -> "Agreement":
-        """Compare embeddings ``(n, dim)`` of ``script_sentences`` and of what texts follow them.
-
-        The sentences say four things in each language. One is classified by the nearest mean over half the languages.
-        """
-        n_way, n = len(script_sentences()[0]), sum(map(len, script_sentences()))
-        labels = np.arange(n) % n_way
-        one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (ours, theirs))
-        changed = _classified(one[:n], labels) != _classified(other[:n], labels)
-        cosine = float((one * other).sum(1).mean())
-        return cls(float(np.abs(ours - theirs).max()), cosine, float(changed.mean()), n)
-
-
-def _classified(vectors: "NDArray[np.float32]", labels: "NDArray[np.int64]") -> "NDArray[np.int64]":
-    n_way = int(labels.max()) + 1
-    known = (np.arange(len(labels)) // n_way) % 2 == 0
-    means = np.stack([vectors[known & (labels == label)].mean(0) for label in range(n_way)])
-    found: NDArray[np.int64] = (vectors @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1)
-    return found

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nlpmeta.encoder.engines import FROZEN as FROZEN_NAME
-from nlpmeta.encoder.engines import CompiledEncoder, CompiledName, Precision, runtime_version
+from nlpmeta.encoder.engines import LOWER, CompiledEncoder, CompiledName, Precision, runtime_version
 from nlpmeta.encoder.files import folder_digest, read_object, views_note
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.encoder.merged import INNER, scales_with
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 ADAPTED, FROZEN = 1.0, 0.0
 VIEWS = (ADAPTED, FROZEN, INNER)
+PASSES = ((FROZEN,), (ADAPTED, INNER))
+"""The views that one pass of the transformer gives, where its lower layers end as their own transformer would."""
 
 
 class ScaledEncoder(TextEncoder):
@@ -187,4 +189,4 @@ def view_name(encoder: TextEncoder, view: float | None) -> str:
     """What a view of ``encoder`` is called in a ``CompiledName``, by the weights of its adapters and their scale."""
     scales = scales_with(encoder.backbone, view)
     name = digest_of(adapter_weights(encoder).items(), json.dumps(scales))[:32] if any(scales) else FROZEN_NAME
-    return f"{name}, lower layers" if view == INNER else name
+    return f"{name}{LOWER}" if view == INNER else name

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nlpmeta.auto.heads import PROTOTYPE_TEMPERATURE, LabelHeads
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.encoder.engines import typical_tokens
+from nlpmeta.encoder.compiling import typical_tokens
 from nlpmeta.encoder.files import POOLED, Pooling
 from nlpmeta.encoder.graphs import Embedder, write_graph
 from nlpmeta.encoder.text_encoder import TextEncoder

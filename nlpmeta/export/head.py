@@ -16,8 +16,8 @@ from nlpmeta.auto.mixture import OneVsRest, mixed
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.light import LightEncoder, LightHeads, write_light, write_names
 from nlpmeta.classifier.streaming import check_state
-from nlpmeta.encoder.compiling import compile_encoder, compiled_name
-from nlpmeta.encoder.engines import Agreement, CompiledEncoder, CompiledName, Engine, precision_of
+from nlpmeta.encoder.compiling import Agreement, compile_encoder, compiled_name
+from nlpmeta.encoder.engines import CompiledEncoder, CompiledName, Engine, precision_of
 from nlpmeta.encoder.files import max_length
 from nlpmeta.encoder.merged import INNER, lower_layers, plain_backbone, scales_with, with_weights
 from nlpmeta.encoder.text_encoder import MAX_LENGTH, TextEncoder
