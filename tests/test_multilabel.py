@@ -20,7 +20,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mixture import OneVsRest
-from nlpmeta.auto.several import PENALTY, _odds, _prototypes, _regression
+from nlpmeta.auto.several import PENALTY, _odds, _prototypes, _regression, best_threshold
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.teaching import HeldOut, teach
 from nlpmeta.cli.console import percent
@@ -311,16 +311,26 @@ def test_a_label_without_examples_is_expected_as_often_as_the_median_of_the_othe
     assert offsets[2] == pytest.approx(float(torch.minimum(offsets[0], offsets[1])))  # torch's median of two
 
 
-def test_a_threshold_is_drawn_towards_the_expected_share_as_by_fifteen_examples():
+def test_the_best_threshold_gives_the_label_to_as_many_texts_as_have_the_best_expected_f1():
+    odds = torch.from_numpy(np.random.default_rng(0).normal(-1, 2, size=(40, 6)))
+    for label, threshold in enumerate(best_threshold(odds).tolist()):
+        probable = sorted(odds[:, label].sigmoid().tolist(), reverse=True)
+        f1 = [2 * sum(probable[:n]) / (n + sum(probable)) for n in range(1, 41)]
+        assert int((odds[:, label] >= threshold).sum()) == 1 + int(np.argmax(f1))
+        assert 1 / (1 + np.exp(-threshold)) == pytest.approx(max(f1) / 2)
+
+
+def test_a_threshold_is_half_way_between_the_best_expected_f1_and_the_share_of_texts_that_have_the_label():
     marks = torch.zeros(20, 2, dtype=torch.bool)
     marks[0, 0] = marks[:8, 1] = True
     scores = torch.linspace(3, -2, 20, dtype=torch.float64).unsqueeze(1).repeat(1, 2)  # each label's texts come first
     found = _odds(scores, marks, marks.any(0))
-    least = (found[THRESHOLDS] - found["several/offsets"]) / found["several/slope"]
+    slope, offsets = found["several/slope"], found["several/offsets"]
+    best = best_threshold(slope * scores + offsets)
     for label, count in ((0, 1), (1, 8)):
-        best = float(scores[count - 1, label] + scores[count, label]) / 2
-        prior = norm.ppf(1 - (count + 0.5) / 21) * float(np.std(scores[:, label].numpy()))
-        assert float(least[label]) == pytest.approx((count * best + 15 * prior) / (count + 15))
+        as_often = norm.ppf(1 - (count + 0.5) / 21) * float(np.std(scores[:, label].numpy()))
+        expected = (float(best[label]) + float(slope) * as_often + float(offsets[label])) / 2
+        assert float(found[THRESHOLDS][label]) == pytest.approx(expected)
 
 
 def test_the_heads_that_are_learned_are_one_vs_rest_and_sound(encoder):
