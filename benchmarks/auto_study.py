@@ -13,7 +13,15 @@ from fit_priors import Size, surface, weighted_quantile
 from torch import Tensor
 
 from nlpmeta.auto.heads import columns_of, compared, features_of, seen
-from nlpmeta.auto.judging import TEMPERATURES, CrossValidation, fitting_temperature, held_out_scores, leads, n_folds
+from nlpmeta.auto.judging import (
+    TEMPERATURES,
+    CrossValidation,
+    fitting_temperature,
+    held_out_scores,
+    leads,
+    mixture_temperature,
+    n_folds,
+)
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import N_CLUES, scope_clues
 from nlpmeta.auto.mixture import mixed
@@ -97,19 +105,24 @@ class Mixture:
     scales: tuple[float, ...]
     """The views in which texts are compared with classes."""
 
+    def over(self, usual: Surface) -> float:
+        """What its scores are divided by."""
+        size = self.seen.size
+        return mixture_temperature(self.held_out, self.seen.support.labels, float(usual.at(size.n_shot, size.n_way)))
+
     def true_query(self, over: float = 1.0) -> Tensor:
         """The log probability of the true class of each query text, at a temperature."""
         scores = (self.query[: self.seen.n_query] / over).log_softmax(1)
         return scores[torch.arange(self.seen.n_query), self.seen.labels]
 
-    def clues(self, views: ScaledEncoder | None, over: Surface) -> Tensor:
+    def clues(self, views: ScaledEncoder | None, usual: Surface) -> Tensor:
         """The clues to texts out of scope, for the query and the texts behind it."""
         size, support = self.seen.size, self.seen.support
 
         def read(features: Tensor) -> Tensor:
             return features if views is None else torch.cat([features[:, views.columns(f)] for f in self.scales], dim=1)
 
-        scores = (self.query / float(over.at(size.n_shot, size.n_way))).log_softmax(1)
+        scores = (self.query / self.over(usual)).log_softmax(1)
         prototypes = class_means(read(features_of(support)), support.labels, support.n_way)
         n_views = 1 if views is None else len(self.scales)
         return scope_clues(scores, read(self.seen.features), prototypes, n_views=n_views, n_shot=size.n_shot)

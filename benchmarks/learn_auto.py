@@ -52,7 +52,7 @@ def mean_loss(mixtures: Sequence[Mixture]) -> float:
 
 
 def temperature(mixtures: Sequence[Mixture]) -> Surface:
-    """The temperature under which the query texts of tasks of each size are most likely."""
+    """The temperature under which the query texts of tasks of each size are most likely, where it is usual."""
     table = np.asarray(
         [
             [
@@ -81,28 +81,26 @@ def observed_accuracy(mixtures: Sequence[Mixture]) -> list[Observed]:
     return found
 
 
-def observed_likelihood(mixtures: Sequence[Mixture], over: Surface) -> list[Observed]:
+def observed_likelihood(mixtures: Sequence[Mixture], usual: Surface) -> list[Observed]:
     """Quantiles of the log probability of the true class on held-out texts, and its values on the query."""
     found = []
     for each in mixtures:
-        size = each.seen.size
-        t = float(over.at(size.n_shot, size.n_way))
-        known = None
+        t, known = each.over(usual), None
         if each.held_out is not None:
             scores = (each.held_out / t).log_softmax(1)
             likely = scores[torch.arange(len(scores)), each.seen.support.labels]
             known = held_out_quantiles(likely.sort().values, LEVELS)
-        found.append(Observed(size, known, each.true_query(t).double().numpy()))
+        found.append(Observed(each.seen.size, known, each.true_query(t).double().numpy()))
     return found
 
 
-def scope_weights(mixtures: Sequence[Mixture], views: ScaledEncoder | None, over: Surface) -> tuple[float, ...]:
+def scope_weights(mixtures: Sequence[Mixture], views: ScaledEncoder | None, usual: Surface) -> tuple[float, ...]:
     """Logistic regression from the clues to whether a text is in scope; tasks and both kinds of texts count alike."""
     from sklearn.linear_model import LogisticRegression
 
     rows, inside, counts = [], [], []
     for each in mixtures:
-        clues = each.clues(views, over)
+        clues = each.clues(views, usual)
         n, outside = each.seen.n_query, len(clues) - each.seen.n_query
         if outside >= 20:
             rows.append(clues.numpy())
@@ -125,7 +123,7 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
     study = min(studies, key=lambda each: mean_loss(each.mixtures(STRENGTHS[1])))
     strength = min(STRENGTHS, key=lambda s: mean_loss(study.mixtures(s)))
     mixtures = study.mixtures(strength)
-    over = temperature(mixtures)
+    usual = temperature(mixtures)
     accuracy, band = fit_mean(observed_accuracy(mixtures), tails=TAILS)
     # Labels look random where held-out texts are classified worse than in nearly all tasks that were learned.
     held_out = [each for each in observed_accuracy(mixtures) if each.estimate is not None and was_learned(each)]
@@ -133,12 +131,12 @@ def profile(auto: AutoHead, tasks: list[Seen]) -> tuple[Profile, list[Mixture]]:
     heads = list(auto.candidates)
     learned = replace(
         blank(heads, prior(tasks, study.parts, heads), strength, study.temperatures, study.held_on),
-        temperature=over,
-        quantiles=fit_quantiles(observed_likelihood(mixtures, over), LEVELS),
+        temperature=usual,
+        quantiles=fit_quantiles(observed_likelihood(mixtures, usual), LEVELS),
         accuracy=accuracy,
         band=band,
         clean=surface([each.size for each in held_out], lambda near: np.asarray(weighted_quantile(known, near, CLEAN))),
-        scope=scope_weights(mixtures, auto.encoder if isinstance(auto.encoder, ScaledEncoder) else None, over),
+        scope=scope_weights(mixtures, auto.encoder if isinstance(auto.encoder, ScaledEncoder) else None, usual),
     )
     return learned, mixtures
 
@@ -174,12 +172,12 @@ def unseen_kinds(mixtures: Sequence[Mixture], n_shot: int) -> list[UnseenKind]:
 
 
 def _unseen_kind(kind: str, own: Sequence[Mixture], others: Sequence[Mixture]) -> UnseenKind:
-    over = temperature(others)
+    usual = temperature(others)
     forecast, band = fit_mean(observed_accuracy(others), tails=TAILS)
     bins, right, inside, widths, named = [], [], [], [], []
     for each, seen in zip(own, observed_accuracy(own), strict=True):
         size, labels = each.seen.size, each.seen.labels
-        scores = each.query[: each.seen.n_query] / float(over.at(size.n_shot, size.n_way))
+        scores = each.query[: each.seen.n_query] / each.over(usual)
         bins.append(calibration_bins(labels.tolist(), scores.softmax(1).double().numpy()))
         right.append(float((scores.argmax(1) == labels).float().mean()))
         middle = forecast.at(seen.estimate, n_texts=size.n_texts, n_shot=size.n_shot, n_way=size.n_way)[0]

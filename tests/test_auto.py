@@ -8,8 +8,7 @@ from test_lora import TEXTS, adapted_encoder
 
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto import judging
-from nlpmeta.auto.heads import BY_NAMES, seen
-from nlpmeta.auto.judging import MISLEADING, disbelief
+from nlpmeta.auto.heads import BY_NAMES, MISLEADING, disbelief, seen
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.priors import shipped_priors
 from nlpmeta.encoder.lora import AdapterSettings, add_adapter

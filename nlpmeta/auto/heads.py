@@ -32,6 +32,9 @@ LIKE = {
 }
 """These heads by name, and the one among those of few examples that each is weighed like beforehand."""
 NAME_WEIGHT = 2.0
+MISLEADING = 3.0
+"""How much less likely than by chance, in the logarithm, the names of classes must make single examples before they are
+not read: a factor of twenty. Chosen on the tasks that priors are learned from (``benchmarks/misleading_names.py``)."""
 NAMES_ALONE = "prototypical"
 """The head for classes that are known by their names alone, as in the episodes of names that it was meta-trained on."""
 TUNED = "tuned"
@@ -151,6 +154,19 @@ def features_of(texts: Texts) -> Tensor:
     if texts.features is None:
         raise NLPMetaError("The embeddings must be known before heads are compared.")
     return texts.features
+
+
+def disbelief(support: Support, temperature: float) -> float:
+    """How much less likely than chance the names alone make the labels of the examples, in the logarithm.
+
+    Below 0 where they make them more likely. Names that stand in for examples do not count.
+    """
+    if support.names is None:
+        return 0.0
+    queries, names = (F.normalize(features_of(each), dim=1) for each in (support, support.names))
+    likely = (queries @ names.T / temperature).log_softmax(1) + math.log(support.n_way)
+    found = likely[torch.arange(len(queries), device=likely.device), support.labels]
+    return -float((found if support.stand_in is None else found[~support.stand_in]).sum())
 
 
 PREFIX = "several/"

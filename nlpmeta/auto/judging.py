@@ -30,14 +30,12 @@ JUDGE_AGAIN = 1.5
 SMALLEST_SHARE = 0.05
 """A head that would count for less is left out."""
 WORTH_A_PASS = 0.25
-"""A pass of the encoder is left out if the heads that read its views count for less together: a prediction then costs
-half."""
+"""A pass of the encoder, half the cost of a prediction, is left out if all heads that need it count for less."""
 WORTH_TUNING, ALIKE = 1.0, 4.0
 """How much likelier, in the logarithm, fine-tuning must make the held-out texts together to be worth a further pass; as
 how many texts it counts that heads and fine-tuning are thought alike before any is looked at."""
-MISLEADING = 3.0
-"""How much less likely than by chance, in the logarithm, the names of classes must make single examples before they are
-not read: a factor of twenty. Chosen on the tasks that priors are learned from (``benchmarks/misleading_names.py``)."""
+HELD_ON = 4.0
+"""How much the usual temperature of a mixture is held on to; chosen on auxiliary tasks, each without its kind."""
 _ROUNDS = 100
 _FOLDS, _FEW_FOLDS, _MANY_TEXTS = 5, 3, 300
 
@@ -256,11 +254,25 @@ def leads(labels: Tensor, n_way: int) -> Tensor:
     return BALANCE * (counts / counts.min()).log()
 
 
-def held_out_likelihood(judged: CrossValidation, weights: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def mixture_temperature(held_out: Tensor | None, labels: Tensor, usual: float) -> float:
+    """What the scores of a mixture are divided by, near the ``usual`` value.
+
+    Args:
+        held_out: its log probabilities of held-out texts, ``(n_held_out, n_way)``; ``None`` if none were.
+        labels: of the support.
+        usual: what is right for most tasks of that size.
+    """
+    if held_out is None:
+        return usual
+    near, (scores, own) = TEMPERATURES * usual, without_lone(held_out, labels)
+    return fitting_temperature(scores, own, near, doubt=1 / (len(own) + 1), usual=usual, strength=HELD_ON)
+
+
+def held_out_likelihood(held_out: Tensor | None, labels: Tensor, temperature: float) -> Tensor:
     """The log probabilities of the true classes of the texts that were held out, rising; ``(0,)`` if none were."""
-    if judged.held_out is None:
+    if held_out is None:
         return torch.empty(0, device=labels.device)
-    scores = (mixed(judged.held_out, weights) / temperature).log_softmax(1)
+    scores = (held_out / temperature).log_softmax(1)
     return scores.gather(1, labels[rows_held_out(labels)].unsqueeze(1)).squeeze(1).sort().values
 
 
@@ -281,19 +293,6 @@ def still_judged(then: Tensor | None, now: Tensor) -> bool:
     if then is None or not torch.equal(then[1:], now[1:]):
         return False
     return max(int(then[0]), int(now[0])) < JUDGE_AGAIN * min(int(then[0]), int(now[0]))
-
-
-def disbelief(support: Support, temperature: float) -> float:
-    """How much less likely than chance the names alone make the labels of the examples, in the logarithm.
-
-    Below 0 where they make them more likely. Names that stand in for examples do not count.
-    """
-    if support.names is None:
-        return 0.0
-    queries, names = (F.normalize(features_of(each), dim=1) for each in (support, support.names))
-    likely = (queries @ names.T / temperature).log_softmax(1) + math.log(support.n_way)
-    found = likely[torch.arange(len(queries), device=likely.device), support.labels]
-    return -float((found if support.stand_in is None else found[~support.stand_in]).sum())
 
 
 def _rows(support: Support, kept: Tensor) -> Support:

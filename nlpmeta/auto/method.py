@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nlpmeta.auto.heads import (
+    MISLEADING,
     NAME_WEIGHT,
     NAMED,
     NAMES_ALONE,
@@ -18,20 +19,20 @@ from nlpmeta.auto.heads import (
     candidates_of_many,
     columns_of,
     compared,
+    disbelief,
     features_of,
     has_many,
     scales_of,
     seen,
 )
 from nlpmeta.auto.judging import (
-    MISLEADING,
     CrossValidation,
     beside,
-    disbelief,
     held_out_likelihood,
     judge,
     judged_on,
     leads,
+    mixture_temperature,
     n_folds,
     still_judged,
     weights,
@@ -69,19 +70,19 @@ class AutoHead(Learner):
 
     The heads see the adapted encoder, the frozen one, or both side by side, with or without the names of the classes;
     among them there is always logistic regression on the frozen encoder, for tasks that meta-training did harm to, and
-    with many examples one on the adapted encoder's lower layers, for tasks that the form of a text decides. The
-    weights are those of stacking (``judging.stacked``) around a prior: the weights that were best on auxiliary tasks
-    with as many shots and ways (``priors.json``). A class with one text is never held out; where half of
-    them have one text nothing is, and the prior decides alone. Names are then read unless they alone make the labels of
-    the support texts clearly less likely than chance.
+    on the adapted encoder's lower layers, for tasks that the form of a text decides. The weights are those of stacking
+    (``judging.stacked``) around a prior: the weights that were best on auxiliary tasks with as many shots and ways
+    (``priors.json``). A class with one text is never held out; where half of them have one text nothing is, and the
+    prior decides alone. Names are then read unless they alone make the labels of the support texts clearly less likely
+    than chance.
 
     Where some class has no example its name stands in for one. Nothing can be held out then, and the prototypes that
     read names decide alone; the mixture was worse on the classes without examples.
 
-    The scores of each head are divided by the temperature at which the held-out folds are most likely; those of the
-    mixture by one more, which was right on the auxiliary tasks. Classes with more examples than others have their lead
-    taken back (``judging.leads``). The state keeps the tensors of a head under ``<name>/``, so that it says itself what
-    was chosen, and how likely held-out texts were, for label sets.
+    The scores of each head are divided by the temperature at which the held-out folds are most likely, and those of the
+    mixture by one more; both are held on to what was right on the auxiliary tasks. Classes with more examples than
+    others have their lead taken back (``judging.leads``). The state keeps the tensors of a head under ``<name>/``, so
+    that it says itself what was chosen, and how likely held-out texts were, for label sets.
 
     With a ``budget`` of seconds the encoder is fine-tuned too (``FineTuned``), where most classes have five texts, none
     has one, and the seconds are enough. A fifth of the texts, which neither the heads nor that learned from, decides
@@ -154,14 +155,16 @@ class AutoHead(Learner):
         """``adapt`` to a support whose heads are judged already."""
         shares = self.weights(judged, known)
         every = zip(judged.heads, shares.tolist(), judged.temperatures, strict=True)
-        state = self._fitted(known, {name: (share, over) for name, share, over in every if share > 0})
-        temperature = float(state["mixture/temperature"])
-        state["mixture/held_out"] = held_out_likelihood(judged, shares, known.labels, temperature)
+        held_out = None if judged.held_out is None else mixed(judged.held_out, shares)
+        usual = float(self.priors.temperature.at(len(known) / known.n_way, known.n_way))
+        temperature = mixture_temperature(held_out, known.labels, usual)
+        state = self._fitted(known, {name: (share, over) for name, share, over in every if share > 0}, temperature)
+        state["mixture/held_out"] = held_out_likelihood(held_out, known.labels, temperature)
         state["mixture/judged"] = judged_on(known)
-        if not self.budget or judged.held_out is None:
+        if not self.budget or held_out is None:
             return state
         steps = self.tuned.steps_within(self.budget, known.texts)
-        return self._beside_tuned(state, known, mixed(judged.held_out, shares), steps) if steps else state
+        return self._beside_tuned(state, known, held_out, steps) if steps else state
 
     def _beside_tuned(self, state: TaskState, known: Support, heads: Tensor, steps: int) -> TaskState:
         """The heads and a fine-tuned part, if that makes texts likelier which neither learned from.
@@ -212,7 +215,7 @@ class AutoHead(Learner):
         mixture = Mixture.of(self, self._known_to(before), before)
         heads = {h.name: (float(h.share), float(h.scores_over)) for h in mixture.heads if h.candidate.scales}
         kept = {key: before[key] for key in ("mixture/held_out", "mixture/judged")}
-        state = self._fitted(known, heads) | kept
+        state = self._fitted(known, heads, float(mixture.temperature)) | kept
         if not mixture.is_tuned:
             return state
         steps, over, share = (before[f"{TUNED}/{name}"] for name in ("steps", "over", "share"))
@@ -275,7 +278,7 @@ class AutoHead(Learner):
         """The weight of each head, 0 for those that are left out, shape ``(n_heads,)``."""
         return weights(self.encoder, self._every, known, self.priors, judged)
 
-    def _fitted(self, known: Support, heads: Mapping[str, tuple[float, float]]) -> TaskState:
+    def _fitted(self, known: Support, heads: Mapping[str, tuple[float, float]], temperature: float) -> TaskState:
         """The heads that have a share, by name with what their scores are divided by, and what the mixture needs."""
         state: TaskState = {}
         place, encoder = known.labels.device, self.encoder
@@ -285,8 +288,6 @@ class AutoHead(Learner):
             inner = candidate.head.adapt(seen(encoder, known, candidate)) | facts
             state |= {f"{name}/{key}": value for key, value in inner.items()}
         state["mixture/leads"] = leads(known.labels, known.n_way)
-        n_shot = len(known) / known.n_way
-        temperature = float(self.priors.temperature.at(n_shot, known.n_way))
         state["mixture/temperature"] = torch.tensor(temperature, device=place)
         scales = compared(scales_of([self._every[name] for name in heads]))
         features = columns_of(encoder, features_of(known), scales, computed=scales)
@@ -295,5 +296,5 @@ class AutoHead(Learner):
         usual = usual_likeness(features, known.labels, means, n_views=n_views)
         if usual is not None:
             state["mixture/usual_likeness"] = usual
-        state["mixture/n_shot"] = torch.tensor(n_shot, device=place)
+        state["mixture/n_shot"] = torch.tensor(len(known) / known.n_way, device=place)
         return state
