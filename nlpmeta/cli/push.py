@@ -213,7 +213,7 @@ def _of_model(folder: Path, engine: "Engine") -> "dict[str, Agreement | None]":
 
 
 def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | None]":
-    """The encoder of a checkpoint as ``auto`` reads it: with its adapters, and in all views beside that."""
+    """The encoder of a checkpoint as ``auto`` reads it: the views of the adapted pass, and those of both passes."""
     from nlpmeta.encoder.compiling import compile_encoder, compiled_name
     from nlpmeta.encoder.engines import CompiledEncoder, precision_of
     from nlpmeta.encoder.views import ADAPTED, INNER, ScaledEncoder
