@@ -216,7 +216,8 @@ def _of_checkpoint(checkpoint: str, engine: "Engine") -> "dict[str, Agreement | 
     """The encoder of a checkpoint as ``auto`` reads it: the views of the adapted pass, and those of both passes."""
     from nlpmeta.encoder.compiling import compile_encoder, compiled_name
     from nlpmeta.encoder.engines import CompiledEncoder, precision_of
-    from nlpmeta.encoder.views import ADAPTED, INNER, ScaledEncoder
+    from nlpmeta.encoder.merged import INNER
+    from nlpmeta.encoder.views import ADAPTED, ScaledEncoder
     from nlpmeta.export.head import compile_names
     from nlpmeta.learners.start import checkpoint_folder, starting_learner
 
