@@ -108,9 +108,9 @@ def weights(
         found = stacked(*without_lone(judged.held_out, known.labels), open_minded, strength=profile.strength)
     if isinstance(encoder, ScaledEncoder):
         for views in PASSES:
-            reads = torch.tensor([not {*views}.isdisjoint(candidates[n].scales) for n in judged.heads]).to(found.device)
-            if float(found[reads].sum()) < WORTH_A_PASS * float(found.sum()):
-                found = found * ~reads
+            reads = [not {*views}.isdisjoint(candidates[name].scales) for name in judged.heads]
+            its = found * torch.tensor(reads, device=found.device)
+            found = found - its if float(its.sum()) < WORTH_A_PASS * float(found.sum()) else found
     found = found * (found >= min(SMALLEST_SHARE * float(found.sum()), float(found.max())))
     return (found / found.sum()).to(features_of(known))
 

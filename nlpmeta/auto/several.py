@@ -193,7 +193,7 @@ def best_threshold(odds: Tensor) -> Tensor:
         odds: log-odds of each label, ``(n, n_labels)``.
     """
     probable = odds.sigmoid().sort(0, descending=True).values
-    given = torch.arange(1, len(probable) + 1).to(probable).unsqueeze(1)
+    given = torch.arange(1, len(probable) + 1, device=odds.device).unsqueeze(1)
     best = (2 * probable.cumsum(0) / (given + probable.sum(0))).max(0).values
     return (best / 2).logit()
 
