@@ -330,18 +330,6 @@ def test_held_out_texts_decide_whether_several_labels_are_fine_tuned(auto, marke
     assert several_beside_tuned(tuned, auto, classifier.state_, rare.select([1, 3] * 5), embed, 5) is classifier.state_
 
 
-@pytest.mark.parametrize(("n", "is_tuned"), [(3, True), (1, False)])
-def test_a_rare_label_keeps_several_labels_from_being_fine_tuned_only_if_it_has_one_text(
-    auto, marked, monkeypatch, n, is_tuned
-):
-    monkeypatch.setattr("nlpmeta.auto.several.WORTH_TUNING", -1e9)
-    texts, labels = marked
-    rare = [[*each, "rare"] if row % 30 == 1 and row < 30 * n else each for row, each in enumerate(labels)]
-    classifier = FewShotClassifier(auto).fit(texts, rare)
-    assert classifier.fitted_.examples.several().counts()["rare"] == n
-    assert classifier.fitted_.predictor.is_tuned == is_tuned
-
-
 def test_several_labels_within_a_budget_are_saved_and_not_exported(checkpoint, marked, tmp_path, monkeypatch):
     monkeypatch.setattr("nlpmeta.auto.several.WORTH_TUNING", -1e9)
     classifier = FewShotClassifier(checkpoint=str(checkpoint), budget=20).fit(*marked)

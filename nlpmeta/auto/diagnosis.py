@@ -266,13 +266,16 @@ def tuned_share(state: "TaskState") -> str | None:
     return f"{said}; expected accuracy and warnings are those of its heads alone"
 
 
-def tuning_note(auto: "AutoHead", texts: Sequence[str], counts: Sequence[Sequence[int]]) -> str | None:
+def tuning_note(
+    auto: "AutoHead", texts: Sequence[str], counts: Sequence[Sequence[int]], *, several: bool = False
+) -> str | None:
     """Whether the budget is enough to fine-tune on ``texts``, and the seconds that this takes for all supports.
 
     Args:
         auto: with its budget for each time; without one there is a hint where it may help, ``None`` elsewhere.
         texts: as many and as long as those of each support.
         counts: the examples of each class in each support.
+        several: whether a text may have several labels.
     """
     times = len(counts)
     if not isinstance(auto, TakesBudget) or not auto.budget:
@@ -280,8 +283,9 @@ def tuning_note(auto: "AutoHead", texts: Sequence[str], counts: Sequence[Sequenc
         able = able and all(most_have(each, MANY_SHOTS) for each in counts)
         return "with so many examples fine-tuning may do better; --budget 2min tries it" if able else None
     tuned, budget, n = auto.tuned, auto.budget, len(texts)
-    if not all(map(are_enough, counts)):
-        return f"no fine-tuning: it needs {LEAST_HELD_OUT} examples of most classes and 2 of each"
+    if not all(are_enough(each, several=several) for each in counts):
+        needed = f"{LEAST_HELD_OUT} examples of " + ("each label" if several else "most classes and 2 of each")
+        return f"no fine-tuning: it needs {needed}"
     if steps := tuned.steps_within(budget, texts):
         seconds = times * tuned.seconds_for(texts, steps)
         return f"fine-tuning on {n} texts, {times} times {steps} steps at most: about {seconds:.0f} s on two cores"

@@ -227,7 +227,7 @@ class AutoHead(Learner):
     def adapt_several(self, data: MultiLabelTexts, embed: Embed, *, features: Tensor | None = None) -> TaskState:
         """What is known of a task whose texts have several labels; see ``several.learn_several``."""
         state = learn_several(self, data, embed, features)
-        enough = self.budget > 0 and are_enough(data.counts().values())
+        enough = self.budget > 0 and are_enough(data.counts().values(), several=True)
         steps = self.tuned.steps_within(self.budget, data.texts) if enough else 0
         return several_beside_tuned(self.tuned, self, state, data, embed, steps) if steps else state
 

@@ -152,12 +152,12 @@ class AdaptRequest:
             NLPMetaError: if it fine-tunes nothing.
         """
         with_budget(learner, self.budget)  # refused by what was typed, not by its part
-        found = with_budget(learner, self.budget / len(supports))
+        found, several = with_budget(learner, self.budget / len(supports)), isinstance(supports[0], MultiLabelTexts)
         counts = [list(each.counts().values()) for each in supports]
-        note = tuning_note(cast("AutoHead", found), supports[0].texts, counts)
+        note = tuning_note(cast("AutoHead", found), supports[0].texts, counts, several=several)
         if note and say is not None:
             say(f"Note: {note}")
-        return found if all(map(are_enough, counts)) else without_budget(found)
+        return found if all(are_enough(each, several=several) for each in counts) else without_budget(found)
 
 
 @dataclass(frozen=True, eq=False)

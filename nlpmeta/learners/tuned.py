@@ -48,13 +48,13 @@ HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
 """One text in so many is held out, of fewer one, if most classes have as many; their loss is looked at so often."""
 
 
-def are_enough(counts: Iterable[int]) -> bool:
-    """Whether so many examples of each class, or label, are enough to hold some out before fine-tuning.
+def are_enough(counts: Iterable[int], *, several: bool = False) -> bool:
+    """Whether so many examples of each class are enough to hold some of each out before fine-tuning.
 
     Of a class of which none were held out nobody would see that fine-tuning had lost it.
     """
     known = list(counts)
-    return most_have(known, LEAST_HELD_OUT) and min(known) >= 2
+    return most_have(known, LEAST_HELD_OUT) and min(known) >= (LEAST_HELD_OUT if several else 2)
 
 
 @dataclass(frozen=True, eq=False)
