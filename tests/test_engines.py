@@ -108,6 +108,7 @@ def test_views_of_the_same_passes_are_taken_from_one_compiled_form(cache, loaded
         with embedding_with("auto") as used:
             ours = encoder.encode(texts)
         assert used == {"onnx" if served else "torch"}
+        assert (compiled_name(encoder, "float32").there is not None) == served
         torch.testing.assert_close(ours, theirs, atol=LIKE_TORCH, rtol=0)
     assert len([each for each in (cache / "compiled").iterdir() if each.is_dir()]) == 1
 

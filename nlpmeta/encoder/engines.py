@@ -137,6 +137,11 @@ class CompiledName:
         every = tuple(part for each in adapted for part in (each, *frozen, each + LOWER))
         return replace(self, views=every) if len(adapted) == 1 and every != self.views else None
 
+    @property
+    def there(self) -> "CompiledName | None":
+        """What was compiled: under this name, or else the ``wider`` one; ``None`` if nothing was."""
+        return next((name for name in (self, self.wider) if name is not None and name.folder.is_dir()), None)
+
     def json(self) -> dict[str, object]:
         """For its file, and for the digest."""
         facts = {**asdict(self), "views": list(self.views), "runtime": self.runtime or runtime_version()}
@@ -160,11 +165,10 @@ class CompiledEncoder:
         Raises:
             ModelFolderError: if what is there is damaged, incomplete, of a newer format, or something else.
         """
-        if name.folder.is_dir():
-            return cls(name.folder, cls._facts(name))
-        if (wider := name.wider) is None or not wider.folder.is_dir():
+        if (there := name.there) is None:
             return None
-        return cls(wider.folder, cls._facts(wider), [wider.views.index(view) for view in name.views])
+        views = None if there == name else [there.views.index(view) for view in name.views]
+        return cls(there.folder, cls._facts(there), views)
 
     @staticmethod
     def _facts(name: CompiledName) -> Mapping[str, object]:

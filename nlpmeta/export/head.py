@@ -206,7 +206,7 @@ def has_compiled(classifier: FewShotClassifier) -> bool | None:
     if classifier.learner_.inputs != "embeddings" or _read_by(classifier).files is None:
         return None
     name = compiled_name(_read_by(classifier), "float32")
-    return name is not None and name.folder.is_dir()
+    return name is not None and name.there is not None
 
 
 def _read_by(classifier: FewShotClassifier) -> TextEncoder:
