@@ -316,6 +316,17 @@ def test_heads_are_judged_again_once_a_lone_text_has_others_of_its_class(adapted
     assert len(auto.readapt(whole, earlier)["mixture/held_out"]) == 36
 
 
+def test_the_temperature_of_the_mixture_is_fitted_and_kept_while_heads_are_not_judged_again(adapted):
+    auto = AutoHead(adapted)
+    whole, queries, _ = task(1.0, 1.0, n_shot=9)
+    before = auto.adapt(few_of_the_first_class(whole, 8))
+    kept = before["mixture/temperature"]
+    assert float(kept) != pytest.approx(float(auto.priors.temperature.at(35 / WAYS, WAYS)))
+    doubled = before | {"mixture/temperature": 2 * kept}
+    torch.testing.assert_close(auto.logits(doubled, queries), auto.logits(before, queries) / 2)
+    assert torch.equal(auto.readapt(whole, doubled)["mixture/temperature"], 2 * kept)
+
+
 def test_heads_are_compared_as_if_a_class_with_one_text_did_not_exist():
     labels = torch.tensor([2, 0, 0, 1, 2, 2, 3, 3])  # class 1 has one text
     scores = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))

@@ -307,8 +307,10 @@ def test_a_label_without_examples_is_expected_as_often_as_the_median_of_the_othe
     marks = torch.zeros(20, 3, dtype=torch.bool)
     marks[:12, 0] = marks[:10, 1] = True
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 3)))
-    offsets = _odds(scores, marks, marks.any(0))["several/offsets"]
+    found = _odds(scores, marks, marks.any(0))
+    offsets = found["several/offsets"]
     assert offsets[2] == pytest.approx(float(torch.minimum(offsets[0], offsets[1])))  # torch's median of two
+    assert float(found[THRESHOLDS][2]) == pytest.approx(float(offsets[2]))  # given to half of the texts, as that label
 
 
 def test_the_best_threshold_gives_the_label_to_as_many_texts_as_have_the_best_expected_f1():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from nlpmeta.auto.judging import fitting_temperature, stacked
+from nlpmeta.auto.judging import fitting_temperature, mixture_temperature, stacked
 from nlpmeta.auto.mixture import mixed
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
@@ -79,3 +79,18 @@ def test_the_usual_temperature_is_kept_where_it_is_the_best_and_where_nothing_el
     offered = torch.logspace(-3, 3, 31, base=2.0)
     flat, labels = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
     assert fitting_temperature(flat, labels, offered, doubt=0.1, usual=2.0, strength=1.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("usual", [0.8, 1.3])
+def test_the_temperature_of_a_mixture_follows_its_held_out_texts_the_more_of_them_there_are(usual):
+    assert mixture_temperature(None, LABELS, usual) == usual
+    found = {}
+    for n in (4, 40):
+        labels = torch.arange(2).repeat(n)
+        sure = torch.tensor([[0.98, 0.02]]).log()
+        guessed = sure.repeat(2 * n, 1)  # right half of the time, and never in doubt
+        right = torch.where(labels.unsqueeze(1) == 0, sure, sure.flip(1)) / 4  # always right, and mostly in doubt
+        found[n] = [mixture_temperature(each, labels, usual) for each in (guessed, right)]
+    (few_up, few_down), (many_up, many_down) = found[4], found[40]
+    assert many_up > few_up > usual and many_down < min(few_down, usual)
+    assert many_up > 4 * usual and many_down < usual / 2
