@@ -74,6 +74,7 @@ def mixed(heads, encoder_folder, pool):
         facts = {"scores_over": torch.tensor(0.7), "share": torch.tensor(share)}
         mixture |= {f"{name}/{key}": value for key, value in {**state, **facts}.items()}
     mixture["mixture/leads"] = torch.linspace(0, 2, pool.n_way)  # as with unequal numbers of examples
+    mixture["mixture/temperature"] = torch.tensor(0.6)
     return FewShotClassifier.from_state(made.learner_, mixture, made.classes_, made.examples_)
 
 
@@ -249,11 +250,12 @@ def test_the_command_exports_and_says_where(encoder_folder, pool, tmp_path, caps
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_was_exported_to_sentence_transformers_is_taken_in_again(encoder_folder, pool, tmp_path):
+@pytest.mark.parametrize("kind", ["ridge", "on lower layers"])
+def test_what_was_exported_to_sentence_transformers_is_taken_in_again(kind, encoder_folder, pool, tmp_path):
     from nlpmeta.export.head import import_setfit
 
     pytest.importorskip("sentence_transformers")
-    made = classifier("ridge", encoder_folder, pool)
+    made = mixed(MIXED[kind], encoder_folder, pool) if kind in MIXED else classifier(kind, encoder_folder, pool)
     export(made, tmp_path / "out", "sentence-transformers")
     taken = import_setfit(tmp_path / "out")
     close(taken.predict_proba(TEXTS), made)

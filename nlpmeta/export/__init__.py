@@ -182,7 +182,7 @@ def _sentences(
         )
         remove_folder(plain)
     if len(heads.shares) == 1:
-        tensors = {"weight": heads.weight[0].contiguous(), "bias": heads.bias[0].contiguous()}
+        tensors = {name: part[0] / heads.temperature for name, part in (("weight", heads.weight), ("bias", heads.bias))}
     else:
         mixture = {"shares": heads.shares, "temperature": torch.tensor(heads.temperature)}
         tensors = {"weight": heads.weight, "bias": heads.bias} | mixture
