@@ -316,6 +316,7 @@ def test_sentences_are_in_more_than_twenty_scripts_and_classified_by_what_they_s
                 ("newer", "of the newer format 99"),
                 ("foreign", "another compiled encoder"),
                 ("no facts", "lists no files"),
+                ("no token", "has no token 'x'"),
             )
         ),
     ],
@@ -335,6 +336,8 @@ def test_what_is_not_sound_is_made_again_with_one_line(cache, loaded, fault, sai
         (folder / FACTS).write_text(json.dumps({**facts, "name": {**facts["name"], "format": 99}}))
     elif fault == "foreign":
         (folder / FACTS).write_text(json.dumps({**facts, "name": {**facts["name"], "encoder": "f" * 64}}))
+    elif fault == "no token":
+        (folder / FACTS).write_text(json.dumps({**facts, "blank": "x"}))
     else:
         (folder / FACTS).write_text("{}")
     with pytest.warns(DataWarning, match=said) as seen, embedding_with("auto"):

@@ -189,6 +189,10 @@ class CompiledEncoder:
                 raise ModelFolderError(f"the compiled encoder in {folder} is damaged: {path.name} is not as written")
         if GRAPH not in files:
             raise ModelFolderError(f"the compiled encoder in {folder} is damaged: it has no {GRAPH}")
+        if type(blank := facts.get("blank")) is not int:
+            raise ModelFolderError(
+                f"the compiled encoder in {folder} is damaged: {FACTS} has blank {blank!r}, no token"
+            )
         return facts
 
     @classmethod
