@@ -190,9 +190,7 @@ class CompiledEncoder:
         if GRAPH not in files:
             raise ModelFolderError(f"the compiled encoder in {folder} is damaged: it has no {GRAPH}")
         if type(blank := facts.get("blank")) is not int:
-            raise ModelFolderError(
-                f"the compiled encoder in {folder} is damaged: {FACTS} has blank {blank!r}, no token"
-            )
+            raise ModelFolderError(f"the compiled encoder in {folder} is damaged: {FACTS} has no token {blank!r}")
         return facts
 
     @classmethod
