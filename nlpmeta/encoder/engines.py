@@ -155,8 +155,10 @@ class CompiledEncoder:
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, object], views: Sequence[int] | None = None) -> None:
-        self.folder, self.facts, self.views = folder, facts, views
-        self._blank = int(str(facts.get("blank", 0)))
+        self.folder, self.views = folder, views
+        name = facts.get("name")
+        known = (name["views"], bool(name["normalise"])) if isinstance(name, Mapping) else ([""], True)
+        self._n_all, self._normalise, self._blank = len(known[0]), known[1], int(str(facts.get("blank", 0)))
 
     @classmethod
     def from_cache(cls, name: CompiledName) -> "CompiledEncoder | None":
@@ -231,10 +233,8 @@ class CompiledEncoder:
         """
         if windows is not None and (split := windows.split(tokens)) is not None:
             each = self.embed(split.tokens, batch_tokens=batch_tokens, advance=split.advance(advance))
-            name = self.facts["name"]
-            n_views, normalise = (len(name["views"]), bool(name["normalise"])) if isinstance(name, dict) else (1, True)
-            given = n_views if self.views is None else len(self.views)
-            return split.pooled_array(each, n_views=given, normalise=normalise)
+            n_views = self._n_all if self.views is None else len(self.views)
+            return split.pooled_array(each, n_views=n_views, normalise=self._normalise)
         parts: list[NDArray[np.float32]] = []
         groups = length_batches([len(ids) for ids in tokens], batch_tokens=batch_tokens)
         for rows in groups:
@@ -254,10 +254,9 @@ class CompiledEncoder:
 
     def _given(self, vectors: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """Of all views of the graph ``(n, n_all * dim)`` those that are asked for."""
-        name = self.facts.get("name")
-        if self.views is None or not isinstance(name, dict):
+        if self.views is None:
             return vectors
-        each = np.split(vectors, len(name["views"]), axis=1)
+        each = np.split(vectors, self._n_all, axis=1)
         return np.concatenate([each[view] for view in self.views], axis=1)
 
 
