@@ -1,4 +1,4 @@
-"""The one k-fold deals as each of its three users always did: what was chosen on folds stays chosen."""
+"""The one k-fold deals as each of its three users wants it: as scikit-learn does, or whatever order texts are in."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from nlpmeta.auto.judging import _folds_of
 from nlpmeta.data import LabeledTexts
 from nlpmeta.episodes import by_label, deal_folds
 from nlpmeta.episodes.kshot import FoldSampler
+from nlpmeta.learners.base import Support
 from nlpmeta.learners.logistic import _shuffled_folds
 
 
@@ -45,9 +46,31 @@ def test_logistic_regression_chooses_on_the_folds_of_scikit_learn(seed, most_way
         assert np.flatnonzero(ours == fold).tolist() == test.tolist()
 
 
-def test_auto_deals_the_texts_of_a_class_in_turn():
-    labels = torch.tensor([2, 0, 0, 1, 0, 2, 1, 1, 1, 0, 2, 2])
-    assert _folds_of(labels, 3).tolist() == [0, 0, 1, 0, 2, 1, 1, 2, 0, 0, 2, 0]
+def support_of(labels):
+    return Support(tuple(f"text {row}" for row in range(len(labels))), None, labels, int(labels.max()) + 1)
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_auto_deals_each_class_evenly_but_a_lone_text(folds):
+    support = support_of(torch.tensor([2, 0, 0, 1, 0, 2, 1, 1, 3, 1, 0, 2, 2]))
+    found = _folds_of(support, folds)
+    for label in range(3):
+        sizes = torch.bincount(found[support.labels == label], minlength=folds)
+        assert len(sizes) == folds and int(sizes.max() - sizes.min()) <= 1
+    assert found[support.labels == 3].tolist() == [-1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_texts_does_not_decide_the_folds_of_auto(seed):
+    support = support_of(torch.arange(4).repeat_interleave(torch.tensor([2, 2, 3, 5])))
+    turned = np.random.default_rng(seed).permutation(len(support)).tolist()
+    other = Support(tuple(support.texts[row] for row in turned), None, support.labels[turned], support.n_way)
+    assert _folds_of(other, 2).tolist() == _folds_of(support, 2)[turned].tolist()
+
+
+def test_texts_that_are_first_of_their_class_by_letter_are_not_all_held_out_together():
+    first = _folds_of(support_of(torch.arange(40).repeat_interleave(2)), 2)[::2]
+    assert 0 < int(first.sum()) < len(first)
 
 
 def test_small_classes_start_where_the_last_small_one_ended_and_rows_of_no_class_are_in_no_fold():

@@ -137,7 +137,7 @@ def adapted_with_report(
 ) -> tuple[LabeledTexts, TaskState, TaskReport]:
     """The support in an order of its own, what ``auto`` learns from it, and its report: the heads are judged once.
 
-    Folds depend on the order of the examples, so it is fixed here: one set of examples has one forecast and one model.
+    Sums depend on the order of the examples in their last bits, so it is fixed here: one set has one model to the bit.
 
     Args:
         auto: what adapts.

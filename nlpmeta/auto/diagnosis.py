@@ -164,7 +164,7 @@ def _why_random(auto: "AutoHead", texts: tuple[str, ...], right: int) -> str:
 
 
 def in_order(support: "LabeledTexts") -> "LabeledTexts":
-    """The same examples, always in the same order: folds depend on it, and one set of examples has one forecast."""
+    """The same examples, always in the same order, on which the last bits of sums depend."""
     named = support.with_classes(sorted(support.label_names))
     return named.select(sorted(range(len(named)), key=lambda row: (named.labels[row], named.texts[row])))
 

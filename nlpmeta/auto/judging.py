@@ -7,6 +7,7 @@ from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0, device="cpu")
 BALANCE = 0.75
-"""How much of the lead that more examples give a class is taken back: chosen on auxiliary tasks
-(``benchmarks/unbalanced.py``)."""
+"""How much of the lead of classes with more examples is taken back; chosen by ``benchmarks/unbalanced.py``."""
 JUDGE_AGAIN = 1.5
 """Heads are cross-validated again once the support set has grown or shrunk by this factor."""
 SMALLEST_SHARE = 0.05
@@ -116,10 +116,7 @@ def weights(
 
 
 def n_folds(support: Support) -> int:
-    """Into how many folds a support set is parted; less than 2 if half of the classes or more have one text.
-
-    Nor are there folds where names stand in for the examples of a class.
-    """
+    """Into how many folds a support is parted; 1 if half of the classes or more have one text, or names stand in."""
     counts: list[int] = torch.bincount(support.labels).tolist()
     if support.stand_in is not None or not most_have(counts, 2):
         return 1
@@ -152,7 +149,7 @@ def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
         support: with its embeddings.
         folds: how many, as ``n_folds`` has them.
     """
-    fold, rows = _folds_of(support.labels, folds), torch.arange(len(support), device=support.labels.device)
+    fold, rows = _folds_of(support, folds), torch.arange(len(support), device=support.labels.device)
     parts, order = [], []
     for i in range(folds):
         out = fold == i
@@ -162,10 +159,12 @@ def held_out_scores(head: Learner, support: Support, folds: int) -> Tensor:
     return torch.cat(parts)[torch.cat(order).argsort()]
 
 
-def _folds_of(labels: Tensor, folds: int) -> Tensor:
-    """A fold for each text, ``(n,)``: those of a class in turn, in the order of the support; -1 for one alone."""
-    classes = [rows for rows in by_label(labels.cpu().numpy()) if len(rows) > 1]
-    return torch.from_numpy(deal_folds(classes, folds, n_rows=len(labels))).to(labels.device)
+def _folds_of(support: Support, folds: int) -> Tensor:
+    """A fold for each text, ``(n,)``, whatever order the texts are in; -1 for the only one of its class."""
+    rng, labels = np.random.default_rng(0), support.labels
+    order = np.asarray(sorted(range(len(support)), key=support.texts.__getitem__))
+    classes = [order[rows] for rows in by_label(labels.cpu().numpy()[order]) if len(rows) > 1]
+    return torch.from_numpy(deal_folds(classes, folds, n_rows=len(order), order=rng.permutation)).to(labels.device)
 
 
 def stacked(log_probabilities: Tensor, labels: Tensor, prior: Tensor, *, strength: float) -> Tensor:
