@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_auto import WAYS, heads, task
+from made_views import WAYS, heads, task
 from test_lora import adapted_encoder
 
 from nlpmeta import FewShotClassifier

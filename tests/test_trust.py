@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import TOPICS
 from fit_priors import Observed, Size, fit_mean, fit_quantiles, nearness, weighted_quantile
-from test_auto import task
+from made_views import task
 from test_lora import adapted_encoder
 
 from nlpmeta import FewShotClassifier
