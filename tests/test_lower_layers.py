@@ -1,5 +1,6 @@
 """The third view of ``auto``, the lower layers."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +72,19 @@ def test_lower_layers_stay_beside_the_adapted_view_whose_pass_gives_them_too(ada
     monkeypatch.setattr(judging, "WORTH_A_PASS", 0.5)
     of_frozen = (frozen, "ridge on frozen", "prototypical on frozen")
     assert kept(*of_frozen, lower) == {*of_frozen}  # nor one for the lower layers alone
+
+
+def test_a_classifier_that_reads_lower_layers_can_be_pickled(adapted, pool):
+    classifier = FewShotClassifier("auto", encoder=adapted).fit(pool.texts, pool.names())
+    again = pickle.loads(pickle.dumps(classifier))  # noqa: S301  # its own
+    np.testing.assert_array_equal(again.predict_proba(pool.texts), classifier.predict_proba(pool.texts))
+
+
+def test_what_transformers_hooks_into_a_merged_copy_is_not_in_the_encoder(adapted):
+    """Else each new copy would get the hooks of those before it, and see each layer as often as there were copies."""
+    AutoHead(adapted).encoder.encode(["ball goal", "bank loan"])
+    hooked = [part for part in adapted.merged(ADAPTED).backbone.modules() if part._forward_hooks]
+    assert hooked and not any(part._forward_hooks for part in adapted.backbone.modules())
 
 
 def test_many_examples_are_regularised_on_lower_layers_with_the_same_prior(adapted):

@@ -210,9 +210,9 @@ _known: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
 
 
 def shallow(module: Module) -> Module:
-    """A copy with the same parts and the same weights, in dictionaries of its own."""
+    """A copy with the same parts and the same weights, in dictionaries of its own, as are its hooks."""
     twin = object.__new__(type(module))
-    twin.__dict__.update(module.__dict__)
+    twin.__dict__.update(module.__dict__, _forward_hooks=module._forward_hooks.copy())
     for name in ("_modules", "_parameters", "_buffers"):
         twin.__dict__[name] = dict(module.__dict__[name])
     return twin
