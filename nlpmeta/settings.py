@@ -5,6 +5,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -181,7 +182,8 @@ def check_positive(**numbers: float | None) -> None:
         NLPMetaError: names the first that is not.
     """
     for name, value in numbers.items():
-        if value is not None and not SMALLEST_OPTION <= value <= LARGEST_OPTION:  # false for what is no number, too
+        known = value is None or (isinstance(value, Real) and SMALLEST_OPTION <= value <= LARGEST_OPTION)
+        if not known:  # nor is "not a number"
             raise NLPMetaError(
                 f"{name} must be positive, a finite number from {SMALLEST_OPTION:g} to {LARGEST_OPTION}; got {value!r}."
             )

@@ -193,3 +193,9 @@ def test_other_weights_under_the_same_name_are_noticed(fitted, tmp_path, texts):
     path.write_text(json.dumps(manifest))
     with pytest.warns(DataWarning, match="adapted on other weights"):
         FewShotClassifier.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("wrong", ["a", 1.5])
+def test_a_max_length_that_is_no_integer_is_named(wrong, pool):
+    with pytest.raises(NLPMetaError, match=f"max_length .* an integer; got {wrong!r}"):
+        FewShotClassifier(max_length=wrong).fit(pool.texts, pool.names())

@@ -138,6 +138,14 @@ def test_few_texts_say_little_and_the_output_says_which_accuracy_to_believe(adap
     assert "trust the measured accuracy" in enough or "trust the warning" in enough
 
 
+def test_repeated_examples_and_labels_in_capital_letters_are_said(adapt, pool, tmp_path):
+    names = [name.upper() if row % 2 else name for row, name in enumerate(pool.names())]
+    twice = LabeledTexts.from_names([*pool.texts, *pool.texts[:5]], [*names, *names[:5]])
+    said = adapt("--data", write(tmp_path / "a.csv", twice), "--shots", "all", "--method", "ridge", "--out", "m")
+    assert "53 examples (48 texts), each scored once" in said
+    assert "'FOOD' and 'food' differ only in capital letters" in said
+
+
 def test_the_card_repeats_runs_folds_and_texts_and_never_the_name_of_a_file(adapt, pool, tmp_path, capsys):
     adapt("--data", write(tmp_path / "clients-of-acme.csv", pool), "--shots", "all", "--out", "m")
     facts = gather(tmp_path / "m")

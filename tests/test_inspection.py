@@ -77,6 +77,13 @@ def test_clean_parts_are_said_to_be_clean():
     assert not inspect_parts([*parts, Part("dev", texts([("A", "u")]))]).is_clean
 
 
+def test_classes_that_differ_only_in_capital_letters_are_named():
+    part = inspect_parts([Part("train", texts([("a", "Refund"), ("b", "other"), ("c", "REFUND"), ("d", "refunds")]))])
+    assert len(part.parts[0].one_but_for_case) == 1
+    assert part.parts[0].one_but_for_case[0].startswith("'REFUND' and 'Refund' differ only in capital letters")
+    assert not inspect_parts([Part("train", texts([("a", "u"), ("b", "v")]))]).parts[0].one_but_for_case
+
+
 def test_parts_in_different_languages_are_not_compared_text_by_text():
     same = texts([("taxi", "ride")])
     report = inspect_parts([Part("train", same, "sw"), Part("test", same, "de"), Part("test", same, "sw")])

@@ -1,6 +1,8 @@
 """Pairs of texts: both embeddings, their difference and their product, through the learners that texts go through."""
 
 import json
+import re
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 from nlpmeta import FewShotClassifier
 from nlpmeta.auto.diagnosis import known_families
 from nlpmeta.cli import app, main
-from nlpmeta.data.inputs import BETWEEN, Pair, checked_texts
+from nlpmeta.data.inputs import BETWEEN, Pair, checked_texts, typed
 from nlpmeta.encoder.parts import ALIKE
 from nlpmeta.encoder.table import EmbeddingTable, state_digest
 from nlpmeta.encoder.views import ScaledEncoder
@@ -111,6 +113,15 @@ def test_pairs_come_as_lists_arrays_and_tables(given):
     pairs = [("ball", "rice"), ("goal", "soup")]
     found = checked_texts(given(pairs), pairs=True)
     assert [each.halves for each in found] == pairs
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "it's", 'say "no"', "costs $HOME", "back`tick`", "a\\b", "really!", "'$(x)'"]
+)
+def test_a_text_is_typed_so_that_a_shell_gives_it_back(text):
+    for given, expected in ((text, text), (Pair.of(text, "other"), f"{text}\tother")):
+        found = subprocess.run(["bash", "-c", f"printf %s {typed(given)}"], capture_output=True, check=True)
+        assert found.stdout.decode() == expected
 
 
 @pytest.mark.parametrize(("given", "message"), [
@@ -219,6 +230,7 @@ def test_the_commands_know_pairs(encoder_folder, task, tmp_path):
     assert isinstance(run("adapt", "--data", path, "--out", model, *how).exception, DataError)
     done = run("adapt", "--data", path, "--out", model, *how, *columns)
     assert done.exit_code == 0, done.output
+    assert re.search(rf"Next: nlpmeta predict {model} \$'\w+ \w+\\t\w+ \w+'", done.output)
     scored = run("score", model, "--data", path, *columns, "--json")
     assert scored.exit_code == 0 and json.loads(scored.stdout)["n_texts"] == 48, scored.output
     said = run("predict", model, "ball team\trice soup", "--json")

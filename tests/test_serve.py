@@ -135,6 +135,15 @@ def test_classes_come_with_examples_or_words_and_go(client):
     assert last.status_code == 409 and "at least two" in last.json()["detail"]
 
 
+def test_a_label_that_reads_like_another_is_refused_before_it_is_written(client):
+    make(client)
+    before = client.get("/v1/models/topics").json()
+    refused = client.post("/v1/models/topics/examples", json={"examples": [{"text": "cash rate", "label": "sport "}]})
+    assert refused.status_code == 422 and "'sport' and 'sport '" in refused.json()["detail"]
+    assert client.get("/v1/models/topics").json() == before
+    assert teach(client, [("cash rate", "sport")])["known"] == 0  # later ones are taught as if nothing had been said
+
+
 def test_the_report_measures_by_cross_validation_and_keeps_a_curve(client):
     make(client)
     assert client.get("/v1/models/topics/report").json()["accuracy"] is None

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import write_table
 
@@ -33,6 +34,16 @@ def test_planted_errors_come_first(method, encoder_folder, pool, planted):
     assert [each.probability for each in found] == sorted(each.probability for each in found)
     right = [each for each in found[:4] if each.row in rows]
     assert all(each.label == names[each.row] and each.rather == pool.names()[each.row] for each in right)
+
+
+@pytest.mark.parametrize("method", ["auto", "logistic", "prototypical", "knn"])
+def test_neither_answers_nor_suspects_depend_on_the_order_of_the_examples(method, encoder_folder, pool, planted):
+    names, turned = planted[0], np.random.default_rng(2).permutation(len(pool)).tolist()
+    one = FewShotClassifier(method, encoder=str(encoder_folder), checkpoint="none").fit(list(pool.texts), names)
+    other = FewShotClassifier(one.learner_).fit([pool.texts[row] for row in turned], [names[row] for row in turned])
+    np.testing.assert_allclose(other.predict_proba(pool.texts), one.predict_proba(pool.texts), atol=1e-6)
+    found = {turned[each.row]: each.probability for each in other.suspects()}
+    assert found == pytest.approx({each.row: each.probability for each in one.suspects()}, abs=1e-5)
 
 
 def test_examples_that_are_given_need_not_be_those_of_the_model(model, pool, planted):

@@ -102,6 +102,13 @@ def test_a_text_and_a_label_make_a_new_class_that_is_there_after_loading(run, fo
     assert report["n_way"] == 3 and report["n_support"] == 8 and "accuracy" not in report
 
 
+def test_a_new_class_that_differs_from_another_only_in_capital_letters_is_named(run, folder):
+    code, _, err = run("teach", folder, "bank loan", "--label", "Food")
+    assert code == 0 and "'Food' and 'food' differ only in capital letters" in err
+    code, _, err = run("teach", folder, "loan cash", "--label", "refund", "--quiet")
+    assert code == 0 and "capital" not in err
+
+
 MEASURED = {
     "data": "starter", "lang": "sw", "n_way": 2, "n_shot": 3, "n_support": 6, "scored_on": "the rest of the data",
     "scored": "5 draws, 90 predictions for 18 texts", "draws": 5, "n_texts": 18, "chosen": ["ridge"],

@@ -161,8 +161,10 @@ def suspects(fitted: Fitted, examples: Examples) -> list[Suspect]:
     at_least_two(examples.classes)
     learner, data = fitted.learner, examples.data()
     examples = examples.embedded(learner.encoder.encode) if learner.inputs == "embeddings" else examples
-    found = held_out_by_mixture(learner, support_of(learner, examples, learner.encoder.encode))
-    found = found or held_out_probabilities(learner, examples)
+    rows = sorted(range(len(data)), key=lambda row: (data.labels[row], data.texts[row]))
+    ordered = examples.select(rows)  # what is held out together does not depend on the order in which they came
+    held_out = held_out_by_mixture(learner, support_of(learner, ordered, learner.encoder.encode))
+    found = {rows[place]: each for place, each in (held_out or held_out_probabilities(learner, ordered)).items()}
     if not found:
         raise DataError("No example can be held out: every class has one distinct text. Add a second of some class.")
     ranked = sorted(range(len(data)), key=lambda row: float(found[row][data.labels[row]]) if row in found else 2.0)

@@ -93,8 +93,14 @@ class Examples:
             raise DataError(
                 f"Every example of the class {gone[0]!r} has the weight 0; leave it out of y or give it some."
             )
-        texts = tuple(self.texts[row] for row in kept)
-        return replace(self, texts=texts, labels=self.labels[kept], features=None, weights=weights[kept])
+        return replace(self, features=None, weights=weights).select(kept.tolist())
+
+    def select(self, rows: list[int]) -> "Examples":
+        """The examples in these rows, in their order; the classes stay."""
+        features = None if self.features is None else self.features[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        texts = tuple(self.texts[row] for row in rows)
+        return replace(self, texts=texts, labels=self.labels[rows], features=features, weights=weights)
 
     def data(self) -> LabeledTexts:
         """The same as labelled texts; classes are numbered in their order."""
@@ -102,8 +108,8 @@ class Examples:
         number = {label: i for i, label in enumerate(classes)}
         labels = tuple(number[label] for label in self.labels.tolist())
         described = tuple(self.descriptions.get(label, ()) for label in classes) if self.descriptions else None
-        by_name = bool(len(self.by_name))
-        return LabeledTexts(self.texts, labels, words_of(self.classes), descriptions=described, by_name=by_name)
+        names, alone = words_of(self.classes), bool(len(self.by_name))
+        return LabeledTexts(self.texts, labels, names, descriptions=described, by_name=alone)
 
     def embedded(self, embed: Callable[[Sequence[str]], Tensor]) -> "Examples":
         """With embeddings for every text; only those that are missing are computed."""
@@ -111,8 +117,7 @@ class Examples:
         if self.features is not None and known == len(self.texts):
             return self
         new = embed(self.texts[known:])
-        features = new if self.features is None else torch.cat([self.features, new])
-        return replace(self, features=features)
+        return replace(self, features=new if self.features is None else torch.cat([self.features, new]))
 
     def plus(self, texts: tuple[str, ...], labels: "NDArray[np.generic]") -> "Examples":
         """With more examples.
@@ -134,13 +139,11 @@ class Examples:
 
     def without(self, number: int) -> "Examples":
         """Without the examples of a class."""
-        kept = np.flatnonzero(self.labels != self.classes[number])
-        features = None if self.features is None else self.features[torch.from_numpy(kept).to(self.features.device)]
-        weights = None if self.weights is None else self.weights[kept]
-        texts, gone = tuple(self.texts[row] for row in kept), self.classes.tolist()[number]
+        gone: object = self.classes.tolist()[number]
+        left = self.select([row for row, label in enumerate(self.labels.tolist()) if label != gone])
         described = {label: each for label, each in self.descriptions.items() if label != gone}
-        by_name = self.by_name[self.by_name != self.classes[number]]
-        return Examples.of(texts, self.labels[kept], features, weights, described, by_name)
+        alone = self.by_name[self.by_name != self.classes[number]]
+        return Examples.of(left.texts, left.labels, left.features, left.weights, described, alone)
 
     def renamed(self, number: int, label: object) -> "Examples":
         """With another label for a class.

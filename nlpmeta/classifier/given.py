@@ -24,8 +24,16 @@ from nlpmeta.data.labels import checked_labels, like, plain
 from nlpmeta.data.multilabel import gives_several, named_classes
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
-from nlpmeta.learners.abilities import Readapts, check_described, check_pairs, check_weighs, without_budget
+from nlpmeta.learners.abilities import (
+    Readapts,
+    ReadsStreams,
+    check_described,
+    check_pairs,
+    check_weighs,
+    without_budget,
+)
 from nlpmeta.learners.base import Embed, Learner, Support, TaskState, Texts
+from nlpmeta.learners.tuned import in_order
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors
 
@@ -132,6 +140,8 @@ def learned(
     if learner.inputs == "embeddings":
         examples = examples.embedded(of_texts)
     support = _support(learner, examples, data, of_names)
+    if not isinstance(learner, ReadsStreams):
+        support = in_order(support)  # the last bits of sums depend on it, and what a solver makes of these
     if before is not None and isinstance(learner, Readapts):
         state = learner.readapt(support, before)
     else:

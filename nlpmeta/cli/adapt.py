@@ -229,6 +229,7 @@ def show(
     label_next: Sequence[str] | None = None,
 ) -> None:
     """What was measured, with what the support set says of the task, and the texts to label next."""
+    from nlpmeta.data.inputs import typed
     from nlpmeta.evaluation import notes_on_figures
 
     support = trial.task.support
@@ -258,7 +259,7 @@ def show(
     which = whole if support.by_name or trial.task.uses_all_examples else "of the first draw"
     out(f"Saved: {folder} (the model {which})")
     example = support.texts or trial.method.scores[0].episode.query.texts
-    out(f'Next: nlpmeta predict {folder} "{printable(example[0])}"')
+    out(f"Next: nlpmeta predict {folder} {printable(typed(example[0]))}")
 
 
 def _rows(trial: "Trial") -> list[tuple[str, str, str]]:

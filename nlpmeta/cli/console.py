@@ -136,6 +136,7 @@ def _plain(value: object) -> object:
 
 def show_several(found: "SeveralReport", folder: "Path") -> None:
     """What was measured of a model that gives several labels per text."""
+    from nlpmeta.data.inputs import typed
     from nlpmeta.evaluation.results import FIGURES
     from nlpmeta.evaluation.several import BASELINE
 
@@ -155,7 +156,7 @@ def show_several(found: "SeveralReport", folder: "Path") -> None:
     out(f"Time: {stages}")
     which = "of all examples" if found.request.n_shot is None else "of the first draw"
     out(f"Saved: {folder} (the model {which if support.texts else 'of the names alone'})")
-    example = f'"{printable(support.texts[0])}"' if support.texts else "--file texts.txt"
+    example = printable(typed(support.texts[0])) if support.texts else "--file texts.txt"
     out(f"Next: nlpmeta predict {folder} {example}")
 
 
@@ -264,11 +265,10 @@ def out_suspects(suspects: "Sequence[Mapping[str, object]]", unit: str, most: in
     """The examples whose labels are the least probable: at most a tenth of them, and no more than ``most``."""
     judged = [each for each in suspects if each["probability"] is not None]
     shown = judged[: max(1, min(most, len(suspects) // 10))]
-    rows = [
-        (str(each["line"]), f"{100 * float(str(each['probability'])):.1f}", str(each["label"]), str(each["rather"]),
-         str(each["text"]))
-        for each in shown
-    ]  # fmt: skip
+    rows = []
+    for each in shown:
+        line, share, label, rather, text = (str(each[k]) for k in ("line", "probability", "label", "rather", "text"))
+        rows.append((line, f"{100 * float(share):.1f}", label, rather if rather != label else "", text))
     out_table((unit, "label, %", "label", "rather", "text"), rows)
     out(f"The {len(shown)} least probable labels of {len(judged)} that were held out; --json has all.")
 

@@ -274,6 +274,8 @@ def _show_report(report: "DataReport") -> None:
         if part.small_classes:
             listed = ", ".join(f"{name} ({count})" for name, count in list(part.small_classes.items())[:10])
             out(printable(f"{part.name}: fewer than {report.few} distinct texts: {listed}"))
+        for said in part.one_but_for_case:
+            out(printable(f"{part.name}: {said}"))
     for line in first_rows(report):
         out(printable(line))
     out(_verdict(report))

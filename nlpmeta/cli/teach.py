@@ -123,7 +123,7 @@ def teach(
     if json:
         out_json({**taught.json(), "n_way": len(classifier.classes_), "out": str(target)})
     else:
-        _show(taught, target, several=classifier.fitted_.gives_sets, quiet=quiet)
+        _show(taught, target, classifier, quiet=quiet)
 
 
 def _target(model: str, out: Path | None) -> Path:
@@ -185,15 +185,16 @@ def _sets(
     return [[name] if isinstance(name, str) else name for name in names]
 
 
-def _show(taught: "Taught", target: Path, *, several: bool, quiet: bool) -> None:
+def _show(taught: "Taught", target: Path, classifier: "FewShotClassifier", *, quiet: bool) -> None:
     from nlpmeta.cli.console import out, out_table, printable, say
+    from nlpmeta.data.labels import one_but_for_case, words_of
 
     if not quiet and taught.n_known:
         some = "1 example is" if taught.n_known == 1 else f"{taught.n_known} examples are"
         say(f"Note: {some} in the model already; skipped.")
     if not quiet and taught.n_other_label:
         some = "1 text is" if taught.n_other_label == 1 else f"{taught.n_other_label} texts are"
-        if several:
+        if classifier.fitted_.gives_sets:
             say(f"Note: {some} in the model with other labels; these were replaced.")
         else:
             say(f"Note: {some} in the model under another label too; kept under each.")
@@ -206,6 +207,8 @@ def _show(taught: "Taught", target: Path, *, several: bool, quiet: bool) -> None
     if taught.n_new:
         some = "1 example" if taught.n_new == 1 else f"{taught.n_new} examples"
         out(printable(f"Learned {some}: {', '.join(named) or 'without a label'}"))
+    for line in one_but_for_case(words_of(classifier.classes_)) if taught.new_classes and not quiet else ():
+        say(printable(f"Note: {line}"))
     rows = [
         (name, str(held))
         for name, held in (
@@ -216,7 +219,10 @@ def _show(taught: "Taught", target: Path, *, several: bool, quiet: bool) -> None
         if held is not None
     ]
     if rows:
-        out_table(("examples of the model", f"{'' if several else 'accuracy '}by cross-validation"), rows)
+        out_table(
+            ("examples of the model", f"{'' if classifier.fitted_.gives_sets else 'accuracy '}by cross-validation"),
+            rows,
+        )
         if not quiet and taught.after is not None and taught.after.n < _FEW:
             some = "1 scored example says" if taught.after.n == 1 else f"{taught.after.n} scored examples say"
             say(

@@ -1,5 +1,6 @@
 """Columns of values as people have them (lists, arrays, series, Arrow, one column of a table), and texts among them."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
@@ -41,6 +42,15 @@ class Pair(str):
 def shown(text: str) -> str:
     """A text for a person to read; a pair with a bar between its texts."""
     return text.replace(BETWEEN, " | ")
+
+
+def typed(text: str) -> str:
+    """A text as it is typed on the command line of a shell; a tab stands between the texts of a pair."""
+    if BETWEEN in text:
+        for sign, instead in (("\\", "\\\\"), ("'", "\\'"), (BETWEEN, "\\t")):
+            text = text.replace(sign, instead)
+        return f"$'{text}'"
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def holds_pairs(texts: Sequence[str]) -> bool:

@@ -283,3 +283,16 @@ def _check_whole(labels: "NDArray[np.generic]") -> None:
         raise DataError("y holds a label that is not a number (NaN or infinite).")
     if not (numbers == np.floor(numbers)).all():
         raise DataError("y is continuous (it holds fractions); a classifier needs classes: strings or whole numbers.")
+
+
+def one_but_for_case(names: Iterable[str]) -> list[str]:
+    """A line for names that differ only in capital letters: they are probably one class, written in several ways."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    return [
+        f"{' and '.join(map(repr, each))} differ only in capital letters and are separate classes; write them alike if "
+        "they are one"
+        for each in spellings.values()
+        if len(each) > 1
+    ]

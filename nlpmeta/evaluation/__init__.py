@@ -11,6 +11,7 @@ from nlpmeta.auto.diagnosis import tuned_share
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.data.inputs import holds_pairs
+from nlpmeta.data.labels import one_but_for_case
 from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
@@ -231,7 +232,11 @@ def trial_json(
 
 
 def notes_on_figures(trial: Trial, found: TaskReport | None) -> list[str]:
-    """Whether the figures say little, and which of the measured and the expected accuracy to rely on."""
+    """What to know of the classes, whether the figures say little, and which accuracy to rely on."""
+    return [*one_but_for_case(trial.task.support.label_names), *_on_accuracy(trial, found)]
+
+
+def _on_accuracy(trial: Trial, found: TaskReport | None) -> list[str]:
     if not trial.method.scores:
         return []
     few = says_little(trial.n_texts)

@@ -200,7 +200,8 @@ class Trial:
         """What the figures are figures of, in words."""
         texts = "1 text" if self.n_texts == 1 else f"{self.n_texts} texts"
         if self.task.n_folds is not None:
-            return f"{self.task.n_folds} folds, {texts}, each scored once"
+            rows = texts if self.n_query == self.n_texts else f"{self.n_query} examples ({texts})"
+            return f"{self.task.n_folds} folds, {rows}, each scored once"
         if self.task.n_draws == 1:
             return f"one run, {texts}"
         return f"{self.task.n_draws} draws, {self.n_query} predictions for {texts}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,10 @@ def starting_learner(
 
     Raises:
         UnknownNameError: if there is no such method.
-        NLPMetaError: if encoder or checkpoint cannot be found or do not go together.
+        NLPMetaError: if encoder or checkpoint cannot be found or do not go together, or ``max_length`` is no integer.
     """
+    if max_length is not None and not isinstance(max_length, Integral):
+        raise NLPMetaError(f"max_length is how many tokens are read of a text, an integer; got {max_length!r}.")
     folder = find_checkpoint(checkpoint, encoder=encoder, method=method)
     if folder is None:
         return learners[method](shared_encoder(encoder, max_length=max_length, device=device)).eval()

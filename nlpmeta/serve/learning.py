@@ -25,7 +25,7 @@ from nlpmeta.classifier.given import learned
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.classifier.several import thresholds_of
 from nlpmeta.data import wordless
-from nlpmeta.data.labels import words_of
+from nlpmeta.data.labels import checked_labels, classes_of, words_of
 from nlpmeta.encoder.compiling import embedded_by
 from nlpmeta.encoder.device import tokens_at_once
 from nlpmeta.encoder.engines import Engine, embed_by
@@ -272,12 +272,13 @@ def _examples(known: Known) -> Examples:
 
 
 def check_words(known: Known, with_examples: set[str]) -> None:
-    """See that each class has an example, or says in words what it is.
+    """See that each class has an example, or says in words what it is, and that no two names read alike.
 
     Raises:
-        DataError: names the first that does not.
+        DataError: names the first that does not, or those two.
     """
     names = tuple(known.classes)
+    classes_of(checked_labels(list(names)))
     said = tuple((text,) if text else () for text in known.classes.values())
     for label in wordless(names, said):
         if label not in with_examples:

@@ -52,7 +52,8 @@ def choose(kind: str, asked: str | None, usual: Sequence[str], found: Sequence[s
     chosen = find(usual if asked is None else [asked], found, where=where)
     if chosen is None:
         missing = f"no column that is obviously the {kind}" if asked is None else f"no column {visible(repr(asked))}"
-        raise DataError(f"{where} has {missing}; it has {_shown(found)}. Name one with --{kind}-column.")
+        headless = " If its first row is an example already, say so with --no-header." if asked is None else ""
+        raise DataError(f"{where} has {missing}; it has {_shown(found)}. Name one with --{kind}-column.{headless}")
     return chosen
 
 

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Literal
 
 from nlpmeta.data import LABEL_SEPARATOR, LabeledTexts
+from nlpmeta.data.labels import one_but_for_case
 from nlpmeta.data.languages import parse
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.episodes import fingerprints
@@ -51,7 +52,8 @@ class PartReport:
 
     ``exact`` and ``normalised`` are the texts that repeat an earlier one of the same part, as they stand and after
     normalisation (case, digits, white space); ``conflicting`` the distinct normalised texts under several labels;
-    ``small_classes`` the classes with fewer than ``few`` distinct texts. ``first`` names a row of ``exact``,
+    ``small_classes`` the classes with fewer than ``few`` distinct texts; ``one_but_for_case`` says in words which of
+    them differ only in capital letters. ``first`` names a row of ``exact``,
     ``normalised`` and ``conflicting`` where there is one; ``counted_in`` says what its numbers count.
     """
 
@@ -62,6 +64,7 @@ class PartReport:
     normalised: int
     conflicting: int
     small_classes: dict[str, int]
+    one_but_for_case: tuple[str, ...]
     counted_in: Literal["lines", "rows"]
     first: dict[str, First]
 
@@ -188,6 +191,7 @@ class _Index:
             normalised=total - len(self.labels),
             conflicting=sum(len(labels) > 1 for labels in self.labels.values()),
             small_classes={name: distinct[name] for name in names if distinct[name] < few},
+            one_but_for_case=tuple(one_but_for_case(names)),
             counted_in="rows" if self.part.texts.lines is None else "lines",
             first=self._first(),
         )
