@@ -44,14 +44,14 @@ def test_extras_that_are_not_there_are_no_failure(monkeypatch):
     plain = importlib.metadata.version
 
     def version(name):
-        if name in ("matplotlib", "setfit"):
+        if name in ("matplotlib", "ray", "setfit"):
             raise importlib.metadata.PackageNotFoundError(name)
         return plain(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     extras = found()["extras"]
     assert extras.verdict == "ok"
-    assert extras.said.endswith("not installed: plot, bench")
+    assert extras.said.endswith("serve, xlsx, onnx; not installed: plot, ray, bench")
 
 
 def test_a_damaged_checkpoint_is_found(monkeypatch, tmp_path):

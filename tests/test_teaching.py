@@ -245,9 +245,9 @@ def test_a_save_that_fails_leaves_the_model_as_it_was(run, folder, monkeypatch):
         (["a text"], "Texts and --label go together"),
         (["--label", "x"], "Texts and --label go together"),
         ([], "Nothing to teach"),
-        (["a text", "--label", " "], "empty or white space"),
+        (["a text", "--label", " "], "--label is empty"),
         (["a text", "--label", "sport "], "differ only in white space"),
-        (["  ", "--label", "sport"], "row 0 is empty"),
+        (["a text", "  ", "--label", "sport"], "Text 2 is empty"),
         (["--data", "no-such.csv"], "no-such.csv"),
     ],
 )

@@ -93,7 +93,7 @@ def _packages() -> Finding:
 
 
 def _extras() -> Finding:
-    users = ("offline", "fast", "plot", "onnx", "bench")
+    users = ("offline", "fast", "serve", "xlsx", "plot", "onnx", "ray", "bench")
     there = [extra for extra in users if not _unmet(extra)]
     absent = [extra for extra in users if extra not in there]
     said = f"installed: {', '.join(there) or 'none'}"

@@ -156,6 +156,8 @@ def _examples(
         raise NLPMetaError('Texts and --label go together: nlpmeta teach MODEL "a text" --label NAME.')
     if not texts and data is None:
         raise NLPMetaError("Nothing to teach: give --data FILE, --descriptions FILE, or texts with --label.")
+    if empty := [number for number, text in enumerate(texts, 1) if not text.strip()]:
+        raise NLPMetaError(f"Text {empty[0]} is empty; leave it out.")
     names: list[str | list[str]] = [label or "" for _ in texts]
     if data is None:
         return texts, names, False
@@ -173,7 +175,7 @@ def _sets(
     """The labels of each text: what was typed or fills a cell is parted where the model gives several.
 
     Raises:
-        NLPMetaError: if the table has several labels per text and the model gives one.
+        NLPMetaError: if the table has several labels per text and the model gives one, or what was typed is no label.
     """
     from nlpmeta.errors import NLPMetaError
 
@@ -182,6 +184,8 @@ def _sets(
         return [[label.strip() for label in each if label.strip()] for each in parted]
     if several:
         raise NLPMetaError("The table has several labels per text, and the model gives one: adapt one to such data.")
+    if any(isinstance(name, str) and not name.strip() for name in names):
+        raise NLPMetaError("--label is empty; give the name of a class.")
     return [[name] if isinstance(name, str) else name for name in names]
 
 
