@@ -41,7 +41,7 @@ def test_neither_answers_nor_suspects_depend_on_the_order_of_the_examples(method
     names, turned = planted[0], np.random.default_rng(2).permutation(len(pool)).tolist()
     one = FewShotClassifier(method, encoder=str(encoder_folder), checkpoint="none").fit(list(pool.texts), names)
     other = FewShotClassifier(one.learner_).fit([pool.texts[row] for row in turned], [names[row] for row in turned])
-    np.testing.assert_allclose(other.predict_proba(pool.texts), one.predict_proba(pool.texts), atol=1e-6)
+    np.testing.assert_allclose(other.predict_proba(pool.texts), one.predict_proba(pool.texts), atol=1e-5)
     found = {turned[each.row]: each.probability for each in other.suspects()}
     assert found == pytest.approx({each.row: each.probability for each in one.suspects()}, abs=1e-5)
 

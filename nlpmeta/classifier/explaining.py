@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nlpmeta.classifier.fitted import Examples, Fitted
-from nlpmeta.classifier.given import at_least_two, held_out_probabilities, support_of
+from nlpmeta.classifier.given import at_least_two, held_out_probabilities, rows_in_order, support_of
 from nlpmeta.data.inputs import BETWEEN
 from nlpmeta.data.labels import words_of
 from nlpmeta.errors import DataError, NLPMetaError
@@ -161,8 +161,8 @@ def suspects(fitted: Fitted, examples: Examples) -> list[Suspect]:
     at_least_two(examples.classes)
     learner, data = fitted.learner, examples.data()
     examples = examples.embedded(learner.encoder.encode) if learner.inputs == "embeddings" else examples
-    rows = sorted(range(len(data)), key=lambda row: (data.labels[row], data.texts[row]))
-    ordered = examples.select(rows)  # what is held out together does not depend on the order in which they came
+    rows = rows_in_order(data)
+    ordered = examples.select(rows)
     held_out = held_out_by_mixture(learner, support_of(learner, ordered, learner.encoder.encode))
     found = {rows[place]: each for place, each in (held_out or held_out_probabilities(learner, ordered)).items()}
     if not found:

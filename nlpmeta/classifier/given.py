@@ -26,14 +26,12 @@ from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import (
     Readapts,
-    ReadsStreams,
     check_described,
     check_pairs,
     check_weighs,
     without_budget,
 )
 from nlpmeta.learners.base import Embed, Learner, Support, TaskState, Texts
-from nlpmeta.learners.tuned import in_order
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors
 
@@ -139,14 +137,18 @@ def learned(
         check_weighs(learner)
     if learner.inputs == "embeddings":
         examples = examples.embedded(of_texts)
-    support = _support(learner, examples, data, of_names)
-    if not isinstance(learner, ReadsStreams):
-        support = in_order(support)  # the last bits of sums depend on it, and what a solver makes of these
-    if before is not None and isinstance(learner, Readapts):
-        state = learner.readapt(support, before)
+    if isinstance(learner, Readapts):  # the last bits of sums depend on the order, and on these what a solver finds
+        ordered = examples.select(rows_in_order(data))
+        support = _support(learner, ordered, ordered.data(), of_names)
+        state = learner.adapt(support) if before is None else learner.readapt(support, before)
     else:
-        state = learner.adapt(support)
+        state = learner.adapt(_support(learner, examples, data, of_names))
     return Fitted.of(learner, state, examples)
+
+
+def rows_in_order(data: LabeledTexts) -> list[int]:
+    """The rows by class and text, so that the order in which they came has no part in what is made of them."""
+    return sorted(range(len(data)), key=lambda row: (data.labels[row], data.texts[row]))
 
 
 def support_of(learner: Learner, examples: Examples, embed: Embed) -> Support:

@@ -284,8 +284,8 @@ def _rows(support: Support, rows: Sequence[int]) -> Support:
         texts=tuple(support.texts[row] for row in kept),
         features=None if support.features is None else support.features[kept],
         labels=support.labels[kept],
-        weights=None if support.weights is None else support.weights[kept],
-        stand_in=None if support.stand_in is None else support.stand_in[kept],
+        weights=None,
+        stand_in=None,
     )
 
 
