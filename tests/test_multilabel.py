@@ -24,7 +24,7 @@ from nlpmeta.auto.several import PENALTY, _odds, _prototypes, _regression, best_
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.teaching import HeldOut, teach
 from nlpmeta.cli.console import percent
-from nlpmeta.data.multilabel import MultiLabelTexts, checked_marks
+from nlpmeta.data.multilabel import MultiLabelTexts, checked_marks, perhaps_several
 from nlpmeta.episodes.index import MultiLabelKShot
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.export.head import linear_heads
@@ -655,3 +655,13 @@ def test_the_baseline_learns_what_it_can():
     answers = 1 / (1 + np.exp(-(rows @ weight.T + bias))) >= least
     assert (answers == marks).mean() > 0.95
     assert not answers[:, 2].any() and answers[:, 3].all()
+
+
+@pytest.mark.parametrize(("names", "sign"), [
+    (["anger", "anger; fear", "fear; joy", "joy; anger"], ";"), (["a|b", "b|c", "a|c", "c"], "|"),
+    (["health, safety", "food, drink"], None), (["a;b", "c", "d"], None), (["refund", "complaint"], None),
+    ([";", "a"], None),
+])  # fmt: skip
+def test_classes_that_look_like_several_labels_are_said_to(names, sign):
+    found = perhaps_several(names)
+    assert [line.split("--label-separator ")[1] for line in found] == ([] if sign is None else [f"'{sign}'"])

@@ -24,13 +24,7 @@ from nlpmeta.data.labels import checked_labels, like, plain
 from nlpmeta.data.multilabel import gives_several, named_classes
 from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
-from nlpmeta.learners.abilities import (
-    Readapts,
-    check_described,
-    check_pairs,
-    check_weighs,
-    without_budget,
-)
+from nlpmeta.learners.abilities import Readapts, check_described, check_pairs, check_weighs, without_budget
 from nlpmeta.learners.base import Embed, Learner, Support, TaskState, Texts
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors

@@ -223,10 +223,8 @@ def _show(taught: "Taught", target: Path, classifier: "FewShotClassifier", *, qu
         if held is not None
     ]
     if rows:
-        out_table(
-            ("examples of the model", f"{'' if classifier.fitted_.gives_sets else 'accuracy '}by cross-validation"),
-            rows,
-        )
+        accuracy = "" if classifier.fitted_.gives_sets else "accuracy "
+        out_table(("examples of the model", f"{accuracy}by cross-validation"), rows)
         if not quiet and taught.after is not None and taught.after.n < _FEW:
             some = "1 scored example says" if taught.after.n == 1 else f"{taught.after.n} scored examples say"
             say(

@@ -259,3 +259,16 @@ _LANGS: Column = "langs"
 def label_set_name(labels: Iterable[str]) -> str:
     """One name for a set of labels: how ``LabeledTexts`` keeps several labels per text; empty for none."""
     return LABEL_SEPARATOR.join(sorted(set(labels)))
+
+
+def perhaps_several(names: Sequence[str]) -> list[str]:
+    """A line if names of classes look like several labels each: there are fewer between the signs than names."""
+    for sign in ";|,":
+        parted = [name for name in names if sign in name]
+        parts = {part.strip() for name in names for part in name.split(sign)}
+        if len(parted) > 1 and len(parts) < len(names):
+            return [
+                f"{parted[0]!r} and {len(parted) - 1} more look like several labels per text; if they are, add "
+                f"--label-separator '{sign}'"
+            ]
+    return []

@@ -12,6 +12,7 @@ from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.data.inputs import holds_pairs
 from nlpmeta.data.labels import one_but_for_case
+from nlpmeta.data.multilabel import perhaps_several
 from nlpmeta.encoder.compiling import embedding_with
 from nlpmeta.encoder.parts import Longer
 from nlpmeta.encoder.table import EmbeddingTable
@@ -233,7 +234,8 @@ def trial_json(
 
 def notes_on_figures(trial: Trial, found: TaskReport | None) -> list[str]:
     """What to know of the classes, whether the figures say little, and which accuracy to rely on."""
-    return [*one_but_for_case(trial.task.support.label_names), *_on_accuracy(trial, found)]
+    names = trial.task.support.label_names
+    return [*one_but_for_case(names), *perhaps_several(names), *_on_accuracy(trial, found)]
 
 
 def _on_accuracy(trial: Trial, found: TaskReport | None) -> list[str]:
