@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlpmeta.data import LabeledTexts
-from nlpmeta.data.labels import WRITTEN_MISSING
+from nlpmeta.data.labels import WRITTEN_MISSING, one_but_for_case
 from nlpmeta.episodes import fingerprint
 from nlpmeta.errors import DataError, NLPMetaError
 from nlpmeta.sources.file import FileSource
@@ -83,6 +83,8 @@ def test_classes_that_differ_only_in_capital_letters_are_named():
     assert len(part.parts[0].one_but_for_case) == 1
     assert part.parts[0].one_but_for_case[0].startswith("'REFUND' and 'Refund' differ only in capital letters")
     assert not inspect_parts([Part("train", texts([("a", "u"), ("b", "v")]))]).parts[0].one_but_for_case
+    many = one_but_for_case([name for each in "abcde" for name in (each, each.upper())])
+    assert len(many) == 4 and many[-1].startswith("2 more groups of labels differ only")
 
 
 def test_parts_in_different_languages_are_not_compared_text_by_text():

@@ -166,7 +166,7 @@ def _why_random(auto: "AutoHead", texts: tuple[str, ...], right: int) -> str:
 def in_order(support: "LabeledTexts") -> "LabeledTexts":
     """The same examples, always in the same order, on which the last bits of sums depend."""
     named = support.with_classes(sorted(support.label_names))
-    return named.select(sorted(range(len(named)), key=lambda row: (named.labels[row], named.texts[row])))
+    return named.select(named.rows_in_order())
 
 
 def log_odds(right: float, n: int) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nlpmeta.classifier.fitted import Examples, Fitted
-from nlpmeta.classifier.given import at_least_two, held_out_probabilities, rows_in_order, support_of
+from nlpmeta.classifier.given import at_least_two, held_out_probabilities, support_of
 from nlpmeta.data.inputs import BETWEEN
 from nlpmeta.data.labels import words_of
 from nlpmeta.errors import DataError, NLPMetaError
@@ -161,7 +161,7 @@ def suspects(fitted: Fitted, examples: Examples) -> list[Suspect]:
     at_least_two(examples.classes)
     learner, data = fitted.learner, examples.data()
     examples = examples.embedded(learner.encoder.encode) if learner.inputs == "embeddings" else examples
-    rows = rows_in_order(data)
+    rows = data.rows_in_order()
     ordered = examples.select(rows)
     held_out = held_out_by_mixture(learner, support_of(learner, ordered, learner.encoder.encode))
     found = {rows[place]: each for place, each in (held_out or held_out_probabilities(learner, ordered)).items()}

@@ -132,17 +132,12 @@ def learned(
     if learner.inputs == "embeddings":
         examples = examples.embedded(of_texts)
     if isinstance(learner, Readapts):  # the last bits of sums depend on the order, and on these what a solver finds
-        ordered = examples.select(rows_in_order(data))
+        ordered = examples.select(data.rows_in_order())
         support = _support(learner, ordered, ordered.data(), of_names)
         state = learner.adapt(support) if before is None else learner.readapt(support, before)
     else:
         state = learner.adapt(_support(learner, examples, data, of_names))
     return Fitted.of(learner, state, examples)
-
-
-def rows_in_order(data: LabeledTexts) -> list[int]:
-    """The rows by class and text, so that the order in which they came has no part in what is made of them."""
-    return sorted(range(len(data)), key=lambda row: (data.labels[row], data.texts[row]))
 
 
 def support_of(learner: Learner, examples: Examples, embed: Embed) -> Support:

@@ -84,6 +84,10 @@ class LabeledTexts:
         found = Counter(self.labels)
         return {name: found[label] for label, name in enumerate(self.label_names)}
 
+    def rows_in_order(self) -> list[int]:
+        """The rows by class and text, so that the order in which they came has no part in what is made of them."""
+        return sorted(range(len(self)), key=lambda row: (self.labels[row], self.texts[row]))
+
     def select(self, rows: Sequence[int]) -> "LabeledTexts":
         """The given rows, in the given order, with the same label names."""
         return LabeledTexts(

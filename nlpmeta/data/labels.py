@@ -290,9 +290,7 @@ def one_but_for_case(names: Iterable[str]) -> list[str]:
     spellings: dict[str, list[str]] = {}
     for name in names:
         spellings.setdefault(name.casefold(), []).append(name)
-    return [
-        f"{' and '.join(map(repr, each))} differ only in capital letters and are separate classes; write them alike if "
-        "they are one"
-        for each in spellings.values()
-        if len(each) > 1
-    ]
+    alike = [" and ".join(visible(repr(each)) for each in found) for found in spellings.values() if len(found) > 1]
+    more = [f"{len(alike) - 3} more groups of labels"] if len(alike) > 3 else []
+    said = "differ only in capital letters and are separate classes; write them alike if they are one"
+    return [f"{each} {said}" for each in alike[:3] + more]

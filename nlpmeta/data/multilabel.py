@@ -267,8 +267,6 @@ def perhaps_several(names: Sequence[str]) -> list[str]:
         parted = [name for name in names if sign in name]
         parts = {part.strip() for name in names for part in name.split(sign)}
         if len(parted) > 1 and len(parts) < len(names):
-            return [
-                f"{parted[0]!r} and {len(parted) - 1} more look like several labels per text; if they are, add "
-                f"--label-separator '{sign}'"
-            ]
+            some = f"{visible(repr(parted[0]))} and {len(parted) - 1} more"
+            return [f"{some} look like several labels per text; if they are, add --label-separator '{sign}'"]
     return []
