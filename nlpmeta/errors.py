@@ -73,6 +73,12 @@ class ModelFolderError(WorkFailedError):
     """A model or checkpoint folder is missing parts, damaged, or of a newer version."""
 
 
+class NoModelFolderError(ModelFolderError):
+    """What was named as a model folder is not there or is something else, so the request itself is wrong."""
+
+    exit_code = 2
+
+
 class NetworkError(WorkFailedError):
     """Something that is not on disk was requested and the network did not bring it."""
 

@@ -298,6 +298,23 @@ def test_wrong_usage_exits_with_2(run, capsys):
     assert main(["predict"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [(["adapt", "--seed", "-1"], "-1"), (["adapt", "--seed", "one"], "one"), (["serve", "--port", "99999"], "99999")],
+)
+def test_a_value_that_an_option_does_not_take_is_named(capsys, arguments, value):
+    assert main(arguments) == 2
+    assert f"got '{value}'" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_a_place_that_holds_no_model_is_bad_usage_like_one_that_is_not_there(run, tmp_path):
+    (tmp_path / "notes").mkdir()
+    failed(run("predict", tmp_path / "notes", "a text"), 2, "is not a model folder")
+    failed(run("predict", tmp_path / "nowhere", "a text"), 2, "There is no model folder")
+    failed(run("adapt", "--encoder", tmp_path / "nowhere"), 2, "There is no folder")
+    failed(run("adapt", "--encoder", __file__), 2, "is a file; name the folder")
+
+
 def in_process(*arguments, **changes):
     environment = {**os.environ, **changes}
     command = [sys.executable, "-m", "nlpmeta", *map(str, arguments)]

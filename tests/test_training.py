@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from meta_task import noisy_learner, samplers
+from torch.overrides import TorchFunctionMode
 
 from nlpmeta.encoder import device as batches
 from nlpmeta.encoder.lora import adapter_weights
@@ -166,6 +167,21 @@ def test_bf16_autocast_trains_float32_weights():
     full, _ = trained(TrainSettings(steps=3, **FAST))
     distance = (weights(learner) - weights(full)).abs().max()
     assert 0 < distance < 0.02  # not the same numbers, or autocast did nothing
+
+
+def test_attention_keeps_float32_where_a_cpu_trains_in_bf16():
+    """Its gradient in bfloat16 takes several times as long there."""
+    seen = []
+
+    class Watching(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.nn.functional.scaled_dot_product_attention:
+                seen.append((args[0].dtype, torch.is_autocast_enabled("cpu")))
+            return func(*args, **(kwargs or {}))
+
+    with Watching():
+        trained(TrainSettings(steps=1, mixed_precision="bf16", **FAST))
+    assert set(seen) == {(torch.float32, False)}
 
 
 def test_fp16_is_refused_where_gradients_are_taken_inside_adapt():

@@ -5,8 +5,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from nlpmeta.cli import (
     adapt,
@@ -28,6 +30,27 @@ from nlpmeta.errors import DataWarning, NLPMetaError, reason_of, visible
 FAILED, INTERRUPTED = 1, 130
 COMMANDS = (adapt, classify, predict, teach, score, push, evaluate, bench, train, data, doctor)
 
+
+class _Command(TyperCommand):
+    """Names the value where typer says only what a value should be."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # typer's own is not public
+        """Read the arguments; a value that an option does not take is part of the message.
+
+        Raises:
+            typer.BadParameter: as typer's own, with the value.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            from pydantic import ValidationError
+
+            reason = error.__cause__
+            if isinstance(reason, ValidationError):
+                error.message += f"; got {visible(repr(reason.errors()[0]['input']))}"
+            raise
+
+
 app = typer.Typer(
     name="nlpmeta",
     epilog="Start with: nlpmeta adapt --lang sw --shots 5. Examples of a command: nlpmeta COMMAND --help",
@@ -39,6 +62,7 @@ for _command in COMMANDS:
     _command.register(app)
 for _app in (app, *(each.typer_instance for each in app.registered_groups)):
     for _each in _app.registered_commands if _app else ():  # typer would break lines where the source does
+        _each.cls = _Command
         _paragraphs = inspect.cleandoc(_each.callback.__doc__ or "" if _each.callback else "").split("\n\n")
         _each.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs)
 

@@ -17,7 +17,7 @@ from nlpmeta.encoder.files import (
     written_prefix,
 )
 from nlpmeta.encoder.packaged import DEFAULT_ENCODER, UnpackedRecord, packaged_revision, packaged_version, unpack
-from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError, UnknownNameError
+from nlpmeta.errors import ModelFolderError, NetworkError, NLPMetaError, NoModelFolderError, UnknownNameError
 from nlpmeta.storage.files import disk_errors_said_plainly
 from nlpmeta.storage.hub import REQUEST_SECONDS, checked_info, in_time, is_offline, said_plainly
 
@@ -179,9 +179,9 @@ def _from_folder(name: str, revision: str | None) -> EncoderFiles:
     if revision is not None:
         raise NLPMetaError(f"{name} is a folder and has no revisions; leave revision={revision!r} out.")
     if not os.path.exists(folder):
-        raise ModelFolderError(f"There is no folder {folder}. Give a model folder or the name of a model on the Hub.")
+        raise NoModelFolderError(f"There is no folder {folder}. Give a model folder or the name of a model on the Hub.")
     if not folder.is_dir():
-        raise ModelFolderError(f"{folder} is a file; name the folder that holds config.json and model.safetensors.")
+        raise NoModelFolderError(f"{folder} is a file; name the folder that holds config.json and model.safetensors.")
     if missing := missing_parts(folder):
         raise ModelFolderError(
             f"{folder} is not a complete model folder; it lacks: {', '.join(missing)}. "

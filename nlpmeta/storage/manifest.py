@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from nlpmeta.errors import ModelFolderError, NLPMetaError, visible
+from nlpmeta.errors import ModelFolderError, NLPMetaError, NoModelFolderError, visible
 from nlpmeta.storage.files import (
     LARGEST_JSON,
     Json,
@@ -75,7 +75,7 @@ def read_manifest(folder: Path) -> dict[str, Json]:
         raise NLPMetaError(f"There is no model folder {folder}. Make one with: nlpmeta adapt --lang sw --out {folder}")
     path = folder / MANIFEST
     if not path.exists():
-        raise ModelFolderError(f"{folder} is not a model folder: it has no {MANIFEST}.")
+        raise NoModelFolderError(f"{folder} is not a model folder: it has no {MANIFEST}.")
     manifest = read_json(_checked(folder, MANIFEST))
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ModelFolderError(f"{path} is damaged (it lists no files). Save the model again.")

@@ -1,12 +1,15 @@
-"""The optimiser, its schedule, the moving average of weights, and the stop where numbers are not finite any more."""
+"""The optimiser, its schedule and precision, the average of weights, and the stop at numbers that are not finite."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nlpmeta.encoder.lora import adapter_weights
 from nlpmeta.errors import NLPMetaError, WorkFailedError
@@ -44,6 +47,36 @@ def rate_factor(step: int, settings: TrainSettings) -> float:
         return (step + 1) / (settings.warmup + 1)
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@contextmanager
+def precision(accelerator: Accelerator) -> Iterator[None]:
+    """A block in the chosen precision. On a CPU attention stays in float32, where its gradients are sooner there."""
+    narrow = accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu"
+    with accelerator.autocast(), _AttentionInFloat32() if narrow else nullcontext():
+        yield
+
+
+class _AttentionInFloat32(TorchFunctionMode):
+    """PyTorch's gradient of attention in bfloat16 takes several times as long as in float32 on a CPU."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            wide = {name: _in_float32(value) for name, value in kwargs.items()}
+            return func(*map(_in_float32, args), **wide).to(args[0].dtype)
+
+
+def _in_float32(value: object) -> object:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def average_gradients(weights: Mapping[str, nn.Parameter], accelerator: Accelerator) -> None:

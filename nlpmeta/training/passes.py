@@ -19,6 +19,7 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.metrics.scores import score_episode
 from nlpmeta.storage.files import user_cache
+from nlpmeta.training.optimise import precision
 
 
 class TokenCache:
@@ -105,14 +106,14 @@ class TextPass:
     def frozen(self) -> Tensor:
         """What the encoder makes of the same texts without its adapters, in the order of ``features``."""
         vectors, encoder = torch.empty_like(self.features), self._encoder.merged(0.0)
-        with self._accelerator.autocast():
+        with precision(self._accelerator):
             for chunk in self._chunks:
                 vectors[chunk.rows] = encoder.embed_tokens(chunk.tokens, batch_tokens=1 << 30).to(vectors.dtype)
         return vectors
 
     def _first_pass(self, rows: Tensor, tokens: Tokens, *, keep: bool, features: Tensor) -> _Chunk:
         randomness = None if keep else torch.get_rng_state()
-        with torch.set_grad_enabled(keep), self._accelerator.autocast():
+        with torch.set_grad_enabled(keep), precision(self._accelerator):
             output = self._encoder.embed_tokens(tokens, batch_tokens=1 << 30)
         with torch.no_grad():
             features[rows] = output.detach().to(features.dtype)
@@ -120,7 +121,7 @@ class TextPass:
 
     def _again(self, chunk: _Chunk) -> Tensor:
         """The second pass, with the same dropout as the first."""
-        with torch.random.fork_rng(devices=[]), self._accelerator.autocast():
+        with torch.random.fork_rng(devices=[]), precision(self._accelerator):
             if chunk.randomness is not None:
                 torch.set_rng_state(chunk.randomness)
             return self._encoder.embed_tokens(chunk.tokens, batch_tokens=1 << 30)

@@ -21,7 +21,7 @@ from nlpmeta.episodes import Sampler
 from nlpmeta.learners.base import Learner
 from nlpmeta.training import TrainSettings
 from nlpmeta.training.objective import losses
-from nlpmeta.training.optimise import DivergedError, Guard, average_gradients, rate_factor
+from nlpmeta.training.optimise import DivergedError, Guard, average_gradients, precision, rate_factor
 from nlpmeta.training.passes import KnownPass, TextPass, TokenCache
 
 _COUNTS = ("texts", "tokens")  # summed over processes, not averaged
@@ -201,7 +201,7 @@ class Stepper:
     def gradients(self, episodes: list[Episode], share: float) -> dict[str, float]:
         """Add the gradient of ``share`` times the mean loss over ``episodes``, divided by the number of turns."""
         texts = self._encode(episodes) if self.learner.inputs == "embeddings" else None
-        with self._accelerator.autocast():
+        with precision(self._accelerator):
             parts = losses(self.learner, episodes, texts, self.settings, self._accelerator)
         self._accelerator.backward(parts.to_minimise * (share / self.settings.accumulate))
         if texts is None:
