@@ -144,21 +144,26 @@ bench-maml: $(VENV)/.installed
 
 bench-meta: $(VENV)/.installed
 	$(BIN)/python benchmarks/meta.py
+	$(BIN)/python tools/tables.py meta
 
 bench-wide: $(VENV)/.installed
 	$(BIN)/python benchmarks/wide.py
+	$(BIN)/python tools/tables.py wide
 
 bench-names: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/names.py --data-dir $(DATA_DIR)
+	$(BIN)/python tools/tables.py names
 
 bench-curves: $(VENV)/.bench
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curves.py --data-dir $(DATA_DIR)
+	$(BIN)/python tools/tables.py curves
 
 bench-kinds: $(VENV)/.installed
 	$(BIN)/python benchmarks/kinds.py --data-dir $(DATA_DIR)
 
 bench-multilabel: $(VENV)/.installed
 	$(BIN)/python benchmarks/multilabel.py --data-dir $(DATA_DIR)
+	$(BIN)/python tools/tables.py multilabel
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_api.py
@@ -169,6 +174,7 @@ docs: $(VENV)/.installed
 
 bench-auto: $(VENV)/.installed
 	$(BIN)/python benchmarks/auto.py
+	$(BIN)/python tools/tables.py auto
 
 learn-auto: $(VENV)/.installed
 	$(BIN)/python benchmarks/learn_auto.py

@@ -85,7 +85,8 @@ def show(results: Mapping[str, object]) -> None:
             print(_line(name, facts))
     print("\n| dataset | calibration error | 90 % set coverage | labels per set | one label | accuracy in the band |")
     print("|---|---|---|---|---|---|")
-    for name, facts in (*found["sets_by_shots"].items(), *found["shots"].items(), ("all", found["all"])):
+    shots = ((f"all sets, {n} shots", facts) for n, facts in found["shots"].items())
+    for name, facts in (*found["sets_by_shots"].items(), *shots, ("all", found["all"])):
         if facts:
             sets = facts["sets"]["0.9"]
             cells = [

@@ -26,49 +26,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
+from curves_shown import METHODS, SETS, SHOTS, Row, draw_curves, tables
 from names import known_by_words, seen, texts_of
 
 from nlpmeta import Episode, KShotSampler, LabeledTexts
 from nlpmeta.bench.contender import Adapted, Contender, peer
-from nlpmeta.bench.drawing import canvas, method_colours, picture
 from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes.kshot import NamesAlone
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.learners.start import starting_learner
 from nlpmeta.metrics import accuracy, macro_f1
 from nlpmeta.metrics.scores import score_episode
-from nlpmeta.storage.files import write_bytes, write_json
+from nlpmeta.storage.files import write_json
 
 RESULTS, PICTURE = Path("results/curves.json"), Path("docs/curves.png")
-WIDE = {
-    "kazsandra-sentiment": "Kazakh sentiment",
-    "korean-hate": "Korean hate speech",
-    "3i4k-speech-intention": "Korean speech intentions",
-}
-SETS = {
-    "sib200:swh_Latn": "SIB-200 Swahili, topics",
-    "sms-spam": "SMS spam",
-    **WIDE,
-    "massive:sw": "MASSIVE Swahili, 60 intents",
-    "banking77": "BANKING77, 77 intents",
-    "clinc150": "CLINC150, 150 intents (seen)",
-}
-"""Data sets, the small ones first, and what they are called in the picture; meta-training has seen CLINC150."""
-SHOTS = ("0", "1", "2", "5", "10", "20", "50", "100", "all")
 MOST_QUERY, MOST_SHOTS, DRAWN_OFTEN, DRAWS = 500, 100, 10, 3
-METHODS = {
-    "auto": "nlpmeta",
-    "logistic": "logistic regression, frozen encoder",
-    "lora": "LoRA",
-    "fine-tuning": "full fine-tuning",
-    "setfit": "SetFit",
-    "budget": "nlpmeta, a minute of fine-tuning",
-    "tuned": "nlpmeta, tuned",
-    "maml": "MAML",
-}
 PEERS = {"lora": 100, "fine-tuning": 100, "setfit": 25}
 """The steps that each takes at least, if it wants so many."""
 ONCE, BUDGET = {*PEERS, "budget", "tuned"}, 60.0
@@ -76,7 +50,6 @@ ONCE, BUDGET = {*PEERS, "budget", "tuned"}, 60.0
 TIMES, MOST_SECONDS = 10, 60.0
 TIMED_TEXTS, TIMED_STEPS = 64, (2, 6)
 """How the seconds of a training step are measured: on so many texts, as the difference between so many steps."""
-Row = dict[str, object]
 
 
 @dataclass
@@ -210,106 +183,6 @@ def measure(
                     print(f"{name}, {n_shot} shots, draw {draw}, {method}: {said}", flush=True)
 
 
-def means(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
-    """By set and method: the mean accuracy in % for each number of shots."""
-    values: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for row in rows:
-        each = values.setdefault((str(row["set"]), str(row["method"])), {})
-        each.setdefault(str(row["shots"]), []).append(100 * float(str(row["accuracy"])))
-    return {key: {n: float(np.mean(each[n])) for n in SHOTS if n in each} for key, each in values.items()}
-
-
-def show(rows: Sequence[Row]) -> None:
-    """Markdown: a line for each set and method; accuracy in %."""
-    print(f"| set | method | {' | '.join(SHOTS)} |")
-    print("|---" * (2 + len(SHOTS)) + "|")
-    found = means(rows)
-    for name, title in SETS.items():
-        for method, called in METHODS.items():
-            each = found.get((name, method), {})
-            if each:
-                print(f"| {title} | {called} | {' | '.join(f'{each[n]:.1f}' if n in each else '' for n in SHOTS)} |")
-
-
-def leads(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
-    """By method and number of shots: how far ``auto`` is ahead in points on each set, on the draws that both have."""
-    found = {(r["method"], r["set"], r["shots"], r["draw"]): 100 * float(str(r["accuracy"])) for r in rows}
-    gaps: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for (method, name, n_shot, draw), value in found.items():
-        if method != "auto" and ("auto", name, n_shot, draw) in found:
-            each = gaps.setdefault((str(method), str(n_shot)), {})
-            each.setdefault(str(name), []).append(found["auto", name, n_shot, draw] - value)
-    return {key: {name: float(np.mean(values)) for name, values in each.items()} for key, each in gaps.items()}
-
-
-def show_leads(rows: Sequence[Row]) -> None:
-    """Markdown: a line for each method that ``auto`` is compared with; mean over the sets, and the worst."""
-    found, shots = leads(rows), SHOTS[1:]
-    print(f"\n| auto is ahead of, points (worst set) | {' | '.join(shots)} |")
-    print("|---" * (1 + len(shots)) + "|")
-    for method, called in METHODS.items():
-        gaps = [list(found.get((method, n), {}).values()) for n in shots]
-        if any(gaps):
-            cells = (f"{np.mean(each):+.1f} ({min(each):+.1f}; {len(each)} sets)" if each else "" for each in gaps)
-            print(f"| {called} | {' | '.join(cells)} |")
-
-
-def show_first(rows: Sequence[Row], methods: Sequence[str]) -> None:
-    """Markdown: on the first draw, the accuracy in % of some methods side by side, the best one bold."""
-    found = {
-        (r["set"], r["shots"], r["method"]): f"{100 * float(str(r['accuracy'])):.1f}" for r in rows if not r["draw"]
-    }
-    print(f"\n| first draw: {' / '.join(methods)} | {' | '.join(SHOTS[1:])} |")
-    print("|---" * len(SHOTS) + "|")
-    for name, title in SETS.items():
-        cells = []
-        for n in SHOTS[1:]:
-            figures = [found.get((name, n, method), "") for method in methods]
-            best = max(figures, key=lambda figure: float(figure or 0))
-            cells.append(" / ".join(f"**{each}**" if each and each == best else each for each in figures))
-        print(f"| {title} | {' | '.join(cells)} |")
-
-
-def shared(rows: Sequence[Row]) -> list[Row]:
-    """The rows of draws that all methods have that were measured with as many examples of the same set."""
-    methods: dict[tuple[object, object], set[object]] = {}
-    there: dict[tuple[object, object, object], set[object]] = {}
-    for row in rows:
-        methods.setdefault((row["set"], row["shots"]), set()).add(row["method"])
-        there.setdefault((row["set"], row["shots"], row["draw"]), set()).add(row["method"])
-    return [row for row in rows if there[row["set"], row["shots"], row["draw"]] == methods[row["set"], row["shots"]]]
-
-
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """A panel a set, on the draws that all methods have."""
-    found = means(shared(rows))
-    names = [name for name in SETS if any(key[0] == name for key in found)]
-    methods = [method for method in METHODS if any(key[1] == method for key in found)]
-    colours = method_colours([METHODS[method] for method in methods])
-    shots = SHOTS[: 1 + max(SHOTS.index(n) for each in found.values() for n in each)]
-    with canvas(10.0, 2.4 * -(-len(names) // 4) + 0.5) as figure:
-        grid = np.atleast_1d(figure.subplots(-(-len(names) // 4), min(4, len(names)), squeeze=False)).ravel()
-        for axes, name in zip(grid, names, strict=False):
-            for method in methods:
-                each = found.get((name, method), {})
-                colour, marker = colours[METHODS[method]]
-                places = [SHOTS.index(n) for n in each]
-                axes.plot(places, list(each.values()), color=colour, marker=marker, markersize=4, label=METHODS[method])
-            axes.set_title(SETS[name], fontsize=9)
-            axes.set_xticks(range(len(shots)), shots, fontsize=7)
-            axes.set_xlim(-0.4, len(shots) - 0.6)
-            axes.set_ylim(0, 100)
-            axes.grid(axis="y")
-        for axes in grid[len(names) :]:
-            axes.set_visible(False)
-        figure.supylabel("accuracy, %")
-        figure.supxlabel("examples of each class")
-        handles = {line.get_label(): line for axes in grid for line in axes.get_lines()}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False)
-        made = picture(figure, name="curves", title="Learning curves", caption="", alt="Learning curves.")
-    write_bytes(path, made.png)
-
-
 def main(
     *,
     data_dir: Annotated[Path, typer.Option(help="Folder with copies of public data sets.")] = Path("../shared/data"),
@@ -343,10 +216,8 @@ def main(
                     print(f"{name}, {n_shot} shots: embedded", flush=True)
             return
         measure(contenders, sets, shots.split(","), which, rows, out, draws)
-    show(rows)
-    show_first(rows, ("auto", *(method for method in PEERS if any(row["method"] == method for row in rows))))
-    show_leads(rows)
-    draw(rows, png)
+    print("\n\n".join(tables(rows)))
+    draw_curves(rows, png)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,13 @@ from nlpmeta.storage.files import temporary_folder, write_json
 if TYPE_CHECKING:
     from setfit import SetFitModel
 
-REPORTED = (("brighter", "hau"), ("brighter", "hin"), ("brighter", "ukr"), ("goemotions-several", "en"))
+REPORTED = {
+    ("brighter", "hau"): "BRIGHTER Hausa",
+    ("brighter", "hin"): "BRIGHTER Hindi",
+    ("brighter", "ukr"): "BRIGHTER Ukrainian",
+    ("goemotions-several", "en"): "GoEmotions, 27 labels",
+}
+SHOWN = ("auto", "one-vs-rest logistic", "one-vs-rest logistic, in sample")
 CHOSEN_ON = tuple(("brighter", lang) for lang in "spa rus som deu ron tat ibo arq pt-br zho".split())
 SHOTS = (5, 10, 50)
 SETFIT, STEPS = "SetFit, one-vs-rest, 25 steps", 25
@@ -197,6 +203,21 @@ def means_of(rows: list[dict], methods: tuple[str, ...], n_shot: int) -> list[fl
     }
     shared = min(len(each) for found in some.values() for each in found)
     return [float(np.mean([each[:shared] for each in found])) for found in some.values()]
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: ``auto``, and in brackets the baseline with its thresholds from folds / from the support itself."""
+    found = {(row["method"], row["data"], row["lang"], row["n_shot"]): row["macro_f1"] for row in rows}
+    shots = sorted({row["n_shot"] for row in rows})
+    lines = [f"| positives a label | {' | '.join(map(str, shots))} |", "|---" * (1 + len(shots)) + "|"]
+    for title, sets in (*((title, [each]) for each, title in REPORTED.items()), ("mean", list(REPORTED))):
+        cells = []
+        for n_shot in shots:
+            each = [[found.get((method, *one, n_shot), np.nan) for one in sets] for method in SHOWN]
+            ours, *others = (f"{np.mean(values):.1f}" for values in each if not np.isnan(values).any())
+            cells.append(f"**{ours}** ({' / '.join(others)})" if others else ours)
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def show(row: dict) -> None:

@@ -32,7 +32,15 @@ from nlpmeta.storage.files import write_json
 
 RESULTS = Path("results/names.json")
 SAID = Path(__file__).parent / "descriptions"
-SETS = ("injongo:swa", "massive:sw", "massive:en", "sib200:swh_Latn", "banking77", "clinc150", "sms-spam")
+SETS = {
+    "injongo:swa": "Injongo Swahili",
+    "massive:sw": "MASSIVE Swahili",
+    "massive:en": "MASSIVE English (seen)",
+    "sib200:swh_Latn": "SIB-200 Swahili",
+    "banking77": "BANKING77",
+    "clinc150": "CLINC150 (seen)",
+    "sms-spam": "SMS spam",
+}
 COLUMNS = ("frozen", "prototypical@default", "auto@default")
 MOST, MOST_WIDE = 2000, 500
 Row = dict[str, object]
@@ -61,7 +69,7 @@ def main(
             row: Row = {"set": name, "wide": name in held_out_sets(), "described": described, "without": list(without)}
             rows.append(row | measured(name, NamesAlone(kept, test=scored).episode(0), views))
             write_json(out, {"rows": rows})
-    show_tables(rows)
+    print("\n\n".join(tables(rows)))
 
 
 def seen() -> dict[str, tuple[Learner, Embed]]:
@@ -107,23 +115,30 @@ def measured(name: str, episode: Episode, views: dict[str, tuple[Learner, Embed]
     return {"n_way": episode.n_way, "n_texts": len(episode.query), "reached": reached}
 
 
-def show_tables(rows: list[Row]) -> None:
-    """Markdown: a line for each set, then the means over sets; accuracy and in brackets macro-F1, in %."""
-    print("| set | classes | texts | frozen, names | names | frozen, names and sentences | names and sentences |")
-    print("|---|---|---|---|---|---|---|")
+def tables(rows: list[Row]) -> tuple[str, str]:
+    """Markdown: accuracy and in brackets macro-F1, in %, the best bold; datasets of the tasks, then the wide ones."""
     plain = {str(row["set"]): row for row in rows if not row["described"]}
     said = {str(row["set"]): row["reached"] for row in rows if row["described"]}
+    columns = [f"{each}, {read}" for read in ("names", "names and sentences") for each in ("frozen", "nlpmeta")]
+    first = [f"| set | classes | {' | '.join(columns)} |", "|---" * 6 + "|"]
+    second = [f"| set | classes | {' | '.join(columns[:2])} |", "|---" * 4 + "|"]
     for name, row in plain.items():
-        cells = [*_cells(row["reached"]), *(_cells(said[name]) if name in said else ["", ""])]
-        print(f"| {name} | {row['n_way']} | {row['n_texts']} | {' | '.join(cells)} |")
-    for title, wide in (("the wide sets", True), ("the others", False)):
-        some = [row["reached"] for row in plain.values() if row["wide"] == wide]
-        if some:
-            print(f"| mean of {title} ({len(some)}) | | | {' | '.join(_cells(_mean(some)))} | | |")
+        start = f"| {SETS.get(name, f'`{name}`')} | {row['n_way']} | {_cells(row['reached'])}"
+        if row["wide"]:
+            second.append(f"{start} |")
+        else:
+            first.append(f"{start} | {_cells(said[name]) if name in said else ' | '} |")
+    some = [row["reached"] for row in plain.values() if row["wide"]]
+    if some:
+        second.append(f"| mean of {len(some)} | | {_cells(_mean(some))} |")
+    return "\n".join(first), "\n".join(second)
 
 
-def _cells(reached: dict[str, dict[str, float]]) -> list[str]:
-    return [f"{100 * reached[each]['accuracy']:.1f} ({100 * reached[each]['macro_f1']:.1f})" for each in COLUMNS[:2]]
+def _cells(reached: dict[str, dict[str, float]]) -> str:
+    figures = [(reached[each]["accuracy"], reached[each]["macro_f1"]) for each in ("frozen", "auto@default")]
+    cells = [f"{100 * accuracy:.1f} ({100 * macro_f1:.1f})" for accuracy, macro_f1 in figures]
+    best = figures.index(max(figures))
+    return " | ".join(f"**{cell}**" if i == best else cell for i, cell in enumerate(cells))
 
 
 def _mean(some: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -4,6 +4,7 @@ python benchmarks/table.py
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,8 @@ def by_language(rows: Rows, title: str, unseen: dict[str, tuple[str, ...]]) -> N
     print(f"| mean of {len(pairs)} languages | {one:.1f} | {two:.1f} | {two - one:+.1f} |")
 
 
-def show() -> None:
+def show(found: Sequence[Row]) -> None:
     """Print everything there is."""
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
     rows = {(row["data"], row["lang"], row["n_shot"], row["method"]): row for row in found}
     by_set(rows)
     by_language(rows, "no text of the language in training", LEAVE_OUT)
@@ -87,4 +87,4 @@ def show() -> None:
 
 
 if __name__ == "__main__":
-    show()
+    show(json.loads(RESULTS.read_text(encoding="utf-8"))["rows"])

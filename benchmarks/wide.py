@@ -10,7 +10,7 @@ from their train split, so that their published test splits stay unread. Every m
 
 import argparse
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +105,30 @@ def show(rows: Sequence[Row]) -> None:
     for (kind, n_shot), found in sorted(sums.items()):
         table.add_row(f"mean of {len(found)}", kind, "", str(n_shot), *map(said, np.mean(found, axis=0).tolist()))
     Console(width=160).print(table)
+
+
+def by_kind(rows: Sequence[Row]) -> str:
+    """Markdown: the mean over the datasets of a kind, and of all, on the shipped checkpoint; the best is bold."""
+    shots = sorted({int(str(row["shots"])) for row in rows} - {0})
+    parts = (f"{n} shot{'s' * (n > 1)}: best frozen head | prototypes | nlpmeta" for n in shots)
+    lines = [f"| kind | datasets | {' | '.join(parts)} |", "|---" * (2 + 3 * len(shots)) + "|"]
+    kinds = sorted({str(row["kind"]) for row in rows})
+    for kind, title in (*((kind, kind) for kind in kinds), (None, "mean of {} sets")):
+        some = [row for row in rows if kind in (None, row["kind"])]
+        n_sets = len({row["set"] for row in some})
+        cells = []
+        for n_shot in shots:
+            found = [_frozen_and_ours(row["accuracies"]) for row in some if row["shots"] == n_shot]
+            figures = [said(each) for each in np.mean(found, axis=0).tolist()]
+            cells += [f"**{each}**" if each == max(figures, key=float) else each for each in figures]
+        lines.append(f"| {title.format(n_sets)} | {n_sets} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _frozen_and_ours(reached: Mapping[str, Sequence[float]]) -> list[float]:
+    means = {name: 100 * float(np.mean(found)) for name, found in reached.items()}
+    best = max(value for name, value in means.items() if name.startswith("frozen"))
+    return [best, *(means[f"{name}@default"] for name in OURS)]
 
 
 def said(percent: float) -> str:

@@ -3,6 +3,7 @@
 import json
 
 import curves
+import curves_shown
 import pytest
 import torch
 import typer
@@ -48,11 +49,9 @@ def test_a_run_goes_on_where_it_stopped_and_draws_what_there_is(contenders, mate
     capsys.readouterr()
     curves.measure(contenders, sets, shots, methods[:2], rows, out)
     assert not capsys.readouterr().out
-    assert set(curves.means(rows)["banking77", "auto"]) == {"0", "1"}
-    curves.draw(rows, tmp_path / "curves.png")
+    assert set(curves_shown.means(rows)["banking77", "auto"]) == {"0", "1"}
+    curves_shown.draw_curves(rows, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    curves.show(rows)
-    assert "BANKING77" in capsys.readouterr().out
 
 
 def test_peers_train_as_many_times_as_long_as_auto_and_at_least_so_many_steps(contenders, material, tmp_path):
@@ -72,16 +71,29 @@ def test_peers_train_as_many_times_as_long_as_auto_and_at_least_so_many_steps(co
     assert taken == [[5], [8], [16]]  # and of three draws the first alone
 
 
-def test_the_lead_is_that_on_the_draws_of_both_and_the_worst_set_is_named(capsys):
+def test_the_lead_is_that_on_the_draws_of_both_and_the_worst_set_is_named():
     def row(name, method, draw, accuracy):
         return {"set": name, "shots": "5", "draw": draw, "method": method, "accuracy": accuracy}
 
     rows = [row("a", "auto", 0, 0.9), row("a", "auto", 1, 0.1), row("b", "auto", 0, 0.5)]
     rows += [row("a", "setfit", 0, 0.6), row("b", "setfit", 0, 0.6), row("c", "setfit", 0, 0.6)]
-    found = curves.leads(rows)["setfit", "5"]
+    found = curves_shown.leads(rows)["setfit", "5"]
     assert found == pytest.approx({"a": 30, "b": -10})
-    assert [(r["set"], r["draw"], r["method"]) for r in curves.shared(rows) if r["set"] == "a"] == [
+    assert [(r["set"], r["draw"], r["method"]) for r in curves_shown.shared(rows) if r["set"] == "a"] == [
         ("a", 0, "auto"), ("a", 0, "setfit"),
     ]  # fmt: skip
-    curves.show_leads(rows)
-    assert "| SetFit |  |  | +10.0 (-10.0; 2 sets) |" in capsys.readouterr().out
+    assert "| SetFit |  |  | +10.0 (-10.0) |" in curves_shown.lead_table(rows)
+
+
+def test_the_best_of_a_cell_is_bold_unless_all_are_equal_and_what_was_not_measured_is_left_out():
+    found = {
+        ("banking77", "auto"): {"1": 70.04, "5": 80.0, "10": 90.0},
+        ("banking77", "logistic"): {"1": 70.01, "5": 81.0},
+        ("sms-spam", "logistic"): {"5": 50.0},
+    }
+    assert curves_shown.beside(found, ("auto", "logistic"), "both", ("0", "1", "5", "10")).splitlines() == [
+        "| both | 0 | 1 | 5 | 10 |",
+        "|---|---|---|---|---|",
+        "| SMS spam, 2 classes |  |  | 50.0 |  |",
+        "| BANKING77, 77 intents |  | 70.0 / 70.0 | 80.0 / **81.0** | 90.0 |",
+    ]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import tables
 from documents import ROOT, SHARED, blocks, documents, needs_shared_data, planned
 from readme_table import whole, with_table
 
@@ -70,6 +71,20 @@ def test_the_readme_is_one_page_and_its_table_says_what_the_results_say():
     assert found.count("\n") <= 9  # a header, a rule and at most eight rows
     assert with_table(readme, found) == readme, "run: python tools/readme_table.py"
     assert with_table(readme, found.replace("| 5 |", "| 6 |")) != readme
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_the_tables_of_the_pages_say_what_the_results_say(name):
+    assert not list(tables.differing([name])), f"run: python tools/tables.py {name}"
+
+
+def test_a_table_takes_the_place_of_the_one_with_its_heading_and_no_other():
+    page = "# A\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n| a | c |\n|---|---|\n| 3 | 4 |\n"
+    changed = tables.with_table(page, "| a | c |\n|---|---|\n| 5 | 6 |\n| 7 | 8 |")
+    assert changed == page.replace("| 3 | 4 |", "| 5 | 6 |\n| 7 | 8 |")
+    for wrong in (page, page + page):
+        with pytest.raises(ValueError, match=r"[02] tables begin with: \| a \| (d|c) \|"):
+            tables.with_table(wrong, "| a | d |" if wrong == page else "| a | c |")
 
 
 @pytest.mark.slow
