@@ -1,10 +1,12 @@
 """Learns the priors and the calibration of ``auto`` from auxiliary tasks.
 
     python benchmarks/learn_auto.py --data-dir ../shared/data     # make learn-auto
+    python benchmarks/learn_auto.py --only two_views              # after a new checkpoint, in half of the time
 
 Writes nlpmeta/auto/priors.json and nlpmeta/auto/families.safetensors, in about 35 minutes of one core. Run it again
-whenever the shipped checkpoint changes. The tasks are ``auto_tasks.AUXILIARY``; the datasets and languages of the
-reported results are never read. Embeddings are cached on disk: a second run is faster.
+whenever the shipped checkpoint changes; one view and the families are those of the frozen encoder and stay the same.
+The tasks are ``auto_tasks.AUXILIARY``; the datasets and languages of the reported results are never read. Embeddings
+are cached on disk: a second run is faster.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from nlpmeta.auto.heads import features_of
 from nlpmeta.auto.judging import TEMPERATURES
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import NEAR_GUESSING
-from nlpmeta.auto.priors import FILE, Profile, Surface, held_out_quantiles
+from nlpmeta.auto.priors import FILE, Profile, Surface, held_out_quantiles, shipped_priors
 from nlpmeta.encoder.views import FROZEN, ScaledEncoder
 from nlpmeta.learners.base import Embed
 from nlpmeta.learners.start import starting_learner
@@ -213,6 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--checkpoint", default="default", help="as in nlpmeta adapt")
+    parser.add_argument("--only", choices=("two_views", "one_view"), help="learn one part; the other stays as it is")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     auto = starting_learner("auto", checkpoint=asked.checkpoint)
@@ -226,15 +229,19 @@ def main() -> None:
     with threadpool_limits(limits=1), torch.no_grad():
         pools = [family.pools(asked.data_dir) for family in AUXILIARY]
         table = table_of(auto, pools)
-        profiles = {}
+        profiles = {"two_views": shipped_priors().two_views, "one_view": shipped_priors().one_view}
         for name, learner, columns in (
             ("two_views", auto, slice(None)),
             ("one_view", frozen, auto.encoder.columns(FROZEN)),
         ):
+            if asked.only not in (None, name):
+                continue
             tasks = collect(learner, pools, table, columns)
             profiles[name], mixtures = profile(learner, tasks)
             report(name, profiles[name], mixtures)
-        write_families(FAMILIES_FILE, families(frozen, pools, tasks, lambda texts: table(texts)[:, columns]))
+            if learner is frozen:
+                known = families(frozen, pools, tasks, lambda texts, frozen=columns: table(texts)[:, frozen])
+                write_families(FAMILIES_FILE, known)
     files = auto.encoder.files
     facts = {"command": "python benchmarks/learn_auto.py", "families": [f.name for f in AUXILIARY]}
     facts |= {"encoder": files and files.digest, "seed": 0}

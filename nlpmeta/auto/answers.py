@@ -1,7 +1,7 @@
 """Answers beside a label: label sets, out-of-scope scores, what the examples add, suggestions of what to label next."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.diagnosis import diagnose, held_out, in_order
-from nlpmeta.auto.heads import seen
+from nlpmeta.auto.heads import CLASS_PRIOR, seen
 from nlpmeta.auto.judging import rows_held_out
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.auto.mismatch import (
@@ -111,7 +111,9 @@ def out_of_scope_scores(predictor: Predictor, queries: Texts) -> Tensor:
     if queries.features is None:
         queries = mixture.queries(queries.texts)
     features, n_views, n_shot = mixture.read(queries), mixture.n_views, mixture.n_shot
-    scores, prototypes = mixture.logits(queries).log_softmax(1), mixture.state["mixture/prototypes"]
+    even = {name: value for name, value in mixture.state.items() if name != CLASS_PRIOR}
+    scores = replace(mixture, state=even).logits(queries).log_softmax(1)  # rare classes are as much in scope as others
+    prototypes = mixture.state["mixture/prototypes"]
     if mixture.usual_likeness is None:  # one example of each class, or a model of an older release
         clues = scope_clues(scores, features, prototypes, n_views=n_views, n_shot=n_shot)
         return scope_scores(clues, profile.scope)
@@ -124,6 +126,17 @@ def out_of_scope_scores(predictor: Predictor, queries: Texts) -> Tensor:
 def knows_scope(predictor: Predictor) -> bool:
     """Whether ``out_of_scope_scores`` has something to go by."""
     return isinstance(predictor, Mixture) and predictor.held_out is not None
+
+
+def expecting(learner: Learner, class_prior: tuple[float, ...]) -> AutoHead:
+    """``auto`` for a task whose classes occur so often.
+
+    Raises:
+        NLPMetaError: if it is another method.
+    """
+    if not isinstance(learner, AutoHead):
+        raise NLPMetaError("How often classes occur (class_prior) is used by the method auto alone; leave it out.")
+    return learner.expecting(class_prior)
 
 
 def gives_report(learner: Learner) -> TypeGuard[AutoHead]:

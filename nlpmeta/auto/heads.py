@@ -14,7 +14,7 @@ from nlpmeta.encoder.merged import INNER
 from nlpmeta.encoder.text_encoder import TextEncoder
 from nlpmeta.encoder.views import ADAPTED, FROZEN, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
-from nlpmeta.learners.base import Learner, Support, Texts
+from nlpmeta.learners.base import Learner, Support, TaskState, Texts
 from nlpmeta.learners.logistic import LogisticHead
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.ridge import RidgeHead
@@ -44,6 +44,10 @@ BY_NAMES = {"names as 8 texts": 8.0, "names as 32 texts": 32.0}
 WITHOUT_NAMES = "logistic without names"
 NAMED = (WITHOUT_NAMES, *BY_NAMES)
 """The heads that are the same as others where the names of the classes say nothing."""
+BALANCE = 0.75
+"""How much of the lead of classes with more examples is taken back; chosen by ``benchmarks/unbalanced.py``."""
+CLASS_PRIOR = "mixture/class_prior"
+"""How often each class occurs, ``(n_way,)`` of sum 1, in the state of a task where that was said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +246,28 @@ def odds_of(cosines: Tensor, n_labels: int) -> Tensor:
 def _in_view(rows: Tensor, scale: float, scales: tuple[float, ...]) -> Tensor:
     """Rows ``(n, dim)`` for one view as rows for all, ``(n, n_views * dim)``: zeros for the others."""
     return torch.cat([rows if each == scale else torch.zeros_like(rows) for each in scales], dim=1)
+
+
+def lead_of(state: TaskState, *, tuned: bool = False) -> Tensor | float:
+    """What the score of each class is lowered by before heads are mixed, ``(n_way,)``.
+
+    That is the lead of classes with more examples, which says something of how often they occur and is left them in
+    part. Where it is known how often they occur, the whole lead is taken back and that takes its place; of what is
+    fine-tuned, which has no lead, nothing more is taken back.
+
+    Source: Saerens, Latinne and Decaestecker, Neural Computation 2002, equation 2.4, where the classifier takes all
+    classes to be equally frequent. Where we differ: every head is corrected, and the mixture's temperature undone.
+    """
+    lead, prior = state.get("mixture/leads", 0.0), state.get(CLASS_PRIOR)
+    if prior is None:
+        return lead
+    return lead / (1.0 if tuned else BALANCE) - state["mixture/temperature"] * (len(prior) * prior).log()
+
+
+def texts_seen(encoder: TextEncoder, scales: tuple[float, ...], texts: Sequence[str]) -> Texts:
+    """Texts with their embeddings at these scales: a view that no head reads is not computed."""
+    seen_by = encoder.select(scales) if isinstance(encoder, ScaledEncoder) else encoder
+    return Texts(tuple(texts), seen_by.encode(texts))
 
 
 def views_of(learner: Learner) -> tuple[float, ...]:

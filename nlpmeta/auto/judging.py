@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlpmeta.auto.heads import LIKE, Candidate, features_of, has_many, seen
+from nlpmeta.auto.heads import BALANCE, LIKE, Candidate, features_of, has_many, seen
 from nlpmeta.auto.mixture import mixed
 from nlpmeta.encoder.views import PASSES, ScaledEncoder
 from nlpmeta.episodes import by_label, deal_folds, most_have
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from nlpmeta.encoder.text_encoder import TextEncoder
 
 TEMPERATURES = torch.logspace(-3, 3, 31, base=2.0, device="cpu")
-BALANCE = 0.75
-"""How much of the lead of classes with more examples is taken back; chosen by ``benchmarks/unbalanced.py``."""
 JUDGE_AGAIN = 1.5
 """Heads are cross-validated again once the support set has grown or shrunk by this factor."""
 SMALLEST_SHARE = 0.05

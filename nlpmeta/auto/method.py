@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nlpmeta.auto.heads import (
+    CLASS_PRIOR,
     MISLEADING,
     NAME_WEIGHT,
     NAMED,
@@ -45,16 +46,7 @@ from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.views import ADAPTED, VIEWS, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import is_several
-from nlpmeta.learners.base import (
-    Embed,
-    Learner,
-    Option,
-    Support,
-    TaskState,
-    Texts,
-    class_means,
-    learners,
-)
+from nlpmeta.learners.base import Embed, Learner, Option, Support, TaskState, Texts, class_means, learners
 from nlpmeta.learners.inner_loop import BIAS
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.tuned import FineTuned, Rehearsal, are_enough, in_order, order_of
@@ -91,6 +83,7 @@ class AutoHead(Learner):
 
     differentiable = False
     learns_from_names = True
+    class_prior: tuple[float, ...] | None = None  # how often each class occurs, of sum 1; None for equally often
 
     def __init__(
         self,
@@ -135,6 +128,12 @@ class AutoHead(Learner):
             NLPMetaError: if they are negative.
         """
         return type(self)(self.encoder, **{**self.config(), "budget": budget}).eval()  # type: ignore[arg-type]
+
+    def expecting(self, class_prior: tuple[float, ...] | None) -> "AutoHead":
+        """The same method, all weights shared, for tasks whose classes occur so often."""
+        other = self.within(self.budget)
+        other.class_prior = class_prior
+        return other
 
     @cached_property
     def tuned(self) -> FineTuned:
@@ -288,13 +287,14 @@ class AutoHead(Learner):
             inner = candidate.head.adapt(seen(encoder, known, candidate)) | facts
             state |= {f"{name}/{key}": value for key, value in inner.items()}
         state["mixture/leads"] = leads(known.labels, known.n_way)
+        if self.class_prior is not None:
+            state[CLASS_PRIOR] = torch.tensor(self.class_prior, device=place)
         state["mixture/temperature"] = torch.tensor(temperature, device=place)
         scales = compared(scales_of([self._every[name] for name in heads]))
         features = columns_of(encoder, features_of(known), scales, computed=scales)
         n_views = len(scales) if isinstance(encoder, ScaledEncoder) else 1
         state["mixture/prototypes"] = means = class_means(features, known.labels, known.n_way)
-        usual = usual_likeness(features, known.labels, means, n_views=n_views)
-        if usual is not None:
+        if (usual := usual_likeness(features, known.labels, means, n_views=n_views)) is not None:
             state["mixture/usual_likeness"] = usual
         state["mixture/n_shot"] = torch.tensor(len(known) / known.n_way, device=place)
         return state

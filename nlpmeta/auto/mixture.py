@@ -9,15 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlpmeta.auto.heads import (
+    CLASS_PRIOR,
     PREFIX,
+    TUNED,
     Candidate,
     LabelHeads,
     columns_of,
     compared,
     features_of,
+    lead_of,
     line_of,
     means_of,
     scales_of,
+    texts_seen,
     views_of,
 )
 from nlpmeta.encoder.views import ScaledEncoder
@@ -48,7 +52,6 @@ class Mixture(Predictor):
     Attributes:
         heads: those that have a share.
         scales: of the encoder's adapters, those that the heads read.
-        lead: what the score of each class is lowered by, ``(n_way,)``.
         temperature: what the scores of the mixture are divided by.
         held_out: the log probabilities of the true classes of held-out texts, rising; ``None`` in a model of an older
             release, which has none of what follows either.
@@ -59,7 +62,6 @@ class Mixture(Predictor):
 
     heads: tuple[Head, ...]
     scales: tuple[float, ...]
-    lead: Tensor | float
     temperature: Tensor
     held_out: Tensor | None
     prototypes: Tensor | None
@@ -81,7 +83,6 @@ class Mixture(Predictor):
             state,
             heads=heads,
             scales=scales_of([head.candidate for head in heads]),
-            lead=state.get("mixture/leads", 0.0),
             temperature=state.get("mixture/temperature", torch.ones((), device=learner.encoder.device)),
             held_out=state.get("mixture/held_out"),
             prototypes=state.get("mixture/prototypes"),
@@ -109,10 +110,8 @@ class Mixture(Predictor):
         return len(compared(self.scales)) if isinstance(self.learner.encoder, ScaledEncoder) else 1
 
     def queries(self, texts: Sequence[str]) -> Texts:
-        """Texts with the embeddings that the heads read: a view that none of them sees is not computed."""
-        encoder = self.learner.encoder
-        seen = encoder.select(self.scales) if isinstance(encoder, ScaledEncoder) else encoder
-        return Texts(tuple(texts), seen.encode(texts))
+        """Texts with the embeddings that the heads read."""
+        return texts_seen(self.learner.encoder, self.scales, texts)
 
     def logits(self, queries: Texts) -> Tensor:
         scores, shares, temperature = self.parts(queries)
@@ -121,7 +120,7 @@ class Mixture(Predictor):
     def parts(self, queries: Texts) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of every head ``(n_heads, n_query, n_way)``, its share ``(n_heads,)``, the mixture's temperature."""
         known = queries if queries.features is not None else self.queries(queries.texts)
-        scores = torch.stack([self._scores(head, known) / head.scores_over - self.lead for head in self.heads])
+        scores = torch.stack([self._scores(head, known) for head in self.heads])
         return scores, torch.stack([head.share for head in self.heads]), self.temperature
 
     def problem(self) -> str:
@@ -132,6 +131,8 @@ class Mixture(Predictor):
                 return f"{name} is not a number from {SMALLEST_OPTION:g} to {LARGEST_OPTION}"
         if any(head.share.shape != () or not float(head.share) > 0 for head in self.heads):
             return "the share of a head is not positive"
+        if (prior := self.state.get(CLASS_PRIOR)) is not None and not bool((prior > 0).all()):
+            return f"{CLASS_PRIOR} holds a number that is not positive"
         if self.held_out is None:
             return ""
         encoder = self.learner.encoder
@@ -151,7 +152,8 @@ class Mixture(Predictor):
 
     def _scores(self, head: Head, queries: Texts) -> Tensor:
         features = self.view(head, queries) if head.candidate.scales else None
-        return head.candidate.head.logits(head.state, replace(queries, features=features))
+        scores = head.candidate.head.logits(head.state, replace(queries, features=features))
+        return scores / head.scores_over - lead_of(self.state, tuned=head.name == TUNED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,10 +203,8 @@ class OneVsRest(Predictor):
         return LabelHeads.of(means, lines, shares, level, scales, normalise=self.learner.encoder.normalise)
 
     def queries(self, texts: Sequence[str]) -> Texts:
-        """Texts with the embeddings that the heads read: a view that none of them sees is not computed."""
-        encoder = self.learner.encoder
-        seen = encoder.select(self.scales) if isinstance(encoder, ScaledEncoder) else encoder
-        return Texts(tuple(texts), seen.encode(texts))
+        """Texts with the embeddings that the heads read."""
+        return texts_seen(self.learner.encoder, self.scales, texts)
 
     def logits(self, queries: Texts) -> Tensor:
         known = queries if queries.features is not None else self.queries(queries.texts)
@@ -262,8 +262,7 @@ def usual_likeness(features: Tensor, labels: Tensor, prototypes: Tensor, *, n_vi
         n_views: how many views stand side by side.
     """
     counts = torch.bincount(labels, minlength=len(prototypes))[labels]
-    kept = counts > 1
-    if not bool(kept.any()):
+    if not bool((kept := counts > 1).any()):
         return None
     features, labels, counts = features[kept], labels[kept], counts[kept, None]
     others = (prototypes[labels] * counts - features) / (counts - 1)  # the mean of the class without the text itself

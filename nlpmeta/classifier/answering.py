@@ -1,15 +1,15 @@
 """What a fitted classifier answers: probabilities, labels, label sets, out-of-scope scores, the task report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 from typing_extensions import Self
 
 from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
-from nlpmeta.classifier.given import checked_pairs
+from nlpmeta.classifier.given import checked_pairs, class_prior_of, with_class_prior
 from nlpmeta.classifier.persistence import KeptClassifier, known_examples
 from nlpmeta.classifier.several import label_sets_of, several_given, thresholds_of
 from nlpmeta.data.inputs import check_kind, checked_texts
@@ -39,6 +39,29 @@ class AnsweringClassifier(KeptClassifier):
         They sum to 1, or are independent of each other where a text may have several labels.
         """
         return _probabilities(self.fitted_, self._scores(self.fitted_, X))
+
+    def set_class_prior(self, class_prior: "Mapping[Any, float] | None") -> Self:
+        """Say how often each class occurs among the texts to predict; without it all count as equally frequent.
+
+        Takes effect at once and is saved with the model; ``fit`` begins anew. Where some classes are frequent it makes
+        more of the answers right, and probabilities fit what is counted. Examples may be as many of each class as ever.
+
+        Source: Saerens, Latinne and Decaestecker, Neural Computation 2002, equation 2.4.
+
+        Args:
+            class_prior: shares, or counts such as those of last month, by label; what it does not name shares equally
+                what is left of 1. ``None`` for equally often again.
+
+        Raises:
+            DataError: if a label is no class, a number is not positive, or nothing is left for a class.
+            NLPMetaError: if the method is not ``auto``, or texts may have several labels.
+        """
+        return self._change(lambda before: with_class_prior(before or self.fitted_, class_prior))
+
+    @property
+    def class_prior_(self) -> "dict[Any, float] | None":
+        """How often each class occurs, by its label, where that was said (``set_class_prior``)."""
+        return class_prior_of(self.fitted_)
 
     @property
     def thresholds_(self) -> "NDArray[np.float32]":

@@ -163,7 +163,7 @@ class FewShotClassifier(AnsweringClassifier):
             if before is None:
                 return self._learned(learner, Examples.of(texts, labels).described(descriptions))
             examples = known_examples(before).plus(texts, labels).described(descriptions)
-            return self._learned(learner, examples, before=before.state)
+            return self._learned(learner, examples, before=before)
 
         learner: Learner = self.learner_ if hasattr(self, "learner_") else self._learner_for(texts)
         check_kind(texts, pairs=learner.encoder.pairs)
@@ -199,7 +199,7 @@ class FewShotClassifier(AnsweringClassifier):
         if isinstance(known.learner, ReadsStreams):
             raise NLPMetaError("This method learns a class from its examples; give add_class some texts.")
         examples = known_examples(known).with_class(label).described(described)
-        return self._learned(known.learner, examples, before=known.state)
+        return self._learned(known.learner, examples, before=known)
 
     def describe(self, descriptions: Descriptions) -> "FewShotClassifier":
         """Say in words what classes are, in place of what was said of them before; as ``descriptions`` of ``fit``.
@@ -213,7 +213,7 @@ class FewShotClassifier(AnsweringClassifier):
             known = before or self.fitted_
             if isinstance(known.learner, ReadsStreams):
                 raise reads_no_names(known.learner)
-            return self._learned(known.learner, known_examples(known).described(descriptions), before=known.state)
+            return self._learned(known.learner, known_examples(known).described(descriptions), before=known)
 
         return self._change(described)
 
@@ -231,7 +231,7 @@ class FewShotClassifier(AnsweringClassifier):
                 raise DataError(f"Without {label!r} one class would be left; a classifier needs at least two.")
             if isinstance(known.learner, ReadsStreams):
                 return ReadStream.of(known).without(known.learner, number).fitted(known.learner)
-            return self._learned(known.learner, known_examples(known).without(number), before=known.state)
+            return self._learned(known.learner, known_examples(known).without(number), before=known)
 
         return self._change(without)
 
@@ -249,7 +249,7 @@ class FewShotClassifier(AnsweringClassifier):
             number = known.number(old)
             if isinstance(known.learner, ReadsStreams):
                 return ReadStream.of(known).renamed(number, new).fitted(known.learner)
-            return self._learned(known.learner, known_examples(known).renamed(number, new), before=known.state)
+            return self._learned(known.learner, known_examples(known).renamed(number, new), before=known)
 
         return self._change(renamed)
 
@@ -290,7 +290,7 @@ class FewShotClassifier(AnsweringClassifier):
         examples: Examples,
         *,
         embed: "Embed | None" = None,
-        before: TaskState | None = None,
+        before: Fitted | None = None,
     ) -> Fitted:
         """What ``learner`` makes of ``examples``, from what was learned ``before`` if anything."""
         names = self._names_

@@ -10,22 +10,22 @@ import torch
 
 from nlpmeta.classifier.fitted import Examples, Fitted, checked_weights
 from nlpmeta.classifier.several import (
+    MOST_FOLDS,
     SeveralExamples,
     examples_from,
+    known_embeddings,
     marks_json,
     several_given,
     several_learned,
-    thresholds_of,
 )
 from nlpmeta.classifier.streaming import LabelsFile
 from nlpmeta.data import LabeledTexts
-from nlpmeta.data.inputs import checked_texts, is_unicode, values_of
+from nlpmeta.data.inputs import carried_class_prior, checked_class_prior, checked_texts, is_unicode, values_of
 from nlpmeta.data.labels import checked_labels, like, plain
 from nlpmeta.data.multilabel import gives_several, named_classes
-from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, ModelFolderError, NLPMetaError
 from nlpmeta.learners.abilities import Readapts, check_described, check_pairs, check_weighs, without_budget
-from nlpmeta.learners.base import Embed, Learner, Support, TaskState, Texts
+from nlpmeta.learners.base import Embed, Learner, Support
 from nlpmeta.storage.files import read_json, write_bytes, write_json
 from nlpmeta.storage.tensors import read_tensors
 
@@ -107,7 +107,7 @@ def learned(
     *,
     embed: Embed | None = None,
     names: Embed | None = None,
-    before: TaskState | None = None,
+    before: Fitted | None = None,
 ) -> Fitted:
     """What ``learner`` makes of ``examples``.
 
@@ -116,7 +116,7 @@ def learned(
         examples: what it learns from.
         embed: where all embeddings come from, if not from the encoder.
         names: where those of class names come from, if ``embed`` is not given.
-        before: what was learned from earlier examples, if anything.
+        before: what was learned from earlier examples, if anything; how often classes occur is kept.
     """
     at_least_two(examples.classes)
     of_texts = embed or learner.encoder.encode
@@ -134,10 +134,43 @@ def learned(
     if isinstance(learner, Readapts):  # the last bits of sums depend on the order, and on these what a solver finds
         ordered = examples.select(data.rows_in_order())
         support = _support(learner, ordered, ordered.data(), of_names)
-        state = learner.adapt(support) if before is None else learner.readapt(support, before)
+        state = learner.adapt(support) if before is None else learner.readapt(support, before.state)
     else:
         state = learner.adapt(_support(learner, examples, data, of_names))
-    return Fitted.of(learner, state, examples)
+    found = Fitted.of(learner, state, examples)
+    prior = None if before is None else class_prior_of(before)
+    return found if prior is None else with_class_prior(found, carried_class_prior(prior, found.classes.tolist()))
+
+
+def class_prior_of(fitted: Fitted) -> dict[object, float] | None:
+    """How often each class occurs, by its label, where that was said."""
+    from nlpmeta.auto.heads import CLASS_PRIOR
+
+    known = fitted.state.get(CLASS_PRIOR)
+    shares = () if known is None else (round(share, 6) for share in known.tolist())  # float32 has no more digits
+    return None if known is None else dict(zip(fitted.classes.tolist(), shares, strict=True))
+
+
+def with_class_prior(fitted: Fitted, given: object) -> Fitted:
+    """The same, for classes that occur so often; ``None`` for equally often.
+
+    Raises:
+        DataError: as ``checked_class_prior``.
+        NLPMetaError: if it is of another method than ``auto``, or texts have several labels.
+    """
+    from nlpmeta.auto.answers import expecting
+    from nlpmeta.auto.heads import CLASS_PRIOR
+
+    state = {name: value for name, value in fitted.state.items() if name != CLASS_PRIOR}
+    if given is not None:
+        shares = checked_class_prior(given, fitted.classes.tolist())
+        expecting(fitted.learner, shares)
+        if fitted.gives_sets:
+            raise NLPMetaError(
+                "Where texts have several labels each has a threshold of its own: leave class_prior out."
+            )
+        state[CLASS_PRIOR] = torch.tensor(shares, device=fitted.learner.encoder.device)
+    return replace(fitted, state=state)
 
 
 def support_of(learner: Learner, examples: Examples, embed: Embed) -> Support:
@@ -154,9 +187,6 @@ def _support(learner: Learner, examples: Examples, data: LabeledTexts, embed: Em
     return replace(support, weights=weights)
 
 
-MOST_FOLDS = 5
-
-
 @torch.no_grad()
 def held_out_probabilities(learner: Learner, examples: Examples) -> dict[int, torch.Tensor]:
     """For each example that can be held out, by its row, its class probabilities ``(n_way,)`` from the other folds.
@@ -167,7 +197,7 @@ def held_out_probabilities(learner: Learner, examples: Examples) -> dict[int, to
     from nlpmeta.metrics.scores import score_episode
 
     learner = without_budget(learner)
-    data, embed = examples.data(), _embed(learner, examples)
+    data, embed = examples.data(), known_embeddings(learner, examples)
     folds = FoldSampler.at_most(data, MOST_FOLDS, seed=0)
     found: dict[int, torch.Tensor] = {}
     if folds is None:
@@ -178,42 +208,6 @@ def held_out_probabilities(learner: Learner, examples: Examples) -> dict[int, to
         scored = score_episode(learner, episode, embed, weights=weights)
         found |= dict(zip(rows, scored.probabilities, strict=True))
     return found
-
-
-@torch.no_grad()
-def held_out_sets(
-    learner: Learner, examples: SeveralExamples
-) -> "tuple[NDArray[np.float32], NDArray[np.bool_]] | None":
-    """The probability of each label, ``(n, n_labels)``, and whether it is given, by what the other folds teach.
-
-    ``None`` where there are too few examples, or a label has its only ones in one fold and a name that says nothing.
-    By the heads alone where ``learner`` has a budget for fine-tuning.
-    """
-    from nlpmeta.episodes.index import multilabel_folds
-
-    learner = without_budget(learner)
-    embed = _embed(learner, examples) or learner.encoder.encode
-    folds = multilabel_folds(len(examples.texts), MOST_FOLDS, seed=0)
-    found, given = np.zeros(examples.marks.shape, np.float32), np.zeros(examples.marks.shape, bool)
-    for rest, out in folds:
-        known = tuple(examples.texts[row] for row in rest)
-        part = replace(examples, texts=known, labels=examples.labels[rest], features=None)
-        try:
-            fitted = several_learned(learner, part, embed, names=embed)
-        except DataError:
-            return None
-        texts = tuple(examples.texts[row] for row in out)
-        found[out] = fitted.predictor.logits(Texts(texts, embed(texts))).float().sigmoid().cpu().numpy()
-        given[out] = found[out] >= thresholds_of(fitted)
-    return (found, given) if folds else None
-
-
-def _embed(learner: Learner, examples: Examples) -> Embed | None:
-    """The embeddings that the examples hold; others are computed."""
-    features = examples.features
-    if learner.inputs != "embeddings" or features is None:
-        return None
-    return EmbeddingTable.of(learner.encoder, examples.texts[: len(features)], features)
 
 
 TEXTS_FILE, FEATURES_FILE = "support.json", "support.safetensors"

@@ -109,7 +109,7 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
         """
         from safetensors.torch import save
 
-        from nlpmeta.classifier.given import write_examples
+        from nlpmeta.classifier.given import class_prior_of, write_examples
         from nlpmeta.classifier.streaming import write_labels
         from nlpmeta.sharing import model_folder
 
@@ -125,6 +125,8 @@ class KeptClassifier(HasFitted, ModelHubMixin, ClassifierMixin, BaseEstimator, l
                 write_json(temporary / REPORT_FILE, report)
             if isinstance(fitted.learner, ReadsStreams):
                 facts["memory"] = asdict(_footprint(fitted))
+            if (prior := class_prior_of(fitted)) is not None:
+                facts["class_prior"] = {str(label): share for label, share in prior.items()}
             write_manifest(temporary, {"kind": "adapted", **facts})
 
     def push_to_hub(  # type: ignore[override]  # private by default, and never with the examples unless told

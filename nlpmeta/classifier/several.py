@@ -4,20 +4,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from nlpmeta.classifier.fitted import Described, Examples, Fitted
 from nlpmeta.data import LabeledTexts
 from nlpmeta.data.inputs import checked_texts, values_of
 from nlpmeta.data.labels import checked_labels, classes_of, joined, kind_of, words_of
 from nlpmeta.data.multilabel import Marks, MultiLabelTexts, checked_marks, gives_several
+from nlpmeta.encoder.table import EmbeddingTable
 from nlpmeta.errors import DataError, NLPMetaError, NotThereError
-from nlpmeta.learners.abilities import THRESHOLDS, GivesSeveral
-from nlpmeta.learners.base import Embed, Learner, learners
+from nlpmeta.learners.abilities import THRESHOLDS, GivesSeveral, without_budget
+from nlpmeta.learners.base import Embed, Learner, Texts, learners
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nlpmeta.storage.files import Json
+
+MOST_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +227,42 @@ def thresholds_of(fitted: Fitted) -> "NDArray[np.float32]":
         raise NotThereError("This model gives one label per text, so its labels have no thresholds.")
     found: NDArray[np.float32] = fitted.state[THRESHOLDS].float().sigmoid().cpu().numpy()
     return found
+
+
+def known_embeddings(learner: Learner, examples: Examples) -> Embed | None:
+    """The embeddings that the examples hold; others are computed."""
+    features = examples.features
+    if learner.inputs != "embeddings" or features is None:
+        return None
+    return EmbeddingTable.of(learner.encoder, examples.texts[: len(features)], features)
+
+
+@torch.no_grad()
+def held_out_sets(
+    learner: Learner, examples: SeveralExamples
+) -> "tuple[NDArray[np.float32], NDArray[np.bool_]] | None":
+    """The probability of each label, ``(n, n_labels)``, and whether it is given, by what the other folds teach.
+
+    ``None`` where there are too few examples, or a label has its only ones in one fold and a name that says nothing.
+    By the heads alone where ``learner`` has a budget for fine-tuning.
+    """
+    from nlpmeta.episodes.index import multilabel_folds
+
+    learner = without_budget(learner)
+    embed = known_embeddings(learner, examples) or learner.encoder.encode
+    folds = multilabel_folds(len(examples.texts), MOST_FOLDS, seed=0)
+    found, given = np.zeros(examples.marks.shape, np.float32), np.zeros(examples.marks.shape, bool)
+    for rest, out in folds:
+        known = tuple(examples.texts[row] for row in rest)
+        part = replace(examples, texts=known, labels=examples.labels[rest], features=None)
+        try:
+            fitted = several_learned(learner, part, embed, names=embed)
+        except DataError:
+            return None
+        texts = tuple(examples.texts[row] for row in out)
+        found[out] = fitted.predictor.logits(Texts(texts, embed(texts))).float().sigmoid().cpu().numpy()
+        given[out] = found[out] >= thresholds_of(fitted)
+    return (found, given) if folds else None
 
 
 def marks_json(examples: Examples) -> "list[Json] | None":

@@ -9,9 +9,9 @@ import numpy as np
 
 from nlpmeta.classifier.classifier import Descriptions, FewShotClassifier
 from nlpmeta.classifier.fitted import Examples
-from nlpmeta.classifier.given import checked_pairs, held_out_probabilities, held_out_sets
+from nlpmeta.classifier.given import checked_pairs, held_out_probabilities
 from nlpmeta.classifier.persistence import known_examples
-from nlpmeta.classifier.several import SeveralExamples, several_given
+from nlpmeta.classifier.several import SeveralExamples, held_out_sets, several_given
 from nlpmeta.data.inputs import values_of
 from nlpmeta.data.labels import Plain, kind_of, words_of
 from nlpmeta.data.multilabel import Marks

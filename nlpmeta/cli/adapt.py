@@ -54,6 +54,8 @@ EXAMPLES = """Examples:
 
   nlpmeta adapt --data mine.csv --shots all --test-data test.csv --budget 2min
 
+  nlpmeta adapt --data messages.csv --shots 10 --class-prior spam=0.1,ham=0.9
+
   nlpmeta adapt --data tagged.jsonl --shots 10
 
   nlpmeta adapt --data tagged.csv --label-separator ";" --shots all
@@ -81,6 +83,9 @@ InnerSteps = Annotated[
 ]
 Budget = Annotated[
     str, typer.Option(help="Time in which auto may fine-tune the encoder too, over all draws: 60s, 2min.")
+]
+ClassPrior = Annotated[
+    str | None, typer.Option(help="How often classes will occur: spam=0.1,ham=0.9, or 'data': as often as in the data.")
 ]
 Checkpoint = Annotated[str, typer.Option(help="Checkpoint to start from: default, none (frozen encoder), or a folder.")]
 Seed = Annotated[int, typer.Option(help="Random seed: which examples are drawn.", min=0)]
@@ -110,6 +115,7 @@ def adapt(
     method: Method = "auto",
     inner_steps: InnerSteps = None,
     budget: Budget = "0",
+    class_prior: ClassPrior = None,
     encoder: EncoderName = None,
     checkpoint: Checkpoint = "default",
     max_length: MaxLength = None,
@@ -152,7 +158,7 @@ def adapt(
         device=device, engine=check_engine(engine), seed=seed, n_draws=draws, suggest=suggest,
         text_column=text_column, label_column=label_column, lang_column=lang_column,
         form=TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator),
-        descriptions=descriptions, budget=seconds_of(budget, "--budget"),
+        descriptions=descriptions, budget=seconds_of(budget, "--budget"), class_prior=class_prior,
     )  # fmt: skip
     _run(request, out, overwrite=overwrite, include_support=include_support, as_json=json, quiet=quiet)
 

@@ -247,6 +247,8 @@ def info(
         described = facts.get("descriptions")
         if isinstance(described, dict):
             shown["descriptions"] = "; ".join(f"{name}: {_listed(texts)}" for name, texts in described.items())
+        if isinstance(prior := facts.get("class_prior"), dict):
+            shown["class prior"] = ", ".join(f"{name} {share:g}" for name, share in prior.items())
         if isinstance(taught := facts.get("taught"), dict):
             shown["taught"] = _taught(taught)
         out_facts(shown)

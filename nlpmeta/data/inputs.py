@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import cast
 
 import numpy as np
@@ -14,6 +15,7 @@ PAIR_COLUMNS = ("text_a", "text_b")
 """The columns of a table of pairs."""
 ORDER = ("first", "second")
 _MOST_NAMED = 8  # columns or keys, in a message
+_ENOUGH, _UNEQUAL = 50, 1.5  # texts that show how frequent classes are; how much more than its even share one has then
 
 
 class Pair(str):
@@ -162,6 +164,76 @@ def _checked(value: object, where: str) -> str:
     if not is_unicode(value):
         raise DataError(f"X must hold texts; {where} is not Unicode text (it contains a lone surrogate).")
     return value
+
+
+def checked_class_prior(given: object, classes: Sequence[object]) -> tuple[float, ...]:
+    """How often each of ``classes`` occurs, of sum 1, from shares or counts by label.
+
+    Classes that are not named share equally what the others leave of 1.
+
+    Raises:
+        DataError: if it is no mapping, a label is no class, a number is not positive, or nothing is left for a class.
+    """
+    if not isinstance(given, Mapping):
+        raise DataError(f"class_prior takes shares by label, such as {{'spam': 0.1}}; got {type(given).__name__}.")
+    for label, share in given.items():
+        if label not in classes:
+            raise DataError(
+                f"class_prior names {visible(repr(label))}, which is no class. Classes: {_listed(classes)}."
+            )
+        is_number = isinstance(share, Real) and not isinstance(share, bool | np.bool_)
+        if not is_number or not 0 < float(share) < float("inf"):
+            raise DataError(f"class_prior must hold positive numbers; that of {visible(repr(label))} is {share!r}.")
+    shares = {label: float(share) for label, share in given.items()}
+    total, unnamed = sum(shares.values()), [label for label in classes if label not in shares]
+    if unnamed and total >= 1:
+        raise DataError(
+            f"class_prior leaves nothing for {_listed(unnamed)}: what it names has {total:g} of 1. Give shares whose "
+            "sum is below 1, or name every class."
+        )
+    every = shares | dict.fromkeys(unnamed, (1 - total) / max(len(unnamed), 1))
+    return tuple(every[label] / sum(every.values()) for label in classes)
+
+
+def parsed_class_prior(asked: str, counts: Mapping[str, int]) -> Mapping[str, float]:
+    """What ``--class-prior`` says: shares or counts by label, or ``data`` for ``counts``, those of the data.
+
+    Raises:
+        DataError: names the part that says neither.
+    """
+    if asked == "data":
+        return {label: max(n, 1) for label, n in counts.items()}
+    found = dict[str, float]()
+    for part in asked.split(","):
+        label, sign, share = part.strip().rpartition("=")
+        try:
+            found[label] = float(share)
+        except ValueError:
+            sign = ""
+        if not sign or not label:
+            raise DataError(f"--class-prior takes shares such as spam=0.1,ham=0.9, or 'data'; got {visible(part)!r}.")
+    return found
+
+
+def unequally_frequent(counts: Mapping[str, int]) -> str | None:
+    """What to say of data whose classes are far from equally frequent, to somebody who has not said how frequent."""
+    total, most = sum(counts.values()), max(counts, key=counts.__getitem__)
+    if total < _ENOUGH or counts[most] * len(counts) < _UNEQUAL * total:
+        return None
+    return (
+        f"{100 * counts[most] / total:.0f} % of the data are {visible(repr(most), 60)}, and the model takes classes to "
+        "be equally frequent; --class-prior data, or shares such as spam=0.1,ham=0.9, makes more answers right"
+    )
+
+
+def carried_class_prior(known: Mapping[object, float], classes: Sequence[object]) -> dict[object, float]:
+    """What is known of how often classes occur after some came or went: a new class counts as one that is average."""
+    new, gone = [each for each in classes if each not in known], [each for each in known if each not in classes]
+    if len(new) == len(gone) == 1:  # it has another label
+        return {label: known[gone[0] if label == new[0] else label] for label in classes}
+    kept = {label: known[label] for label in classes if label in known}
+    left = (len(classes) - len(new)) / len(classes)
+    return {label: left * kept[label] / sum(kept.values()) if label in kept else 1 / len(classes) for label in classes}
 
 
 def is_unicode(text: str) -> bool:

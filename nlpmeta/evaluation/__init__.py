@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from nlpmeta.auto.answers import adapted_with_report, gives_report, most_worth_labelling
+from nlpmeta.auto.answers import adapted_with_report, expecting, gives_report, most_worth_labelling
 from nlpmeta.auto.diagnosis import tuned_share
 from nlpmeta.auto.mismatch import TaskReport
 from nlpmeta.classifier.classifier import FewShotClassifier
-from nlpmeta.data.inputs import holds_pairs
+from nlpmeta.data.inputs import checked_class_prior, holds_pairs, parsed_class_prior
 from nlpmeta.data.labels import one_but_for_case
 from nlpmeta.data.multilabel import perhaps_several
 from nlpmeta.encoder.compiling import embedding_with
@@ -103,11 +103,12 @@ def adapt_and_measure(
     learner = request.budgeted(learner, supports, say=say)
     with embedding_with(request.engine) as used, bars_within(show=show_progress):
         table = kept_table(learner, request.engine, used)
-        trial = run_trial(learner, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
+        told = _told_how_often(learner, request, read)
+        trial = run_trial(told, task, method=request.method, table=table, watch=watch, show_progress=show_progress)
         support, state, found = task.support, None, None
-        if gives_report(learner):
+        if gives_report(told):
             with watch.stage("look_at_the_support"):
-                support, state, found = adapted_with_report(learner.eval(), support, embed=table)
+                support, state, found = adapted_with_report(told.eval(), support, embed=table)
         classifier = FewShotClassifier.adapted(learner, support, embed=table, state=state)
         next_ones = None if read.candidates is None else _suggested(classifier, read, table)
     if say is not None and (share := tuned_share(classifier.state_)) is not None:
@@ -272,6 +273,15 @@ def _learner(request: AdaptRequest, read: Material) -> Learner:
         learner = of_pairs(learner)
         check_pairs(learner, read.task.support)
     return learner
+
+
+def _told_how_often(learner: Learner, request: AdaptRequest, read: Material) -> Learner:
+    """The learner that knows how often the classes occur, where that was said."""
+    if request.class_prior is None:
+        return learner
+    names = read.task.support.label_names
+    said = parsed_class_prior(request.class_prior, read.pool.with_classes(names).counts())
+    return expecting(learner, checked_class_prior(said, names))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from nlpmeta.auto.diagnosis import tuning_note
 from nlpmeta.data import LabeledTexts
+from nlpmeta.data.inputs import unequally_frequent
 from nlpmeta.data.languages import UnknownLanguageError, parse
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.engines import Engine, takes_compiled
@@ -58,11 +59,11 @@ class AdaptRequest:
         n_draws: support sets to draw and score.
         rare: what becomes of classes with fewer examples than ``n_shot``.
         suggest: a file of unlabelled texts, of which the ten to label next are named.
-        text_column: of tables, where it is not recognised.
-        label_column, lang_column: the same.
+        text_column, label_column, lang_column: of tables, where they are not recognised.
         form: how tables are written.
         descriptions: a table with the columns label and text that says in words what classes are.
         budget: the seconds in which ``auto`` may fine-tune the encoder, in all draws together.
+        class_prior: how often classes will occur: ``spam=0.1,ham=0.9``, or ``data``, as often as there.
     """
 
     data: str = "starter"
@@ -88,6 +89,7 @@ class AdaptRequest:
     form: TableForm = RECOGNISED
     descriptions: Path | None = None
     budget: float = 0.0
+    class_prior: str | None = None
 
     @property
     def name(self) -> str:
@@ -103,15 +105,10 @@ class AdaptRequest:
         }  # fmt: skip
         if self.engine.startswith("onnx"):
             wanted["engine"] = self.engine
-        if self.inner_steps is not None:
-            wanted["inner_steps"] = self.inner_steps
-        if self.max_length is not None:
-            wanted["max_length"] = self.max_length
-        if self.budget:
-            wanted["budget"] = self.budget
-        if self.descriptions is not None:
-            wanted["descriptions"] = Descriptions.of_file(self.descriptions).name
-        return wanted
+        given: dict[str, Json] = {"inner_steps": self.inner_steps, "max_length": self.max_length}
+        given |= {"budget": self.budget or None, "class_prior": self.class_prior}
+        given["descriptions"] = None if self.descriptions is None else Descriptions.of_file(self.descriptions).name
+        return wanted | {name: value for name, value in given.items() if value is not None}
 
     def learner(self) -> Learner:
         """The learner that is started from.
@@ -208,6 +205,8 @@ class Material:
                 sampler = KShotSampler(kept, n_shot=request.n_shot, seed=request.seed, test=test, rare=request.rare)
                 task = Task.of(sampler, n_draws=request.n_draws, seed=request.seed)
                 accounts = accounts_of(sampler, **files)
+        if request.n_shot is not None and request.method == "auto" and request.class_prior is None:
+            notes += filter(None, [unequally_frequent(kept.counts())])
         if say is not None:
             for line in [*notes, *map(str, accounts)]:
                 say(f"Note: {line}")

@@ -244,7 +244,7 @@ def plain_head(support: MultiLabelTexts, embed: Embed, *, held_out: bool = True)
 
 def _check(request: AdaptRequest) -> None:
     """Refuse what requires one label per text."""
-    asked = {"--suggest": request.suggest, "--inner-steps": request.inner_steps}
+    asked = {"--suggest": request.suggest, "--inner-steps": request.inner_steps, "--class-prior": request.class_prior}
     wrong = [name for name, value in asked.items() if value is not None]
     if wrong:
         raise NLPMetaError(f"{wrong[0]} requires one label per text; leave it out where texts have several.")

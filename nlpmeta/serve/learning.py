@@ -193,9 +193,7 @@ class Report:
 def fitted_to(known: Known, learner: Learner, embedder: Embedder, before: Fitted | None = None) -> Served:
     """What ``learner`` makes of what is stored of a model, from what it had learned ``before`` if anything."""
     with embedder.embedding():
-        fitted = learned(
-            learner, _examples(known), embed=learner.encoder.encode, before=None if before is None else before.state
-        )
+        fitted = learned(learner, _examples(known), embed=learner.encoder.encode, before=before)
     return Served(known.name, known.version, fitted, embedder)
 
 

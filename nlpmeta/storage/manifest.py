@@ -204,6 +204,8 @@ def describe(folder: Path) -> dict[str, Json]:
             "saved_by": f"nlpmeta {manifest['nlpmeta']}",
             "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         }
+        if "class_prior" in manifest:
+            facts["class_prior"] = {label: float(str(n)) for label, n in mapping(manifest["class_prior"]).items()}
         if "memory" in manifest:
             memory = mapping(manifest["memory"])
             facts["memory"] = {name: int(cast("int", memory[name])) for name in _MEMORY}
