@@ -13,6 +13,7 @@
 # make bench-names   results/names.json: no examples, the names of the classes alone or with a sentence about each
 # make bench-curves  results/curves.json, docs/curves.png: from no example to all of them (hours)
 # make bench-kinds   results/kinds.json: short trainings without a kind of task, measured on that kind
+# make bench-prior   results/class_prior.json: what it brings to say how often classes occur
 # make bench-frozen  results/frozen.json: the baselines on the frozen encoder
 # make bench-multilabel results/multilabel.json: several labels a text against one-vs-rest logistic regression
 # make docs          docs/api.md and docs/cli.md from the code, and the site in build/site
@@ -45,7 +46,7 @@ BENCH := $(BIN)/nlpmeta bench --data-dir $(DATA_DIR) --draws 3
 
 SLOW_LOG := .test-slow.log
 
-.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-curves bench-multilabel bench-frozen bench-spam bench-online bench-folds bench-shift bench-uneven bench-errors bench-serve bench-bulk bench-long bench-pairs bench-kinds docs clean
+.PHONY: demo test test-fast test-slow quality house audit fuzz lock bench bench-tuning bench-setfit bench-scaling bench-maml bench-predict bench-speed bench-streams bench-auto learn-auto bench-meta bench-wide bench-names bench-curves bench-multilabel bench-frozen bench-spam bench-online bench-folds bench-shift bench-uneven bench-errors bench-serve bench-bulk bench-long bench-pairs bench-kinds bench-prior docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nlpmeta adapt --lang sw --shots 5
@@ -120,6 +121,10 @@ bench-setfit: $(VENV)/.bench
 bench-scaling: $(VENV)/.bench
 	$(BENCH) --scaling --data clinc150 --methods auto@default --peers setfit --max-steps 3 --out results/scaling
 	$(BIN)/nlpmeta report results/scaling
+
+bench-prior: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/class_prior.py --data-dir $(DATA_DIR)
+	$(BIN)/python tools/tables.py class_prior
 
 bench-frozen: $(VENV)/.installed
 	$(BIN)/python benchmarks/frozen.py

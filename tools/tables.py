@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import auto_summary  # noqa: E402  # the benchmarks are scripts beside one another, not a package
+import class_prior  # noqa: E402
 import curves_shown  # noqa: E402
 import multilabel  # noqa: E402
 import names  # noqa: E402
@@ -56,6 +57,7 @@ def rows_of(name: str) -> list[dict[str, object]]:
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[], Sequence[str]]]] = {
     "meta": (("results.md", "evaluation.md", "evaluation.md"), lambda: printed(lambda: meta.show(rows_of("meta")))),
     "auto": (("adaptation.md", "adaptation.md"), lambda: printed(lambda: auto_summary.show(facts_of("auto")))),
+    "class_prior": (("adaptation.md",), lambda: (class_prior.table(rows_of("class_prior")),)),
     "curves": (("guides/many-examples.md",) * 3, lambda: curves_shown.tables(rows_of("curves"))),
     "names": (("results.md", "results.md"), lambda: names.tables(rows_of("names"))),
     "multilabel": (("evaluation.md",), lambda: (multilabel.table(rows_of("multilabel")),)),
