@@ -117,6 +117,7 @@ def test_it_is_saved_with_the_model_and_is_in_its_linear_heads(pool, encoder_fol
         ({"food": float("nan")}, "positive numbers; that of 'food' is nan"),
         ({"food": True}, "positive numbers; that of 'food' is True"),
         ({"food": "0.5"}, "positive numbers; that of 'food' is '0.5'"),
+        ({"food": 0.999999}, "gives money, sport less than 1e-05 of 1"),
         ([0.5, 0.5], "takes shares by label, such as {'spam': 0.1}; got list"),
     ],
 )
@@ -150,11 +151,26 @@ def test_other_methods_and_several_labels_refuse_it(encoder, pool):
     assert plain.set_class_prior(None).class_prior_ is None
 
 
-def test_a_state_with_a_share_that_is_not_positive_is_no_model(known):
-    state = known.state_ | {"mixture/class_prior": torch.tensor([0.5, 0.5, 0.0])}
+@pytest.mark.parametrize("shares", [[0.5, 0.5, 0.0], [0.5, 0.5, float("inf")], [0.5, 0.5, float("nan")]])
+def test_a_state_with_a_number_that_is_no_share_is_no_model(known, shares):
+    state = known.state_ | {"mixture/class_prior": torch.tensor(shares)}
     learner = known.learner_
-    assert "class_prior holds a number that is not positive" in learner.problem_of(state)
+    assert "class_prior holds a number that is no share" in learner.problem_of(state)
     assert isinstance(learner.predictor(known.state_), Mixture)
+
+
+def test_a_very_rare_class_stays_one_while_others_come(known):
+    known.set_class_prior({"food": 0.5, "money": 1.2e-5})
+    assert known.add_class("weather", ["rain", "snow"]).class_prior_["money"] == pytest.approx(2e-5, rel=0.1)
+
+
+def test_a_model_of_an_older_release_whose_mixture_had_no_temperature_takes_it_too(known, pool):
+    state = {name: value for name, value in known.state_.items() if name != "mixture/temperature"}
+    old = FewShotClassifier.adapted(
+        known.learner_, known.examples_.data(), embed=known.learner_.encoder.encode, state=state
+    )
+    before = old.predict_proba(pool.texts)[:, 0]
+    assert (old.set_class_prior({"food": 0.9}).predict_proba(pool.texts)[:, 0] > before).all()
 
 
 @pytest.fixture

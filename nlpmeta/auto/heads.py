@@ -261,7 +261,8 @@ def lead_of(state: TaskState, *, tuned: bool = False) -> Tensor | float:
     lead, prior = state.get("mixture/leads", 0.0), state.get(CLASS_PRIOR)
     if prior is None:
         return lead
-    return lead / (1.0 if tuned else BALANCE) - state["mixture/temperature"] * (len(prior) * prior).log()
+    over = state.get("mixture/temperature", torch.ones((), device=prior.device))
+    return lead / (1.0 if tuned else BALANCE) - over * (len(prior) * prior).log()
 
 
 def texts_seen(encoder: TextEncoder, scales: tuple[float, ...], texts: Sequence[str]) -> Texts:

@@ -131,8 +131,8 @@ class Mixture(Predictor):
                 return f"{name} is not a number from {SMALLEST_OPTION:g} to {LARGEST_OPTION}"
         if any(head.share.shape != () or not float(head.share) > 0 for head in self.heads):
             return "the share of a head is not positive"
-        if (prior := self.state.get(CLASS_PRIOR)) is not None and not bool((prior > 0).all()):
-            return f"{CLASS_PRIOR} holds a number that is not positive"
+        if (prior := self.state.get(CLASS_PRIOR)) is not None and not bool(((prior > 0) & (prior <= 1)).all()):
+            return f"{CLASS_PRIOR} holds a number that is no share"
         if self.held_out is None:
             return ""
         encoder = self.learner.encoder

@@ -15,6 +15,7 @@ PAIR_COLUMNS = ("text_a", "text_b")
 """The columns of a table of pairs."""
 ORDER = ("first", "second")
 _MOST_NAMED = 8  # columns or keys, in a message
+_LEAST_SHARE = 1e-5
 _ENOUGH, _UNEQUAL = 50, 1.5  # texts that show how frequent classes are; how much more than its even share one has then
 
 
@@ -192,7 +193,10 @@ def checked_class_prior(given: object, classes: Sequence[object]) -> tuple[float
             "sum is below 1, or name every class."
         )
     every = shares | dict.fromkeys(unnamed, (1 - total) / max(len(unnamed), 1))
-    return tuple(every[label] / sum(every.values()) for label in classes)
+    found = {label: every[label] / sum(every.values()) for label in classes}
+    if few := [label for label in classes if found[label] < _LEAST_SHARE]:
+        raise DataError(f"class_prior gives {_listed(few)} less than {_LEAST_SHARE:g} of 1, which nobody can know.")
+    return tuple(found.values())
 
 
 def parsed_class_prior(asked: str, counts: Mapping[str, int]) -> Mapping[str, float]:
@@ -232,8 +236,10 @@ def carried_class_prior(known: Mapping[object, float], classes: Sequence[object]
     if len(new) == len(gone) == 1:  # it has another label
         return {label: known[gone[0] if label == new[0] else label] for label in classes}
     kept = {label: known[label] for label in classes if label in known}
-    left = (len(classes) - len(new)) / len(classes)
-    return {label: left * kept[label] / sum(kept.values()) if label in kept else 1 / len(classes) for label in classes}
+    each = (len(classes) - len(new)) / len(classes) / max(sum(kept.values()), _LEAST_SHARE)
+    return {
+        label: max(each * kept[label], 2 * _LEAST_SHARE) if label in kept else 1 / len(classes) for label in classes
+    }
 
 
 def is_unicode(text: str) -> bool:
