@@ -33,10 +33,12 @@ class Case:
     processes: int = 1
     n_shot: int = 3
     chunk_tokens: int = 8192
+    mixed_precision: str = "no"
 
 
 CASES = (
     Case("all layers"),
+    Case("all layers, bf16", mixed_precision="bf16"),
     Case("top 6, lower cached", 6, True),
     Case("top 4", 4),
     Case("top 4, lower cached", 4, True),
@@ -110,6 +112,7 @@ def run(case: Case, steps: int, threads: int) -> dict[str, float]:
         checkpoint_every=10_000,
         chunk_tokens=case.chunk_tokens,
         lower_states="float16" if case.cached else "off",
+        mixed_precision=case.mixed_precision,
     )
     ceiling = [matrix_product_gflops()]
     for _ in range(2 if case.cached else 1):
@@ -161,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -172,10 +176,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         (user_cache() / "encoders").mkdir(parents=True, exist_ok=True)
         (Path(cache) / "encoders").symlink_to(user_cache() / "encoders")
-        for case in CASES:
+        for case in (each for each in CASES if arguments.only in each.name):
             rows[case.name] = in_processes(case, arguments.steps, arguments.threads, cache)
             if not arguments.json:
-                _print_row(case.name, rows[case.name], rows[CASES[0].name])
+                _print_row(case.name, rows[case.name], next(iter(rows.values())))
     if arguments.json:
         print(json.dumps({"threads": arguments.threads, "rows": rows}))
 

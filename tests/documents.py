@@ -166,6 +166,10 @@ def prepare(folder):
     export(swahili.select(rows), folder / "mine.csv")
     export(swahili.select(rows[::2]), folder / "train.csv")
     export(swahili.select(rows[1::2]), folder / "test.csv")
+    messages = [f"tukutane saa {i},ham" for i in range(1, 31)] + [
+        f"umeshinda zawadi namba {i},spam" for i in range(1, 11)
+    ]
+    (folder / "messages.csv").write_text("\n".join(["text,label", *messages, ""]), encoding="utf-8")
     (folder / "tickets.csv").write_text("id,text\n1,weka kengele saa moja\n2,cheza muziki\n", encoding="utf-8")
     others = [i for i in range(len(swahili)) if i % 22 >= 6]
     lines = "\n".join(swahili.select(others).texts) + "\n"

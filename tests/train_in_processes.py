@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from meta_task import noisy_learner, samplers
 
 from nlpmeta.learners.prototypical import PrototypicalNetwork
@@ -48,3 +49,5 @@ if __name__ == "__main__":
         run(Path(sys.argv[1]), spoiled="--spoiled" in sys.argv)
     except DivergedError as error:
         Path(sys.argv[1], f"diverged-{os.environ['RANK']}").write_text(str(error))
+    finally:  # else its threads may still run when the interpreter is gone, which aborts the process
+        torch.distributed.destroy_process_group()

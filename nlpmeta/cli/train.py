@@ -85,12 +85,18 @@ def train(
     from nlpmeta.training.recipe_files import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
+    from torch import distributed
+
     from nlpmeta.cli.console import say
     from nlpmeta.training.engine import run_recipe
 
-    run = run_recipe(
-        loaded, data_dir=data_dir, resume=resume, device=device, show_progress=not quiet, say=None if quiet else say
-    )
+    try:
+        run = run_recipe(
+            loaded, data_dir=data_dir, resume=resume, device=device, show_progress=not quiet, say=None if quiet else say
+        )
+    finally:  # else threads of the group may outlive the interpreter, which aborts a process that is done
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
     if run.is_main:
         _report(run, as_json=json)
 

@@ -75,7 +75,9 @@ def read_manifest(folder: Path) -> dict[str, Json]:
         raise NLPMetaError(f"There is no model folder {folder}. Make one with: nlpmeta adapt --lang sw --out {folder}")
     path = folder / MANIFEST
     if not path.exists():
-        raise NoModelFolderError(f"{folder} is not a model folder: it has no {MANIFEST}.")
+        lost = any(folder.glob("*.safetensors"))  # it was one
+        kind = ModelFolderError if lost else NoModelFolderError
+        raise kind(f"{folder} is not a model folder: it has no {MANIFEST}.")
     manifest = read_json(_checked(folder, MANIFEST))
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ModelFolderError(f"{path} is damaged (it lists no files). Save the model again.")
