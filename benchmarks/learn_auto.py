@@ -1,7 +1,7 @@
 """Learns the priors and the calibration of ``auto`` from auxiliary tasks.
 
     python benchmarks/learn_auto.py --data-dir ../shared/data     # make learn-auto
-    python benchmarks/learn_auto.py --only two_views              # after a new checkpoint, in half of the time
+    python benchmarks/learn_auto.py --only two_views              # after a new checkpoint; the rest stays
 
 Writes nlpmeta/auto/priors.json and nlpmeta/auto/families.safetensors, in about 35 minutes of one core. Run it again
 whenever the shipped checkpoint changes; one view and the families are those of the frozen encoder and stay the same.
