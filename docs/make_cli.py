@@ -37,6 +37,7 @@ SHARED = {
     "--no-header": "format of a table, where it is not detected",
     "--keep": "columns of the input table to keep in the output",
     "--descriptions": "a table of class descriptions",
+    "--class-prior": "how often classes will occur ([what it changes](adaptation.md#how-often-classes-occur))",
     "--shots": "examples of each class; 0 for the names alone; `all` for `adapt`, several numbers for the others",
     "--ways": "how many classes: a number, `all` for `evaluate` too",
     "--draws": "how many support sets are drawn",

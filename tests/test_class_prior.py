@@ -131,13 +131,13 @@ def test_shares_that_are_none_are_refused_and_nothing_is_changed(known, pool, gi
 def test_counts_are_as_good_as_shares_and_what_is_not_named_shares_the_rest():
     assert checked_class_prior({"a": 30, "b": np.int64(10)}, ["a", "b"]) == (0.75, 0.25)
     assert checked_class_prior({2: 0.5}, [1, 2, 3]) == (0.25, 0.5, 0.25)
-    assert parsed_class_prior("not spam=0.9, a=b=0.1", {}) == {"not spam": 0.9, "a=b": 0.1}
-    assert parsed_class_prior("data", {"a": 3, "b": 0}) == {"a": 3, "b": 1}
+    assert parsed_class_prior("not spam=0.9, a=b=0.1", word="data", counts={}) == {"not spam": 0.9, "a=b": 0.1}
+    assert parsed_class_prior("data", word="data", counts={"a": 3, "b": 0}) == {"a": 3, "b": 1}
     assert carried_class_prior({"a": 0.5, "b": 0.5}, ["a", "b"]) == {"a": 0.5, "b": 0.5}
     assert carried_class_prior({"a": 0.5, "b": 0.5}, ["c", "d"]) == {"c": 0.5, "d": 0.5}
     for wrong in ("spam", "spam=", "=0.1", "spam=x", ""):
         with pytest.raises(DataError, match="--class-prior takes shares such as spam=0.1,ham=0.9, or 'data'; got"):
-            parsed_class_prior(wrong, {})
+            parsed_class_prior(wrong, word="data", counts={})
 
 
 def test_other_methods_and_several_labels_refuse_it(encoder, pool):
@@ -227,3 +227,42 @@ def test_data_whose_classes_are_about_as_frequent_need_no_note():
     assert unequally_frequent({"a": 40, "b": 30}) is None
     assert unequally_frequent({"a": 20, "b": 2}) is None  # too few to know
     assert unequally_frequent({"a": 90, "b": 30}).startswith("75 % of the data are 'a'")
+
+
+@pytest.fixture
+def saved(pool, encoder_folder, tmp_path):
+    known = FewShotClassifier(encoder=str(encoder_folder)).fit(pool.texts[::4], pool.names()[::4])
+    known.save_pretrained(tmp_path / "model", include_support=True)
+    return tmp_path / "model"
+
+
+def test_teach_says_it_of_a_saved_model_and_takes_it_back(run, saved, pool):
+    code, out, _ = run("teach", saved, "--class-prior", "food=0.7,money=0.2,sport=0.1")
+    assert code == 0 and "occur: food 70 %, money 20 %, sport 10 %\nSaved:" in out
+    changed = FewShotClassifier.from_pretrained(saved)
+    assert changed.class_prior_ == PRIOR and len(changed.examples_.texts) == len(pool.texts[::4])
+    code, out, _ = run("teach", saved, "a new ball", "--label", "sport", "--json")
+    assert code == 0 and json.loads(out)["class_prior"] == PRIOR
+    code, out, _ = run("teach", saved, "--class-prior", "even")
+    assert code == 0 and "occur: equally often" in out
+    assert FewShotClassifier.from_pretrained(saved).class_prior_ is None
+    assert len(FewShotClassifier.from_pretrained(saved).examples_.texts) == len(pool.texts[::4]) + 1
+
+
+def test_teach_says_it_of_a_model_without_its_examples_and_of_labels_that_are_numbers(run, pool, encoder_folder, tmp_path):
+    numbers = [sorted(PRIOR).index(name) for name in pool.names()[::4]]
+    clf = FewShotClassifier(encoder=str(encoder_folder)).fit(pool.texts[::4], numbers)
+    clf.save_pretrained(tmp_path / "bare")
+    assert run("teach", tmp_path / "bare", "--class-prior", "1=0.5,0=0.4")[0] == 0
+    assert FewShotClassifier.from_pretrained(tmp_path / "bare").class_prior_ == {0: 0.4, 1: 0.5, 2: 0.1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("data", "shares such as spam=0.1,ham=0.9, or 'even'; got 'data'"), ("tea=0.1", "which is no class")],
+)
+def test_teach_refuses_what_says_nothing_and_changes_nothing(run, saved, asked, said):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    code, _, err = run("teach", saved, "a new ball", "--label", "sport", "--class-prior", asked)
+    assert code == 2 and said in err
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

@@ -217,6 +217,23 @@ def test_saved_models_are_served_by_the_names_of_their_folders_and_taught_withou
     assert len(FewShotClassifier.from_pretrained(tmp_path / "models" / "saved").examples_.texts) == 6
 
 
+def test_how_often_classes_occur_is_kept_by_a_saved_model_that_is_taught_here_and_loaded_again(tmp_path, encoder_folder):
+    classifier = FewShotClassifier(encoder=str(encoder_folder)).fit([t for t, _ in PAIRS], [n for _, n in PAIRS])
+    classifier.set_class_prior({"food": 0.01}).save_pretrained(tmp_path / "models" / "saved", include_support=True)
+
+    def expected(client, folder):
+        with zipfile.ZipFile(io.BytesIO(client.get("/v1/models/saved/download").content)) as file:
+            file.extractall(folder)
+        return FewShotClassifier.from_pretrained(folder / "saved").class_prior_["food"]
+
+    for new in ("rate", "loan"):
+        with client_of(tmp_path / "models") as client:  # the second time it is made of what was taught the first time
+            assert expected(client, tmp_path / f"before-{new}") == 0.01
+            teach(client, [(new, "money")], "saved")
+            settled(client, "saved")
+            assert expected(client, tmp_path / f"after-{new}") == 0.01
+
+
 def test_why_names_words(client):
     make(client)
     teach(client, PAIRS)

@@ -137,9 +137,13 @@ def learned(
         state = learner.adapt(support) if before is None else learner.readapt(support, before.state)
     else:
         state = learner.adapt(_support(learner, examples, data, of_names))
-    found = Fitted.of(learner, state, examples)
-    prior = None if before is None else class_prior_of(before)
-    return found if prior is None else with_class_prior(found, carried_class_prior(prior, found.classes.tolist()))
+    return with_class_prior_of(before, Fitted.of(learner, state, examples))
+
+
+def with_class_prior_of(before: Fitted | None, after: Fitted) -> Fitted:
+    """``after``, for classes as frequent as they are said to be in ``before``, if anything is said there."""
+    known = None if before is None else class_prior_of(before)
+    return after if known is None else with_class_prior(after, carried_class_prior(known, after.classes.tolist()))
 
 
 def class_prior_of(fitted: Fitted) -> dict[object, float] | None:

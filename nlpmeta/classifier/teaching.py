@@ -12,7 +12,7 @@ from nlpmeta.classifier.fitted import Examples
 from nlpmeta.classifier.given import checked_pairs, held_out_probabilities
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.classifier.several import SeveralExamples, held_out_sets, several_given
-from nlpmeta.data.inputs import values_of
+from nlpmeta.data.inputs import parsed_class_prior, values_of
 from nlpmeta.data.labels import Plain, kind_of, words_of
 from nlpmeta.data.multilabel import Marks
 from nlpmeta.errors import DataError
@@ -93,6 +93,22 @@ class Taught:
             "described": list(self.described),
             "cross_validation": {name: None if each is None else each.json() for name, each in held.items()},
         }
+
+
+NOTHING = Taught({}, 0, (), 0, 0)
+"""No example came in."""
+
+
+def expect(classifier: FewShotClassifier, asked: str) -> None:
+    """Say how often classes occur, as ``--class-prior`` has it: ``spam=0.1,ham=0.9``, or ``even`` for equally often.
+
+    Raises:
+        DataError: if it says neither, or something that ``set_class_prior`` refuses.
+        NLPMetaError: as ``set_class_prior``.
+    """
+    said = parsed_class_prior(asked, word="even", counts={})
+    labels = labels_like(classifier.classes_, list(said))
+    classifier.set_class_prior(dict(zip(labels, said.values(), strict=True)) or None)
 
 
 def teach(

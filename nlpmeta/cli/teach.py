@@ -39,6 +39,8 @@ EXAMPLES = """Examples:
 
   nlpmeta teach my-model --descriptions labels.csv
 
+  nlpmeta teach my-model --class-prior spam=0.1,ham=0.9   # how often classes will occur
+
   nlpmeta teach my-emotions "what a lovely surprise" --label "joy;surprise"   # several labels per text
 """
 SERVE_EXAMPLES = """Examples:
@@ -74,6 +76,9 @@ def teach(
     label: Annotated[str | None, typer.Option(help="The class of the texts, or several: 'joy;anger'.")] = None,
     data: Annotated[str | None, typer.Option(help="Table of texts and labels, as for adapt.")] = None,
     descriptions: DescriptionsFile = None,
+    class_prior: Annotated[
+        str | None, typer.Option(help="How often classes will occur: spam=0.1,ham=0.9; 'even': equally often.")
+    ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     label_separator: LabelSeparator = None,
@@ -94,7 +99,7 @@ def teach(
     """
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.persistence import REPORT_FILE
-    from nlpmeta.classifier.teaching import labels_like, report_after
+    from nlpmeta.classifier.teaching import NOTHING, expect, labels_like, report_after
     from nlpmeta.classifier.teaching import teach as learn
     from nlpmeta.cli.console import out_json
     from nlpmeta.data.labels import checked_labels, joined
@@ -107,7 +112,7 @@ def teach(
     form = TableForm(delimiter, encoding, header=not no_header, label_separator=label_separator)
     read = partial(load_source, text_column=text_column, label_column=label_column, form=form)
     said = None if descriptions is None else Descriptions.of_file(descriptions)
-    some = texts or label is not None or data or said is None
+    some = texts or label is not None or data or (said is None and class_prior is None)
     new, names, several = _examples(texts or [], label, data, read) if some else ([], [], False)
     classifier = FewShotClassifier.from_pretrained(model, device=device, engine=check_engine(engine))
     sets = _sets(names, classifier, several=several, separator=label_separator or ";")
@@ -115,15 +120,20 @@ def teach(
     classes = joined(classifier.classes_, checked_labels(flat)) if flat else classifier.classes_
     rest = iter(flat)
     labels = [[next(rest) for _ in each] for each in sets] if classifier.fitted_.gives_sets else flat
-    taught = learn(classifier, new, labels, descriptions=None if said is None else said.of(classes))
-    if taught.changes or out is not None:
+    taught = NOTHING
+    if some or said is not None:
+        taught = learn(classifier, new, labels, descriptions=None if said is None else said.of(classes))
+    if class_prior is not None:
+        expect(classifier, class_prior)
+    if taught.changes or class_prior is not None or out is not None:
         report = report_after(optional_json(Path(model) / REPORT_FILE), taught, classifier)
         keeps = classifier.fitted_.examples is not None  # a method that reads a stream keeps none
         classifier.save_pretrained(target, overwrite=out is None, report=report, include_support=keeps)
     if json:
-        out_json({**taught.json(), "n_way": len(classifier.classes_), "out": str(target)})
+        prior = {str(name): share for name, share in (classifier.class_prior_ or {}).items()}
+        out_json({**taught.json(), "class_prior": prior, "n_way": len(classifier.classes_), "out": str(target)})
     else:
-        _show(taught, target, classifier, quiet=quiet)
+        _show(taught, target, classifier, quiet=quiet, expected=class_prior is not None)
 
 
 def _target(model: str, out: Path | None) -> Path:
@@ -155,7 +165,9 @@ def _examples(
     if bool(texts) != (label is not None):
         raise NLPMetaError('Texts and --label go together: nlpmeta teach MODEL "a text" --label NAME.')
     if not texts and data is None:
-        raise NLPMetaError("Nothing to teach: give --data FILE, --descriptions FILE, or texts with --label.")
+        raise NLPMetaError(
+            "Nothing to teach: give --data FILE, --descriptions FILE, --class-prior SHARES, or texts with --label."
+        )
     if empty := [number for number, text in enumerate(texts, 1) if not text.strip()]:
         raise NLPMetaError(f"Text {empty[0]} is empty; leave it out.")
     names: list[str | list[str]] = [label or "" for _ in texts]
@@ -189,9 +201,13 @@ def _sets(
     return [[name] if isinstance(name, str) else name for name in names]
 
 
-def _show(taught: "Taught", target: Path, classifier: "FewShotClassifier", *, quiet: bool) -> None:
+def _show(taught: "Taught", target: Path, classifier: "FewShotClassifier", *, quiet: bool, expected: bool) -> None:
     from nlpmeta.cli.console import out, out_table, printable, say
     from nlpmeta.data.labels import one_but_for_case, words_of
+
+    if expected:
+        each = (f"{label} {100 * share:.3g} %" for label, share in (classifier.class_prior_ or {}).items())
+        out(printable(f"Classes are expected to occur: {', '.join(each) or 'equally often'}"))
 
     if not quiet and taught.n_known:
         some = "1 example is" if taught.n_known == 1 else f"{taught.n_known} examples are"
@@ -203,7 +219,7 @@ def _show(taught: "Taught", target: Path, classifier: "FewShotClassifier", *, qu
         else:
             say(f"Note: {some} in the model under another label too; kept under each.")
     if not taught.changes:
-        out(f"Nothing new: {target} stays as it is")
+        out(f"Saved: {target}" if expected else f"Nothing new: {target} stays as it is")
         return
     if taught.described:
         out(printable(f"Described: {', '.join(taught.described)}"))

@@ -199,13 +199,13 @@ def checked_class_prior(given: object, classes: Sequence[object]) -> tuple[float
     return tuple(found.values())
 
 
-def parsed_class_prior(asked: str, counts: Mapping[str, int]) -> Mapping[str, float]:
-    """What ``--class-prior`` says: shares or counts by label, or ``data`` for ``counts``, those of the data.
+def parsed_class_prior(asked: str, *, word: str, counts: Mapping[str, int]) -> Mapping[str, float]:
+    """What ``--class-prior`` says: shares or counts by label, or a ``word`` that stands for these ``counts``.
 
     Raises:
         DataError: names the part that says neither.
     """
-    if asked == "data":
+    if asked.strip() == word:
         return {label: max(n, 1) for label, n in counts.items()}
     found = dict[str, float]()
     for part in asked.split(","):
@@ -215,7 +215,7 @@ def parsed_class_prior(asked: str, counts: Mapping[str, int]) -> Mapping[str, fl
         except ValueError:
             sign = ""
         if not sign or not label:
-            raise DataError(f"--class-prior takes shares such as spam=0.1,ham=0.9, or 'data'; got {visible(part)!r}.")
+            raise DataError(f"--class-prior takes shares such as spam=0.1,ham=0.9, or {word!r}; got {visible(part)!r}.")
     return found
 
 

@@ -280,7 +280,7 @@ def _told_how_often(learner: Learner, request: AdaptRequest, read: Material) -> 
     if request.class_prior is None:
         return learner
     names = read.task.support.label_names
-    said = parsed_class_prior(request.class_prior, read.pool.with_classes(names).counts())
+    said = parsed_class_prior(request.class_prior, word="data", counts=read.pool.with_classes(names).counts())
     return expecting(learner, checked_class_prior(said, names))
 
 

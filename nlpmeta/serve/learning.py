@@ -21,7 +21,7 @@ from nlpmeta.auto.answers import LabelSet, label_sets, most_worth_labelling
 from nlpmeta.classifier.classifier import FewShotClassifier
 from nlpmeta.classifier.explaining import Suspect, suspects
 from nlpmeta.classifier.fitted import Examples, Fitted
-from nlpmeta.classifier.given import learned
+from nlpmeta.classifier.given import learned, with_class_prior_of
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.classifier.several import thresholds_of
 from nlpmeta.data import wordless
@@ -190,10 +190,16 @@ class Report:
         return self.correct / self.held_out if self.held_out else None
 
 
-def fitted_to(known: Known, learner: Learner, embedder: Embedder, before: Fitted | None = None) -> Served:
-    """What ``learner`` makes of what is stored of a model, from what it had learned ``before`` if anything."""
+def fitted_to(
+    known: Known, learner: Learner, embedder: Embedder, before: Fitted | None = None, *, saved: Fitted | None = None
+) -> Served:
+    """What ``learner`` makes of what is stored of a model, from what it had learned ``before`` if anything.
+
+    Of the model that was ``saved``, from which it was taught on, only how often classes occur is kept.
+    """
     with embedder.embedding():
         fitted = learned(learner, _examples(known), embed=learner.encoder.encode, before=before)
+    fitted = with_class_prior_of(saved, fitted) if before is None else fitted
     return Served(known.name, known.version, fitted, embedder)
 
 

@@ -252,14 +252,11 @@ class Models:
     def _fitted(self, known: Known, before: "Served | None" = None) -> "Served":
         from nlpmeta.serve.learning import fitted_to
 
-        learner = before.fitted.learner if before else self._learner_of(known)
-        earlier = before.fitted if before is not None and before.fitted.examples is not None else None
-        return fitted_to(known, learner, self.embedder_of(learner.encoder), earlier)
-
-    def _learner_of(self, known: Known) -> "Learner":
-        if known.folder and known.name in self._folders:
-            return self._loaded(known.name).fitted.learner
-        return self.learner
+        saved = known.folder and known.name in self._folders
+        start = before.fitted if before else self._loaded(known.name).fitted if saved else None
+        learner = start.learner if start else self.learner
+        earlier = start if before and before.fitted.examples is not None else None
+        return fitted_to(known, learner, self.embedder_of(learner.encoder), earlier, saved=start)
 
     def _loaded(self, name: str) -> "Served":
         from nlpmeta.classifier.classifier import FewShotClassifier
