@@ -249,7 +249,9 @@ def test_teach_says_it_of_a_saved_model_and_takes_it_back(run, saved, pool):
     assert len(FewShotClassifier.from_pretrained(saved).examples_.texts) == len(pool.texts[::4]) + 1
 
 
-def test_teach_says_it_of_a_model_without_its_examples_and_of_labels_that_are_numbers(run, pool, encoder_folder, tmp_path):
+def test_teach_says_it_of_a_model_without_its_examples_and_of_labels_that_are_numbers(
+    run, pool, encoder_folder, tmp_path
+):
     numbers = [sorted(PRIOR).index(name) for name in pool.names()[::4]]
     clf = FewShotClassifier(encoder=str(encoder_folder)).fit(pool.texts[::4], numbers)
     clf.save_pretrained(tmp_path / "bare")

@@ -217,7 +217,9 @@ def test_saved_models_are_served_by_the_names_of_their_folders_and_taught_withou
     assert len(FewShotClassifier.from_pretrained(tmp_path / "models" / "saved").examples_.texts) == 6
 
 
-def test_how_often_classes_occur_is_kept_by_a_saved_model_that_is_taught_here_and_loaded_again(tmp_path, encoder_folder):
+def test_how_often_classes_occur_is_kept_by_a_saved_model_that_is_taught_here_and_loaded_again(
+    tmp_path, encoder_folder
+):
     classifier = FewShotClassifier(encoder=str(encoder_folder)).fit([t for t, _ in PAIRS], [n for _, n in PAIRS])
     classifier.set_class_prior({"food": 0.01}).save_pretrained(tmp_path / "models" / "saved", include_support=True)
 
