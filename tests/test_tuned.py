@@ -15,23 +15,15 @@ from nlpmeta.episodes import held_out_rows
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.base import Support, Texts
-from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT, class_loss
-from nlpmeta.learners.tuned import (
-    LOOKS,
-    FineTuned,
-    _batches,
-    _rate,
-    _rows,
-    _temperature,
-    in_order,
-)
+from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT, batches, class_loss
+from nlpmeta.learners.tuned import BATCH, LOOKS, TEMPERATURES, FineTuned, Rehearsal, _parted, _rows, in_order
 
 
 @pytest.fixture
 def learner():
     encoder = make_encoder(dropout=0.0)
     add_adapter(encoder, AdapterSettings(rank=2), seed=0)
-    return FineTuned(encoder, inner_steps=10, adapter_rate=0.02).eval()
+    return FineTuned(encoder, inner_steps=12, adapter_rate=0.02).eval()
 
 
 @pytest.fixture
@@ -53,38 +45,67 @@ def test_a_fifth_of_each_class_is_held_out_and_one_text_of_a_class_that_has_few(
     assert held_out_rows([support.texts[row] for row in alone], support.labels[alone].tolist(), one_in=5, least=5) == []
 
 
-def test_rates_rise_and_then_fall_to_nothing():
-    rates = [_rate(step, 40) for step in range(41)]
-    assert rates[3] == max(rates) == 1 and rates[0] == 0.25 and rates[40] == 0
-    np.testing.assert_allclose(np.diff(rates[3:]), -1 / 36, atol=0.03)
-    assert _rate(0, 1) == 1
+def test_more_steps_go_on_from_fewer(learner, support):
+    """The rate stays and the weights are averaged, so that a look is what so many steps would have given."""
+    start = learner._start(support)
+    looks = learner.trained(support.texts, start, 12, class_loss(support), looks=LOOKS)
+    for look, steps in enumerate((0, 3, 6, 9, 12)):
+        alone = learner.trained(support.texts, start, steps, class_loss(support))[-1]
+        assert all(torch.equal(alone[name], looks[look][name]) for name in alone), steps
+
+
+def test_weights_are_the_mean_over_the_last_pass_or_half(learner, support):
+    """Found from the weights after each step, which a mean over one step is."""
+    few = _rows(support, range(3 * BATCH))  # three steps are a pass
+    start, loss_of = learner._start(few), class_loss(few)
+    mean, weights, plain = start[WEIGHT], list[torch.Tensor](), torch.optim.AdamW.step
+
+    def step_and_look(optimiser):
+        plain(optimiser)
+        weights.append(optimiser.param_groups[-1]["params"][0].detach().clone())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step_and_look)
+        found = learner.trained(few.texts, start, 8, loss_of)[-1]
+    assert len(weights) == 8
+    for step, each in enumerate(weights, 1):
+        mean = mean + (each - mean) / max(min(step / 2, 3), 1)
+    torch.testing.assert_close(found[WEIGHT], mean)
+    assert not torch.allclose(found[WEIGHT], weights[-1], atol=1e-3)
 
 
 def test_every_text_comes_once_before_any_comes_again():
-    batches = _batches(40)
-    rows = [row for _ in range(5) for row in next(batches)]
+    each = batches(40, 16)
+    rows = [row for _ in range(5) for row in next(each)]
     assert sorted(rows[:40]) == sorted(rows[40:80]) == list(range(40))
-    assert sorted(next(_batches(5))[:5]) == list(range(5))
+    assert sorted(next(batches(5, 16))[:5]) == list(range(5))
 
 
-@pytest.mark.parametrize(("rate", "at_the_end"), [(0.02, True), (0.3, False)])
-def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(learner, support, rate, at_the_end):
+@pytest.mark.parametrize(("rate", "steps"), [(0.005, 12), (0.05, 6), (0.3, 0)])
+def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(learner, support, rate, steps):
     learner.adapter_rate = rate
     ordered = in_order(support)
     rows = held_out_rows(ordered.texts, ordered.labels.tolist(), one_in=5, least=5)
     rest, out = _rows(ordered, sorted(set(range(len(ordered))) - set(rows))), _rows(ordered, rows)
-    states = learner.trained(rest.texts, learner._start(rest), 10, class_loss(rest), looks=LOOKS)
+    assert _parted(ordered)[0] == rows and _parted(ordered)[1].texts == rest.texts
+    states = learner.trained(rest.texts, learner._start(rest), 12, class_loss(rest), looks=LOOKS)
     assert len(states) == 1 + LOOKS
-    losses = [float(F.cross_entropy(learner.logits(state, out), out.labels)) for state in states]
-    best = int(np.argmin(losses))
-    assert (best == LOOKS) == at_the_end, losses  # or the test would say nothing
-    wanted = learner.trained(ordered.texts, learner._start(ordered), 2 * best, class_loss(ordered))[-1]
-    over = _temperature(learner.logits(states[best], out), out.labels)
-    found = learner.adapt(support)
-    torch.testing.assert_close(found[WEIGHT], wanted[WEIGHT] / over)
-    torch.testing.assert_close(found[BIAS], wanted[BIAS] / over)
-    name = next(name for name in found if name.startswith(ADAPTER))
-    torch.testing.assert_close(found[name], wanted[name])
+    scores = [learner.logits(state, out) for state in states]
+    losses = [[float(F.cross_entropy(each / t, out.labels)) for t in TEMPERATURES] for each in scores]
+    best, over = np.unravel_index(np.argmin(losses), np.shape(losses))
+    tried = learner.rehearsed(ordered)
+    assert (tried.steps, tried.over) == (3 * best, TEMPERATURES[over])
+    assert tried.steps == steps
+    torch.testing.assert_close(tried.scores, scores[best] / tried.over)
+    found, wanted = learner.adapt(support), learner.read_again(ordered.texts, states[best], class_loss(ordered))
+    if not steps:  # what it starts from is then that of all texts
+        wanted = learner._start(ordered)
+    again = learner.learned(ordered, Rehearsal(tried.steps, tried.over))  # as after more examples came
+    for state in (found, again):
+        torch.testing.assert_close(state[WEIGHT], wanted[WEIGHT] / tried.over)
+        torch.testing.assert_close(state[BIAS], wanted[BIAS] / tried.over)
+        name = next(name for name in state if name.startswith(ADAPTER))
+        torch.testing.assert_close(state[name], wanted[name])
 
 
 def test_adapters_are_learned_and_those_of_the_learner_stay(learner, support):
@@ -116,18 +137,11 @@ def test_no_step_is_logistic_regression(learner, support):
     state, start = still.adapt(support), still._start(in_order(support))
     ratio = state[WEIGHT] / start[WEIGHT]
     torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))
-    assert still.inner_steps == 0 and learner.inner_steps == 10
+    assert still.inner_steps == 0 and learner.inner_steps == 12
     with pytest.raises(NLPMetaError, match="inner_steps"):
         learner.stepping(-1)
     with pytest.raises(NLPMetaError, match="layers"):
         FineTuned(learner.encoder, layers=9)
-
-
-def test_the_temperature_is_the_likeliest():
-    scores = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]])
-    assert _temperature(scores, torch.tensor([0, 1, 0, 1])) == pytest.approx(0.1)
-    unsure = _temperature(scores, torch.tensor([0, 1, 0, 0]))  # odds of three to one: log 3 = 2 / t
-    assert unsure == pytest.approx(2 / np.log(3), rel=0.06)
 
 
 def test_many_owners_get_their_own_answers(learner, support, pool):

@@ -47,7 +47,7 @@ from nlpmeta.encoder.views import ADAPTED, VIEWS, ScaledEncoder
 from nlpmeta.errors import NLPMetaError
 from nlpmeta.learners.abilities import is_several
 from nlpmeta.learners.base import Embed, Learner, Option, Support, TaskState, Texts, class_means, learners
-from nlpmeta.learners.inner_loop import BIAS
+from nlpmeta.learners.inner_loop import BIAS, MOST_INNER_STEPS
 from nlpmeta.learners.prototypical import PrototypicalNetwork
 from nlpmeta.learners.tuned import FineTuned, Rehearsal, are_enough, in_order, order_of
 from nlpmeta.settings import check_positive
@@ -139,7 +139,7 @@ class AutoHead(Learner):
     def tuned(self) -> FineTuned:
         """What fine-tunes, on the encoder that the heads read."""
         plain = self.encoder.plain() if isinstance(self.encoder, ScaledEncoder) else self.encoder
-        return FineTuned(plain, name_weight=NAME_WEIGHT).eval()
+        return FineTuned(plain, inner_steps=MOST_INNER_STEPS, name_weight=NAME_WEIGHT).eval()
 
     @property
     def reads_names(self) -> bool:

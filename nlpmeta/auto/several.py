@@ -17,7 +17,7 @@ from nlpmeta.episodes import fingerprints
 from nlpmeta.episodes.index import multilabel_folds
 from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.base import Embed, Learner, TaskState, Texts, class_means
-from nlpmeta.learners.inner_loop import BIAS, WEIGHT
+from nlpmeta.learners.inner_loop import BIAS, WEIGHT, LossOf
 from nlpmeta.learners.tuned import HELD_OUT, FineTuned
 
 NAME_WEIGHT = 5.0
@@ -247,7 +247,10 @@ def several_beside_tuned(
         return state
     few = learn_several(learner, rest, embed, None)
     known = OneVsRest.of(learner, {}, few).logits(Texts(out.texts, embed(out.texts))).cpu().double()
-    found = tuned.logits(_fine_tuned(tuned, learner, few, rest, steps), Texts(out.texts)).cpu().double()
+    weight, bias = (few[name] for name in line_of(ADAPTED, views_of(learner)))
+    start = tuned.with_head(SHARPNESS * weight, SHARPNESS * (bias - MIDDLE))
+    tried = tuned.trained(rest.texts, start, steps, _label_loss(rest, weight))[-1]
+    found = tuned.logits(tried | _about_zero(tuned, tried, rest), Texts(out.texts)).cpu().double()
     losses, usual = list[float](), known.std(0).mean() / found.std(0).mean().clamp(min=1e-6)
     for times in (0.0, *SPREADS):
         scaled = times * usual * (found - found.mean(0)) + known.mean(0)
@@ -259,7 +262,8 @@ def several_beside_tuned(
         return state
     spread = SPREADS[best - 1] * usual
     level = known.mean(0) - spread * found.mean(0)
-    whole = _fine_tuned(tuned, learner, state, data, steps)
+    whole = tuned.read_again(data.texts, tried, _label_loss(data, weight))
+    whole = whole | _about_zero(tuned, whole, data)
     spread, level = spread.to(whole[WEIGHT]), level.to(whole[WEIGHT])
     whole[WEIGHT], whole[BIAS] = spread * whole[WEIGHT], spread * whole[BIAS] + level
     one = torch.ones((), device=whole[WEIGHT].device)
@@ -267,12 +271,12 @@ def several_beside_tuned(
     return state | {f"{TUNED}/{name}": value for name, value in (whole | facts).items()}
 
 
-def _fine_tuned(tuned: FineTuned, learner: Learner, heads: TaskState, data: MultiLabelTexts, steps: int) -> TaskState:
-    """``tuned`` after so many steps from the regression among ``heads``; the mean of its log-odds is 0."""
-    weight, bias = (heads[name] for name in line_of(ADAPTED, views_of(learner)))
-    marks = torch.from_numpy(data.matrix()).to(weight)
-    start = tuned.with_head(SHARPNESS * weight, SHARPNESS * (bias - MIDDLE))
-    found = tuned.trained(
-        data.texts, start, steps, lambda odds, rows: F.binary_cross_entropy_with_logits(odds, marks[rows])
-    )[-1]
-    return found | {BIAS: found[BIAS] - tuned.logits(found, Texts(data.texts)).mean(0)}
+def _label_loss(data: MultiLabelTexts, like: Tensor) -> LossOf:
+    """Binary cross-entropy on the labels of ``data``, each by itself."""
+    marks = torch.from_numpy(data.matrix()).to(like)
+    return lambda odds, rows: F.binary_cross_entropy_with_logits(odds, marks[rows])
+
+
+def _about_zero(tuned: FineTuned, state: TaskState, data: MultiLabelTexts) -> TaskState:
+    """The bias with which the mean of the log-odds of ``data`` is 0."""
+    return {BIAS: state[BIAS] - tuned.logits(state, Texts(data.texts)).mean(0)}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -274,6 +275,16 @@ def rate_groups(names: "Mapping[str, Tensor] | tuple[()]", rates: Rates) -> dict
     layers = {name: next((int(part) for part in name.split(".") if part.isdigit()), 0) for name in names}
     place = {layer: i for i, layer in enumerate(sorted(set(layers.values())))}
     return {name: place[layer] for name, layer in layers.items()}
+
+
+def batches(n_texts: int, size: int) -> Iterator[list[int]]:
+    """Rows of so many texts, all of them once before any comes again, without end."""
+    rng, order = np.random.default_rng(0), list[int]()
+    while True:
+        while len(order) < min(size, n_texts):
+            order += rng.permutation(n_texts).tolist()
+        yield order[:size]
+        order = order[size:]
 
 
 def even_weights(queries: Sequence[Support]) -> Tensor:

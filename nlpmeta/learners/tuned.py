@@ -1,6 +1,6 @@
 """Fine-tuning for hundreds of examples: from the meta-trained adapters, for as long as held-out examples gain."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from nlpmeta.learners.inner_loop import (
     WEIGHT,
     LossOf,
     adapted_depth,
+    batches,
     check_steps,
     class_loss,
     scores_of_owners,
@@ -32,19 +33,19 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Texts a step."""
-WARM_UP = 0.1
-"""The share of the steps in which the rate rises; then it falls to zero."""
-MOST_PASSES = 10
-"""How often each text is learned at most."""
+WARM_UP = 10
+"""The steps in which the rates rise; then they stay, and the weights of the last pass are averaged."""
+MOST_PASSES, MOST_PASSES_FEW, FEW_STEPS = 4, 10, 100
+"""How often each text is learned at most; where that takes fewer steps, up to so many and so often."""
 INVERSE_PENALTY = 3.0
 """Of the logistic regression that the head starts from."""
-TEMPERATURES = torch.logspace(-1, 1, 41)
+TEMPERATURES = np.logspace(-1, 1, 41).tolist()
 """What scores may be divided by in the end."""
 LEAST_STEPS = 25
 """Fewer are not worth the seconds, unless there are no texts for more."""
 PER_SECOND, PER_SECOND_ACCELERATED = 7e10, 5e12
 """Operations that a forecast expects of two cores and of an accelerator, in small batches: estimates."""
-HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
+HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 4
 """One text in so many is held out, of fewer one, if most classes have as many; their loss is looked at so often."""
 
 
@@ -61,23 +62,25 @@ def are_enough(counts: Iterable[int], *, several: bool = False) -> bool:
 class Rehearsal:
     """How many steps to take and what scores are divided by; from ``rows`` that were held out and their scores.
 
-    ``scores`` ``(n_rows, n_way)`` are divided already.
+    ``scores`` ``(n_rows, n_way)`` are divided already; ``state`` is what so many steps on the other texts taught.
     """
 
     steps: int
     over: float
     rows: tuple[int, ...] = ()
     scores: Tensor = torch.empty(0, device="cpu")
+    state: TaskState | None = None
 
 
 @learners.register("tuned")
 class FineTuned(Learner):
     """Trains the adapters and a linear head on the support, from meta-trained adapters and logistic regression.
 
-    Source: LoRA (Hu et al., ICLR 2022, arXiv:2106.09685) by AdamW, the rate rising and then falling linearly; classes
+    Source: LoRA (Hu et al., ICLR 2022, arXiv:2106.09685) by AdamW; the weights of the last pass are averaged (Izmailov
+    et al., UAI 2018, arXiv:1803.05407), in place of a rate that falls, so that more steps go on from fewer; classes
     weigh the same. Where most classes have five texts and none has one, a fifth is held out first: the number of steps
     is the one after which they are most likely, and the temperature the one under which they are; then all texts are
-    learned in as many steps. Where that is none, the head is logistic regression; without adapters it alone is trained.
+    read once more. Where that is none, the head is logistic regression; without adapters it alone is trained.
     """
 
     inputs = "tokens"
@@ -142,7 +145,8 @@ class FineTuned(Learner):
 
     def steps_for(self, texts: Sequence[str]) -> int:
         """The most steps on so many texts."""
-        return min(self.inner_steps, -(-MOST_PASSES * len(texts) // BATCH))
+        few = min(FEW_STEPS, -(-MOST_PASSES_FEW * len(texts) // BATCH))
+        return min(self.inner_steps, max(few, -(-MOST_PASSES * len(texts) // BATCH)))
 
     def steps_within(self, seconds: float, texts: Sequence[str]) -> int:
         """How many steps a rehearsal and learning may take in so many seconds; 0 if these are too few to be worth it.
@@ -158,35 +162,45 @@ class FineTuned(Learner):
         return min(self.steps_for(texts), max(LEAST_STEPS, -(-len(texts) // BATCH)))
 
     def seconds_for(self, texts: Sequence[str], steps: int) -> float:
-        """About how long a rehearsal of ``steps`` and learning as many take: on two cores, or on an accelerator."""
+        """About how long a rehearsal of ``steps`` and reading all once more take: on two cores, or an accelerator."""
         config = self.encoder.backbone.config
         weights = 12 * config.num_hidden_layers * config.hidden_size**2
         tokens = sum(map(len, self.encoder.tokenize(texts))) / len(texts)
         cpu = self.encoder.device.type == "cpu"
         a_text = 2 * weights * tokens / (PER_SECOND if cpu else PER_SECOND_ACCELERATED)
         looked_at = (LOOKS + 1) * len(texts) / HELD_OUT
-        return float(a_text * (looked_at + 2 * 2 * steps * BATCH))
+        return float(a_text * (looked_at + 2 * (steps * BATCH + len(texts))))
 
     @torch.no_grad()
     def rehearsed(self, support: Support) -> "Rehearsal | None":
         """What texts that are held out say of learning the others; ``None`` if there are too few for that."""
-        rows = held_out_rows(support.texts, support.labels.tolist(), one_in=HELD_OUT, least=LEAST_HELD_OUT)
+        rows, rest = _parted(support)
         if not rows:
             return None
         out, steps = _rows(support, rows), self.steps_for(support.texts)
-        rest = _rows(support, sorted(set(range(len(support))) - set(rows)))
         states = self.trained(rest.texts, self._start(rest), steps, class_loss(rest), looks=LOOKS)
         scores = [self.logits(state, out) for state in states]
-        losses = [float(F.cross_entropy(each, out.labels)) for each in scores]
+        losses = [min((float(F.cross_entropy(each / t, out.labels)), t) for t in TEMPERATURES) for each in scores]
         best = min(range(len(losses)), key=losses.__getitem__)
-        over = _temperature(scores[best], out.labels)
-        return Rehearsal(round(best * steps / max(len(states) - 1, 1)), over, tuple(rows), scores[best] / over)
+        over, n_steps = losses[best][1], round(best * steps / max(len(states) - 1, 1))
+        return Rehearsal(n_steps, over, tuple(rows), scores[best] / over, states[best])
 
     @torch.no_grad()
     def learned(self, support: Support, tried: "Rehearsal") -> TaskState:
-        """What all of the support teaches in the steps, and with the temperature, of a rehearsal."""
-        found = self.trained(support.texts, self._start(support), tried.steps, class_loss(support))[-1]
-        return found | {name: found[name] / tried.over for name in (WEIGHT, BIAS)}
+        """What all of the support teaches after a rehearsal, whose steps are taken again if it has no ``state``."""
+        rows, rest = _parted(support)
+        learned_from = rest if rows and tried.steps else support
+        state = tried.state
+        if state is None or not tried.steps:
+            start = self._start(learned_from)
+            state = self.trained(learned_from.texts, start, tried.steps, class_loss(learned_from))[-1]
+        if learned_from is rest:
+            state = self.read_again(support.texts, state, class_loss(support))
+        return state | {name: state[name] / tried.over for name in (WEIGHT, BIAS)}
+
+    def read_again(self, texts: Sequence[str], state: TaskState, loss_of: LossOf) -> TaskState:
+        """``state`` after all texts, those that were held out among them, are read once."""
+        return self.trained(texts, state, -(-len(texts) // BATCH), loss_of)[-1]
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         one = torch.zeros(len(queries), dtype=torch.long, device=state[WEIGHT].device)
@@ -212,15 +226,14 @@ class FineTuned(Learner):
 
     def with_head(self, weight: Tensor, bias: Tensor) -> TaskState:
         """The stored adapters beside a linear head, weight ``(n_way, dim)`` and bias ``(n_way,)``."""
-        adapters = {
-            ADAPTER + name: value.detach() for name, value in adapter_weights(self.encoder, self.layers).items()
-        }
+        weights = adapter_weights(self.encoder, self.layers)
+        adapters = {ADAPTER + name: value.detach() for name, value in weights.items()}
         return {**adapters, WEIGHT: weight, BIAS: bias}
 
     def trained(
         self, texts: Sequence[str], start: TaskState, steps: int, loss_of: LossOf, *, looks: int = 1
     ) -> list[TaskState]:
-        """The states at the start and at ``looks`` moments of ``steps`` steps, the last one included.
+        """The states at the start and at ``looks`` moments of ``steps`` steps: means over the pass or half before each.
 
         Args:
             texts: what is learned.
@@ -236,11 +249,11 @@ class FineTuned(Learner):
             {"params": [leaves[WEIGHT], leaves[BIAS]], "lr": self.head_rate},
         ]
         optimiser = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-        tokens, states = self.encoder.tokenize(texts), [start]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min((step + 1) / WARM_UP, 1.0))
+        tokens, states, mean = self.encoder.tokenize(texts), [start], {n: v.detach().clone() for n, v in start.items()}
         at = {round((i + 1) * steps / looks) for i in range(looks)}
         with track_within("Fine-tuning", steps) as advance:
-            for step, rows in zip(range(1, steps + 1), _batches(len(texts)), strict=False):
+            for step, rows in zip(range(1, steps + 1), batches(len(texts), BATCH), strict=False):
                 with torch.enable_grad():
                     features = self.encoder.embed_tokens([tokens[row] for row in rows], adapter=adapters)
                     scores = F.linear(F.normalize(features, dim=1), leaves[WEIGHT], leaves[BIAS])
@@ -250,21 +263,11 @@ class FineTuned(Learner):
                 optimiser.step()
                 schedule.step()
                 advance(1)
+                for name, leaf in leaves.items():
+                    mean[name].lerp_(leaf.detach(), 1 / max(min(step / 2, len(texts) / BATCH), 1))
                 if step in at:
-                    states.append({name: leaf.detach().clone() for name, leaf in leaves.items()})
+                    states.append({name: value.clone() for name, value in mean.items()})
         return states
-
-
-def _temperature(scores: Tensor, labels: Tensor) -> float:
-    """What scores ``(n, n_way)`` are divided by, so that ``labels`` ``(n,)`` are most likely (Guo et al. 2017)."""
-    losses = [float(F.cross_entropy(scores / t, labels)) for t in TEMPERATURES.tolist()]
-    return float(TEMPERATURES[int(np.argmin(losses))])
-
-
-def _rate(step: int, steps: int) -> float:
-    """The share of the highest rate at a step, counted from 0."""
-    warm = max(1, round(WARM_UP * steps))
-    return min((step + 1) / warm, max(steps - step, 0) / max(steps - warm, 1))
 
 
 def order_of(support: Support) -> list[int]:
@@ -277,6 +280,12 @@ def in_order(support: Support) -> Support:
     return _rows(support, order_of(support))
 
 
+def _parted(support: Support) -> tuple[list[int], Support]:
+    """The rows of a support in its order that a rehearsal holds out, none if there are too few, and what is left."""
+    rows = held_out_rows(support.texts, support.labels.tolist(), one_in=HELD_OUT, least=LEAST_HELD_OUT)
+    return rows, _rows(support, sorted(set(range(len(support))) - set(rows)))
+
+
 def _rows(support: Support, rows: Sequence[int]) -> Support:
     kept = list(rows)
     return replace(
@@ -287,13 +296,3 @@ def _rows(support: Support, rows: Sequence[int]) -> Support:
         weights=None,
         stand_in=None,
     )
-
-
-def _batches(n_texts: int) -> Iterator[list[int]]:
-    """Rows of ``BATCH`` texts, all of them once before any comes again, without end."""
-    rng, order = np.random.default_rng(0), list[int]()
-    while True:
-        while len(order) < min(BATCH, n_texts):
-            order += rng.permutation(n_texts).tolist()
-        yield order[:BATCH]
-        order = order[BATCH:]
