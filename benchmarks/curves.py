@@ -3,7 +3,7 @@
     python benchmarks/curves.py --data-dir ../shared/data              # make bench-curves; what is done is not repeated
     python benchmarks/curves.py --shots 0,1,5 --only massive           # some of it
     python benchmarks/curves.py --methods auto,logistic                # without the peers, half an hour each
-    python benchmarks/curves.py --methods budget --shots 20,50,100,all # auto with a minute for fine-tuning
+    python benchmarks/curves.py --methods budget,budget5 --shots 50    # auto with a minute or five for fine-tuning
     python benchmarks/curves.py --methods tuned --shots 100,all        # adds the method tuned
     python benchmarks/curves.py --methods maml --shots 10,20           # adds MAML from its checkpoint
     python benchmarks/curves.py --prime                                # embeds all texts beforehand and stops
@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import torch
 import typer
@@ -37,16 +37,22 @@ from nlpmeta.encoder.weights import DEFAULT_ENCODER
 from nlpmeta.episodes.kshot import NamesAlone
 from nlpmeta.learners.base import Embed, Learner
 from nlpmeta.learners.start import starting_learner
+from nlpmeta.learners.tuned import are_enough
 from nlpmeta.metrics import accuracy, macro_f1
 from nlpmeta.metrics.scores import score_episode
 from nlpmeta.storage.files import write_json
+
+if TYPE_CHECKING:
+    from nlpmeta.auto.method import AutoHead
 
 RESULTS, PICTURE = Path("results/curves.json"), Path("docs/curves.png")
 MOST_QUERY, MOST_SHOTS, DRAWN_OFTEN, DRAWS = 500, 100, 10, 3
 PEERS = {"lora": 100, "fine-tuning": 100, "setfit": 25}
 """The steps that each takes at least, if it wants so many."""
-ONCE, BUDGET = {*PEERS, "budget", "tuned"}, 60.0
-"""What is measured on the first draw alone; the seconds that auto may fine-tune for, by its forecast for two cores."""
+BUDGETS = {"budget": 60.0, "budget5": 300.0}
+"""The seconds that auto may fine-tune for, by its forecast for two cores; more are only measured if they are used."""
+ONCE = {*PEERS, *BUDGETS, "tuned"}
+"""What is measured on the first draw alone."""
 TIMES, MOST_SECONDS = 10, 60.0
 TIMED_TEXTS, TIMED_STEPS = 64, (2, 6)
 """How the seconds of a training step are measured: on so many texts, as the difference between so many steps."""
@@ -68,7 +74,7 @@ class Contenders:
         views = seen()
         auto, frozen = views["auto@default"], views["frozen"][1]
         learners = {"auto": auto, "logistic": (starting_learner("logistic", checkpoint="none"), frozen)}
-        learners["budget"] = (auto[0].within(BUDGET), auto[1])
+        learners |= {name: (auto[0].within(seconds), auto[1]) for name, seconds in BUDGETS.items()}
         for method, checkpoint in {"tuned": "default", "maml": maml}.items():
             if method in methods:
                 learners[method] = (starting_learner(method, checkpoint=checkpoint), views["auto@default"][1])
@@ -86,7 +92,14 @@ class Contenders:
         embed(learner.texts_of(episode.support) + episode.query.texts)
         start = time.process_time()
         score = score_episode(learner, episode, embed)
-        return _row(episode, score.predictions, time.process_time() - start) | {"chosen": score.chosen}
+        steps = {"steps": self.tuning_steps(method, episode)} if method in BUDGETS else {}
+        return _row(episode, score.predictions, time.process_time() - start) | {"chosen": score.chosen} | steps
+
+    def tuning_steps(self, method: str, episode: Episode) -> int:
+        """How many steps of fine-tuning there is time for; 0 if too few to begin."""
+        auto = cast("AutoHead", self.learners[method][0])
+        enough = are_enough(episode.support.counts().values())
+        return auto.tuned.steps_within(BUDGETS[method], episode.support.texts) if enough else 0
 
     def _trained(self, method: str, name: str, episode: Episode, most: float) -> Row:
         kind = peer(method)
@@ -170,6 +183,9 @@ def measure(
                 for method in methods:
                     key = {"set": name, "shots": n_shot, "draw": draw, "method": method}
                     beyond = n_shot == "0" and method != "auto" or draw > 0 and method in ONCE
+                    if method == "budget5" and not beyond:
+                        less, more = (contenders.tuning_steps(each, episode) for each in BUDGETS)
+                        beyond = less == more
                     if tuple(key.values()) in done or beyond:
                         continue
                     if method in PEERS and (*list(key.values())[:3], "auto") not in done:

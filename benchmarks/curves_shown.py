@@ -30,10 +30,12 @@ METHODS = {
     "fine-tuning": "full fine-tuning",
     "setfit": "SetFit",
     "budget": "nlpmeta, a minute of fine-tuning",
+    "budget5": "nlpmeta, five minutes of fine-tuning",
     "tuned": "nlpmeta, tuned",
     "maml": "MAML",
 }
 BASELINE, PEERS = ("auto", "logistic"), ("auto", "lora", "fine-tuning", "setfit")
+BUDGETED = ("auto", "budget", "budget5", "lora", "fine-tuning", "setfit")
 Row = dict[str, object]
 Values = Mapping[tuple[str, str], Mapping[str, float]]
 
@@ -97,6 +99,26 @@ def tables(rows: Sequence[Row]) -> tuple[str, str, str]:
         beside(first, PEERS, peers, SHOTS[1:]),
         lead_table(rows, PEERS[1:]),
     )
+
+
+def budgets(rows: Sequence[Row]) -> str:
+    """Markdown: ``auto`` with and without time for fine-tuning and its peers, with their CPU seconds; the best bold."""
+    columns = ["`auto`", "a minute", "five minutes", *(METHODS[method] for method in PEERS[1:])]
+    lines = [f"| dataset | examples of each class | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
+    found = {(row["set"], row["shots"], row["method"]): row for row in rows if not row["draw"]}
+    for name, called in SETS.items():
+        for n in SHOTS:
+            if (name, n, "budget") in found:
+                some = [found.get((name, n, method)) for method in BUDGETED]
+                figures = [None if row is None else f"{100 * float(str(row['accuracy'])):.1f}" for row in some]
+                best = max((each for each in figures if each), key=float)
+                bold = [f"**{each}**" if each == best else each for each in figures]
+                cells = [
+                    f"{each} ({float(str(row['seconds'])):.0f})" if row else ""
+                    for row, each in zip(some, bold, strict=True)
+                ]
+                lines.append(f"| {called} | {n} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def shared(rows: Sequence[Row]) -> list[Row]:

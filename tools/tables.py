@@ -59,6 +59,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[], Sequence[str]]]] = {
     "auto": (("adaptation.md", "adaptation.md"), lambda: printed(lambda: auto_summary.show(facts_of("auto")))),
     "class_prior": (("adaptation.md",), lambda: (class_prior.table(rows_of("class_prior")),)),
     "curves": (("guides/many-examples.md",) * 3, lambda: curves_shown.tables(rows_of("curves"))),
+    "budgets": (("methods.md",), lambda: (curves_shown.budgets(rows_of("curves")),)),
     "names": (("results.md", "results.md"), lambda: names.tables(rows_of("names"))),
     "multilabel": (("evaluation.md",), lambda: (multilabel.table(rows_of("multilabel")),)),
     "wide": (("results.md",), lambda: (wide.by_kind(rows_of("wide")),)),
