@@ -7,6 +7,7 @@ import curves_shown
 import pytest
 import torch
 import typer
+from test_lora import adapted_encoder
 
 from nlpmeta.auto.method import AutoHead
 from nlpmeta.encoder.table import EmbeddingTable
@@ -97,3 +98,31 @@ def test_the_best_of_a_cell_is_bold_unless_all_are_equal_and_what_was_not_measur
         "| SMS spam, 2 classes |  |  | 50.0 |  |",
         "| BANKING77, 77 intents |  | 70.0 / 70.0 | 80.0 / **81.0** | 90.0 |",
     ]
+
+
+def test_a_longer_budget_is_measured_only_where_it_is_used(material, tmp_path, monkeypatch):
+    auto = AutoHead(adapted_encoder()).eval()
+    table = EmbeddingTable(auto.encoder)
+    learners = {name: (auto.within(seconds), table) for name, seconds in curves.BUDGETS.items()}
+    contenders, rows = curves.Contenders(learners), []
+
+    def measured(*shots):
+        with torch.no_grad():
+            curves.measure(contenders, {"banking77": material}, shots, tuple(learners), rows, tmp_path / "curves.json")
+        return [(row["shots"], row["method"], row["steps"]) for row in rows]
+
+    assert measured("2", "all") == [("2", "budget", 0), ("all", "budget", 23)]  # of two texts none can be held out
+    monkeypatch.setitem(curves.BUDGETS, "budget5", 1e-9)
+    assert measured("all")[2:] == [("all", "budget5", 0)]
+
+
+def test_the_table_of_budgets_has_what_was_measured_and_the_best_of_each_row_bold():
+    def row(method, accuracy, draw=0):
+        facts = {"set": "banking77", "shots": "20", "draw": draw, "seconds": 61.7}
+        return facts | {"method": method, "accuracy": accuracy}
+
+    rows = [row("auto", 0.8), row("budget", 0.825), row("setfit", 0.8251), row("budget", 0.1, draw=1)]
+    head, _, line = curves_shown.budgets(rows).splitlines()
+    assert head.count("|") == line.count("|") == 9
+    assert line == "| BANKING77, 77 intents | 20 | 80.0 (62) | **82.5** (62) |  |  |  | **82.5** (62) |"
+    assert len(curves_shown.budgets([row("auto", 0.8)]).splitlines()) == 2
