@@ -97,9 +97,8 @@ def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(le
     assert (tried.steps, tried.over) == (3 * best, TEMPERATURES[over])
     assert tried.steps == steps
     torch.testing.assert_close(tried.scores, scores[best] / tried.over)
-    found, wanted = learner.adapt(support), learner.read_again(ordered.texts, states[best], class_loss(ordered))
-    if not steps:  # what it starts from is then that of all texts
-        wanted = learner._start(ordered)
+    found = learner.adapt(support)
+    wanted = states[best] if steps else learner._start(ordered)  # without a step, what it starts from is of all texts
     again = learner.learned(ordered, Rehearsal(tried.steps, tried.over))  # as after more examples came
     for state in (found, again):
         torch.testing.assert_close(state[WEIGHT], wanted[WEIGHT] / tried.over)

@@ -250,7 +250,8 @@ def several_beside_tuned(
     weight, bias = (few[name] for name in line_of(ADAPTED, views_of(learner)))
     start = tuned.with_head(SHARPNESS * weight, SHARPNESS * (bias - MIDDLE))
     tried = tuned.trained(rest.texts, start, steps, _label_loss(rest, weight))[-1]
-    found = tuned.logits(tried | _about_zero(tuned, tried, rest), Texts(out.texts)).cpu().double()
+    tried = tried | {BIAS: tried[BIAS] - tuned.logits(tried, Texts(rest.texts)).mean(0)}
+    found = tuned.logits(tried, Texts(out.texts)).cpu().double()
     losses, usual = list[float](), known.std(0).mean() / found.std(0).mean().clamp(min=1e-6)
     for times in (0.0, *SPREADS):
         scaled = times * usual * (found - found.mean(0)) + known.mean(0)
@@ -262,21 +263,14 @@ def several_beside_tuned(
         return state
     spread = SPREADS[best - 1] * usual
     level = known.mean(0) - spread * found.mean(0)
-    whole = tuned.read_again(data.texts, tried, _label_loss(data, weight))
-    whole = whole | _about_zero(tuned, whole, data)
-    spread, level = spread.to(whole[WEIGHT]), level.to(whole[WEIGHT])
-    whole[WEIGHT], whole[BIAS] = spread * whole[WEIGHT], spread * whole[BIAS] + level
-    one = torch.ones((), device=whole[WEIGHT].device)
+    spread, level = spread.to(weight), level.to(weight)
+    tried |= {WEIGHT: spread * tried[WEIGHT], BIAS: spread * tried[BIAS] + level}
+    one = torch.ones((), device=weight.device)
     facts = {"share": TUNED_SHARE * one, "scores_over": one}
-    return state | {f"{TUNED}/{name}": value for name, value in (whole | facts).items()}
+    return state | {f"{TUNED}/{name}": value for name, value in (tried | facts).items()}
 
 
 def _label_loss(data: MultiLabelTexts, like: Tensor) -> LossOf:
     """Binary cross-entropy on the labels of ``data``, each by itself."""
     marks = torch.from_numpy(data.matrix()).to(like)
     return lambda odds, rows: F.binary_cross_entropy_with_logits(odds, marks[rows])
-
-
-def _about_zero(tuned: FineTuned, state: TaskState, data: MultiLabelTexts) -> TaskState:
-    """The bias with which the mean of the log-odds of ``data`` is 0."""
-    return {BIAS: state[BIAS] - tuned.logits(state, Texts(data.texts)).mean(0)}

@@ -79,8 +79,8 @@ class FineTuned(Learner):
     Source: LoRA (Hu et al., ICLR 2022, arXiv:2106.09685) by AdamW; the weights of the last pass are averaged (Izmailov
     et al., UAI 2018, arXiv:1803.05407), in place of a rate that falls, so that more steps go on from fewer; classes
     weigh the same. Where most classes have five texts and none has one, a fifth is held out first: the number of steps
-    is the one after which they are most likely, and the temperature the one under which they are; then all texts are
-    read once more. Where that is none, the head is logistic regression; without adapters it alone is trained.
+    is the one after which they are most likely, and the temperature the one under which they are. What was judged so is
+    kept as it is. Where that is no step, the head is logistic regression; without adapters it alone is trained.
     """
 
     inputs = "tokens"
@@ -149,7 +149,7 @@ class FineTuned(Learner):
         return min(self.inner_steps, max(few, -(-MOST_PASSES * len(texts) // BATCH)))
 
     def steps_within(self, seconds: float, texts: Sequence[str]) -> int:
-        """How many steps a rehearsal and learning may take in so many seconds; 0 if these are too few to be worth it.
+        """How many steps may be taken in so many seconds; 0 if these are too few to be worth it.
 
         The seconds are forecast (``seconds_for``), so that the same call gives the same model on every machine.
         """
@@ -162,14 +162,14 @@ class FineTuned(Learner):
         return min(self.steps_for(texts), max(LEAST_STEPS, -(-len(texts) // BATCH)))
 
     def seconds_for(self, texts: Sequence[str], steps: int) -> float:
-        """About how long a rehearsal of ``steps`` and reading all once more take: on two cores, or an accelerator."""
+        """About how long so many steps and looks at what is held out take: on two cores, or on an accelerator."""
         config = self.encoder.backbone.config
         weights = 12 * config.num_hidden_layers * config.hidden_size**2
         tokens = sum(map(len, self.encoder.tokenize(texts))) / len(texts)
         cpu = self.encoder.device.type == "cpu"
         a_text = 2 * weights * tokens / (PER_SECOND if cpu else PER_SECOND_ACCELERATED)
         looked_at = (LOOKS + 1) * len(texts) / HELD_OUT
-        return float(a_text * (looked_at + 2 * (steps * BATCH + len(texts))))
+        return float(a_text * (looked_at + 2 * steps * BATCH))
 
     @torch.no_grad()
     def rehearsed(self, support: Support) -> "Rehearsal | None":
@@ -187,20 +187,14 @@ class FineTuned(Learner):
 
     @torch.no_grad()
     def learned(self, support: Support, tried: "Rehearsal") -> TaskState:
-        """What all of the support teaches after a rehearsal, whose steps are taken again if it has no ``state``."""
+        """What a rehearsal taught, with its temperature; without its ``state`` the steps are taken again."""
         rows, rest = _parted(support)
         learned_from = rest if rows and tried.steps else support
         state = tried.state
         if state is None or not tried.steps:
             start = self._start(learned_from)
             state = self.trained(learned_from.texts, start, tried.steps, class_loss(learned_from))[-1]
-        if learned_from is rest:
-            state = self.read_again(support.texts, state, class_loss(support))
         return state | {name: state[name] / tried.over for name in (WEIGHT, BIAS)}
-
-    def read_again(self, texts: Sequence[str], state: TaskState, loss_of: LossOf) -> TaskState:
-        """``state`` after all texts, those that were held out among them, are read once."""
-        return self.trained(texts, state, -(-len(texts) // BATCH), loss_of)[-1]
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
         one = torch.zeros(len(queries), dtype=torch.long, device=state[WEIGHT].device)
