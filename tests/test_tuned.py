@@ -23,7 +23,7 @@ from nlpmeta.learners.tuned import BATCH, LOOKS, TEMPERATURES, FineTuned, Rehear
 def learner():
     encoder = make_encoder(dropout=0.0)
     add_adapter(encoder, AdapterSettings(rank=2), seed=0)
-    return FineTuned(encoder, inner_steps=12, adapter_rate=0.02).eval()
+    return FineTuned(encoder, inner_steps=10, adapter_rate=0.02).eval()
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_a_fifth_of_each_class_is_held_out_and_one_text_of_a_class_that_has_few(
 def test_more_steps_go_on_from_fewer(learner, support):
     """The rate stays and the weights are averaged, so that a look is what so many steps would have given."""
     start = learner._start(support)
-    looks = learner.trained(support.texts, start, 12, class_loss(support), looks=LOOKS)
-    for look, steps in enumerate((0, 3, 6, 9, 12)):
+    looks = learner.trained(support.texts, start, 10, class_loss(support), looks=LOOKS)
+    for look, steps in enumerate((0, 2, 4, 6, 8, 10)):
         alone = learner.trained(support.texts, start, steps, class_loss(support))[-1]
         assert all(torch.equal(alone[name], looks[look][name]) for name in alone), steps
 
@@ -81,20 +81,20 @@ def test_every_text_comes_once_before_any_comes_again():
     assert sorted(next(batches(5, 16))[:5]) == list(range(5))
 
 
-@pytest.mark.parametrize(("rate", "steps"), [(0.005, 12), (0.05, 6), (0.3, 0)])
+@pytest.mark.parametrize(("rate", "steps"), [(0.005, 10), (0.05, 6), (0.3, 0)])
 def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(learner, support, rate, steps):
     learner.adapter_rate = rate
     ordered = in_order(support)
     rows = held_out_rows(ordered.texts, ordered.labels.tolist(), one_in=5, least=5)
     rest, out = _rows(ordered, sorted(set(range(len(ordered))) - set(rows))), _rows(ordered, rows)
     assert _parted(ordered)[0] == rows and _parted(ordered)[1].texts == rest.texts
-    states = learner.trained(rest.texts, learner._start(rest), 12, class_loss(rest), looks=LOOKS)
+    states = learner.trained(rest.texts, learner._start(rest), 10, class_loss(rest), looks=LOOKS)
     assert len(states) == 1 + LOOKS
     scores = [learner.logits(state, out) for state in states]
     losses = [[float(F.cross_entropy(each / t, out.labels)) for t in TEMPERATURES] for each in scores]
     best, over = np.unravel_index(np.argmin(losses), np.shape(losses))
     tried = learner.rehearsed(ordered)
-    assert (tried.steps, tried.over) == (3 * best, TEMPERATURES[over])
+    assert (tried.steps, tried.over) == (2 * best, TEMPERATURES[over])
     assert tried.steps == steps
     torch.testing.assert_close(tried.scores, scores[best] / tried.over)
     found = learner.adapt(support)
@@ -136,7 +136,7 @@ def test_no_step_is_logistic_regression(learner, support):
     state, start = still.adapt(support), still._start(in_order(support))
     ratio = state[WEIGHT] / start[WEIGHT]
     torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))
-    assert still.inner_steps == 0 and learner.inner_steps == 12
+    assert still.inner_steps == 0 and learner.inner_steps == 10
     with pytest.raises(NLPMetaError, match="inner_steps"):
         learner.stepping(-1)
     with pytest.raises(NLPMetaError, match="layers"):

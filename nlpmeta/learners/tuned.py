@@ -35,8 +35,8 @@ BATCH = 16
 """Texts a step."""
 WARM_UP = 10
 """The steps in which the rates rise; then they stay, and the weights of the last pass are averaged."""
-MOST_PASSES, MOST_PASSES_FEW, FEW_STEPS = 4, 10, 100
-"""How often each text is learned at most; where that takes fewer steps, up to so many and so often."""
+MOST_PASSES = 10
+"""How often each text is learned at most."""
 INVERSE_PENALTY = 3.0
 """Of the logistic regression that the head starts from."""
 TEMPERATURES = np.logspace(-1, 1, 41).tolist()
@@ -45,7 +45,7 @@ LEAST_STEPS = 25
 """Fewer are not worth the seconds, unless there are no texts for more."""
 PER_SECOND, PER_SECOND_ACCELERATED = 7e10, 5e12
 """Operations that a forecast expects of two cores and of an accelerator, in small batches: estimates."""
-HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 4
+HELD_OUT, LEAST_HELD_OUT, LOOKS = 5, 5, 5
 """One text in so many is held out, of fewer one, if most classes have as many; their loss is looked at so often."""
 
 
@@ -145,8 +145,7 @@ class FineTuned(Learner):
 
     def steps_for(self, texts: Sequence[str]) -> int:
         """The most steps on so many texts."""
-        few = min(FEW_STEPS, -(-MOST_PASSES_FEW * len(texts) // BATCH))
-        return min(self.inner_steps, max(few, -(-MOST_PASSES * len(texts) // BATCH)))
+        return min(self.inner_steps, -(-MOST_PASSES * len(texts) // BATCH))
 
     def steps_within(self, seconds: float, texts: Sequence[str]) -> int:
         """How many steps may be taken in so many seconds; 0 if these are too few to be worth it.
