@@ -16,7 +16,7 @@ from nlpmeta.errors import NLPMetaError
 from nlpmeta.export.head import linear_heads
 from nlpmeta.learners.base import Support, Texts
 from nlpmeta.learners.inner_loop import ADAPTER, BIAS, WEIGHT, batches, class_loss
-from nlpmeta.learners.tuned import BATCH, LOOKS, TEMPERATURES, FineTuned, Rehearsal, _parted, _rows, in_order
+from nlpmeta.learners.tuned import BATCH, LOOKS, TEMPERATURES, FineTuned, Rehearsal, _parted, _rate, _rows, in_order
 
 
 @pytest.fixture
@@ -54,6 +54,20 @@ def test_more_steps_go_on_from_fewer(learner, support):
         assert all(torch.equal(alone[name], looks[look][name]) for name in alone), steps
 
 
+def test_a_rate_that_falls_rises_first_and_ends_at_nothing(learner, support):
+    rates = [_rate(step, 40) for step in range(41)]
+    assert rates[3] == max(rates) == 1 and rates[0] == 0.25 and rates[40] == 0
+    np.testing.assert_allclose(np.diff(rates[3:]), -1 / 36, atol=0.03)
+    assert _rate(0, 1) == 1
+    assert [_rate(step) for step in (0, 4, 9, 500)] == [0.1, 0.5, 1, 1]  # one that stays
+    start, met = learner._start(support), list[float]()
+    plain = torch.optim.AdamW.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", lambda self: (met.append(self.param_groups[0]["lr"]), plain(self)))
+        learner.trained(support.texts, start, 5, class_loss(support), falls=True)
+    np.testing.assert_allclose(met, [0.02 * _rate(step, 5) for step in range(5)])
+
+
 def test_weights_are_the_mean_over_the_last_pass_or_half(learner, support):
     """Found from the weights after each step, which a mean over one step is."""
     few = _rows(support, range(3 * BATCH))  # three steps are a pass
@@ -72,6 +86,10 @@ def test_weights_are_the_mean_over_the_last_pass_or_half(learner, support):
         mean = mean + (each - mean) / max(min(step / 2, 3), 1)
     torch.testing.assert_close(found[WEIGHT], mean)
     assert not torch.allclose(found[WEIGHT], weights[-1], atol=1e-3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step_and_look)
+        last = learner.trained(few.texts, start, 8, loss_of, falls=True)[-1]
+    assert torch.equal(last[WEIGHT], weights[-1])
 
 
 def test_every_text_comes_once_before_any_comes_again():

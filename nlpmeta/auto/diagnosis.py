@@ -16,6 +16,7 @@ from nlpmeta.auto.heads import MANY_SHOTS, TUNED, features_of
 from nlpmeta.auto.judging import rows_held_out
 from nlpmeta.auto.mismatch import UNKNOWN, DoubtfulLabel, TaskReport, tokenizer_coverage
 from nlpmeta.auto.mixture import mixed
+from nlpmeta.auto.several import MOST_STEPS, TIMES
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.tokenizing import cut_of
 from nlpmeta.encoder.views import FROZEN, ScaledEncoder
@@ -283,6 +284,8 @@ def tuning_note(
         able = able and all(most_have(each, MANY_SHOTS) for each in counts)
         return "with so many examples fine-tuning may do better; --budget 2min tries it" if able else None
     tuned, budget, n = auto.tuned, auto.budget, len(texts)
+    if several:
+        tuned, budget, times = tuned.stepping(MOST_STEPS), budget / TIMES, times * TIMES
     if not all(are_enough(each, several=several) for each in counts):
         needed = f"{LEAST_HELD_OUT} examples of " + ("each label" if several else "most classes and 2 of each")
         return f"no fine-tuning: it needs {needed}"

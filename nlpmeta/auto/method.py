@@ -40,7 +40,7 @@ from nlpmeta.auto.judging import (
 )
 from nlpmeta.auto.mixture import Mixture, OneVsRest, mixed, usual_likeness
 from nlpmeta.auto.priors import shipped_priors
-from nlpmeta.auto.several import learn_several, several_beside_tuned
+from nlpmeta.auto.several import MOST_STEPS, TIMES, learn_several, several_beside_tuned
 from nlpmeta.data.multilabel import MultiLabelTexts
 from nlpmeta.encoder.lora import has_adapter
 from nlpmeta.encoder.views import ADAPTED, VIEWS, ScaledEncoder
@@ -227,7 +227,7 @@ class AutoHead(Learner):
         """What is known of a task whose texts have several labels; see ``several.learn_several``."""
         state = learn_several(self, data, embed, features)
         enough = self.budget > 0 and are_enough(data.counts().values(), several=True)
-        steps = self.tuned.steps_within(self.budget, data.texts) if enough else 0
+        steps = self.tuned.stepping(MOST_STEPS).steps_within(self.budget / TIMES, data.texts) if enough else 0
         return several_beside_tuned(self.tuned, self, state, data, embed, steps) if steps else state
 
     def predictor(self, state: TaskState) -> "Mixture | OneVsRest":

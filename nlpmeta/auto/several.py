@@ -17,7 +17,7 @@ from nlpmeta.episodes import fingerprints
 from nlpmeta.episodes.index import multilabel_folds
 from nlpmeta.learners.abilities import THRESHOLDS
 from nlpmeta.learners.base import Embed, Learner, TaskState, Texts, class_means
-from nlpmeta.learners.inner_loop import BIAS, WEIGHT, LossOf
+from nlpmeta.learners.inner_loop import BIAS, WEIGHT
 from nlpmeta.learners.tuned import HELD_OUT, FineTuned
 
 NAME_WEIGHT = 5.0
@@ -31,6 +31,8 @@ SHARPNESS, MIDDLE = 8.0, 0.25
 TUNED_SHARE, SPREADS, WORTH_TUNING = 1 / 2, (0.5, 1.0, 2.0, 4.0), 1.0
 """Of the log-odds, where there was time to fine-tune; how much more these may spread than those of the heads; and how
 much likelier, in the logarithm, the labels of held-out texts must become by it."""
+MOST_STEPS, TIMES = 100, 2
+"""Of fine-tuning, which looks at held-out texts once; and how often it takes them: without these and with."""
 SLOPE, OFFSET, CALIBRATION_STRENGTH = 1.2, -0.8, 20.0
 """Of the log-odds in standard units of the scores, and how many pairs of text and label that counts as."""
 
@@ -247,11 +249,7 @@ def several_beside_tuned(
         return state
     few = learn_several(learner, rest, embed, None)
     known = OneVsRest.of(learner, {}, few).logits(Texts(out.texts, embed(out.texts))).cpu().double()
-    weight, bias = (few[name] for name in line_of(ADAPTED, views_of(learner)))
-    start = tuned.with_head(SHARPNESS * weight, SHARPNESS * (bias - MIDDLE))
-    tried = tuned.trained(rest.texts, start, steps, _label_loss(rest, weight))[-1]
-    tried = tried | {BIAS: tried[BIAS] - tuned.logits(tried, Texts(rest.texts)).mean(0)}
-    found = tuned.logits(tried, Texts(out.texts)).cpu().double()
+    found = tuned.logits(_fine_tuned(tuned, learner, few, rest, steps), Texts(out.texts)).cpu().double()
     losses, usual = list[float](), known.std(0).mean() / found.std(0).mean().clamp(min=1e-6)
     for times in (0.0, *SPREADS):
         scaled = times * usual * (found - found.mean(0)) + known.mean(0)
@@ -263,14 +261,20 @@ def several_beside_tuned(
         return state
     spread = SPREADS[best - 1] * usual
     level = known.mean(0) - spread * found.mean(0)
-    spread, level = spread.to(weight), level.to(weight)
-    tried |= {WEIGHT: spread * tried[WEIGHT], BIAS: spread * tried[BIAS] + level}
-    one = torch.ones((), device=weight.device)
+    whole = _fine_tuned(tuned, learner, state, data, steps)
+    spread, level = spread.to(whole[WEIGHT]), level.to(whole[WEIGHT])
+    whole[WEIGHT], whole[BIAS] = spread * whole[WEIGHT], spread * whole[BIAS] + level
+    one = torch.ones((), device=whole[WEIGHT].device)
     facts = {"share": TUNED_SHARE * one, "scores_over": one}
-    return state | {f"{TUNED}/{name}": value for name, value in (tried | facts).items()}
+    return state | {f"{TUNED}/{name}": value for name, value in (whole | facts).items()}
 
 
-def _label_loss(data: MultiLabelTexts, like: Tensor) -> LossOf:
-    """Binary cross-entropy on the labels of ``data``, each by itself."""
-    marks = torch.from_numpy(data.matrix()).to(like)
-    return lambda odds, rows: F.binary_cross_entropy_with_logits(odds, marks[rows])
+def _fine_tuned(tuned: FineTuned, learner: Learner, heads: TaskState, data: MultiLabelTexts, steps: int) -> TaskState:
+    """``tuned`` after so many steps from the regression among ``heads``; the mean of its log-odds is 0."""
+    weight, bias = (heads[name] for name in line_of(ADAPTED, views_of(learner)))
+    marks = torch.from_numpy(data.matrix()).to(weight)
+    start = tuned.with_head(SHARPNESS * weight, SHARPNESS * (bias - MIDDLE))
+    found = tuned.trained(
+        data.texts, start, steps, lambda odds, rows: F.binary_cross_entropy_with_logits(odds, marks[rows]), falls=True
+    )[-1]
+    return found | {BIAS: found[BIAS] - tuned.logits(found, Texts(data.texts)).mean(0)}

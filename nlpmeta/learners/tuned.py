@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,13 +122,8 @@ class FineTuned(Learner):
         return self.name_weight > 0 and not self.encoder.pairs
 
     def config(self) -> dict[str, Option]:
-        return {
-            "inner_steps": self.inner_steps,
-            "adapter_rate": self.adapter_rate,
-            "head_rate": self.head_rate,
-            "name_weight": self.name_weight,
-            **({} if self.layers is None else {"layers": self.layers}),
-        }
+        names = ("inner_steps", "adapter_rate", "head_rate", "name_weight", "layers")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def stepping(self, inner_steps: int) -> "FineTuned":
         """The same learner, all weights shared, with another limit of steps.
@@ -165,8 +161,7 @@ class FineTuned(Learner):
         config = self.encoder.backbone.config
         weights = 12 * config.num_hidden_layers * config.hidden_size**2
         tokens = sum(map(len, self.encoder.tokenize(texts))) / len(texts)
-        cpu = self.encoder.device.type == "cpu"
-        a_text = 2 * weights * tokens / (PER_SECOND if cpu else PER_SECOND_ACCELERATED)
+        a_text = 2 * weights * tokens / (PER_SECOND if self.encoder.device.type == "cpu" else PER_SECOND_ACCELERATED)
         looked_at = (LOOKS + 1) * len(texts) / HELD_OUT
         return float(a_text * (looked_at + 2 * steps * BATCH))
 
@@ -188,11 +183,9 @@ class FineTuned(Learner):
     def learned(self, support: Support, tried: "Rehearsal") -> TaskState:
         """What a rehearsal taught, with its temperature; without its ``state`` the steps are taken again."""
         rows, rest = _parted(support)
-        learned_from = rest if rows and tried.steps else support
-        state = tried.state
+        part, state = rest if rows and tried.steps else support, tried.state
         if state is None or not tried.steps:
-            start = self._start(learned_from)
-            state = self.trained(learned_from.texts, start, tried.steps, class_loss(learned_from))[-1]
+            state = self.trained(part.texts, self._start(part), tried.steps, class_loss(part))[-1]
         return state | {name: state[name] / tried.over for name in (WEIGHT, BIAS)}
 
     def logits(self, state: TaskState, queries: Texts) -> Tensor:
@@ -224,7 +217,14 @@ class FineTuned(Learner):
         return {**adapters, WEIGHT: weight, BIAS: bias}
 
     def trained(
-        self, texts: Sequence[str], start: TaskState, steps: int, loss_of: LossOf, *, looks: int = 1
+        self,
+        texts: Sequence[str],
+        start: TaskState,
+        steps: int,
+        loss_of: LossOf,
+        *,
+        looks: int = 1,
+        falls: bool = False,
     ) -> list[TaskState]:
         """The states at the start and at ``looks`` moments of ``steps`` steps: means over the pass or half before each.
 
@@ -234,6 +234,7 @@ class FineTuned(Learner):
             steps: ``BATCH`` texts each.
             loss_of: from scores ``(n, n_way)`` and the rows of the texts that they are of, the loss ``()``.
             looks: how many states to keep.
+            falls: whether the rate falls linearly to zero, and nothing is averaged.
         """
         leaves = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
         adapters = {name.removeprefix(ADAPTER): leaf for name, leaf in leaves.items() if name.startswith(ADAPTER)}
@@ -242,7 +243,8 @@ class FineTuned(Learner):
             {"params": [leaves[WEIGHT], leaves[BIAS]], "lr": self.head_rate},
         ]
         optimiser = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min((step + 1) / WARM_UP, 1.0))
+        over, rate = (1, partial(_rate, steps=steps)) if falls else (len(texts) / BATCH, _rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
         tokens, states, mean = self.encoder.tokenize(texts), [start], {n: v.detach().clone() for n, v in start.items()}
         at = {round((i + 1) * steps / looks) for i in range(looks)}
         with track_within("Fine-tuning", steps) as advance:
@@ -257,10 +259,16 @@ class FineTuned(Learner):
                 schedule.step()
                 advance(1)
                 for name, leaf in leaves.items():
-                    mean[name].lerp_(leaf.detach(), 1 / max(min(step / 2, len(texts) / BATCH), 1))
+                    mean[name].lerp_(leaf.detach(), 1 / max(min(step / 2, over), 1))
                 if step in at:
                     states.append({name: value.clone() for name, value in mean.items()})
         return states
+
+
+def _rate(step: int, steps: int | None = None) -> float:
+    """The share of the highest rate at a step, counted from 0; of so many it falls after a tenth, else it stays."""
+    warm = WARM_UP if steps is None else max(1, round(0.1 * steps))
+    return min((step + 1) / warm, 1.0 if steps is None else max(steps - step, 0) / max(steps - warm, 1))
 
 
 def order_of(support: Support) -> list[int]:
