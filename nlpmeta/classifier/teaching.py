@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from nlpmeta.classifier.given import checked_pairs, held_out_probabilities
 from nlpmeta.classifier.persistence import known_examples
 from nlpmeta.classifier.several import SeveralExamples, held_out_sets, several_given
 from nlpmeta.data.inputs import parsed_class_prior, values_of
-from nlpmeta.data.labels import Plain, kind_of, words_of
+from nlpmeta.data.labels import Plain, checked_labels, joined, kind_of, words_of
 from nlpmeta.data.multilabel import Marks
 from nlpmeta.errors import DataError
 from nlpmeta.learners.abilities import ReadsStreams
@@ -242,6 +242,18 @@ def report_after(report: "Mapping[str, Json]", taught: Taught, classifier: FewSh
     after |= {"n_way": len(classifier.classes_), "n_support": None if examples is None else len(examples.texts)}
     after["taught"] = [*(earlier if isinstance(earlier, list) else []), taught.json()]
     return after | ({BEFORE_TEACHING: before} if before else {})
+
+
+def labels_of(classifier: FewShotClassifier, sets: Sequence[Sequence[str]]) -> "tuple[list[Any], NDArray[np.generic]]":
+    """The labels of each text, which were typed, as ``teach`` takes them, and the classes that there are then.
+
+    Raises:
+        DataError: as ``labels_like``.
+    """
+    flat = labels_like(classifier.classes_, [name for each in sets for name in each])
+    classes = joined(classifier.classes_, checked_labels(flat)) if flat else classifier.classes_
+    rest = iter(flat)
+    return [[next(rest) for _ in each] for each in sets] if classifier.fitted_.gives_sets else list(flat), classes
 
 
 def labels_like(classes: "NDArray[np.generic]", names: Sequence[str]) -> list[Plain | bytes]:

@@ -99,10 +99,9 @@ def teach(
     """
     from nlpmeta.classifier.classifier import FewShotClassifier
     from nlpmeta.classifier.persistence import REPORT_FILE
-    from nlpmeta.classifier.teaching import NOTHING, expect, labels_like, report_after
+    from nlpmeta.classifier.teaching import NOTHING, expect, labels_of, report_after
     from nlpmeta.classifier.teaching import teach as learn
     from nlpmeta.cli.console import out_json
-    from nlpmeta.data.labels import checked_labels, joined
     from nlpmeta.encoder.engines import check_engine
     from nlpmeta.sources.form import TableForm
     from nlpmeta.sources.loading import Descriptions, load_source
@@ -115,11 +114,7 @@ def teach(
     some = texts or label is not None or data or (said is None and class_prior is None)
     new, names, several = _examples(texts or [], label, data, read) if some else ([], [], False)
     classifier = FewShotClassifier.from_pretrained(model, device=device, engine=check_engine(engine))
-    sets = _sets(names, classifier, several=several, separator=label_separator or ";")
-    flat = labels_like(classifier.classes_, [name for each in sets for name in each])
-    classes = joined(classifier.classes_, checked_labels(flat)) if flat else classifier.classes_
-    rest = iter(flat)
-    labels = [[next(rest) for _ in each] for each in sets] if classifier.fitted_.gives_sets else flat
+    labels, classes = labels_of(classifier, _sets(names, classifier, label_separator or ";", several=several))
     taught = NOTHING
     if some or said is not None:
         taught = learn(classifier, new, labels, descriptions=None if said is None else said.of(classes))
@@ -182,7 +177,7 @@ def _examples(
 
 
 def _sets(
-    names: "Sequence[str | list[str]]", classifier: "FewShotClassifier", *, several: bool, separator: str
+    names: "Sequence[str | list[str]]", classifier: "FewShotClassifier", separator: str, *, several: bool
 ) -> list[list[str]]:
     """The labels of each text: what was typed or fills a cell is parted where the model gives several.
 
