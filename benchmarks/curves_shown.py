@@ -35,7 +35,7 @@ METHODS = {
     "maml": "MAML",
 }
 BASELINE, PEERS = ("auto", "logistic"), ("auto", "lora", "fine-tuning", "setfit")
-BUDGETED = ("auto", "budget", "budget5", "lora", "fine-tuning", "setfit")
+BUDGETED = ("auto", "budget", "lora", "fine-tuning", "setfit")
 Row = dict[str, object]
 Values = Mapping[tuple[str, str], Mapping[str, float]]
 
@@ -102,8 +102,8 @@ def tables(rows: Sequence[Row]) -> tuple[str, str, str]:
 
 
 def budgets(rows: Sequence[Row]) -> str:
-    """Markdown: ``auto`` with and without time for fine-tuning and its peers, with their CPU seconds; the best bold."""
-    columns = ["`auto`", "a minute", "five minutes", *(METHODS[method] for method in PEERS[1:])]
+    """Markdown: ``auto``, with a minute for fine-tuning, and its peers, with their CPU seconds; the best bold."""
+    columns = ["`auto`", "a minute", *(METHODS[method] for method in PEERS[1:])]
     lines = [f"| dataset | examples of each class | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
     found = {(row["set"], row["shots"], row["method"]): row for row in rows if not row["draw"]}
     for name, called in SETS.items():
