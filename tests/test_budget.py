@@ -138,6 +138,7 @@ def test_steps_fit_the_budget_and_too_few_are_not_taken(pool):
     assert tuned.steps_within(tuned.seconds_for(texts, 24) * 1.0001, texts) == 0
     assert tuned.steps_within(1e4, texts) == tuned.steps_for(texts)
     assert tuned.steps_within(1e4, texts[:16]) == 10, "few texts want few steps"
+    assert AutoHead(adapted_encoder(), budget=5).tuned.steps_for(texts * 12) == 10 * 12 * len(texts) // BATCH
     many = texts * 12
     assert tuned.least_steps(many) == len(many) // BATCH == 36, "each text once"
     assert tuned.steps_within(tuned.seconds_for(many, 35) * 1.0001, many) == 0
@@ -312,6 +313,22 @@ def test_several_labels_are_fine_tuned_beside_their_heads(auto, marked, monkeypa
     turned = data.select(list(range(len(data.texts)))[::-1])
     again = several_beside_tuned(tuned, auto, heads, turned, embed, 30)
     torch.testing.assert_close(again[f"{TUNED}/{WEIGHT}"], state[f"{TUNED}/{WEIGHT}"], rtol=1e-2, atol=1e-2)
+
+
+def test_several_labels_take_half_of_the_budget_twice_and_their_rate_falls(auto, marked, monkeypatch):
+    _, data = several(auto.within(0), marked)
+    plain, met = FineTuned.trained, []
+
+    def trained(self, texts, start, steps, loss_of, **how):
+        met.append((len(texts), steps, how))
+        return plain(self, texts, start, steps, loss_of, **how)
+
+    monkeypatch.setattr(FineTuned, "trained", trained)
+    monkeypatch.setattr("nlpmeta.auto.several.WORTH_TUNING", -1e9)
+    budget = 2 * auto.tuned.seconds_for(data.texts, 26) * 1.0001
+    auto.within(budget).adapt_several(data, auto.encoder.encode)
+    assert [(steps, how) for _, steps, how in met] == [(26, {"falls": True})] * 2
+    assert met[0][0] < met[1][0] == len(data.texts)
 
 
 def test_held_out_texts_decide_whether_several_labels_are_fine_tuned(auto, marked, monkeypatch):

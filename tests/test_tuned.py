@@ -125,6 +125,27 @@ def test_the_steps_taken_are_those_after_which_held_out_texts_are_most_likely(le
         torch.testing.assert_close(state[name], wanted[name])
 
 
+class Looked(FineTuned):
+    """What three looks see: nothing, six of nine texts right and unsure, eight of nine right and far too sure."""
+
+    def trained(self, *_, **__):
+        return [{"look": torch.tensor(look)} for look in range(3)]
+
+    def logits(self, state, queries):
+        n_right, margin = ((0, 0.0), (6, 1.0), (8, 30.0))[int(state["look"])]
+        said = torch.where(torch.arange(9) < n_right, self.truth, (self.truth + 1) % 3)
+        return margin * F.one_hot(said, 3).float()
+
+
+def test_looks_are_compared_at_the_temperature_that_suits_each(learner, support):
+    looked, ordered = Looked(learner.encoder, inner_steps=10).eval(), in_order(support)
+    rows, _ = _parted(ordered)
+    assert len(rows) == 9
+    looked.truth = ordered.labels[rows]
+    tried = looked.rehearsed(ordered)
+    assert tried.steps == 10 and tried.over == 10.0  # as they are, the scores of the second look are likelier
+
+
 def test_adapters_are_learned_and_those_of_the_learner_stay(learner, support):
     before = {name: value.clone() for name, value in adapter_weights(learner.encoder).items()}
     state = learner.adapt(support)
